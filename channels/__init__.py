@@ -1,0 +1,19 @@
+"""How the parts of the facility talk to each other.
+
+protocol
+    `Channel`, `ChannelProvider`, `Sample(value, t_ns, severity, status, seq)`, `LinkState`, `Severity`.
+memory
+    `MemoryProvider(pvdb, loop, seed=..., latency=Latency(put_ns, monitor_ns, jitter_ns))`: PVs of a pvdb in memory,
+    in virtual time.
+epics_bridge
+    `configure_libca(["127.0.0.1:5064", ...])` before the first use, then `EpicsProvider(clock)`.
+caproto_server
+    `async with serve(pvdb, clock=...) as server: server.port`; `publish(channel, value, t_ns, severity=None)`.
+command
+    `Signer`, `KeyRing`, `CommandVerifier`, `CommandClient(cmd, result, signer, clock).call(verb, args, timeout_s)`,
+    `KeepAliveMaker`, `KeepAliveChecker`.
+frames
+    `FrameSender`, `receive(state, frame, now_ns) -> (state, Accepted | Rejected)`, `expired(state, now_ns)`.
+datagram, memory_link
+    Carriers of frames: UDP on loopback, and in memory with link faults.
+"""

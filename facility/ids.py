@@ -1,0 +1,66 @@
+"""Identities derived from run seed and counter: the same run gives the same ids, and no two kinds collide."""
+
+from __future__ import annotations
+
+import hashlib
+
+_HEX_DIGITS = 12
+
+
+def derived_hex(seed: int, kind: str, counter: int, digits: int = _HEX_DIGITS) -> str:
+    """First `digits` hex digits of SHA-256 over seed, kind and counter; at most 64."""
+    text = f"ionctl/{kind}/{seed}/{counter}"
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+class IdSource:
+    """Hands out ids of one run.
+
+    The counter per kind is part of the state that a snapshot keeps: `state()` and `restore()`.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._counters: dict[str, int] = {}
+
+    def next(self, prefix: str) -> str:
+        """`<prefix>-<12 hex>`, another one at every call."""
+        return f"{prefix}-{derived_hex(self._seed, prefix, self._take(prefix))}"
+
+    def session(self) -> str:
+        """Id of a treatment session: S-<12 hex>."""
+        return self.next("S")
+
+    def command(self) -> str:
+        """Id of a command: C-<12 hex>."""
+        return self.next("C")
+
+    def event(self) -> str:
+        """Id of something that happened and is referred to by name, a trip for instance: E-<12 hex>."""
+        return self.next("E")
+
+    def boot_identity(self, source: str) -> int:
+        """64-bit boot identity of a link end, another one at every call.
+
+        A restarted process must go on from the stored counter, or take its identity from the rig.
+        """
+        kind = f"boot:{source}"
+        return int(derived_hex(self._seed, kind, self._take(kind), digits=16), 16)
+
+    def state(self) -> dict[str, int]:
+        """Counters by kind."""
+        return dict(self._counters)
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go back to counters taken with `state()`."""
+        self._counters = dict(state)
+
+    def _take(self, kind: str) -> int:
+        counter = self._counters.get(kind, 0)
+        self._counters[kind] = counter + 1
+        return counter
+
+
+def run_id(seed: int, configuration_hash: str) -> str:
+    """Id of a run: R-<12 hex> of seed and configuration hash."""
+    return f"R-{derived_hex(seed, f'run:{configuration_hash}', 0)}"
