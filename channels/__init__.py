@@ -3,15 +3,18 @@
 protocol
     `Channel`, `ChannelProvider`, `Sample(value, t_ns, severity, status, seq)`, `LinkState`, `Severity`.
 memory
-    `MemoryProvider(pvdb, loop, seed=..., latency=Latency(put_ns, monitor_ns, jitter_ns))`: PVs of a pvdb in memory,
-    in virtual time.
+    `MemoryProvider(pvdb, loop, seed=..., latency=Latency(put_ns, monitor_ns, jitter_ns))`: PVs of a pvdb in
+    memory, in virtual time.
 epics_bridge
     `configure_libca(["127.0.0.1:5064", ...])` before the first use, then `EpicsProvider(clock)`.
 caproto_server
-    `async with serve(pvdb, clock=...) as server: server.port`; `publish(channel, value, t_ns, severity=None)`.
+    `async with serve(pvdb, clock=...) as server: server.port`.
+publish
+    `publish(channel, value, t_ns, severity=None)`, `run_sync(coroutine)`.
 command
-    `Signer`, `KeyRing`, `CommandVerifier`, `CommandClient(cmd, result, signer, clock).call(verb, args, timeout_s)`,
-    `KeepAliveMaker`, `KeepAliveChecker`.
+    `Signer`, `KeyRing`, `CommandVerifier`, `KeepAliveMaker`, `KeepAliveChecker`.
+command_client
+    `CommandClient(cmd, result, signer, clock).call(verb, args, timeout_s) -> CommandResult`.
 frames
     `FrameSender`, `receive(state, frame, now_ns) -> (state, Accepted | Rejected)`, `expired(state, now_ns)`.
 datagram, memory_link

@@ -1,0 +1,110 @@
+"""The signal layout: every quantity a rule or a process image can see, in one float64 vector.
+
+The rack (plant physics, front end, fast interlocks) writes the vector once a tick; the fast evaluator reads it by
+index, the safety link packs the members of ``IMAGE`` into its frames.  Digital signals are 0.0 or 1.0.  These are
+*observable* quantities, as hardware sees them: nothing here is truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One place in the signal vector.
+
+    ``resolution`` is the value of one unit of the fixed-point number (int32) that carries the signal in the process
+    image of the safety link; 0 means the signal is not part of the image.
+    """
+
+    name: str
+    unit: str
+    description: str
+    resolution: float = 0.0
+
+
+_signals: list[Signal] = []
+
+
+def _signal(name: str, unit: str, description: str, resolution: float = 0.0) -> int:
+    _signals.append(Signal(name, unit, description, resolution))
+    return len(_signals) - 1
+
+
+# --- front end -------------------------------------------------------------------------------------------------
+FE_HEARTBEAT = _signal("fe.heartbeat", "count", "rises by one each 1 ms the front end lives (modulo 2^20)", 1.0)
+FE_STATE = _signal("fe.state", "enum", "FrontEndState", 1.0)
+FE_TOKEN = _signal("fe.token", "token", "layer token of the loaded layer, 0 if none", 1.0)
+FE_DEMAND = _signal("fe.demand", "bool", "front end asks for beam", 1.0)
+FE_ACTIVE = _signal("fe.active", "bool", "a layer is armed, irradiating or held", 1.0)
+FE_SPOT = _signal("fe.spot", "index", "spot being delivered, -1 if none", 1.0)
+FE_SPOT_TARGET_IONS = _signal("fe.spot_target_ions", "ions", "prescription of the spot being delivered")
+FE_SPOT_IC1_IONS = _signal("fe.spot_ic1_ions", "ions", "delivered to the spot by chamber 1, late charge corrected")
+FE_SPOT_IC2_IONS = _signal("fe.spot_ic2_ions", "ions", "delivered to the spot by chamber 2, late charge corrected")
+FE_SPOT_BEAM_US = _signal("fe.spot_beam_us", "us", "beam-demanded time of the spot")
+FE_SPOT_LIMIT_US = _signal("fe.spot_limit_us", "us", "longest allowed beam-demanded time of the spot")
+FE_LEVEL = _signal("fe.level", "ions/s", "intensity level of the loaded layer", 1000.0)
+# --- chambers ---------------------------------------------------------------------------------------------------
+IC1_IONS = _signal("ic1.ions", "ions", "chamber 1, cumulative counts times nominal ions per count")
+IC2_IONS = _signal("ic2.ions", "ions", "chamber 2, cumulative counts times nominal ions per count")
+IC1_LAYER_IONS = _signal("ic1.layer_ions", "ions", "chamber 1 since the layer was loaded", 1000.0)
+IC2_LAYER_IONS = _signal("ic2.layer_ions", "ions", "chamber 2 since the layer was loaded", 1000.0)
+IC1_NOMINAL_US = _signal("ic1.nominal_us", "us", "cumulative ions of chamber 1 over the layer's level")
+IC2_NOMINAL_US = _signal("ic2.nominal_us", "us", "cumulative ions of chamber 2 over the layer's level")
+IC1_IDLE_IONS = _signal("ic1.idle_ions", "ions", "cumulative ions of chamber 1 seen while no beam may come any more")
+IC2_IDLE_IONS = _signal("ic2.idle_ions", "ions", "cumulative ions of chamber 2 seen while no beam may come any more")
+IC1_HV_REL = _signal("ic1.hv_rel", "1", "high voltage of chamber 1 over its set value", 1e-5)
+IC2_HV_REL = _signal("ic2.hv_rel", "1", "high voltage of chamber 2 over its set value", 1e-5)
+IC1_OK = _signal("ic1.ok", "bool", "electronics of chamber 1 report no fault", 1.0)
+IC2_OK = _signal("ic2.ok", "bool", "electronics of chamber 2 report no fault", 1.0)
+# --- strip chamber ----------------------------------------------------------------------------------------------
+STRIP_VALID = _signal("strip.valid", "bool", "the last window held enough charge, on a settled spot")
+STRIP_ERR_X_MM = _signal("strip.err_x_mm", "mm", "centroid minus plan at isocentre, x, last valid window")
+STRIP_ERR_Y_MM = _signal("strip.err_y_mm", "mm", "centroid minus plan at isocentre, y, last valid window")
+STRIP_OK = _signal("strip.ok", "bool", "electronics of the strip chamber report no fault", 1.0)
+# --- scanning magnets -------------------------------------------------------------------------------------------
+SCAN_DUE = _signal("scan.due", "bool", "the settling window of the last move has passed and beam is demanded")
+SCAN_X_ERR_MM = _signal("scan_x.err_mm", "mm", "current readback minus set point as millimetres at isocentre, x supply")
+SCAN_Y_ERR_MM = _signal("scan_y.err_mm", "mm", "current readback minus set point as millimetres at isocentre, y supply")
+SCAN_X_PROBE_MM = _signal("scan_x.probe_mm", "mm", "field probe minus current readback as millimetres, x supply")
+SCAN_Y_PROBE_MM = _signal("scan_y.probe_mm", "mm", "field probe minus current readback as millimetres, y supply")
+SCAN_OK = _signal("scan.ok", "bool", "both supplies report no fault", 1.0)
+# --- ring and transport -----------------------------------------------------------------------------------------
+RING_PHASE = _signal("ring.phase", "enum", "RingPhase", 1.0)
+RING_FLAT_TOP = _signal("ring.flat_top", "bool", "the ring stands on the extraction flat top", 1.0)
+RING_TOKEN = _signal("ring.token", "token", "layer token of the cycle running in the ring", 1.0)
+HEBT_TOKEN = _signal("hebt.token", "token", "layer token of the transport table in force", 1.0)
+RING_BRHO_REL = _signal("ring.brho_rel", "1", "measured rigidity over the table value of the loaded layer", 1e-6)
+RING_IONS = _signal("ring.ions", "ions", "stored ions by the current transformer", 1e4)
+SPILL_CMD = _signal("spill.cmd", "bool", "extraction is commanded on", 1.0)
+RFKO_ON = _signal("rfko.on", "bool", "extraction device reads back on", 1.0)
+QUAD_BLOCK = _signal("quad.block", "bool", "fast quadrupole reads back off resonance", 1.0)
+CHOPPER_BLOCK = _signal("chopper.block", "bool", "chopper reads back blocking", 1.0)
+STOPPER_IN = _signal("stopper.in", "bool", "beam stopper reads back in", 1.0)
+# --- room and people --------------------------------------------------------------------------------------------
+ROOM_TOKEN = _signal("room.token", "index", "room that holds the beam token, -1 if none or two", 1.0)
+RANGE_SHIFTER = _signal("rs.code", "code", "range shifters in the beam, bit mask", 1.0)
+RANGE_SHIFTER_PLAN = _signal("rs.plan_code", "code", "range shifters the loaded layer wants, bit mask", 1.0)
+DOOR_A = _signal("door.a_closed", "bool", "door contact A, 1 is closed", 1.0)
+DOOR_B = _signal("door.b_closed", "bool", "door contact B, 1 is closed", 1.0)
+ESTOP_A = _signal("estop.a_ok", "bool", "emergency stop chain A, 1 is not pressed", 1.0)
+ESTOP_B = _signal("estop.b_ok", "bool", "emergency stop chain B, 1 is not pressed", 1.0)
+GATE_OPEN = _signal("gate.open", "bool", "motion gate, 1 lets beam through (1 when gating is off)", 1.0)
+GATE_AGE_MS = _signal("gate.age_ms", "ms", "age of the newest gate sample (0 when gating is off)", 0.1)
+# --- links and permits ------------------------------------------------------------------------------------------
+LINK_P_OK = _signal("link.p_ok", "bool", "frames of the safety controller arrive in order and in time", 1.0)
+P_PERMIT = _signal("p.permit", "bool", "the safety controller permits beam", 1.0)
+P_HOLD = _signal("p.hold", "bool", "the safety controller asks for HOLD", 1.0)
+H_PERMIT = _signal("h.permit", "bool", "no fast rule with ABORT or PAUSE is latched", 1.0)
+H_LATCHED = _signal("h.latched", "mask", "latched fast rules, bit mask by position in the rule file", 1.0)
+H_PRESENT = _signal("h.present", "mask", "fast rules whose condition is present, bit mask", 1.0)
+H_FIRST = _signal("h.first", "index", "first fast rule that latched, -1 if none", 1.0)
+H_HEARTBEAT = _signal("h.heartbeat", "count", "rises by one each 1 ms the fast evaluator lives (modulo 2^20)", 1.0)
+PACING_LATE_MS = _signal("pacing.late_ms", "ms", "how late the plant runs behind its pace (0 in virtual time)", 0.1)
+
+SIGNALS: tuple[Signal, ...] = tuple(_signals)
+N_SIGNALS = len(SIGNALS)
+INDEX: dict[str, int] = {signal.name: i for i, signal in enumerate(SIGNALS)}
+IMAGE: tuple[int, ...] = tuple(i for i, signal in enumerate(SIGNALS) if signal.resolution > 0.0)
+"""Indices of the signals that the safety link carries, in frame order."""
