@@ -1,0 +1,163 @@
+"""Models of the treatment line: rooms, scanning, monitors, front end, passive elements, gate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from facility.config.base import NonNegative, Positive, Section, Text
+
+Polarity = Literal[-1, 1]
+
+
+class Room(Section):
+    """A treatment room.
+
+    Two scanning supplies serve every room: `scanning.x` feeds the upstream magnet, `scanning.y` the one
+    downstream of it. In an ordinary room the upstream magnet deflects along x; with `swap_xy` it deflects
+    along y, and supply y along x. A positive current deflects towards positive coordinates times the
+    polarity of that **axis** (`x_polarity`, `y_polarity`: how the cable is laid). `sad_x_mm`, `sad_y_mm`
+    are the distances from the (virtual) source of the deflection along that axis to the isocentre.
+    `strip_distance_mm` is how far the strip chamber sits upstream of the isocentre.
+    """
+
+    name: Text
+    beam_angle_deg: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=360.0)], ...], Field(min_length=1)]
+    patient_support_deg: Annotated[float, Field(ge=0.0, lt=360.0)]
+    field_half_mm: tuple[Positive, Positive]
+    sad_x_mm: Positive
+    sad_y_mm: Positive
+    strip_distance_mm: Positive
+    x_polarity: Polarity
+    y_polarity: Polarity
+    swap_xy: bool
+    air_gap_mm: NonNegative
+    note: Text
+
+
+class ScanningAxis(Section):
+    """One scanning magnet with its supply: V = L dI/dt + R I within +-`max_voltage_v`, +-`max_current_a`.
+
+    Second-order response of `bandwidth_hz` and `damping`; `noise_a_rms` is real current noise, the other
+    noises belong to the read-back and to the independent field probe.
+    """
+
+    max_current_a: Positive
+    max_voltage_v: Positive
+    inductance_h: Positive
+    resistance_ohm: Positive
+    tesla_metre_per_a: Positive
+    bandwidth_hz: Positive
+    damping: Annotated[float, Field(ge=0.3, le=2.0)]
+    dac_bits: Annotated[int, Field(ge=10, le=24)]
+    noise_a_rms: NonNegative
+    readback_noise_a_rms: NonNegative
+    probe_noise_a_rms: NonNegative
+    latency_us: NonNegative
+
+    def slew_a_per_s(self) -> float:
+        """Fastest change of current the supply can drive at zero current, A/s."""
+        return self.max_voltage_v / self.inductance_h
+
+
+class Scanning(Section):
+    """Both scanning magnets: `x` upstream, `y` downstream (see `Room` for which axis they move)."""
+
+    x: ScanningAxis
+    y: ScanningAxis
+
+
+class Chamber(Section):
+    """An integral ionisation chamber and its electronics.
+
+    `gain_true` is the electronics' real gain relative to what control believes (1.0 unless a fault says
+    otherwise). `recombination_rel_at_1e9` is the loss of charge at 1e9 carbon-equivalent charge per
+    second (the signal of 1e9 carbon ions a second at 400 MeV/u), linear in the current. Control's
+    nominal voltage is `voltage_v`, allowed between `voltage_min_v` and `voltage_max_v`.
+    """
+
+    gap_mm: Positive
+    gas: Literal["N2", "air"]
+    w_ev: Annotated[float, Field(gt=10.0, lt=100.0)]
+    density_g_cm3: Annotated[float, Field(gt=0.0, lt=0.01)]
+    voltage_v: Positive
+    voltage_min_v: Positive
+    voltage_max_v: Positive
+    mobility_cm2_v_s: Positive
+    count_quantum_fc: Positive
+    leakage_fc_per_s: NonNegative
+    noise_counts_rms: NonNegative
+    recombination_rel_at_1e9: Annotated[float, Field(ge=0.0, le=0.1)]
+    gain_true: Positive
+    water_equivalent_mm: NonNegative
+
+
+class Chambers(Section):
+    """The two integral chambers: they share nothing but the beam."""
+
+    ic1: Chamber
+    ic2: Chamber
+
+
+class Strip(Section):
+    """The strip chamber: one centroid per `window_us`.
+
+    Sigma of the centroid: sqrt(noise_mm^2 + (resolution_coefficient x sigma_spot)^2 / N), N ions in the
+    window; resolution_coefficient 1 is pure counting statistics.
+    """
+
+    pitch_mm: Positive
+    window_us: Positive
+    resolution_coefficient: Positive
+    noise_mm: NonNegative
+
+
+class FrontEnd(Section):
+    """Limits and loops of the delivery front end.
+
+    - `min_spot_ticks`, `min_spot_counts`: the shortest and the smallest spot it holds.
+    - `beam_off_move_mm`: a longer move between spots is made without beam.
+    - `settle_ticks`: the magnet must stay within `position_tolerance_mm` this long before beam.
+    - `spot_timeout_factor`: a spot may last this many times its expected time, at least
+      `spot_timeout_min_ms`.
+    - `position_feedback_gain`: share of the measured centroid error that corrects the next set point,
+      at most `position_feedback_max_mm` in all.
+    """
+
+    min_spot_ticks: Annotated[int, Field(ge=1, le=10_000)]
+    min_spot_counts: Annotated[int, Field(ge=1, le=10_000)]
+    max_spots_per_layer: Annotated[int, Field(ge=1, le=100_000)]
+    beam_off_move_mm: Positive
+    position_feedback_gain: Annotated[float, Field(ge=0.0, le=1.0)]
+    position_feedback_max_mm: NonNegative
+    position_tolerance_mm: Positive
+    settle_ticks: Annotated[int, Field(ge=1, le=1000)]
+    settle_timeout_ms: Positive
+    spot_timeout_factor: Annotated[float, Field(gt=1.0, le=100.0)]
+    spot_timeout_min_ms: Positive
+
+
+class RangeShifter(Section):
+    """A plate in the beam; `id` is what a plan calls it."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,16}$")]
+    water_equivalent_mm: Positive
+
+
+class RippleFilter(Section):
+    """Widens the Bragg peak by a Gaussian of this sigma along the depth; 0: none installed."""
+
+    sigma_mm: Annotated[float, Field(ge=0.0, le=10.0)]
+
+
+class Gate(Section):
+    """Respiratory gate input: beam allowed while the trace lies within the window, both ends included.
+
+    `trace` is a file of `breathing/` in the configuration folder.
+    """
+
+    enabled: bool
+    trace: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*\.csv$")]
+    window_low_mm: float
+    window_high_mm: float

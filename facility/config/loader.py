@@ -1,0 +1,176 @@
+"""Find, read and validate facility files; say in one message all that is wrong with a bad one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from facility.config.checks import CrossCheckError
+from facility.config.models import Facility
+from facility.constants import FACILITY_SCHEMA
+from facility.errors import ConfigError
+
+CONFIG_ENV = "IONCTL_CONFIG"
+
+
+def config_roots(config_dir: Path | None = None, env: Mapping[str, str] | None = None) -> list[Traversable]:
+    """Folders that are searched for configuration, first one wins: argument, `$IONCTL_CONFIG`, packaged copy."""
+    environment = os.environ if env is None else env
+    roots: list[Traversable] = []
+    if config_dir is not None:
+        roots.append(Path(config_dir))
+    if environment.get(CONFIG_ENV):
+        roots.append(Path(environment[CONFIG_ENV]))
+    roots.append(resources.files("configs"))
+    return roots
+
+
+def find_config(
+    relative: str, config_dir: Path | None = None, env: Mapping[str, str] | None = None
+) -> Traversable | None:
+    """First configuration file of this relative path (`tables/wuwei-carbon.csv`), or None."""
+    for root in config_roots(config_dir, env):
+        found = root.joinpath(*relative.split("/"))
+        if found.is_file():
+            return found
+    return None
+
+
+def list_facilities(config_dir: Path | None = None, env: Mapping[str, str] | None = None) -> list[str]:
+    """Names of all facilities that `load_facility` would find, sorted."""
+    names: set[str] = set()
+    for root in config_roots(config_dir, env):
+        if not root.is_dir():
+            continue
+        for entry in root.iterdir():
+            if entry.name.endswith(".toml") and _declares_facility(entry):
+                names.add(entry.name.removesuffix(".toml"))
+    return sorted(names)
+
+
+def _declares_facility(entry: Traversable) -> bool:
+    try:
+        schema = tomllib.loads(entry.read_text(encoding="utf-8")).get("schema")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+    return schema == FACILITY_SCHEMA
+
+
+def load_facility(
+    name_or_path: str, config_dir: Path | None = None, env: Mapping[str, str] | None = None
+) -> Facility:
+    """Load a facility by name (`wuwei`) or by path (ends in `.toml` or holds a path separator).
+
+    Raises ConfigError that names file, key, value and what is allowed, for every problem found.
+    """
+    if name_or_path.endswith(".toml") or "/" in name_or_path or os.sep in name_or_path:
+        source: Traversable | None = Path(name_or_path)
+        if source is None or not source.is_file():
+            raise ConfigError("config.no-file", f"no facility file '{name_or_path}'", "", "give an existing path")
+    else:
+        source = find_config(f"{name_or_path}.toml", config_dir, env)
+    if source is None:
+        known = list_facilities(config_dir, env)
+        close = difflib.get_close_matches(name_or_path, known, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ConfigError(
+            "config.no-facility", f"no facility '{name_or_path}'", "", f"{hint}known: {', '.join(known)}"
+        )
+    where = str(source)
+    try:
+        data = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("config.unreadable", f"cannot read the file: {error}", where) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("config.not-toml", f"not valid TOML: {error}", where) from error
+    facility = facility_from_dict(data, where)
+    stem = source.name.removesuffix(".toml")
+    if facility.id != stem and source is not None and not isinstance(source, Path):
+        raise ConfigError("config.id", f"facility.id = '{facility.id}'", where, f"must be '{stem}', the file's name")
+    return facility
+
+
+def facility_from_json(text: str, where: str = "facility") -> Facility:
+    """The inverse of `Facility.canonical_json()`."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError("config.not-json", f"not valid JSON: {error}", where) from error
+    return facility_from_dict(data, where)
+
+
+def facility_from_dict(data: Any, where: str = "facility") -> Facility:
+    """Validate plain data (from TOML or JSON) as a facility; `where` opens the error message."""
+    if not isinstance(data, dict):
+        raise ConfigError("config.invalid", "not a table of keys", where)
+    try:
+        return Facility.model_validate(_tuples(data))
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def _tuples(value: Any) -> Any:
+    """Arrays as tuples, all the way down: the models are frozen and strict."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _explain(error: ValidationError, where: str) -> ConfigError:
+    problems: list[str] = []
+    codes: list[str] = []
+    for item in error.errors(include_url=False):
+        original = item.get("ctx", {}).get("error")
+        if isinstance(original, CrossCheckError):
+            codes.append("config.contradiction")
+            problems += [f"{p.key} = {_short(p.value)}: {p.allowed}" for p in original.problems]
+            continue
+        key = ".".join(str(part) for part in item["loc"] if part != "[key]")
+        if item["type"] == "extra_forbidden":
+            codes.append("config.unknown-key")
+            allowed = _allowed_keys(item["loc"][:-1])
+            close = difflib.get_close_matches(str(item["loc"][-1]), allowed, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            problems.append(f"{key} = {_short(item['input'])}: unknown key; {hint}allowed: {', '.join(allowed)}")
+        elif item["type"] == "missing":
+            codes.append("config.missing-key")
+            problems.append(f"{key}: missing")
+        else:
+            codes.append("config.bad-value")
+            message = item["msg"]
+            problems.append(f"{key} = {_short(item['input'])}: {message[0].lower()}{message[1:]}")
+    count = len(problems)
+    what = problems[0] if count == 1 else f"{count} problems: " + "; ".join(problems)
+    return ConfigError(codes[0], what, where)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """Keys that the model at this location takes, sorted."""
+    model: Any = Facility
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            fields = {(f.alias or name): f for name, f in model.model_fields.items()}
+            if part not in fields:
+                return []
+            model = fields[str(part)].annotation
+        else:  # dict[str, Section] or tuple[Section, ...]: the section is one of the arguments
+            model = next((a for a in get_args(model) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return sorted((f.alias or name) for name, f in model.model_fields.items())
+    return []

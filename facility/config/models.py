@@ -1,0 +1,116 @@
+"""The whole facility as one frozen model, with the checks that span its sections."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from facility.config.base import Name, RoomName, Section
+from facility.config.checks import CrossCheckError, find_contradictions
+from facility.config.delivery import (
+    Chambers,
+    FrontEnd,
+    Gate,
+    RangeShifter,
+    RippleFilter,
+    Room,
+    Scanning,
+    Strip,
+)
+from facility.config.machine import BeamOff, BeamQuality, Extraction, FacilityInfo, Ring, Species
+from facility.errors import ConfigError
+from facility.physics.chamber import charge_per_ion_fc
+from facility.physics.relativity import rigidity_tm
+
+
+class Facility(Section):
+    """A facility file (`schema = "ionctl.facility/1"`), validated. Sections keep the names of the file."""
+
+    schema_: Annotated[Literal["ionctl.facility/1"], Field(alias="schema")]
+    facility: FacilityInfo
+    species: Annotated[dict[Name, Species], Field(min_length=1)]
+    ring: Ring
+    extraction: Extraction
+    beam_off: BeamOff
+    beam_quality: BeamQuality
+    rooms: Annotated[dict[RoomName, Room], Field(min_length=1)]
+    scanning: Scanning
+    chambers: Chambers
+    strip: Strip
+    front_end: FrontEnd
+    range_shifters: tuple[RangeShifter, ...]
+    ripple_filter: RippleFilter
+    gate: Gate
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Facility:
+        problems = find_contradictions(self)
+        if problems:
+            raise CrossCheckError(problems)
+        return self
+
+    @property
+    def id(self) -> str:
+        """Identifier of the facility, the stem of its file."""
+        return self.facility.id
+
+    @property
+    def pv_prefix(self) -> str:
+        """First part of every PV name."""
+        return self.facility.pv_prefix
+
+    def canonical_json(self) -> str:
+        """The resolved model as JSON with sorted keys and no spaces: what is hashed and handed on."""
+        data = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of `canonical_json()`, hexadecimal."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def species_named(self, name: str) -> Species:
+        """The species, or ConfigError with the names this facility has."""
+        try:
+            return self.species[name]
+        except KeyError:
+            known = ", ".join(sorted(self.species))
+            raise ConfigError(
+                "config.no-species", f"no species '{name}' at {self.id}", "species", f"it has: {known}"
+            ) from None
+
+    def room_named(self, name: str) -> Room:
+        """The room, or ConfigError with the rooms this facility has."""
+        try:
+            return self.rooms[name]
+        except KeyError:
+            known = ", ".join(self.rooms)
+            raise ConfigError(
+                "config.no-room", f"no room '{name}' at {self.id}", "rooms", f"it has: {known}"
+            ) from None
+
+    def particles_per_mu(self, species: str, energy_mev_u: float) -> float:
+        """Ions that make one monitor unit: the MU's charge over the charge per ion in the first chamber."""
+        ion = self.species_named(species)
+        return ion.mu_reference_fc / float(charge_per_ion_fc(energy_mev_u, ion, self.chambers.ic1))
+
+    def ions_per_count(self, species: str, energy_mev_u: float, chamber: Literal["ic1", "ic2"] = "ic1") -> float:
+        """Ions behind one count of a chamber at full collection and nominal gain."""
+        ic = self.chambers.ic1 if chamber == "ic1" else self.chambers.ic2
+        return ic.count_quantum_fc / float(charge_per_ion_fc(energy_mev_u, self.species_named(species), ic))
+
+    def bending_field_t(self, species: str, energy_mev_u: float) -> float:
+        """Dipole field of the ring at this energy, T."""
+        return float(rigidity_tm(energy_mev_u, self.species_named(species))) / self.ring.bending_radius_m
+
+    def ramp_ms(self, species: str, energy_mev_u: float) -> float:
+        """Time of the ramp from injection to this flat top, ms."""
+        low = self.bending_field_t(species, self.ring.injection_energy_mev_u)
+        return abs(self.bending_field_t(species, energy_mev_u) - low) / self.ring.phases.ramp_t_per_s * 1e3
+
+    def water_equivalent_upstream_mm(self) -> float:
+        """Water equivalent of both integral chambers: what the beam has lost of its range when it leaves them."""
+        return self.chambers.ic1.water_equivalent_mm + self.chambers.ic2.water_equivalent_mm

@@ -1,0 +1,1 @@
+"""Beam physics as pure functions over numpy scalars and arrays."""
