@@ -1,0 +1,279 @@
+"""The fast evaluator (tier H): what the rack compiles into its 10 us tick, beside the delivery front end.
+
+Rules are rows of ``RULE_DTYPE``; ``interlocks.rules`` makes them from ``configs/interlocks.toml``.  Everything a rule
+needs and everything it remembers is in its row, so that a snapshot of the rows is a snapshot of the evaluator.
+
+A condition is *bad* at a tick if the signals say so; it is *present* once it has been bad for ``debounce`` ticks in
+one piece (0 and 1: at once); a rule with ``latching`` set stays *latched* until ``reset``.  Every comparison is
+written so that NaN is bad.  No allocation, no division, no exception: 64 bytes of a row are read in the good case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from facility.jit import kernel
+
+HIST_LEN = 16_384
+"""Places of the history ring of a windowed signal, one for each 10 us tick; a power of two."""
+MAX_RULES = 30
+"""The masks of latched and present rules travel as int32."""
+TICK_US = 10.0
+
+DIGITAL = 0
+"""a == lo (the row holds hi = lo)"""
+LIMIT = 1
+"""lo <= a <= hi"""
+WINDOW = 2
+"""lo <= increment of a over the window <= hi"""
+MISMATCH = 3
+"""|va - vb| <= hi + rel * max(|va|, |vb|); increments over the window where there is one"""
+EXCESS = 4
+"""a <= rel * b + hi"""
+EQUAL = 5
+"""a == b"""
+EITHER = 6
+"""a == lo or b == lo"""
+STALE = 7
+"""a has changed within the last ``window`` ticks"""
+
+KINDS = {
+    "digital": DIGITAL,
+    "limit": LIMIT,
+    "window": WINDOW,
+    "mismatch": MISMATCH,
+    "excess": EXCESS,
+    "equal": EQUAL,
+    "either": EITHER,
+    "stale": STALE,
+}
+
+RULE_DTYPE = np.dtype(
+    [
+        # read every tick: 64 bytes
+        ("kind", "i8"),
+        ("a", "i8"),  # index of the first signal
+        ("b", "i8"),  # index of the second signal, -1 if none
+        ("when", "i8"),  # index of the signal that must not be zero for the rule to apply, -1: always
+        ("lo", "f8"),
+        ("hi", "f8"),
+        ("rel", "f8"),
+        ("window", "i8"),  # ticks, 0: no window
+        # the rest of the rule
+        ("hist_a", "i8"),  # row of the history ring, -1 if none
+        ("hist_b", "i8"),
+        ("debounce", "i8"),  # ticks
+        ("action", "i8"),  # facility.states.Action
+        ("latching", "i8"),  # 0: in force while present and no longer
+        # what it remembers
+        ("count", "i8"),  # ticks the condition has been bad for
+        ("age", "i8"),  # STALE: ticks without a change
+        ("present", "i8"),
+        ("latched", "i8"),
+        ("value", "f8"),  # last value compared; STALE: us without a change
+        ("limit", "f8"),  # the limit it was last compared with (rules on one signal: when it was last bad)
+        ("bad_value", "f8"),  # value at the trip
+        ("bad_limit", "f8"),  # limit at the trip
+        ("t_condition_ns", "i8"),  # when the condition became present
+        ("t_decision_ns", "i8"),  # when the evaluator said so
+        ("last", "f8"),  # STALE: last value seen
+    ],
+    align=True,
+)
+
+LATCHED, PRESENT, FIRST, IN_FORCE = 0, 1, 2, 3
+"""Places of the latch vector: masks of latched and present rules, first rule that latched (-1: none), action."""
+
+
+def new_latch() -> Any:
+    """A latch vector with nothing in it."""
+    return np.array([0, 0, -1, 0], dtype=np.int64)
+
+
+def new_history(rows: int) -> tuple[Any, Any]:
+    """An empty history ring for that many windowed signals, and its state (position, valid length)."""
+    return np.zeros((max(rows, 1), HIST_LEN)), np.zeros(2, dtype=np.int64)
+
+
+@kernel
+def _good_single(rule: Any, va: Any) -> bool:
+    """Compare one value with fixed limits: LIMIT, WINDOW, DIGITAL."""
+    rule["value"] = va
+    return rule["lo"] <= va <= rule["hi"]
+
+
+@kernel
+def _good_pair(rule: Any, va: Any, vb: Any) -> bool:
+    """Compare two values with each other: MISMATCH, EXCESS, EQUAL, EITHER."""
+    kind = rule["kind"]
+    if kind == MISMATCH:
+        difference = abs(va - vb)
+        limit = rule["hi"] + rule["rel"] * max(abs(va), abs(vb))
+        rule["value"] = difference
+        rule["limit"] = limit
+        return difference <= limit
+    rule["value"] = va
+    if kind == EXCESS:
+        limit = rule["rel"] * vb + rule["hi"]
+        rule["limit"] = limit
+        return va <= limit
+    if kind == EQUAL:
+        rule["limit"] = vb
+        return va == vb
+    return va == rule["lo"] or vb == rule["lo"]
+
+
+@kernel
+def _alive(rule: Any, va: Any, dt_ticks: int) -> bool:
+    """A value that must keep changing: false if it has not for more than ``window`` ticks, or is NaN."""
+    if va == rule["last"]:
+        rule["age"] += dt_ticks
+    else:
+        rule["age"] = 0
+        rule["last"] = va
+    rule["value"] = rule["age"] * TICK_US
+    return va == va and rule["age"] <= rule["window"]  # noqa: PLR0124 - false for NaN, compiled or not
+
+
+@kernel
+def _single_limit(rule: Any) -> Any:
+    """The limit that a bad rule on one signal was compared with: pairs have written theirs down."""
+    kind = rule["kind"]
+    if kind == STALE:
+        return rule["window"] * TICK_US
+    if kind == LIMIT or kind == WINDOW:
+        if rule["value"] < rule["lo"]:
+            return rule["lo"]
+        return rule["hi"]
+    if kind == DIGITAL or kind == EITHER:
+        return rule["lo"]
+    return rule["limit"]
+
+
+@kernel
+def _bad(rule: Any, t_ns: int, dt_ticks: int) -> int:
+    """The condition is bad at this tick: count, become present, latch.  0 not present, 1 present, 2 latched now."""
+    rule["count"] += dt_ticks
+    if rule["count"] < rule["debounce"]:
+        rule["present"] = 0
+        return 0
+    rule["limit"] = _single_limit(rule)
+    rule["present"] = 1
+    if rule["latching"] == 0 or rule["latched"] != 0:
+        return 1
+    rule["latched"] = 1
+    rule["bad_value"] = rule["value"]
+    rule["bad_limit"] = rule["limit"]
+    rule["t_condition_ns"] = t_ns
+    rule["t_decision_ns"] = t_ns
+    return 2
+
+
+@kernel
+def _stronger(rule: Any, action: int) -> int:
+    """``action``, or that of a rule that is latched or present if it is stronger."""
+    if (rule["latched"] != 0 or rule["present"] != 0) and rule["action"] > action:
+        return rule["action"]
+    return action
+
+
+@kernel
+def evaluate(
+    rules: Any, sig: Any, hist: Any, hist_state: Any, hist_index: Any, latch: Any, t_ns: int, dt_ticks: int
+) -> int:
+    """Judge all rules on the signals of the tick that ends at ``t_ns`` and return the action in force.
+
+    On a fine tick (``dt_ticks`` 1) the windowed signals go into the history ring first; on a coarse one (100, no beam
+    possible) increments count as zero, or NaN where a signal is not finite.  While the ring is filling, a window
+    reaches back to its first value.  A rule whose ``when`` is zero forgets count and presence, never a latch.
+
+    One long function on purpose: an array handed to another function costs two atomic operations a call.
+    """
+    fine = dt_ticks == 1
+    pos = hist_state[0]
+    n = hist_state[1]
+    if fine:
+        pos = (pos + 1) & (HIST_LEN - 1)
+        for k in range(hist_index.shape[0]):
+            hist[k, pos] = sig[hist_index[k]]
+        n = min(n + 1, HIST_LEN)
+        hist_state[0] = pos
+        hist_state[1] = n
+    present = 0
+    bit = 1
+    for i in range(rules.shape[0]):
+        rule = rules[i]
+        kind = rule["kind"]
+        when = rule["when"]
+        va = sig[rule["a"]]
+        if when >= 0 and sig[when] == 0.0:
+            good = True
+            rule["age"] = 0
+        elif kind <= LIMIT:
+            good = _good_single(rule, va)
+        elif kind == STALE:
+            good = _alive(rule, va, dt_ticks)
+        else:
+            back = rule["window"]
+            if kind <= WINDOW:
+                if fine:
+                    va -= hist[rule["hist_a"], (pos - min(back, n - 1)) & (HIST_LEN - 1)]
+                else:
+                    va -= va
+                good = _good_single(rule, va)
+            else:
+                vb = sig[rule["b"]]
+                if back > 0:
+                    if fine:
+                        place = (pos - min(back, n - 1)) & (HIST_LEN - 1)
+                        va -= hist[rule["hist_a"], place]
+                        vb -= hist[rule["hist_b"], place]
+                    else:
+                        va -= va
+                        vb -= vb
+                good = _good_pair(rule, va, vb)
+        if good:
+            rule["count"] = 0
+            rule["present"] = 0
+        else:
+            outcome = _bad(rule, t_ns, dt_ticks)
+            if outcome > 0:
+                present |= bit
+            if outcome == 2:
+                latch[LATCHED] |= bit
+                if latch[FIRST] < 0:
+                    latch[FIRST] = i
+        bit <<= 1
+    latch[PRESENT] = present
+    action = 0
+    if present != 0 or latch[LATCHED] != 0:
+        for i in range(rules.shape[0]):
+            action = _stronger(rules[i], action)
+    latch[IN_FORCE] = action
+    return action
+
+
+@kernel
+def reset(rules: Any, latch: Any, mask: int) -> int:
+    """Let go of the latches in ``mask`` whose condition is not present; returns the mask of those that stay latched.
+
+    The first fault is kept until nothing is latched.
+    """
+    latched = 0
+    action = 0
+    bit = 1
+    for i in range(rules.shape[0]):
+        rule = rules[i]
+        if mask & bit != 0 and rule["present"] == 0:
+            rule["latched"] = 0
+        if rule["latched"] != 0:
+            latched |= bit
+        action = _stronger(rule, action)
+        bit <<= 1
+    latch[LATCHED] = latched
+    if latched == 0:
+        latch[FIRST] = -1
+    latch[IN_FORCE] = action
+    return latched
