@@ -81,7 +81,8 @@ def load_trace(
     where = str(source)
     lines = source.read_text(encoding="utf-8").splitlines()
     if not lines or lines[0] != f"# schema: {BREATHING_SCHEMA}":
-        raise ConfigError("breathing.schema", "not a breathing trace", where, f"first line: # schema: {BREATHING_SCHEMA}")
+        fix = f"first line must be '# schema: {BREATHING_SCHEMA}'"
+        raise ConfigError("breathing.schema", "not a breathing trace", where, fix)
     rows = [line for line in lines if line and not line.startswith("#")]
     if not rows or rows[0] != "t_s,amplitude_mm":
         raise ConfigError("breathing.columns", "unexpected columns", where, "must be t_s,amplitude_mm")

@@ -93,8 +93,7 @@ def choose_level(
 
     Hard limits: the lightest spot lasts `min_ticks` ticks of 10 us, and the move to a spot brings at most
     `max_transit_share` of the lightest spot. Wishes: at least `min_percent_share` of the dose in spots
-    held by the 1 % branch (or that part of what the lowest level
-    reaches, where none reaches it), and a
+    held by the 1 % branch (or that part of what the lowest level reaches, where none reaches it), and a
     dose-median spot of about `median_dwell_s` (at least 0.7 of it). If the wishes cannot be met together
     with the hard limits, the lowest level is taken; it is `acceptable` when it keeps the hard limits.
 

@@ -13,6 +13,7 @@ from facility.config.delivery import (
     Strip,
 )
 from facility.config.loader import (
+    change_facility,
     config_roots,
     facility_from_dict,
     facility_from_json,
@@ -52,6 +53,7 @@ __all__ = [
     "ScanningAxis",
     "Species",
     "Strip",
+    "change_facility",
     "config_roots",
     "facility_from_dict",
     "facility_from_json",

@@ -72,9 +72,11 @@ def load_facility(
 
     Raises ConfigError that names file, key, value and what is allowed, for every problem found.
     """
-    if name_or_path.endswith(".toml") or "/" in name_or_path or os.sep in name_or_path:
-        source: Traversable | None = Path(name_or_path)
-        if source is None or not source.is_file():
+    by_path = name_or_path.endswith(".toml") or "/" in name_or_path or os.sep in name_or_path
+    source: Traversable | None
+    if by_path:
+        source = Path(name_or_path)
+        if not source.is_file():
             raise ConfigError("config.no-file", f"no facility file '{name_or_path}'", "", "give an existing path")
     else:
         source = find_config(f"{name_or_path}.toml", config_dir, env)
@@ -93,9 +95,10 @@ def load_facility(
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("config.not-toml", f"not valid TOML: {error}", where) from error
     facility = facility_from_dict(data, where)
-    stem = source.name.removesuffix(".toml")
-    if facility.id != stem and source is not None and not isinstance(source, Path):
-        raise ConfigError("config.id", f"facility.id = '{facility.id}'", where, f"must be '{stem}', the file's name")
+    if not by_path and facility.id != name_or_path:
+        raise ConfigError(
+            "config.id", f"facility.id = '{facility.id}'", where, f"must be '{name_or_path}', the name of the file"
+        )
     return facility
 
 
@@ -118,6 +121,22 @@ def facility_from_dict(data: Any, where: str = "facility") -> Facility:
         raise _explain(error, where) from None
 
 
+def change_facility(facility: Facility, changes: Mapping[str, Any]) -> Facility:
+    """A copy with other values at dotted keys (`{"chambers.ic1.voltage_v": 400.0}`), validated as a file is."""
+    data = json.loads(facility.canonical_json())
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = data
+        for part in path:
+            if not isinstance(node, dict) or part not in node:
+                raise ConfigError("config.unknown-key", f"no section '{part}' in '{key}'", f"facility {facility.id}")
+            node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError("config.unknown-key", f"'{key}' leads into a value", f"facility {facility.id}")
+        node[last] = value
+    return facility_from_dict(data, f"facility {facility.id} with changes")
+
+
 def _tuples(value: Any) -> Any:
     """Arrays as tuples, all the way down: the models are frozen and strict."""
     if isinstance(value, dict):
@@ -130,7 +149,8 @@ def _tuples(value: Any) -> Any:
 def _explain(error: ValidationError, where: str) -> ConfigError:
     problems: list[str] = []
     codes: list[str] = []
-    for item in error.errors(include_url=False):
+    # an unknown key is usually a misspelt one, and explains a missing one: it comes first
+    for item in sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"):
         original = item.get("ctx", {}).get("error")
         if isinstance(original, CrossCheckError):
             codes.append("config.contradiction")
