@@ -103,7 +103,7 @@ class Extraction(Section):
 
 
 class BeamOffDevice(Section):
-    """One way to take the beam away: dead time, then a fall to zero (exponential time constant fall_us / 3).
+    """One way to take the beam away: dead time `delay_us`, then a linear fall to zero within `fall_us`.
 
     `present = false`: the facility has no such device, its figures are ignored.
     """
