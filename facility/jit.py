@@ -1,0 +1,60 @@
+"""One way to compile: plain Python functions become kernels here, or stay plain under ``NUMBA_DISABLE_JIT=1``.
+
+numba's own cache looks only at the file of the outermost function, so an edited interlock in a called module would go
+on running in its old form.  The cache directory is therefore keyed by the hash of every source that is compiled, and
+by the versions of numba, numpy and Python.  No fastmath: compiled and plain runs must agree bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy
+import platformdirs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ROOT = Path(__file__).resolve().parent.parent
+_COMPILED = ("facility/rng.py", "facility/signals.py", "facility/states.py", "facility/jit.py", "interlocks/fast.py",
+             "ioc_sim/*.py", "ioc_sim/physics/*.py")  # fmt: skip
+
+
+def source_hash() -> str:
+    """SHA-256 (first 16 hex digits) over all sources that take part in compiled code, and the tool versions."""
+    digest = hashlib.sha256()
+    digest.update(f"{numba.__version__} {numpy.__version__} {platform.python_version()}".encode())
+    for pattern in _COMPILED:
+        for path in sorted(_ROOT.glob(pattern)):
+            digest.update(path.relative_to(_ROOT).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("IONCTL_KERNEL_CACHE") or platformdirs.user_cache_dir("ionctl")
+    path = Path(base) / "kernels" / source_hash()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        path = Path(tempfile.gettempdir()) / "ionctl-kernels" / source_hash()
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+COMPILED = not numba.config.DISABLE_JIT
+if COMPILED:
+    numba.config.CACHE_DIR = str(_cache_dir())
+
+
+def kernel(function: F) -> F:
+    """Compile ``function`` (nogil, cached, exact arithmetic), or return it as it is when compiling is switched off."""
+    if not COMPILED:
+        return function
+    return cast(F, numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function))

@@ -1,0 +1,157 @@
+"""What a command does to the state of the rack, and what is refused before it gets there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from facility.errors import CommandRefused
+from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
+from facility.states import FrontEndState, HoldReason
+from ioc_sim.layout import E_BRHO, E_Q1_FC, EV_STATE
+
+_ACTIVE = (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED)
+TOKEN_MAX = 2**31 - 1
+RANGE_SHIFTER_NS = 500_000_000
+
+
+def initial_state(s: Any, p: Any) -> None:
+    """A plant that has just been switched on: nothing loaded, no permit, doors closed, stopper in."""
+    s.fe_code = s.ring_code = s.spot = -1
+    s.quad_open = s.chopper_open = 1.0
+    s.drive = s.scale = s.sensitivity = 1.0
+    s.ic_drift[:] = s.est_drift[:] = 1
+    s.ic_volt[:] = 0.0
+    s.ic_ions_per_count[:] = s.ic_fc_per_ion[:] = 1.0
+    s.room_token = -1
+    s.stopper_cmd = s.stopper_in = 1
+    s.door_a = s.door_b = s.estop_a = s.estop_b = s.gate_open = 1
+    s.beats_alive = 1
+    s.spill_off_ticks = 10**6
+    s.fine_age_ticks = 10**6
+    s.stop_ticks = 10**6
+    s.move_ticks = 10**6
+
+
+def is_active(s: Any) -> bool:
+    """A layer is armed, irradiating, held or paused."""
+    return int(s.fe_state) in _ACTIVE
+
+
+def check_token(token: int) -> None:
+    """Layer tokens are positive 31-bit numbers."""
+    if not 0 < token <= TOKEN_MAX:
+        raise CommandRefused("token", f"layer token {token}", "token", f"give 1 to {TOKEN_MAX}")
+
+
+def checked_table(spots: np.ndarray, most: int, p: Any) -> np.ndarray:
+    """A private copy of a sound layer table, or CommandRefused naming the spot and the column."""
+    table = np.array(spots, dtype=np.float64, order="C")
+    if table.ndim != 2 or table.shape[1] != len(SPOT_COLUMNS) or not 1 <= len(table) <= most:
+        raise CommandRefused("fe.table", f"layer table of shape {table.shape}", "load_layer",
+                             f"give 1 to {most} rows of {len(SPOT_COLUMNS)} columns")  # fmt: skip
+    bad = np.argwhere(~np.isfinite(table))
+    if len(bad):
+        row, column = (int(v) for v in bad[0])
+        raise CommandRefused("fe.value", f"{table[row, column]} in {SPOT_COLUMNS[column]}", f"spot {row}", "give a number")
+    for k, column in enumerate(("x_set_a", "y_set_a")):
+        _refuse_where(np.abs(table[:, SPOT_COLUMNS.index(column)]) > float(p.supply_max_a[k]), table, column,
+                      f"within +-{float(p.supply_max_a[k]):g} A")  # fmt: skip
+    target = table[:, SPOT_COLUMNS.index("target_ions")]
+    start = table[:, SPOT_COLUMNS.index("start_ions")]
+    _refuse_where(target <= 0.0, table, "target_ions", "give a positive number of ions")
+    _refuse_where((start < 0.0) | (start > target * 1.5), table, "start_ions", "between 0 and the target")
+    _refuse_where(table[:, SPOT_COLUMNS.index("limit_us")] <= 0.0, table, "limit_us", "give a positive time")
+    return table
+
+
+def _refuse_where(bad: np.ndarray, table: np.ndarray, column: str, fix: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise CommandRefused("fe.value", f"{table[row, SPOT_COLUMNS.index(column)]:g} in {column}", f"spot {row}", fix)
+
+
+def fresh_register(table: np.ndarray) -> np.ndarray:
+    """Register of a layer that has just been loaded, shape (n, len(REGISTER_COLUMNS))."""
+    register = np.zeros((len(table), len(REGISTER_COLUMNS)))
+    register[:, REGISTER_COLUMNS.index("spot")] = np.arange(len(table))
+    for name in ("target_ions", "start_ions"):
+        register[:, REGISTER_COLUMNS.index(name)] = table[:, SPOT_COLUMNS.index(name)]
+    already = table[:, SPOT_COLUMNS.index("start_ions")] >= table[:, SPOT_COLUMNS.index("target_ions")]
+    register[already, REGISTER_COLUMNS.index("done")] = 1.0
+    return register
+
+
+def load(s: Any, p: Any, etab: np.ndarray, token: int, code: int, level: float, n: int) -> None:
+    """Make a checked table the loaded layer: constants of its energy, counters at zero."""
+    s.fe_token, s.fe_code, s.level, s.n_spots = token, code, level, n
+    s.fe_state, s.hold_reason = FrontEndState.LOADED, HoldReason.NONE
+    s.spot, s.done_spots, s.demand = -1, 0, 0
+    s.layer_beam_ticks = 0
+    s.ic_layer_ions[:] = 0.0
+    s.est_ions[:] = 0.0
+    s.target_cum = 0.0
+    s.trim_mm[:] = 0.0
+    for k in range(2):
+        axis = list(p.axis_supply).index(k)
+        s.mm_per_a[k] = p.axis_polarity[axis] * p.axis_sad_mm[axis] * p.supply_tm_per_a[k] / etab[code, E_BRHO]
+        s.a_per_mm[k] = 1.0 / s.mm_per_a[k]
+        s.ic_ions_per_count[k] = p.ic_quantum_fc[k] / etab[code, E_Q1_FC + k]
+        s.est_leak[k] = p.ic_leak_fc_per_tick[k] / etab[code, E_Q1_FC + k]
+
+
+def queue_cycle(s: Any, token: int, code: int) -> None:
+    """Queue a cycle; a later request replaces one that has not begun."""
+    s.queued, s.queued_token, s.queued_code = 1, token, code
+
+
+def end_cycle(s: Any) -> None:
+    """Ask the ring to end its flat top."""
+    s.end_cycle = 1
+
+
+def pause(s: Any) -> None:
+    """Operator pause of an armed, irradiating or held layer."""
+    if is_active(s) and int(s.fe_state) != FrontEndState.PAUSED:
+        s.demand = 0
+        s.fe_state, s.hold_reason = FrontEndState.PAUSED, HoldReason.OPERATOR
+        s.stop_ticks = 0
+        s.events |= EV_STATE
+
+
+def resume(s: Any) -> None:
+    """From PAUSED to HELD; the front end goes on by itself from there."""
+    if int(s.fe_state) == FrontEndState.PAUSED and int(s.permit_line):
+        s.fe_state, s.hold_reason = FrontEndState.HELD, HoldReason.SETTLING
+        s.settled_ticks = 0
+        s.events |= EV_STATE
+
+
+def insert(s: Any, code: int) -> None:
+    """Start the range shifter drive."""
+    s.range_shifter = s.rs_plan = code
+    s.rs_moving_ns = int(s.t_ns) + RANGE_SHIFTER_NS
+
+
+def room_beam(s: Any, p: Any, on: bool) -> None:
+    """Beam token and stopper of the room."""
+    s.room_token = int(p.room_index) if on else -1
+    s.stopper_cmd = 0 if on else 1
+    s.stopper_done_ns = int(s.t_ns) + int(p.stopper_ns)
+
+
+def safety_lines(s: Any, permit: bool, hold: bool, link_ok: bool) -> None:
+    """Lines of the safety link."""
+    s.p_permit, s.p_hold, s.link_ok = int(permit), int(hold), int(link_ok)
+
+
+def set_lines(s: Any, name: str, a: bool, b: bool) -> None:
+    """A pair of contacts, ``door`` or ``estop``."""
+    s[f"{name}_a"], s[f"{name}_b"] = int(a), int(b)
+
+
+def gating(s: Any, on: bool) -> None:
+    """Motion gate on or off."""
+    s.gating = int(on)
+

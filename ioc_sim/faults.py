@@ -1,0 +1,147 @@
+"""Typed faults, injected in devices and never in a rule's input.
+
+A fault point is a place where hardware can lie or fail.  What a kind does to the quantity of its point is the same
+everywhere; which kinds make sense at a point is listed with it and anything else is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from facility.errors import CommandRefused
+from facility.jit import kernel
+
+FOREVER_NS = 2**62
+
+
+class FaultKind(IntEnum):
+    """What happens to the quantity of a fault point; ``value`` in the unit given here."""
+
+    NONE = 0
+    STUCK = 1
+    """Keeps the value it had when the fault began (value unused)."""
+    SET = 2
+    """Becomes ``value``, in the unit of the point."""
+    OFFSET = 3
+    """Gains ``value``, in the unit of the point."""
+    SCALE = 4
+    """Is multiplied by ``value``."""
+    DRIFT = 5
+    """Gains ``value`` per second since the fault began."""
+    NAN = 6
+    """Becomes not-a-number."""
+    DEAD = 7
+    """Becomes zero."""
+
+
+_names: list[str] = []
+_about: list[str] = []
+
+
+def _point(name: str, about: str) -> int:
+    _names.append(name)
+    _about.append(about)
+    return len(_names) - 1
+
+
+IC1_GAIN = _point("ic1.gain", "gain of chamber 1, 1")
+IC2_GAIN = _point("ic2.gain", "gain of chamber 2, 1")
+IC1_COUNTS = _point("ic1.counts", "cumulative count register of chamber 1, counts")
+IC2_COUNTS = _point("ic2.counts", "cumulative count register of chamber 2, counts")
+IC1_HV = _point("ic1.hv", "high voltage of chamber 1, V")
+IC2_HV = _point("ic2.hv", "high voltage of chamber 2, V")
+IC1_OK = _point("ic1.ok", "status line of chamber 1 electronics, 1 is good")
+IC2_OK = _point("ic2.ok", "status line of chamber 2 electronics, 1 is good")
+STRIP_X = _point("strip.x", "strip chamber centroid x, mm at isocentre")
+STRIP_Y = _point("strip.y", "strip chamber centroid y, mm at isocentre")
+STRIP_OK = _point("strip.ok", "status line of strip chamber electronics, 1 is good")
+SCAN_X_CURRENT = _point("scan_x.current", "true current of scanning supply x, A")
+SCAN_Y_CURRENT = _point("scan_y.current", "true current of scanning supply y, A")
+SCAN_X_READBACK = _point("scan_x.readback", "current readback of supply x, A")
+SCAN_Y_READBACK = _point("scan_y.readback", "current readback of supply y, A")
+SCAN_X_PROBE = _point("scan_x.probe", "field probe of magnet x, T m")
+SCAN_Y_PROBE = _point("scan_y.probe", "field probe of magnet y, T m")
+SCAN_OK = _point("scan.ok", "status line of both scanning supplies, 1 is good")
+RFKO = _point("rfko.on", "extraction device, 1 is on: SET 1 is stuck on")
+QUAD = _point("quad.open", "transmission past the fast quadrupole: SET 1 is failed open")
+CHOPPER = _point("chopper.open", "transmission past the chopper: SET 1 is failed open")
+DUMP = _point("dump.cmd", "ring dump trigger: SET 0 is failed")
+SPILL = _point("spill.rate", "extraction rate, 1: SCALE 3 is a burst, DEAD no beam")
+BEAM_X = _point("beam.x", "beam position x upstream, mm at isocentre")
+BEAM_Y = _point("beam.y", "beam position y upstream, mm at isocentre")
+RING_TOKEN = _point("ring.token", "token of the running cycle")
+HEBT_TOKEN = _point("hebt.token", "token of the transport table")
+RING_BRHO = _point("ring.brho", "true rigidity of the ring over nominal, 1")
+DOOR_A = _point("door.a", "door contact A, 1 is closed")
+DOOR_B = _point("door.b", "door contact B, 1 is closed")
+ESTOP_A = _point("estop.a", "emergency stop chain A, 1 is good")
+ESTOP_B = _point("estop.b", "emergency stop chain B, 1 is good")
+GATE = _point("gate.open", "gate line, 1 is open")
+GATE_AGE = _point("gate.age", "age of the gate signal, ms")
+RS_READBACK = _point("rs.code", "range shifter position switches, bit mask")
+ROOM_TOKEN = _point("room.token", "beam token of the room")
+FRONT_END = _point("fe.freeze", "SET 1: the front end hangs, its outputs freeze")
+FAST_TIER = _point("h.freeze", "SET 1: the fast interlock tier hangs, its outputs freeze")
+RING_IONS = _point("ring.fill", "ions of a fill, 1")
+
+FAULT_POINTS: tuple[str, ...] = tuple(_names)
+ABOUT: dict[str, str] = dict(zip(_names, _about, strict=True))
+N_FAULT_POINTS = len(FAULT_POINTS)
+
+FAULT_DTYPE = np.dtype(
+    [
+        ("kind", "i8", (N_FAULT_POINTS,)), ("value", "f8", (N_FAULT_POINTS,)), ("from_ns", "i8", (N_FAULT_POINTS,)),
+        ("until_ns", "i8", (N_FAULT_POINTS,)), ("held", "f8", (N_FAULT_POINTS,)),
+    ],
+    align=True,
+)  # fmt: skip
+"""All fault points in one record: the kernel passes it on without counting references."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``device`` is a name of ``FAULT_POINTS``; active for ``at_ns <= t < until_ns`` of facility time."""
+
+    device: str
+    kind: FaultKind
+    value: float = 0.0
+    at_ns: int = 0
+    until_ns: int = FOREVER_NS
+
+    def index(self) -> int:
+        """Position of the fault point, or CommandRefused when there is no such point or the value is no number."""
+        if self.device not in ABOUT:
+            raise CommandRefused("fault.device", f"no fault point {self.device!r}", "fault", "see: ionctl fault list")
+        if not math.isfinite(self.value):
+            raise CommandRefused("fault.value", f"value {self.value!r} is not finite", self.device, "use kind NAN")
+        if self.until_ns <= self.at_ns:
+            raise CommandRefused("fault.time", f"ends at {self.until_ns} ns, begins at {self.at_ns} ns", self.device,
+                                 "give until_ns later than at_ns")  # fmt: skip
+        return FAULT_POINTS.index(self.device)
+
+
+@kernel
+def faulted(faults: np.record, i: int, value: float, t_ns: int) -> float:
+    """The quantity of fault point ``i`` as its (possibly failed) hardware gives it at ``t_ns``."""
+    kind = faults.kind[i]
+    if kind == 0 or t_ns < faults.from_ns[i] or t_ns >= faults.until_ns[i]:
+        return value
+    if kind == 1:
+        if math.isnan(faults.held[i]):
+            faults.held[i] = value
+        return faults.held[i]
+    if kind == 2:
+        return faults.value[i]
+    if kind == 3:
+        return value + faults.value[i]
+    if kind == 4:
+        return value * faults.value[i]
+    if kind == 5:
+        return value + faults.value[i] * (t_ns - faults.from_ns[i]) * 1e-9
+    if kind == 6:
+        return math.nan
+    return 0.0

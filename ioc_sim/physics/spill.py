@@ -1,0 +1,75 @@
+"""Slow extraction, first order: a calibrated rate model, not a tracking code.
+
+Model (each item named): the drive (RF-knock-out amplitude or betatron-core voltage, as a share of the level) feeds a sum
+of first-order lags, which give the start and the stop tail; the rate is multiplied by correlated noise (first-order,
+Gaussian), mains lines and a start overshoot; ions leave as a Poisson process; the ring empties.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from facility.jit import kernel
+from facility.rng import draw, normal_high, normal_low, poisson
+from ioc_sim import faults as fp
+from ioc_sim.faults import faulted
+
+STREAM_SPILL = 1
+STREAM_POISSON = 2
+TICK_S = 1e-5
+
+
+@kernel
+def enter_fine(p: np.record, s: np.record) -> None:
+    """Set the mains lines to their phase at the present time; called when 10 us steps begin."""
+    t_s = s.t_ns * 1e-9
+    for i in range(p.n_lines):
+        angle = 2.0 * math.pi * p.line_hz[i] * t_s
+        s.line_c[i] = math.cos(angle)
+        s.line_s[i] = math.sin(angle)
+
+
+@kernel
+def lines(p: np.record, s: np.record) -> float:
+    """Advance the mains lines by one tick and return their sum (relative)."""
+    total = 0.0
+    for i in range(p.n_lines):
+        c = s.line_c[i] * p.line_cos[i] - s.line_s[i] * p.line_sin[i]
+        s.line_s[i] = s.line_s[i] * p.line_cos[i] + s.line_c[i] * p.line_sin[i]
+        s.line_c[i] = c
+        total += p.line_amplitude[i] * s.line_s[i]
+    return total
+
+
+@kernel
+def spill_tick(p: np.record, s: np.record, faults: np.record) -> int:
+    """Ions that cross the isocentre plane in this tick; the ring loses what was extracted."""
+    bits = draw(p.seed, STREAM_SPILL, s.tick)
+    s.noise = s.noise * p.noise_decay + p.noise_kick * normal_low(bits)
+    on = faulted(faults, fp.RFKO, float(s.rfko_on), s.t_ns)
+    drive = 0.0
+    if on > 0.0 and s.stored > 0.0:
+        supply = s.stored / (0.02 * p.fill_ions)
+        drive = s.level * s.drive * s.scale * s.sensitivity * on * (supply if supply < 1.0 else 1.0)
+        drive *= 1.0 + s.overshoot
+        s.overshoot *= p.overshoot_decay
+    rate = 0.0
+    for i in range(4):
+        s.tail_state[i] = s.tail_state[i] * p.tail_decay[i] + drive * (1.0 - p.tail_decay[i])
+        rate += p.tail_w[i] * s.tail_state[i]
+    structure = 1.0 + s.noise + lines(p, s)
+    if structure < 0.0:
+        structure = 0.0
+    extracted_open = faulted(faults, fp.QUAD, s.quad_open, s.t_ns)
+    rate = faulted(faults, fp.SPILL, rate * structure, s.t_ns) * extracted_open
+    s.rate = rate
+    mean = rate * TICK_S / p.transmission
+    if mean > s.stored:
+        mean = s.stored if s.stored > 0.0 else 0.0
+    s.stored -= mean
+    mean *= p.transmission * faulted(faults, fp.CHOPPER, s.chopper_open, s.t_ns)
+    if mean <= 0.0:
+        return 0
+    return poisson(mean, normal_high(bits), draw(p.seed, STREAM_POISSON, s.tick))

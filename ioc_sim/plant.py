@@ -1,0 +1,454 @@
+"""The plant: the simulated machine behind one synchronous object.
+
+``Plant`` owns the records of the rack, calls the kernel and keeps commands in order of facility time.  It knows neither
+sockets nor asyncio; the soft IOCs and the safety link are built around it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from facility import signals as g
+from facility.breathing import load_trace
+from facility.config import Facility
+from facility.energy_table import load_energy_table
+from facility.errors import CommandRefused, InternalError
+from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_COLUMNS
+from facility.states import FrontEndState, HoldReason, RingPhase
+from ioc_sim import commands, front_end, rack
+from ioc_sim.faults import FAULT_DTYPE, Fault
+from ioc_sim.layout import (
+    E_Q1_FC,
+    EV_ABORTED,
+    EV_BEAM_ON,
+    EV_HELD,
+    EV_IMAGE,
+    EV_LAYER_DONE,
+    EV_PAUSED,
+    EV_PHASE,
+    EV_SPILL_END,
+    EV_STATE,
+    EV_TRIP,
+    STATE_DTYPE,
+    T_COLUMNS,
+    TRUTH_DTYPE,
+)
+from ioc_sim.params import energy_columns, pack_parameters, record
+from ioc_sim.rack import fast
+
+TRACE_RECORDS = 131_072
+"""Length of the truth ring: 1.31 s of ticks with beam."""
+_EVENT_KINDS = (
+    (EV_PHASE, "PHASE"), (EV_BEAM_ON, "BEAM_ON"), (EV_HELD, "HELD"), (EV_PAUSED, "PAUSED"), (EV_TRIP, "TRIP"),
+    (EV_LAYER_DONE, "LAYER_DONE"), (EV_ABORTED, "ABORTED"), (EV_SPILL_END, "SPILL_END"), (EV_IMAGE, "IMAGE"),
+    (EV_STATE, "STATE"),
+)  # fmt: skip
+
+
+class FastRules(Protocol):
+    """Compiled H rules, as ``interlocks.rules`` makes them."""
+
+    @property
+    def rows(self) -> Any:
+        """Rule rows, ``interlocks.fast.RULE_DTYPE``, shape (n,)."""
+
+    @property
+    def hist_index(self) -> Any:
+        """Signal indices of the history ring, int64."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Rule ids in row order."""
+
+
+@dataclass(frozen=True)
+class PlantEvent:
+    """Something that happened at the end of the tick at ``t_ns``."""
+
+    t_ns: int
+    kind: str
+    data: dict[str, int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlantStatus:
+    """What an operator's panel would show."""
+
+    t_ns: int
+    phase: RingPhase
+    ring_token: int
+    energy_code: int
+    cycle: int
+    stored_ions: float
+    flat_top_ms: float
+    state: FrontEndState
+    hold_reason: HoldReason
+    token: int
+    spot: int
+    spots: int
+    done_spots: int
+    ic1_ions: float
+    ic2_ions: float
+    demand: bool
+    permit: bool
+    beam_us: float
+    level: float
+    rate: float
+    first_rule: int
+    spill_cmd: bool
+    rfko_on: bool
+    quad_block: bool
+    chopper_block: bool
+    stopper_in: bool
+
+
+class Plant:
+    """One ring, one beamline, one room at a time.
+
+    Args:
+        facility: the machine.
+        room_id: room that gets the beam.
+        species: what is accelerated.
+        seed: run seed; same seed, same commands at the same times: the same run, bit for bit.
+        rules: compiled fast rules, or None for none (tests of physics only).
+        allow_faults: whether ``inject`` is allowed at all.
+        trace_records: length of the truth ring in ticks.
+    """
+
+    def __init__(
+        self, facility: Facility, room_id: str, species: str, *, seed: int, rules: FastRules | None = None,
+        allow_faults: bool = False, trace_records: int = TRACE_RECORDS,
+    ) -> None:  # fmt: skip
+        self.facility = facility
+        self.room_id = room_id
+        self.species = species
+        self.allow_faults = allow_faults
+        self.table = load_energy_table(facility, species)
+        self._etab = energy_columns(facility, species, self.table)
+        breathing = load_trace(facility.gate.trace)
+        self._trace_mm = np.ascontiguousarray(breathing.amplitude_mm, dtype=np.float64)
+        self._parameters = pack_parameters(facility, room_id, species, seed, len(self._trace_mm),
+                                            round(breathing.step_s * 1e9))  # fmt: skip
+        self._state = record(STATE_DTYPE)
+        self._faults = record(FAULT_DTYPE)
+        self._faults[0].held[:] = math.nan
+        self.signals = np.zeros(g.N_SIGNALS)
+        self._spots = np.zeros((1, len(SPOT_COLUMNS)))
+        self._register = np.zeros((1, len(REGISTER_COLUMNS)))
+        self._truth = np.zeros((1, T_COLUMNS))
+        self.trace = np.zeros(trace_records, TRUTH_DTYPE)
+        self.rule_rows = rules.rows if rules is not None else np.zeros(0, fast.RULE_DTYPE)
+        self.rule_ids: tuple[str, ...] = tuple(rules.ids) if rules is not None else ()
+        self._hist_index = np.asarray(rules.hist_index if rules is not None else [], dtype=np.int64)
+        self._hist, self._hist_state = fast.new_history(len(self._hist_index))
+        self._latch = fast.new_latch()
+        self._image_index = np.array(g.IMAGE, dtype=np.int64)
+        self._image_scale = np.array([1.0 / g.SIGNALS[i].resolution for i in g.IMAGE])
+        self._image_low = np.full(len(g.IMAGE), -math.inf)
+        self._image_high = np.full(len(g.IMAGE), math.inf)
+        self._now_ns = 0
+        self._pending: list[tuple[int, Any, tuple[Any, ...]]] = []
+        self._events: list[PlantEvent] = []
+        self.truth_by_token: dict[int, np.ndarray] = {}
+        commands.initial_state(self._state[0], self._parameters[0])
+        self._step(0)
+
+    # --- time ------------------------------------------------------------------------------------------------
+    @property
+    def t_ns(self) -> int:
+        """End of the last tick that was run; never later than the last ``advance`` target."""
+        return int(self._state[0].t_ns)
+
+    def advance(self, until_ns: int) -> int:
+        """Run to the last tick that ends at or before ``until_ns``; stop after a tick with events.
+
+        Returns the time reached: the end of the tick with the events, or ``until_ns``.
+        """
+        if until_ns < self._now_ns:
+            raise InternalError("plant.time", f"asked to go back from {self._now_ns} to {until_ns} ns", "Plant.advance")
+        while True:
+            target = until_ns
+            if self._pending:
+                target = min(until_ns, self._next_tick_from(self._pending[0][0]))
+            self._step(target)
+            if self._state[0].events:
+                self._collect()
+                self._now_ns = max(self._now_ns, self.t_ns)
+                return self._now_ns
+            if target == until_ns and not self._apply_due(until_ns):
+                self._now_ns = until_ns
+                return until_ns
+            if target < until_ns:
+                self._apply_due(target)
+
+    def _next_tick_from(self, t_ns: int) -> int:
+        """Start of the first step that begins at or after ``t_ns``."""
+        step = rack.TICK_NS if self._state[0].fine else rack.MS_NS
+        return -(-t_ns // step) * step
+
+    def _apply_due(self, at_ns: int) -> bool:
+        """Apply commands stamped at or before the tick boundary that has been reached; True if there were any."""
+        applied = False
+        while self._pending and self._pending[0][0] <= self.t_ns <= at_ns:
+            _, function, arguments = self._pending.pop(0)
+            function(*arguments)
+            applied = True
+        return applied
+
+    def _step(self, until_ns: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            rack.run(
+                self._parameters[0], self._state[0], self._faults[0], self.signals, self._spots, self._register,
+                self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state, self._hist_index,
+                self._latch, self._trace_mm, self._image_index, self._image_scale, self._image_low, self._image_high,
+                until_ns,
+            )  # fmt: skip
+
+    def _collect(self) -> None:
+        s = self._state[0]
+        bits, t_ns = int(s.events), int(s.t_ns)
+        s.events = 0
+        for bit, kind in _EVENT_KINDS:
+            if bits & bit:
+                self._events.append(PlantEvent(t_ns, kind, self._event_data(kind)))
+
+    def _event_data(self, kind: str) -> dict[str, int | float | str]:
+        s = self._state[0]
+        if kind == "PHASE":
+            return {"phase": RingPhase(int(s.phase)).name, "cycle": int(s.cycle), "token": int(s.ring_token),
+                    "ions": round(float(s.stored))}  # fmt: skip
+        if kind == "TRIP":
+            first = int(self._latch[fast.FIRST])
+            name = self.rule_ids[first] if 0 <= first < len(self.rule_ids) else ""
+            return {"latched": int(self._latch[fast.LATCHED]), "first": name}
+        data: dict[str, int | float | str] = {"token": int(s.fe_token), "spot": int(s.spot)}
+        if kind in ("HELD", "PAUSED", "ABORTED"):
+            data["reason"] = HoldReason(int(s.hold_reason)).name
+        return data
+
+    def take_events(self) -> list[PlantEvent]:
+        """Events since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def _later(self, function: Any, *arguments: Any) -> None:
+        """Apply at the first tick that begins at or after now."""
+        self._pending.append((self._now_ns, function, arguments))
+
+    # --- commands --------------------------------------------------------------------------------------------
+    def request_cycle(self, token: int, energy_code: int) -> None:
+        """Queue the next machine cycle: begun at once if the ring stands by, else when the present layer is done."""
+        if not 0 <= energy_code < len(self.table):
+            raise CommandRefused("ring.energy", f"no energy code {energy_code}", "request_cycle",
+                                 f"codes are 0 to {len(self.table) - 1}")  # fmt: skip
+        commands.check_token(token)
+        self._later(commands.queue_cycle, self._state[0], token, energy_code)
+
+    def end_cycle(self) -> None:
+        """End the flat top: what is stored is dumped."""
+        self._later(commands.end_cycle, self._state[0])
+
+    def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
+        """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active, or if it is not sound."""
+        commands.check_token(token)
+        table = commands.checked_table(spots, MAX_SPOTS_PER_LAYER, self._parameters[0])
+        if not 0 <= energy_code < len(self.table):
+            raise CommandRefused("fe.energy", f"no energy code {energy_code}", "load_layer")
+        if not (math.isfinite(level_ions_per_s) and level_ions_per_s > 0.0):
+            raise CommandRefused("fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level")
+        self._refuse_while_active("load_layer")
+        self._later(self._load_now, token, energy_code, float(level_ions_per_s), table)
+
+    def _load_now(self, token: int, energy_code: int, level: float, table: np.ndarray) -> None:
+        s = self._state[0]
+        if commands.is_active(s):
+            return
+        self._keep_truth()
+        self._spots = table
+        self._register = commands.fresh_register(table)
+        self._truth = np.zeros((len(table), T_COLUMNS))
+        commands.load(s, self._parameters[0], self._etab, token, energy_code, level, len(table))
+        s.events |= EV_STATE
+
+    def _keep_truth(self) -> None:
+        token = int(self._state[0].fe_token)
+        if token == 0:
+            return
+        before = self.truth_by_token.get(token)
+        if before is not None and before.shape == self._truth.shape:
+            merged = before.copy()
+            merged[:, :3] += self._truth[:, :3]
+            merged[:, 3] = np.where(before[:, 3] > 0, before[:, 3], self._truth[:, 3])
+            merged[:, 4] = np.maximum(before[:, 4], self._truth[:, 4])
+            self.truth_by_token[token] = merged
+        else:
+            self.truth_by_token[token] = self._truth.copy()
+
+    def arm(self, token: int) -> None:
+        """Arm the loaded layer; beam comes by itself when ring, permit, gate and magnets are ready."""
+        s = self._state[0]
+        state = FrontEndState(int(s.fe_state))
+        pending_load = any(f == self._load_now for _, f, _ in self._pending)
+        if not pending_load and (state != FrontEndState.LOADED or int(s.fe_token) != token):
+            raise CommandRefused("fe.arm", f"front end is {state.name} with token {int(s.fe_token)}", "arm",
+                                 f"load the layer with token {token} first")  # fmt: skip
+        self._later(self._arm_now, token)
+
+    def _arm_now(self, token: int) -> None:
+        s = self._state[0]
+        if int(s.fe_state) == FrontEndState.LOADED and int(s.fe_token) == token:
+            front_end.arm(self._parameters[0], s, self._spots)
+            s.events |= EV_STATE
+
+    def disarm(self) -> None:
+        """Take the layer out of action; what was delivered stays in the register."""
+        self._later(self._disarm_now)
+
+    def _disarm_now(self) -> None:
+        s = self._state[0]
+        if commands.is_active(s):
+            front_end.disarm(s, self._register)
+            s.events |= EV_STATE
+
+    def pause(self) -> None:
+        """Operator pause: beam off, goes on only with ``resume``."""
+        self._later(commands.pause, self._state[0])
+
+    def resume(self) -> None:
+        """End a pause; refused if there is none or the permit is away."""
+        s = self._state[0]
+        if int(s.fe_state) != FrontEndState.PAUSED:
+            raise CommandRefused("fe.resume", f"front end is {FrontEndState(int(s.fe_state)).name}, not PAUSED", "resume")
+        if not int(s.permit_line):
+            raise CommandRefused("fe.permit", "no beam permit", "resume", "reset the interlock first")
+        self._later(commands.resume, s)
+
+    def _refuse_while_active(self, verb: str) -> None:
+        s = self._state[0]
+        if commands.is_active(s):
+            raise CommandRefused("fe.active", f"a layer is {FrontEndState(int(s.fe_state)).name}", verb,
+                                 "wait until it is done, or disarm it")  # fmt: skip
+
+    def insert_range_shifters(self, code: int, plan_code: int) -> None:
+        """Move range shifters (bit mask over the facility's list); takes 500 ms."""
+        if not 0 <= code < 1 << len(self.facility.range_shifters) or plan_code != code:
+            raise CommandRefused("rs.code", f"range shifter mask {code} for plan {plan_code}", "insert",
+                                 f"the facility has {len(self.facility.range_shifters)} range shifters")  # fmt: skip
+        self._refuse_while_active("insert")
+        self._later(commands.insert, self._state[0], code)
+
+    def set_room_beam(self, on: bool) -> None:
+        """Give the beam token to this plant's room and take the stopper out, or back in."""
+        self._later(commands.room_beam, self._state[0], self._parameters[0], on)
+
+    # --- lines -----------------------------------------------------------------------------------------------
+    def set_safety_lines(self, permit: bool, hold: bool, link_ok: bool) -> None:
+        """The lines of the safety link; they act from the next tick."""
+        self._later(commands.safety_lines, self._state[0], permit, hold, link_ok)
+
+    def reset_fast(self, mask: int) -> int:
+        """Clear fast latches in ``mask`` whose cause is gone; returns the mask of those still latched."""
+        left = int(fast.reset(self.rule_rows, self._latch, mask))
+        self._state[0].action = int(self._latch[fast.IN_FORCE])
+        rack.publish_latch(self.signals, self._latch)
+        return left
+
+    def set_door(self, a_closed: bool, b_closed: bool) -> None:
+        """Both door contacts."""
+        self._later(commands.set_lines, self._state[0], "door", a_closed, b_closed)
+
+    def set_estop(self, a_ok: bool, b_ok: bool) -> None:
+        """Both chains of the emergency stop."""
+        self._later(commands.set_lines, self._state[0], "estop", a_ok, b_ok)
+
+    def set_gating(self, on: bool) -> None:
+        """Switch the motion gate on or off."""
+        self._later(commands.gating, self._state[0], on)
+
+    def set_late_ms(self, late_ms: float) -> None:
+        """How late the pacing of the plant is; written by whoever paces it."""
+        self._state[0].late_ms = late_ms
+
+    # --- observation -----------------------------------------------------------------------------------------
+    def image(self) -> np.ndarray:
+        """Signals of the process image, float64 (len(IMAGE),), as they stand."""
+        return self.signals[self._image_index]
+
+    def watch_image(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Raise an IMAGE event at the next 1 ms boundary at which an image value, in units of its resolution, is
+        outside ``low .. high``; both float64 (len(IMAGE),)."""
+        self._image_low[:] = low
+        self._image_high[:] = high
+        self._state[0].watch = 1
+
+    @property
+    def status(self) -> PlantStatus:
+        """State of ring, front end and beam-off devices."""
+        s = self._state[0]
+        left_ms = max(0, int(s.phase_end_ns) - int(s.t_ns)) * 1e-6 if int(s.phase) == RingPhase.FLAT_TOP else 0.0
+        return PlantStatus(
+            int(s.t_ns), RingPhase(int(s.phase)), int(s.ring_token), int(s.ring_code), int(s.cycle), float(s.stored), left_ms,
+            FrontEndState(int(s.fe_state)), HoldReason(int(s.hold_reason)), int(s.fe_token), int(s.spot), int(s.n_spots),
+            int(s.done_spots), float(s.ic_layer_ions[0]), float(s.ic_layer_ions[1]), bool(s.demand), bool(s.permit_line),
+            float(s.layer_beam_ticks) * 10.0, float(s.level), float(s.rate_meas), int(self._latch[fast.FIRST]),
+            bool(s.spill_cmd), bool(s.rfko_on), bool(s.quad_open < 0.5), bool(s.chopper_open < 0.5), bool(s.stopper_in),
+        )  # fmt: skip
+
+    @property
+    def beam_on_s(self) -> float:
+        """Time with beam demanded since the start of the run, s."""
+        return float(self._state[0].beam_on_ticks) * 1e-5
+
+    def read(self, name: str) -> float:
+        """A raw readback of the hardware by field name and index, e.g. ``read_a.0`` (for the soft IOCs)."""
+        field_name, _, index = name.partition(".")
+        value = self._state[0][field_name]
+        return float(value[int(index)]) if index else float(value)
+
+    def register(self) -> np.ndarray:
+        """Per-spot register of the loaded layer, float64 (n, len(REGISTER_COLUMNS)), a copy."""
+        return self._register.copy()
+
+    # --- truth: for tests and reports ------------------------------------------------------------------------
+    def truth_spots(self) -> dict[int, np.ndarray]:
+        """True ions by layer token, float64 (n, 5): ions, sum of x, sum of y (ion mm), first and last time (ns)."""
+        kept = dict(self.truth_by_token)
+        self._keep_truth()
+        result, self.truth_by_token = self.truth_by_token, kept
+        return result
+
+    @property
+    def truth_count(self) -> int:
+        """Ticks written to the truth ring since the start; the ring holds the last ``len(trace)`` of them."""
+        return int(self._state[0].trace_count)
+
+    @property
+    def truth_total_ions(self) -> float:
+        """All ions that crossed the isocentre plane since the start."""
+        return float(self._state[0].truth_total)
+
+    # --- faults ----------------------------------------------------------------------------------------------
+    def inject(self, fault: Fault) -> None:
+        """Let a device fail; refused unless faults are allowed."""
+        if not self.allow_faults:
+            raise CommandRefused("fault.forbidden", "faults are not allowed in this run", "inject", "use --allow-faults")
+        i = fault.index()
+        f = self._faults[0]
+        f.value[i], f.from_ns[i], f.until_ns[i], f.held[i] = fault.value, fault.at_ns, fault.until_ns, math.nan
+        f.kind[i] = int(fault.kind)
+
+    def clear_faults(self) -> None:
+        """Mend every device."""
+        self._faults[0].kind[:] = 0
+
+    @property
+    def ions_per_count(self) -> float:
+        """Ions behind a count of chamber 1 at the loaded energy."""
+        code = int(self._state[0].fe_code)
+        quantum = float(self._parameters[0].ic_quantum_fc[0])
+        return quantum / float(self._etab[code, E_Q1_FC]) if code >= 0 else math.nan

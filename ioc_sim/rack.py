@@ -1,0 +1,246 @@
+"""The rack: physics, delivery front end and fast interlocks in one compiled loop.
+
+Order within a 10 us tick: lines as they stand, actuators, extraction, magnets, chambers, front end, signals, fast rules.
+A trip decided at the end of a tick acts from the next.  Where no beam is possible the step is 1 ms on an absolute grid;
+that depends on the plant's state alone, so every target and every way of slicing a run takes the same steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from facility import signals as g
+from facility.jit import kernel
+from interlocks import fast
+from ioc_sim import faults as fp
+from ioc_sim.faults import faulted
+from ioc_sim.front_end import (
+    DONE,
+    FLAT_TOP,
+    HELD,
+    book_truth,
+    front_end_coarse,
+    front_end_tick,
+    position_feedback,
+    reset_estimate,
+)
+from ioc_sim.layout import DRIFT_RING, E_BRHO, E_SIGMA, EV_IMAGE, EV_TRIP
+from ioc_sim.physics.beam_off import actuators_tick, permit_lines
+from ioc_sim.physics.chambers import chamber_idle, chamber_tick, read_counts, strip_window
+from ioc_sim.physics.ring import ring_ms
+from ioc_sim.physics.scanning import position_mm, read_supplies, supplies_coarse, supply_step, true_current
+from ioc_sim.physics.spill import enter_fine, spill_tick
+from ioc_sim.signals_tick import count_chamber, publish_latch, publish_slow, publish_tick
+
+MS_NS = 1_000_000
+TICK_NS = 10_000
+STAY_FINE_TICKS = 2000
+"""10 us steps go on for 20 ms after the last moment at which the front end could have had beam."""
+
+
+@kernel
+def beam_possible(s: np.record, faults: np.record) -> bool:
+    """Whether ions can cross the isocentre plane, or their charge can still arrive."""
+    if s.phase != FLAT_TOP or s.stored <= 0.0:
+        return s.fine_age_ticks < STAY_FINE_TICKS
+    if 2 <= s.fe_state <= HELD or s.spill_off_ticks < STAY_FINE_TICKS:
+        return True
+    if faulted(faults, fp.RFKO, 0.0, s.t_ns) > 0.0:
+        return True
+    return s.fine_age_ticks < STAY_FINE_TICKS
+
+
+@kernel
+def gate_sample(p: np.record, s: np.record, faults: np.record, trace_mm: np.ndarray) -> None:
+    """The breathing surrogate and the gate line at this moment."""
+    if s.gating == 0:
+        s.gate_open = 1
+        return
+    place = (s.t_ns % (p.gate_step_ns * p.gate_samples)) / p.gate_step_ns
+    i = math.floor(place)
+    j = (i + 1) % p.gate_samples
+    s.gate_mm = trace_mm[i] + (trace_mm[j] - trace_mm[i]) * (place - i)
+    inside = 1.0 if p.gate_low_mm <= s.gate_mm <= p.gate_high_mm else 0.0
+    s.gate_open = 1 if faulted(faults, fp.GATE, inside, s.t_ns) == 1.0 else 0
+
+
+@kernel
+def image_watch(s: np.record, sig: np.ndarray, image_index: np.ndarray, image_scale: np.ndarray, low: np.ndarray,
+                high: np.ndarray) -> None:  # fmt: skip
+    """Raise EV_IMAGE when a watched signal has left its thresholds, or a heartbeat has stopped or come back."""
+    fe_beat = int(sig[g.FE_HEARTBEAT])
+    h_beat = int(sig[g.H_HEARTBEAT])
+    alive = 1 if (fe_beat != s.fe_beat_seen and h_beat != s.h_beat_seen) else 0
+    s.fe_beat_seen = fe_beat
+    s.h_beat_seen = h_beat
+    if alive != s.beats_alive:
+        s.beats_alive = alive
+        s.events |= EV_IMAGE
+    for i in range(image_index.shape[0]):
+        value = sig[image_index[i]] * image_scale[i]
+        if not (low[i] <= value <= high[i]):
+            s.events |= EV_IMAGE
+            return
+
+
+@kernel
+def millisecond(p: np.record, s: np.record, faults: np.record, etab: np.ndarray, trace_mm: np.ndarray) -> None:
+    """Everything that is judged once a millisecond, at its beginning."""
+    ring_ms(p, s, faults, etab)
+    gate_sample(p, s, faults, trace_mm)
+    if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
+        s.fe_heartbeat += 1
+    if faulted(faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
+        s.h_heartbeat += 1
+    if s.stopper_cmd != s.stopper_in and s.t_ns >= s.stopper_done_ns:
+        s.stopper_in = s.stopper_cmd
+    if s.rs_code != s.range_shifter and s.t_ns >= s.rs_moving_ns:
+        s.rs_code = s.range_shifter
+
+
+@kernel
+def fine_tick(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
+              truth: np.ndarray, trace: np.ndarray, etab: np.ndarray) -> None:  # fmt: skip
+    """Physics and front end over one 10 us tick."""
+    permit_lines(s)
+    actuators_tick(p, s, faults, 1)
+    ions = spill_tick(p, s, faults)
+    supply_step(p, s, 0, 1e-5)
+    supply_step(p, s, 1, 1e-5)
+    current0 = true_current(p, s, faults, 0)
+    current1 = true_current(p, s, faults, 1)
+    x = 0.0
+    y = 0.0
+    if s.ring_code >= 0:
+        brho = etab[s.ring_code, E_BRHO] * faulted(faults, fp.RING_BRHO, 1.0, s.t_ns)
+        drift = (s.t_ns - s.spill_start_ns) / p.flat_top_ns
+        a0 = current0 if p.axis_supply[0] == 0 else current1
+        a1 = current1 if p.axis_supply[0] == 0 else current0
+        x = faulted(faults, fp.BEAM_X, position_mm(p, 0, a0, brho) + s.offset_mm[0] + drift * p.spill_drift_mm[0], s.t_ns)
+        y = faulted(faults, fp.BEAM_Y, position_mm(p, 1, a1, brho) + s.offset_mm[1] + drift * p.spill_drift_mm[1], s.t_ns)
+    read_supplies(p, s, faults, current0, current1)
+    chamber_tick(p, s, faults, 0, ions)
+    chamber_tick(p, s, faults, 1, ions)
+    observed0 = count_chamber(p, s, 0, read_counts(s, faults, 0), 1)
+    observed1 = count_chamber(p, s, 1, read_counts(s, faults, 1), 1)
+    s.strip_n += ions
+    s.strip_x += ions * x * p.strip_ratio[0]
+    s.strip_y += ions * y * p.strip_ratio[1]
+    s.strip_ticks += 1
+    if s.move_ticks <= s.move_allow_ticks or s.spill_cmd == 0:
+        s.strip_clean = 0
+    spot = s.spot
+    before = ions
+    s.t_ns += TICK_NS
+    s.tick += 1
+    if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
+        if s.strip_ticks >= p.strip_window_ticks:
+            sigma = etab[s.ring_code, E_SIGMA] if s.ring_code >= 0 else 3.0
+            strip_window(p, s, faults, sigma)
+            if s.strip_valid == 1 and s.spot >= 0 and s.fe_state < DONE:
+                position_feedback(p, s, spots)
+        share = front_end_tick(p, s, spots, reg, observed0, observed1)
+        if share < 1.0:
+            before = math.floor(share * ions + 0.5)
+            supply_step(p, s, 0, (1.0 - share) * 1e-5)
+            supply_step(p, s, 1, (1.0 - share) * 1e-5)
+    book_truth(s, truth, spot, before, x, y)
+    if before < ions:
+        book_truth(s, truth, s.spot, ions - before, x, y)
+    s.truth_total += ions
+    i = s.trace_count % trace.shape[0]
+    record = trace[i]
+    record["t_ns"] = s.t_ns
+    record["ions"] = ions
+    record["ions_previous_spot"] = before
+    record["spot"] = s.spot
+    record["token"] = s.fe_token
+    record["x_um"] = math.floor(x * 1000.0 + 0.5)
+    record["y_um"] = math.floor(y * 1000.0 + 0.5)
+    record["flags"] = (
+        s.permit_line | (s.demand << 1) | (s.spill_cmd << 2) | (s.rfko_on << 3)
+        | ((1 if s.quad_open < 0.5 else 0) << 4) | ((1 if s.chopper_open < 0.5 else 0) << 5)
+        | (s.gate_open << 6) | (s.hold_line << 7) | (s.fe_state << 8) | (s.action << 12) | (s.p_permit << 16)
+        | (s.link_ok << 17) | (s.dump_cmd << 18)
+    )  # fmt: skip
+    record["stored_k"] = math.floor(s.stored * 1e-3) if s.stored > 0.0 else 0
+    s.trace_count += 1
+    s.ring_pos = (s.ring_pos + 1) % DRIFT_RING
+    publish_tick(p, s, sig, spots, faults)
+
+
+@kernel
+def coarse_step(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: np.ndarray) -> None:
+    """1 ms without beam: magnets, leakage of the chambers, signals."""
+    permit_lines(s)
+    actuators_tick(p, s, faults, 100)
+    for i in range(4):
+        s.tail_state[i] = 0.0
+        s.model_tail[i] = 0.0
+    s.rate_model = 0.0
+    s.rate_meas = 0.0
+    s.rate = 0.0
+    supplies_coarse(p, s)
+    current0 = true_current(p, s, faults, 0)
+    current1 = true_current(p, s, faults, 1)
+    read_supplies(p, s, faults, current0, current1)
+    chamber_idle(p, s, faults, 0, 100)
+    chamber_idle(p, s, faults, 1, 100)
+    count_chamber(p, s, 0, read_counts(s, faults, 0), 100)
+    count_chamber(p, s, 1, read_counts(s, faults, 1), 100)
+    s.move_ticks += 100
+    s.stop_ticks += 100
+    s.strip_valid = 0
+    s.t_ns += MS_NS
+    s.tick += 100
+    publish_tick(p, s, sig, spots, faults)
+
+
+@kernel
+def run(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
+        truth: np.ndarray, trace: np.ndarray, etab: np.ndarray, rules: np.ndarray, hist: np.ndarray,
+        hist_state: np.ndarray, hist_index: np.ndarray, latch: np.ndarray, trace_mm: np.ndarray,
+        image_index: np.ndarray, image_scale: np.ndarray, image_low: np.ndarray, image_high: np.ndarray,
+        until_ns: int) -> None:  # fmt: skip
+    """Advance to the last tick that ends at or before ``until_ns``, or to the first tick with an event."""
+    while s.t_ns + TICK_NS <= until_ns:
+        whole = s.t_ns % MS_NS == 0
+        if whole:
+            fine = 1 if beam_possible(s, faults) else 0
+            if fine == 0:
+                s.fine = 0
+                if s.t_ns + MS_NS > until_ns:
+                    return
+            elif s.fine == 0:
+                enter_fine(p, s)
+                reset_estimate(p, s)
+                hist_state[1] = 0
+                s.fine_age_ticks = 0
+            s.fine = fine
+            millisecond(p, s, faults, etab, trace_mm)
+        if s.fine == 1:
+            fine_tick(p, s, faults, sig, spots, reg, truth, trace, etab)
+            busy = s.spill_cmd == 1 or (s.phase == FLAT_TOP and 2 <= s.fe_state <= HELD)
+            s.fine_age_ticks = 0 if busy else s.fine_age_ticks + 1
+            dt_ticks = 1
+        else:
+            coarse_step(p, s, faults, sig, spots)
+            if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
+                front_end_coarse(s, reg)
+            dt_ticks = 100
+        boundary = s.t_ns % MS_NS == 0
+        if boundary:
+            publish_slow(p, s, sig, faults, etab)
+        if faulted(faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
+            held = latch[0]
+            s.action = fast.evaluate(rules, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks)
+            if latch[0] != held:
+                s.events |= EV_TRIP
+        if boundary:
+            publish_latch(sig, latch)
+            if s.watch == 1:
+                image_watch(s, sig, image_index, image_scale, image_low, image_high)
+        if s.events != 0:
+            return

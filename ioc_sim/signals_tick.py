@@ -1,0 +1,116 @@
+"""Fills the signal vector from the state, as the electronics of the rack would publish it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from facility import signals as g
+from facility.jit import kernel
+from ioc_sim import faults as fp
+from ioc_sim.faults import faulted
+from ioc_sim.layout import E_BRHO
+
+IRRADIATING = 3
+ARMED = 2
+PAUSED = 5
+FLAT_TOP = 6
+
+
+@kernel
+def count_chamber(p: np.record, s: np.record, k: int, counts: float, ticks: int) -> float:
+    """Book new counts of chamber ``k``; returns the ions they stand for."""
+    ions = (counts - s.ic_read[k]) * s.ic_ions_per_count[k]
+    s.ic_read[k] = counts
+    s.ic_ions[k] += ions
+    s.ic_layer_ions[k] += ions
+    if s.level > 0.0:
+        s.ic_nominal_us[k] += ions / s.level * 1e6
+    if s.spill_off_ticks > p.idle_grace_ticks + s.est_drift[k]:
+        s.ic_idle_ions[k] += ions
+    return ions
+
+
+@kernel
+def publish_tick(p: np.record, s: np.record, sig: np.ndarray, spots: np.ndarray, faults: np.record) -> None:
+    """Signals that can change within a tick."""
+    t_ns = s.t_ns
+    sig[g.FE_STATE] = s.fe_state
+    sig[g.FE_DEMAND] = s.demand
+    sig[g.FE_ACTIVE] = 1.0 if ARMED <= s.fe_state <= PAUSED else 0.0
+    sig[g.FE_SPOT] = s.spot
+    if s.spot >= 0:
+        sig[g.FE_SPOT_TARGET_IONS] = s.target_cum - s.spot_cum0[0]
+        sig[g.FE_SPOT_LIMIT_US] = spots[s.spot, 7]
+    sig[g.FE_SPOT_IC1_IONS] = s.est_ions[0] - s.spot_cum0[0]
+    sig[g.FE_SPOT_IC2_IONS] = s.est_ions[1] - s.spot_cum0[1]
+    sig[g.FE_SPOT_BEAM_US] = s.spot_beam_ticks * 10.0
+    sig[g.IC1_IONS] = s.ic_ions[0]
+    sig[g.IC2_IONS] = s.ic_ions[1]
+    sig[g.IC1_LAYER_IONS] = s.ic_layer_ions[0]
+    sig[g.IC2_LAYER_IONS] = s.ic_layer_ions[1]
+    sig[g.IC1_NOMINAL_US] = s.ic_nominal_us[0]
+    sig[g.IC2_NOMINAL_US] = s.ic_nominal_us[1]
+    sig[g.IC1_IDLE_IONS] = s.ic_idle_ions[0]
+    sig[g.IC2_IDLE_IONS] = s.ic_idle_ions[1]
+    sig[g.IC1_HV_REL] = s.ic_volt[0] / p.ic_volt_set[0]
+    sig[g.IC2_HV_REL] = s.ic_volt[1] / p.ic_volt_set[1]
+    sig[g.IC1_OK] = faulted(faults, fp.IC1_OK, 1.0, t_ns)
+    sig[g.IC2_OK] = faulted(faults, fp.IC2_OK, 1.0, t_ns)
+    sig[g.STRIP_VALID] = s.strip_valid
+    sig[g.STRIP_ERR_X_MM] = s.strip_err_mm[0]
+    sig[g.STRIP_ERR_Y_MM] = s.strip_err_mm[1]
+    due = s.spill_cmd == 1 and s.move_ticks > s.move_allow_ticks
+    sig[g.SCAN_DUE] = 1.0 if due else 0.0
+    sig[g.SCAN_X_ERR_MM] = (s.read_a[0] - s.set_a[0]) * s.mm_per_a[0]
+    sig[g.SCAN_Y_ERR_MM] = (s.read_a[1] - s.set_a[1]) * s.mm_per_a[1]
+    sig[g.SCAN_X_PROBE_MM] = (s.probe_tm[0] / p.supply_tm_per_a[0] - s.read_a[0]) * s.mm_per_a[0]
+    sig[g.SCAN_Y_PROBE_MM] = (s.probe_tm[1] / p.supply_tm_per_a[1] - s.read_a[1]) * s.mm_per_a[1]
+    sig[g.SPILL_CMD] = s.spill_cmd
+    sig[g.RFKO_ON] = s.rfko_on
+    sig[g.QUAD_BLOCK] = 1.0 if s.quad_open < 0.5 else 0.0
+    sig[g.CHOPPER_BLOCK] = 1.0 if s.chopper_open < 0.5 else 0.0
+    sig[g.RING_TOKEN] = faulted(faults, fp.RING_TOKEN, float(s.ring_token), t_ns)
+    sig[g.HEBT_TOKEN] = faulted(faults, fp.HEBT_TOKEN, float(s.hebt_token), t_ns)
+    sig[g.SCAN_OK] = faulted(faults, fp.SCAN_OK, 1.0, t_ns)
+    sig[g.STRIP_OK] = faulted(faults, fp.STRIP_OK, 1.0, t_ns)
+    sig[g.GATE_OPEN] = 1.0 if (s.gating == 0 or s.gate_open == 1) else 0.0
+    sig[g.LINK_P_OK] = s.link_ok
+    sig[g.P_PERMIT] = s.p_permit
+    sig[g.P_HOLD] = s.p_hold
+
+
+@kernel
+def publish_slow(p: np.record, s: np.record, sig: np.ndarray, faults: np.record, etab: np.ndarray) -> None:
+    """Signals that change at 1 ms steps or on commands."""
+    t_ns = s.t_ns
+    sig[g.FE_TOKEN] = s.fe_token
+    sig[g.FE_LEVEL] = s.level
+    sig[g.RING_PHASE] = s.phase
+    sig[g.RING_FLAT_TOP] = 1.0 if s.phase == FLAT_TOP else 0.0
+    sig[g.RING_IONS] = s.stored
+    if s.fe_code >= 0 and s.ring_code >= 0:
+        true_brho = etab[s.ring_code, E_BRHO] * faulted(faults, fp.RING_BRHO, 1.0, t_ns)
+        sig[g.RING_BRHO_REL] = true_brho / etab[s.fe_code, E_BRHO]
+    else:
+        sig[g.RING_BRHO_REL] = 1.0
+    sig[g.STOPPER_IN] = s.stopper_in
+    sig[g.ROOM_TOKEN] = faulted(faults, fp.ROOM_TOKEN, float(s.room_token), t_ns)
+    sig[g.RANGE_SHIFTER] = faulted(faults, fp.RS_READBACK, float(s.rs_code), t_ns)
+    sig[g.RANGE_SHIFTER_PLAN] = s.rs_plan
+    sig[g.DOOR_A] = faulted(faults, fp.DOOR_A, float(s.door_a), t_ns)
+    sig[g.DOOR_B] = faulted(faults, fp.DOOR_B, float(s.door_b), t_ns)
+    sig[g.ESTOP_A] = faulted(faults, fp.ESTOP_A, float(s.estop_a), t_ns)
+    sig[g.ESTOP_B] = faulted(faults, fp.ESTOP_B, float(s.estop_b), t_ns)
+    sig[g.GATE_AGE_MS] = faulted(faults, fp.GATE_AGE, 0.0, t_ns) if s.gating == 1 else 0.0
+    sig[g.PACING_LATE_MS] = s.late_ms
+    sig[g.FE_HEARTBEAT] = s.fe_heartbeat & 0xFFFFF
+    sig[g.H_HEARTBEAT] = s.h_heartbeat & 0xFFFFF
+
+
+@kernel
+def publish_latch(sig: np.ndarray, latch: np.ndarray) -> None:
+    """What the fast tier tells the safety controller."""
+    sig[g.H_LATCHED] = latch[0]
+    sig[g.H_PRESENT] = latch[1]
+    sig[g.H_FIRST] = latch[2]
+    sig[g.H_PERMIT] = 1.0 if latch[3] < 3 else 0.0
