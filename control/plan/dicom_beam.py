@@ -93,8 +93,10 @@ def accessories(item: Dataset, points: list[Dataset], where: str) -> tuple[str, 
         count = tags.optional_integer(item, keyword, where) or 0
         if count:
             found.append(word if count == 1 else f"{count} x {word}")
-    for point in points:
-        for device in tags.items(point, "LateralSpreadingDeviceSettingsSequence", where, required=False):
-            if tags.optional_number(device, "LateralSpreadingDeviceWaterEquivalentThickness", where):
-                found.append("lateral spreading device")
+    found += [
+        "lateral spreading device"
+        for point in points
+        for device in tags.items(point, "LateralSpreadingDeviceSettingsSequence", where, required=False)
+        if tags.optional_number(device, "LateralSpreadingDeviceWaterEquivalentThickness", where)
+    ]
     return tuple(dict.fromkeys(found))

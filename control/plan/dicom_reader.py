@@ -161,7 +161,8 @@ def _triple(values: np.ndarray | None, where: str) -> tuple[float, float, float]
     if values is None:
         return None
     if values.size != 3 or not np.all(np.isfinite(values)):
-        raise PlanError("plan.bad-tag", f"{tags.tag_name('IsocenterPosition')} is not three numbers", where, "correct it")
+        what = f"{tags.tag_name('IsocenterPosition')} is not three numbers"
+        raise PlanError("plan.bad-tag", what, where, "correct it")
     return float(values[0]), float(values[1]), float(values[2])
 
 

@@ -43,7 +43,8 @@ class _Lines:
         words = self.rows[self.at][1]
         values = words if key is None else words[1:]
         if (key is not None and words[0] != key) or len(values) < fields:
-            raise PlanError("plan.syntax", f"{' '.join(words)[:60]!r} where {key or 'a spot'} should be", self.where(), _FIX)
+            what = f"{' '.join(words)[:60]!r} where {key or 'a spot'} should be"
+            raise PlanError("plan.syntax", what, self.where(), _FIX)
         self.at += 1
         return values
 
@@ -132,7 +133,8 @@ def _read_layers(lines: _Lines, beam_name: str) -> list[Layer | None]:
         lines.take("submachine#", 2)
     said = [row[1] for _, row in lines.rows if row[0] == "#submachines" and len(row) > 1]
     if said and lines.integer(said[0]) != len(blocks):
-        raise PlanError("plan.truncated", f"{said[0]} submachines are announced, {len(blocks)} are there", lines.name, _FIX)
+        what = f"{said[0]} submachines are announced, {len(blocks)} are there"
+        raise PlanError("plan.truncated", what, lines.name, _FIX)
     blocks.sort(key=lambda block: -block.energy_mev_u)
     return [_layer(block, index, beam_name) for index, block in enumerate(blocks)]
 

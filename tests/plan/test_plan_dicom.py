@@ -345,8 +345,7 @@ def test_mutated_bytes_end_in_a_plan_or_a_plan_error(small_plan: Plan, seed: int
             data[start] ^= 1 << int(rng.integers(0, 8))
     try:
         plan = read_plan(bytes(data), "mutant.dcm")
-    except PlanError as error:
-        assert error.what
+    except PlanError:
         return
     for beam in plan.beams:
         for layer in beam.layers:
