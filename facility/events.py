@@ -94,9 +94,7 @@ class EventLog:
     since events would be lost unseen.
     """
 
-    def __init__(
-        self, run: str, clock: Clock, sink: ByteSink | None = None, memory_limit: int = _MEMORY_LIMIT
-    ) -> None:
+    def __init__(self, run: str, clock: Clock, sink: ByteSink | None = None, memory_limit: int = _MEMORY_LIMIT) -> None:
         self._run = run
         self._clock = clock
         self._sink = sink
