@@ -1,0 +1,278 @@
+"""Control's view of the machine: the few PVs it watches and the commands it sends.
+
+Values are taken level by level (the last sample counts), so that a lost monitor costs time, never correctness.
+Heartbeats must change: a server that repeats one number, or a network that repeats one packet, is as dead as one
+that is silent. How long they may stand still is counted on the event loop, because facility time stands still with
+the plant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from channels.protocol import Channel, ChannelProvider, LinkState, Sample, Unsubscribe
+from control.layer_table import FloatArray
+from facility.errors import ChannelError
+from facility.pv_catalogue import FE_STATUS, RING_STATUS
+from facility.states import Action, FrontEndState, HoldReason, RingPhase
+
+_FE = {name: i for i, name in enumerate(FE_STATUS)}
+_RING = {name: i for i, name in enumerate(RING_STATUS)}
+
+MONITORED = (
+    "FE:Status-RB",
+    "RING:Status-RB",
+    "RS:Code-RB",
+    "HEBT:Room-RB",
+    "SAFE:Action-Sts",
+    "SAFE:Permit-Sts",
+    "SAFE:FirstFault-RB",
+    "SAFE:Heartbeat-RB",
+    "PLANT:Heartbeat-RB",
+)
+"""PVs control listens to."""
+NOT_MONITORED = ("FE:Spots-SP", "FE:Register-RB", "SAFE:Latched-RB")
+"""PVs control puts or gets when it needs them."""
+HEARTBEATS = ("SAFE:Heartbeat-RB", "PLANT:Heartbeat-RB")
+
+
+class Caller(Protocol):
+    """The client's side of one command PV pair (`channels.command_client.CommandClient`)."""
+
+    async def call(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Any:
+        """Send, wait for the result; CommandRefused or ChannelError where there is none to be glad of."""
+        ...
+
+
+CallerFactory = Callable[[Channel, Channel], Caller]
+"""(Cmd channel, Cmd-Result channel) -> Caller."""
+
+COMMANDED = ("RING", "FE", "RS")
+
+
+@dataclass(frozen=True, slots=True)
+class FeStatus:
+    """FE:Status-RB, decoded."""
+
+    seq: int
+    state: FrontEndState
+    hold_reason: HoldReason
+    token: int
+    spots: int
+    done_spots: int
+    ic1_ions: float
+    beam_us: float
+    first_rule: int
+
+    @staticmethod
+    def of(value: npt.NDArray[Any]) -> FeStatus:
+        """From the waveform."""
+        v = value.tolist()
+        return FeStatus(
+            seq=int(v[_FE["seq"]]),
+            state=FrontEndState(int(v[_FE["state"]])),
+            hold_reason=HoldReason(int(v[_FE["hold_reason"]])),
+            token=int(v[_FE["token"]]),
+            spots=int(v[_FE["spots"]]),
+            done_spots=int(v[_FE["done_spots"]]),
+            ic1_ions=v[_FE["ic1_ions"]],
+            beam_us=v[_FE["beam_us"]],
+            first_rule=int(v[_FE["first_rule"]]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RingStatus:
+    """RING:Status-RB, decoded."""
+
+    phase: RingPhase
+    token: int
+    energy_code: int
+    cycle: int
+
+    @staticmethod
+    def of(value: npt.NDArray[Any]) -> RingStatus:
+        """From the waveform."""
+        v = value.tolist()
+        return RingStatus(
+            RingPhase(int(v[_RING["phase"]])),
+            int(v[_RING["token"]]),
+            int(v[_RING["energy_code"]]),
+            int(v[_RING["cycle"]]),
+        )
+
+
+@dataclass(frozen=True)
+class LinkLimits:
+    """Times in s on the event loop."""
+
+    connect_s: float = 10.0
+    command_s: float = 2.0
+    read_s: float = 2.0
+    heartbeat_s: float = 1.0
+    """A heartbeat that stands still longer means the link is lost."""
+
+
+class MachineLink:
+    """Channels to plant and safety controller. Make it with `connect`."""
+
+    def __init__(
+        self, prefix: str, channels: Mapping[str, Channel], callers: Mapping[str, Caller], limits: LinkLimits
+    ) -> None:
+        self._prefix = prefix
+        self._channels = channels
+        self._callers = callers
+        self.limits = limits
+        self.wake = asyncio.Event()
+        """Set on every change; the waiter clears it."""
+        self.fe: FeStatus | None = None
+        self.ring: RingStatus | None = None
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._beats: dict[str, tuple[object, float]] = {name: (None, loop.time()) for name in HEARTBEATS}
+        self._unsubscribe: list[Unsubscribe] = []
+        for name in MONITORED:
+            self._listen(name)
+
+    @staticmethod
+    async def connect(
+        provider: ChannelProvider, prefix: str, make_caller: CallerFactory, limits: LinkLimits | None = None
+    ) -> MachineLink:
+        """Connect all channels. Raises ChannelError 'channel.connect' naming those that did not come."""
+        limits = limits or LinkLimits()
+        names = [*MONITORED, *NOT_MONITORED]
+        commands = [f"{group}:{kind}" for group in COMMANDED for kind in ("Cmd", "Cmd-Result")]
+        results = {f"{prefix}:{group}:Cmd-Result" for group in COMMANDED}
+        found = await provider.connect(
+            [f"{prefix}:{name}" for name in (*names, *commands)],
+            limits.connect_s,
+            monitor={f"{prefix}:{name}" for name in MONITORED} | results,
+        )
+        channels = {name.removeprefix(f"{prefix}:"): channel for name, channel in found.items()}
+        callers = {group: make_caller(channels[f"{group}:Cmd"], channels[f"{group}:Cmd-Result"]) for group in COMMANDED}
+        return MachineLink(prefix, channels, callers, limits)
+
+    def close(self) -> None:
+        """Listen no more; the provider closes the channels."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        self._unsubscribe.clear()
+
+    # what the machine says
+
+    @property
+    def action(self) -> Action:
+        """Strongest action in force; ABORT where nothing is known."""
+        value = self._latest("SAFE:Action-Sts")
+        return Action.ABORT if value is None else Action(int(value))
+
+    @property
+    def permit(self) -> bool:
+        """Whether the safety controller permits beam."""
+        return bool(self._latest("SAFE:Permit-Sts") == 1)
+
+    @property
+    def first_fault(self) -> str:
+        """Id of the rule that tripped first since the last reset, empty if none."""
+        return str(self._latest("SAFE:FirstFault-RB") or "")
+
+    @property
+    def range_shifter_code(self) -> int:
+        """Bit mask of the range shifters in the beam; -1 where nothing is known."""
+        value = self._latest("RS:Code-RB")
+        return -1 if value is None else int(value)
+
+    @property
+    def room(self) -> str:
+        """Room that holds the beam token, empty if none."""
+        return str(self._latest("HEBT:Room-RB") or "")
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until anything changes, `timeout_s` (s) at most. One waiter at a time."""
+        timer = self._loop.call_later(timeout_s, self.wake.set)
+        try:
+            await self.wake.wait()
+        finally:
+            timer.cancel()
+            self.wake.clear()
+
+    def lost(self) -> str | None:
+        """The first thing that is wrong with the links, in words; None if all live."""
+        now = self._loop.time()
+        for name in MONITORED:
+            state = self._channels[name].state
+            if state is not LinkState.CONNECTED:
+                return f"{self._prefix}:{name} is {state.value}"
+        for name, (_, since) in self._beats.items():
+            if now - since > self.limits.heartbeat_s:
+                return f"{self._prefix}:{name} stands still for {now - since:.2f} s"
+        return None
+
+    # what control asks for
+
+    async def command(self, group: str, verb: str, args: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+        """Send a command to RING, FE or RS and return its result; CommandRefused or ChannelError otherwise."""
+        return await self._callers[group].call(verb, args, self.limits.command_s if timeout_s is None else timeout_s)
+
+    async def write_table(self, table: FloatArray) -> None:
+        """Write a layer's table; the front end takes it over with load_layer, by its CRC."""
+        await self._channels["FE:Spots-SP"].put(table.ravel(), self.limits.read_s)
+
+    async def read_register(self) -> FloatArray:
+        """Have the register published, then get it; flat float64."""
+        await self.command("FE", "read_register", {})
+        sample = await self._channels["FE:Register-RB"].get(self.limits.read_s)
+        value = sample.value
+        if not isinstance(value, np.ndarray):
+            raise ChannelError("channel.bad-value", "the register is no array", f"{self._prefix}:FE:Register-RB")
+        return value.astype(np.float64, copy=False)
+
+    async def read_latched(self) -> list[dict[str, Any]]:
+        """Latched rules as the safety controller lists them; empty where it says nothing sensible."""
+        sample = await self._channels["SAFE:Latched-RB"].get(self.limits.read_s)
+        try:
+            data = json.loads(sample.value) if isinstance(sample.value, bytes | str) else []
+        except ValueError:
+            return []
+        return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
+
+    # inside
+
+    def _latest(self, name: str) -> Any:
+        sample = self._channels[name].latest()
+        return None if sample is None else sample.value
+
+    def _listen(self, name: str) -> None:
+        channel = self._channels[name]
+        self._unsubscribe.append(channel.subscribe(self._handler(name)))
+        self._unsubscribe.append(channel.on_state(lambda _channel, _state: self.wake.set()))
+
+    def _handler(self, name: str) -> Callable[[Channel, Sample], None]:
+        if name in HEARTBEATS:
+            return lambda _channel, sample: self._on_beat(name, sample.value)
+        if name == "FE:Status-RB":
+            return self._on_fe
+        if name == "RING:Status-RB":
+            return self._on_ring
+        return lambda _channel, _sample: self.wake.set()
+
+    def _on_beat(self, name: str, value: object) -> None:
+        if value != self._beats[name][0]:
+            self._beats[name] = (value, self._loop.time())
+
+    def _on_fe(self, _channel: Channel, sample: Sample) -> None:
+        if isinstance(sample.value, np.ndarray) and sample.value.size >= len(FE_STATUS):
+            self.fe = FeStatus.of(sample.value)
+            self.wake.set()
+
+    def _on_ring(self, _channel: Channel, sample: Sample) -> None:
+        if isinstance(sample.value, np.ndarray) and sample.value.size >= len(RING_STATUS):
+            self.ring = RingStatus.of(sample.value)
+            self.wake.set()

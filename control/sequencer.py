@@ -1,0 +1,345 @@
+"""The sequencer: one task that feeds the layer machine and carries out its effects.
+
+People ask (`load`, `prepare`, `start`, `pause`, `resume`, `stop`, `close`), the machine reports through `MachineLink`,
+stages report what they achieved; every event goes through `control.layer_machine.step` and nothing changes the state
+beside it. What the machine says is read as levels, not edges, so that a lost monitor update cannot lose an event.
+Requests and reasons to stop come before the results of stages; long waits give way to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+import structlog
+
+from control.layer_machine import REQUESTS, Effect, Event, State, matters, refused, step
+from control.layer_table import LayerRules
+from control.machine_link import MachineLink
+from control.observer import Observer
+from control.recorder import Listener, Recorder
+from control.session import Mode, ProgramLike, Session, SessionSummary
+from control.stages import Preempted, SequencerLimits, StageFault, Stages, as_fault
+from facility.errors import ChannelError, CommandRefused, InternalError
+from facility.events import EventLog
+from facility.ids import IdSource
+from facility.pv_catalogue import PROGRESS
+from facility.states import FrontEndState
+from facility.timebase import NS_PER_S, Clock
+
+_log = structlog.get_logger(__name__)
+
+_CHECK_S = 0.25
+"""How often heartbeats and time-outs are looked at while nothing changes, event-loop s."""
+_BEST_EFFORT = frozenset({Effect.PAUSE_BEAM, Effect.STOP_BEAM, Effect.ACCOUNT, Effect.END_CYCLE})
+"""Effects whose failure is noted but changes nothing: the interlocks hold the beam, not control."""
+_INTERLOCKS = frozenset({Event.PAUSED_BY_INTERLOCK, Event.ABORTED_BY_INTERLOCK})
+_VERIFIED = frozenset({Event.VERIFIED_MORE, Event.VERIFIED_LAST})
+_RECORDED = {State.COMPLETED: "completed", State.INTERRUPTED: "interrupted", State.TERMINATED: "terminated"}
+
+
+@dataclass
+class _Request:
+    event: Event
+    answer: asyncio.Future[None]
+    apply: Callable[[], None] = field(default=lambda: None)
+
+
+class Sequencer:
+    """Delivers programs over a `MachineLink`. Use as an async context manager: the task lives inside the block.
+
+    Args:
+        link: connected to plant and safety controller.
+        clock: facility time.
+        ids: where session ids come from.
+        events: event log of the run.
+        rules, limits: numbers of the front end, longest waits.
+    """
+
+    def __init__(
+        self,
+        link: MachineLink,
+        clock: Clock,
+        ids: IdSource,
+        events: EventLog,
+        *,
+        rules: LayerRules | None = None,
+        limits: SequencerLimits | None = None,
+    ) -> None:
+        self.state = State.STANDBY
+        self.session: Session | None = None
+        self._link = link
+        self._clock = clock
+        self._ids = ids
+        self._recorder = Recorder(clock, events)
+        self._candidate: Session | None = None
+        self._limits = limits or SequencerLimits()
+        self._stages = Stages(link, rules or LayerRules(), self._limits, self._must_stop)
+        self._observer = Observer(link, self._limits.progress_s * self._limits.scale)
+        self._requests: deque[_Request] = deque()
+        self._results: deque[tuple[Event, str]] = deque()
+        self._prefetch_due = False
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Sequencer:
+        self._task = asyncio.create_task(self._run(), name="sequencer")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    # --- what people ask -----------------------------------------------------------------------------------
+    async def load(self, program: ProgramLike, *, mode: Mode, operator: str) -> str:
+        """Take a program; returns the session's id. CommandRefused where the state does not allow it."""
+
+        def apply() -> None:
+            t_ns = self._clock.now_ns()
+            self._candidate = Session(self._ids.session(), program, mode=mode, operator=operator, t_ns=t_ns)
+
+        await self._ask(Event.LOAD, apply)
+        if self._candidate is None:
+            raise InternalError("control.load", "LOAD was accepted without a session", "sequencer")
+        return self._candidate.id
+
+    async def prepare(self) -> None:
+        """Check the machine, put range shifters in place; READY follows by itself when beam is permitted."""
+        await self._ask(Event.PREPARE)
+
+    async def start(self) -> None:
+        """Deliver."""
+        await self._ask(Event.START)
+
+    async def pause(self) -> None:
+        """Beam off; `resume` goes on."""
+        await self._ask(Event.OPERATOR_PAUSE)
+
+    async def resume(self) -> None:
+        """Go on after an interruption, at the exact remainder. CommandRefused while its cause stands."""
+        if self.state is State.INTERRUPTED:
+            await self._ask(self._observer.resume_event(self._session()))
+        else:
+            await self._ask(Event.RESUME)
+
+    async def stop(self) -> None:
+        """Beam off for good."""
+        await self._ask(Event.OPERATOR_STOP)
+
+    async def close(self) -> None:
+        """Let go of the session; `last_summary` keeps its record."""
+        await self._ask(Event.CLOSE)
+
+    async def until(self, states: frozenset[State] | set[State], timeout_s: float) -> State:
+        """Wait for one of the states; ChannelError 'control.timeout' after `timeout_s` (event-loop s)."""
+        wanted = ", ".join(sorted(state.name for state in states))
+        await self._wait_for(lambda: self.state in states, timeout_s, wanted)
+        return self.state
+
+    async def recorded(self, timeout_s: float) -> SessionSummary:
+        """Wait until the delivery has ended or is interrupted and its record is written; `timeout_s` as `until`."""
+        await self._wait_for(lambda: self._record() is not None, timeout_s, "a record")
+        summary = self._record()
+        if summary is None:
+            raise InternalError("control.record", "the record has gone", "sequencer")
+        return summary
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Who is told what happens."""
+        return self._recorder.listeners
+
+    @property
+    def last_summary(self) -> SessionSummary | None:
+        """Record of the last session that ended or was interrupted; None while one is being delivered."""
+        return self._recorder.summary
+
+    def _record(self) -> SessionSummary | None:
+        summary = self._recorder.summary
+        return summary if summary is not None and summary.status == _RECORDED.get(self.state) else None
+
+    async def _wait_for(self, met: Callable[[], bool], timeout_s: float, wanted: str) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not met():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            what = f"still {self.state.name} after {timeout_s:g} s, waited for {wanted}"
+            raise ChannelError("control.timeout", what, "sequencer") from None
+
+    def progress(self) -> dict[str, float]:
+        """Elements of TCS:Progress-RB by name."""
+        session, fe = self.session, self._link.fe
+        values = dict.fromkeys(PROGRESS, 0.0)
+        values |= {"seq": self._recorder.steps, "state": self.state.index, "beam": float(self._beam())}
+        if session is None:
+            return values
+        spots, ions, beam_s = session.done()
+        if fe is not None and session.unaccounted and not session.finished and fe.token == session.book.layer.token:
+            spots, ions, beam_s = spots + fe.done_spots, ions + fe.ic1_ions, beam_s + fe.beam_us * 1e-6
+        started = session.t_started_ns
+        end = self._clock.now_ns() if self._recorder.summary is None else self._recorder.summary.t_ended_ns
+        return values | {
+            "layer": session.index,
+            "layers": len(session.books),
+            "spots_done": spots,
+            "spots": session.spots,
+            "ions_done": ions,
+            "ions": session.prescribed_ions,
+            "beam_on_s": beam_s,
+            "facility_s": 0.0 if started is None else (end - started) / NS_PER_S,
+        }
+
+    def _beam(self) -> bool:
+        fe = self._link.fe
+        return self.state is State.IRRADIATING and fe is not None and fe.state is FrontEndState.IRRADIATING
+
+    def _session(self) -> Session:
+        if self.session is None:
+            raise CommandRefused("control.no-session", "no session is open", "sequencer", "load a plan first")
+        return self.session
+
+    async def _ask(self, event: Event, apply: Callable[[], None] | None = None) -> None:
+        if refused(self.state, event):
+            raise _not_now(self.state, event)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._requests.append(_Request(event, answer, apply or (lambda: None)))
+        self._link.wake.set()
+        await answer
+
+    # --- the task ------------------------------------------------------------------------------------------
+    async def _run(self) -> None:
+        while True:
+            if self._requests:
+                await self._apply_request(self._requests.popleft())
+            elif (found := self._observer.stop(self.state, self.session)) is not None:
+                await self._apply(*found)
+            elif self._results:
+                await self._apply(*self._results.popleft())
+            elif (found := self._observer.progress(self.state, self.session)) is not None:
+                await self._apply(*found)
+            elif self._prefetch_due and self._stages.prefetch_possible(self._session()):
+                await self._prefetch()
+            else:
+                await self._link.changed(_CHECK_S)
+
+    def _must_stop(self) -> bool:
+        return bool(self._requests) or self._observer.stop(self.state, self.session) is not None
+
+    async def _apply_request(self, request: _Request) -> None:
+        if refused(self.state, request.event):  # the state changed since it was asked
+            if not request.answer.done():
+                request.answer.set_exception(_not_now(self.state, request.event))
+            return
+        self._results.clear()  # what stages found before a person decided does not count any more
+        request.apply()
+        if not request.answer.done():
+            request.answer.set_result(None)
+        await self._apply(request.event, "")
+
+    async def _apply(self, event: Event, reason: str) -> None:
+        before = self.state
+        if not matters(before, event):
+            return
+        self.state, effects = step(before, event)
+        if event in _VERIFIED:
+            self._recorder.verified(self._session(), self._stages)
+        self._recorder.step(self.session, before, self.state, event, reason)
+        self._changed.set()
+        if event in _INTERLOCKS and Effect.CLOSE_RECORD in effects:
+            await self._perform_all(tuple(effect for effect in effects if effect is not Effect.CLOSE_RECORD))
+            rule = await self._observer.rule_name(self._limits.rule_name_s * self._limits.scale)
+            await self._recorder.interlock(self._session(), self._link, rule)
+            effects = (Effect.CLOSE_RECORD,)
+        await self._perform_all(effects)
+
+    async def _perform_all(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            outcome = await self._guarded(effect)
+            if outcome is not None:
+                self._results.append(outcome)
+
+    async def _guarded(self, effect: Effect) -> tuple[Event, str] | None:
+        try:
+            event = await self._perform(effect)
+        except Preempted:
+            return None
+        except StageFault as fault:
+            return self._failed(effect, fault)
+        except (CommandRefused, ChannelError) as error:
+            return self._failed(effect, as_fault(error))
+        return None if event is None else (event, "")
+
+    def _failed(self, effect: Effect, fault: StageFault) -> tuple[Event, str] | None:
+        self._recorder.emit("effect.failed", {"effect": effect.name, "reason": fault.reason})
+        _log.warning("effect failed", effect=effect.name, reason=fault.reason)
+        return None if effect in _BEST_EFFORT else (fault.event, fault.reason)
+
+    async def _perform(self, effect: Effect) -> Event | None:
+        if effect in (Effect.OPEN_SESSION, Effect.CLOSE_SESSION):
+            self._open_or_close(effect)
+            return None
+        stages, session = self._stages, self._session()
+        match effect:
+            case Effect.CHECK_MACHINE:
+                return await stages.check_machine(session, self._clock.now_ns())
+            case Effect.SELECT_ENERGY:
+                return await stages.select_energy(session)
+            case Effect.LOAD_SPOTS:
+                return await stages.load_spots(session)
+            case Effect.ARM:
+                self._observer.restart()
+                return await stages.arm(session, self._clock.now_ns())
+            case Effect.PREFETCH:
+                self._prefetch_due = True
+            case Effect.RESUME_BEAM:
+                with self._observer.resuming():
+                    await stages.resume_beam(session)
+                self._prefetch_due = True
+            case Effect.READ_REGISTER:
+                self._prefetch_due = False
+                return await stages.read_register(session, last=session.next_layer is None)
+            case Effect.PAUSE_BEAM:
+                self._prefetch_due = False
+                await stages.pause_beam()
+            case Effect.STOP_BEAM:
+                self._prefetch_due = False
+                await stages.stop_beam()
+            case Effect.ACCOUNT:
+                await stages.account(session, self._clock.now_ns)
+            case Effect.END_CYCLE:
+                await stages.end_cycle()
+            case Effect.CLOSE_RECORD:
+                self._recorder.close_record(session, self.state)
+                self._changed.set()
+        return None
+
+    async def _prefetch(self) -> None:
+        self._prefetch_due = False
+        try:
+            await self._stages.prefetch(self._session())
+        except (CommandRefused, ChannelError) as error:  # asked again when its turn comes
+            self._stages.forget_ahead()
+            self._recorder.emit("prefetch.failed", {"reason": str(error)})
+
+    def _open_or_close(self, effect: Effect) -> None:
+        if effect is Effect.OPEN_SESSION:
+            self.session = self._candidate
+            self._recorder.summary = None
+            self._stages.forget_ahead()
+        session = self._session()
+        kind = "session.opened" if effect is Effect.OPEN_SESSION else "session.closed"
+        self._recorder.emit(kind, {"session": session.id, "plan_hash": session.program.plan_hash})
+        if effect is Effect.CLOSE_SESSION:
+            self.session = None
+
+
+def _not_now(state: State, event: Event) -> CommandRefused:
+    allowed = ", ".join(sorted(e.name for e in REQUESTS - {Event.RESELECT} if not refused(state, e)))
+    what = f"{event.name} is not possible in {state.name}"
+    return CommandRefused("control.state", what, "sequencer", f"possible: {allowed or 'nothing'}")

@@ -1,0 +1,310 @@
+"""A treatment session: what was asked for, what each layer got, and how it ended.
+
+Only what control itself can know is in here. Truth belongs to the rig, which adds it to the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from control.layer_table import COLUMN, FloatArray, LayerLike, worst_position_mm
+from facility.errors import InternalError
+from facility.events import canonical_json
+from facility.timebase import NS_PER_S
+
+SUMMARY_SCHEMA = "ionctl.session-summary/1"
+
+Status = Literal["open", "completed", "interrupted", "terminated"]
+Mode = Literal["clinical", "qa", "service"]
+
+
+class ProgramLike(Protocol):
+    """What control needs of a machine program (`control.plan.program.MachineProgram`)."""
+
+    @property
+    def plan_hash(self) -> str: ...
+
+    @property
+    def plan_label(self) -> str: ...
+
+    @property
+    def facility_id(self) -> str: ...
+
+    @property
+    def facility_hash(self) -> str: ...
+
+    @property
+    def room_id(self) -> str: ...
+
+    @property
+    def qa(self) -> bool: ...
+
+    @property
+    def layers(self) -> Sequence[LayerLike]: ...
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One layer that was delivered and verified, or the delivered part of one that was not."""
+
+    index: int
+    """0-based within the program."""
+    beam: int
+    layer: int
+    """0-based within the beam."""
+    token: int
+    energy_mev_u: float
+    intensity_ions_per_s: float
+    spots: int
+    spots_done: int
+    prescribed_ions: float
+    ic1_ions: float
+    ic2_ions: float
+    heaviest_spot_ions: float
+    worst_spot: int
+    worst_spot_error_ions: float
+    """By the first chamber, signed; over finished spots."""
+    worst_position_mm: float | None
+    """By the strip chamber; None where nothing was measured."""
+    loads: int
+    """How often the layer was loaded; more than 1 after a resume."""
+    t_armed_ns: int
+    t_first_beam_ns: int | None
+    t_done_ns: int
+    beam_on_s: float
+    verified: bool
+
+    @property
+    def time_s(self) -> float:
+        """Facility time from arming to the end of the layer, s."""
+        return (self.t_done_ns - self.t_armed_ns) / NS_PER_S
+
+
+@dataclass
+class LayerBook:
+    """The account of one layer while it is being delivered. Ions per spot, shape (n,)."""
+
+    layer: LayerLike
+    rows: FloatArray | None = None
+    """What all loads of the layer gave together, as far as registers have been read (`add_earlier`)."""
+    loaded_from: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """`start_ions` of the present load."""
+    loads: int = 0
+    t_armed_ns: int | None = None
+    t_first_beam_ns: int | None = None
+    result: LayerResult | None = None
+
+    @property
+    def start_ions(self) -> FloatArray:
+        """Delivered before the next load, by the first chamber, ions (n,)."""
+        if self.rows is None:
+            return np.zeros(self.layer.target_ions.size)
+        return np.maximum(self.rows[:, COLUMN["ic1_ions"]], 0.0)
+
+
+@dataclass(frozen=True)
+class Interlock:
+    """An interlock that took the beam from this session."""
+
+    t_ns: int
+    rule: str
+    action: str
+    layer: int
+    """0-based within the program."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """What the safety controller says of the rule: value, limit, unit."""
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """The record of a session in plain data; `to_json` is its canonical form."""
+
+    session: str
+    status: Status
+    reason: str
+    facility: str
+    facility_hash: str
+    plan: str
+    plan_hash: str
+    room: str
+    mode: Mode
+    qa: bool
+    operator: str
+    t_opened_ns: int
+    t_started_ns: int | None
+    t_ended_ns: int
+    spots: int
+    spots_done: int
+    prescribed_ions: float
+    ic1_ions: float
+    ic2_ions: float
+    beam_on_s: float
+    facility_s: float
+    """From START to the end, s."""
+    layers: tuple[LayerResult, ...]
+    layers_total: int
+    interlocks: tuple[Interlock, ...]
+    messages: tuple[str, ...]
+    schema: str = SUMMARY_SCHEMA
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def to_json(self) -> bytes:
+        """Canonical JSON, UTF-8."""
+        return canonical_json(self.to_data())
+
+
+class Session:
+    """One program, one room, one operator; made by LOAD, ended by CLOSE."""
+
+    def __init__(self, session_id: str, program: ProgramLike, *, mode: Mode, operator: str, t_ns: int) -> None:
+        if not program.layers:
+            raise InternalError("session.empty", "a program without layers", program.plan_label)
+        self.id = session_id
+        self.program = program
+        self.mode: Mode = mode
+        self.operator = operator
+        self.t_opened_ns = t_ns
+        self.t_started_ns: int | None = None
+        self.status: Status = "open"
+        self.reason = ""
+        self.index = 0
+        """Layer that is being delivered or comes next, 0-based; equals the number of layers when all are verified."""
+        self.unaccounted = False
+        """A layer was armed and its register has not been read since."""
+        self.books = [LayerBook(layer) for layer in program.layers]
+        self.interlocks: list[Interlock] = []
+        self.messages: list[str] = []
+        self.spots = sum(int(layer.target_ions.size) for layer in program.layers)
+        self.prescribed_ions = float(sum(float(layer.target_ions.sum()) for layer in program.layers))
+
+    @property
+    def finished(self) -> bool:
+        """Every layer is verified."""
+        return self.index >= len(self.books)
+
+    @property
+    def book(self) -> LayerBook:
+        """Account of the present layer."""
+        if self.finished:
+            raise InternalError("session.finished", "there is no layer left", self.id)
+        return self.books[self.index]
+
+    @property
+    def next_layer(self) -> LayerLike | None:
+        """The layer after the present one."""
+        return self.books[self.index + 1].layer if self.index + 1 < len(self.books) else None
+
+    def armed(self, t_ns: int) -> None:
+        """The present layer is about to be armed."""
+        book = self.book
+        if book.t_armed_ns is None:
+            book.t_armed_ns = t_ns
+        self.unaccounted = True
+
+    def beam_on(self, t_ns: int) -> None:
+        """The present layer has beam."""
+        book = self.book
+        if book.t_first_beam_ns is None:
+            book.t_first_beam_ns = t_ns
+
+    def account(self, rows: FloatArray, t_ns: int) -> None:
+        """Book what an unfinished layer got in all (`rows` are totals): the next load starts there."""
+        book = self.book
+        book.rows = rows
+        book.result = self._result(rows, t_ns, verified=False)
+        self.unaccounted = False
+
+    def verified(self, rows: FloatArray, t_ns: int) -> LayerResult:
+        """Book a finished, verified layer and go to the next one."""
+        book = self.book
+        book.rows = rows
+        book.result = result = self._result(rows, t_ns, verified=True)
+        self.unaccounted = False
+        self.index += 1
+        return result
+
+    def done(self) -> tuple[int, float, float]:
+        """Spots, ions by the first chamber and beam-on s of all layers booked so far."""
+        results = [book.result for book in self.books[: self.index + 1] if book.result is not None]
+        return (
+            sum(result.spots_done for result in results),
+            sum(result.ic1_ions for result in results),
+            sum(result.beam_on_s for result in results),
+        )
+
+    def summary(self, t_ns: int) -> SessionSummary:
+        """The record as it stands at facility time `t_ns`."""
+        results = tuple(book.result for book in self.books if book.result is not None)
+        started = self.t_started_ns
+        program = self.program
+        return SessionSummary(
+            session=self.id,
+            status=self.status,
+            reason=self.reason,
+            facility=program.facility_id,
+            facility_hash=program.facility_hash,
+            plan=program.plan_label,
+            plan_hash=program.plan_hash,
+            room=program.room_id,
+            mode=self.mode,
+            qa=program.qa,
+            operator=self.operator,
+            t_opened_ns=self.t_opened_ns,
+            t_started_ns=started,
+            t_ended_ns=t_ns,
+            spots=self.spots,
+            spots_done=sum(result.spots_done for result in results),
+            prescribed_ions=self.prescribed_ions,
+            ic1_ions=sum(result.ic1_ions for result in results),
+            ic2_ions=sum(result.ic2_ions for result in results),
+            beam_on_s=sum(result.beam_on_s for result in results),
+            facility_s=0.0 if started is None else (t_ns - started) / NS_PER_S,
+            layers=results,
+            layers_total=len(self.books),
+            interlocks=tuple(self.interlocks),
+            messages=tuple(self.messages),
+        )
+
+    def _result(self, rows: FloatArray, t_ns: int, *, verified: bool) -> LayerResult:
+        book = self.book
+        layer = book.layer
+        ic1, done = rows[:, COLUMN["ic1_ions"]], rows[:, COLUMN["done"]] > 0.5
+        error = np.where(done, ic1 - layer.target_ions, 0.0)
+        worst = int(np.argmax(np.abs(error)))
+        position = worst_position_mm(layer, rows)
+        return LayerResult(
+            index=self.index,
+            beam=layer.beam_index,
+            layer=layer.layer_index,
+            token=layer.token,
+            energy_mev_u=layer.energy_mev_u,
+            intensity_ions_per_s=layer.intensity_ions_per_s,
+            spots=int(layer.target_ions.size),
+            spots_done=int(np.count_nonzero(done)),
+            prescribed_ions=float(layer.target_ions.sum()),
+            ic1_ions=float(ic1.sum()),
+            ic2_ions=float(rows[:, COLUMN["ic2_ions"]].sum()),
+            heaviest_spot_ions=float(layer.target_ions.max()),
+            worst_spot=worst,
+            worst_spot_error_ions=float(error[worst]),
+            worst_position_mm=None if math.isnan(position) else position,
+            loads=book.loads,
+            t_armed_ns=t_ns if book.t_armed_ns is None else book.t_armed_ns,
+            t_first_beam_ns=book.t_first_beam_ns,
+            t_done_ns=self._last_ns(rows, t_ns),
+            beam_on_s=float(rows[:, COLUMN["beam_us"]].sum()) * 1e-6,
+            verified=verified,
+        )
+
+    @staticmethod
+    def _last_ns(rows: FloatArray, t_ns: int) -> int:
+        last = float(rows[:, COLUMN["t_end_ns"]].max())
+        return int(last) if last > 0.0 else t_ns

@@ -1,0 +1,299 @@
+"""What the effects of the layer machine mean at the machine: commands, waits with an end, checks.
+
+A stage either returns the event that reports its success (or None), or raises `StageFault` with the event that
+reports its failure. Waits end early with `Preempted` when something more urgent has to be dealt with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from control.layer_machine import Event
+from control.layer_table import (
+    FloatArray,
+    LayerLike,
+    LayerRules,
+    add_earlier,
+    judge,
+    program_fault,
+    register_rows,
+    spot_table,
+    table_crc32,
+)
+from control.machine_link import MachineLink
+from control.session import LayerBook, Session
+from facility.errors import ChannelError, CommandRefused
+from facility.states import FrontEndState, RingPhase
+
+ACTIVE = frozenset({FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD})
+"""The front end may have beam."""
+UNFINISHED = ACTIVE | {FrontEndState.PAUSED}
+"""The front end holds a layer that is not finished; it takes no other one."""
+_RING_AT_REST = frozenset({RingPhase.STANDBY, RingPhase.FAULT})
+
+
+@dataclass(frozen=True)
+class SequencerLimits:
+    """Longest waits. `scale` is event-loop seconds per facility second: 1 unless the facility runs faster or slower."""
+
+    loaded_s: float = 1.0
+    """From the acknowledgement of load_layer to the status that shows it."""
+    range_shifter_s: float = 20.0
+    progress_s: float = 60.0
+    """With a layer armed: longest time in which nothing is delivered (facility time)."""
+    resumed_s: float = 1.0
+    rule_name_s: float = 0.3
+    """After a trip, for the rule's name."""
+    settle_s: float = 0.05
+    """After the beam was taken away for good, until the register is read: late charge."""
+    scale: float = 1.0
+
+
+class StageFault(Exception):  # noqa: N818 - becomes an event, no error of its own
+    """A stage failed: the event to report, and why."""
+
+    def __init__(self, event: Event, reason: str) -> None:
+        super().__init__(event, reason)
+        self.event = event
+        self.reason = reason
+
+
+class Preempted(Exception):  # noqa: N818 - no error
+    """A wait was given up for something more urgent."""
+
+
+@dataclass
+class Prefetched:
+    """What has been done ahead for the next layer."""
+
+    requested_token: int = 0
+    written_token: int = 0
+    table: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+class Stages:
+    """The stages of one session's delivery over one link."""
+
+    def __init__(
+        self, link: MachineLink, rules: LayerRules, limits: SequencerLimits, preempted: Callable[[], bool]
+    ) -> None:
+        self._link = link
+        self._rules = rules
+        self._limits = limits
+        self._preempted = preempted
+        self._ahead = Prefetched()
+        self.verdict: FloatArray | None = None
+        """Total rows of the layer that has been verified and not booked yet."""
+
+    def forget_ahead(self) -> None:
+        """What was prefetched is not trusted any more."""
+        self._ahead = Prefetched()
+
+    # --- before beam ---------------------------------------------------------------------------------------
+    async def check_machine(self, session: Session, t_ns: int) -> Event:
+        """All that must be right before READY."""
+        self.forget_ahead()
+        if (lost := self._link.lost()) is not None:
+            raise StageFault(Event.LINK_LOST, lost)
+        if self._link.room != session.program.room_id:
+            reason = f"the beam goes to room {self._link.room or 'none'}, the program is for {session.program.room_id}"
+            raise StageFault(Event.VERIFY_FAILED, reason)
+        for book in session.books:
+            if (fault := program_fault(book.layer)) is not None:
+                where = f"beam {book.layer.beam_index}, layer {book.layer.layer_index}"
+                raise StageFault(Event.VERIFY_FAILED, f"{where}: {fault}")
+        if self._fe_state() in UNFINISHED:
+            await self._link.command("FE", "disarm", {})
+            await self._until(lambda: self._fe_state() not in UNFINISHED, self._limits.loaded_s, "disarm")
+        if session.unaccounted:
+            await self._account(session, t_ns)
+        if session.finished:
+            raise StageFault(Event.VERIFY_FAILED, "every layer of this session has been delivered")
+        await self._range_shifters(session.book.layer)
+        return Event.CHECKS_PASSED
+
+    async def select_energy(self, session: Session) -> Event:
+        """Range shifters in place, the ring's cycle asked for."""
+        if session.finished:
+            raise StageFault(Event.VERIFY_FAILED, "no layer is left")
+        layer = session.book.layer
+        await self._range_shifters(layer)
+        if self._ahead.requested_token != layer.token:
+            await self._request_cycle(layer)
+        return Event.ENERGY_SELECTED
+
+    async def load_spots(self, session: Session) -> Event:
+        """The table at the front end, acknowledged by its CRC and seen in the status."""
+        book, layer = session.book, session.book.layer
+        table = self._ahead.table
+        if self._ahead.written_token != layer.token:
+            table = spot_table(layer, book.start_ions, self._rules)
+            await self._link.write_table(table)
+        book.loaded_from = book.start_ions
+        arguments = {
+            "token": layer.token,
+            "energy_code": layer.energy_code,
+            "level_ions_per_s": layer.intensity_ions_per_s,
+            "n": int(layer.target_ions.size),
+            "crc32": table_crc32(table),
+        }
+        await self._link.command("FE", "load_layer", arguments)
+        book.loads += 1
+        await self._until(lambda: self._loaded(layer), self._limits.loaded_s, "load_layer")
+        self._verify_set_points(layer)
+        return Event.SPOTS_LOADED
+
+    async def arm(self, session: Session, t_ns: int) -> Event:
+        """Arm; from here on beam may come at any time."""
+        session.armed(t_ns)
+        await self._link.command("FE", "arm", {"token": session.book.layer.token})
+        return Event.ARMED_OK
+
+    def prefetch_possible(self, session: Session) -> bool:
+        """The ring runs the present layer's cycle, so that a request is queued and replaces nothing."""
+        ring = self._link.ring
+        return ring is not None and ring.token == session.book.layer.token and ring.phase not in _RING_AT_REST
+
+    async def prefetch(self, session: Session) -> None:
+        """Ask for the next cycle and write the next table, while the present layer is being delivered."""
+        layer = session.next_layer
+        if layer is None or self._ahead.requested_token == layer.token:
+            return
+        await self._request_cycle(layer)
+        start_ions = session.books[session.index + 1].start_ions
+        table = spot_table(layer, start_ions, self._rules)
+        await self._link.write_table(table)
+        self._ahead.table, self._ahead.written_token = table, layer.token
+
+    async def resume_beam(self, session: Session) -> None:
+        """Lift the front end's pause; the ring is asked again unless it runs the layer's cycle."""
+        layer = session.book.layer
+        self.forget_ahead()
+        if self._fe_state() is FrontEndState.DONE:
+            return
+        ring = self._link.ring
+        if ring is None or ring.token != layer.token or ring.phase in _RING_AT_REST:
+            if ring is not None and ring.phase is RingPhase.FLAT_TOP:
+                await self._link.command("RING", "end_cycle", {})
+            await self._request_cycle(layer)
+        if self._fe_state() is FrontEndState.PAUSED:
+            self._verify_set_points(layer)
+            await self._link.command("FE", "resume", {})
+            await self._until(lambda: self._fe_state() is not FrontEndState.PAUSED, self._limits.resumed_s, "resume")
+
+    # --- after beam ----------------------------------------------------------------------------------------
+    async def read_register(self, session: Session, last: bool) -> Event:
+        """Read and judge the register of a layer that is done; `verdict` holds it."""
+        layer = session.book.layer
+        rows = await self._rows(session.book)
+        if rows is None:
+            raise StageFault(Event.VERIFY_FAILED, "the register is not that of the layer")
+        verdict = judge(layer, rows, self._rules)
+        if not verdict.good:
+            where = f"beam {layer.beam_index}, layer {layer.layer_index}"
+            raise StageFault(Event.VERIFY_FAILED, f"{where}: {'; '.join(verdict.faults)}")
+        self.verdict = rows
+        return Event.VERIFIED_LAST if last else Event.VERIFIED_MORE
+
+    async def account(self, session: Session, t_ns: Callable[[], int]) -> None:
+        """After a stop: book what the unfinished layer got, once late charge has come in."""
+        if not session.unaccounted or session.finished:
+            return
+        await asyncio.sleep(self._limits.settle_s * self._limits.scale)
+        await self._account(session, t_ns())
+
+    async def pause_beam(self) -> None:
+        """Pause the front end if it could have beam."""
+        if self._fe_state() in ACTIVE:
+            await self._link.command("FE", "pause", {})
+            await self._until(lambda: self._fe_state() not in ACTIVE, self._limits.loaded_s, "pause", urgent=True)
+
+    async def stop_beam(self) -> None:
+        """Disarm the front end, let go of the cycle."""
+        self.forget_ahead()
+        if self._fe_state() in UNFINISHED:
+            await self._link.command("FE", "disarm", {})
+            await self._until(lambda: self._fe_state() not in UNFINISHED, self._limits.loaded_s, "disarm", urgent=True)
+        await self.end_cycle()
+
+    async def end_cycle(self) -> None:
+        """End the ring's cycle if one is running."""
+        ring = self._link.ring
+        if ring is not None and ring.phase not in _RING_AT_REST:
+            await self._link.command("RING", "end_cycle", {})
+
+    # --- inside --------------------------------------------------------------------------------------------
+    async def _request_cycle(self, layer: LayerLike) -> None:
+        arguments = {"token": layer.token, "energy_code": layer.energy_code}
+        await self._link.command("RING", "request_cycle", arguments)
+        self._ahead.requested_token = layer.token
+
+    async def _range_shifters(self, layer: LayerLike) -> None:
+        code = layer.range_shifter_code
+        if self._link.range_shifter_code == code:
+            return
+        await self._link.command("RS", "insert", {"code": code, "plan_code": code})
+        await self._until(lambda: self._link.range_shifter_code == code, self._limits.range_shifter_s, "range-shifter")
+
+    async def _account(self, session: Session, t_ns: int) -> None:
+        layer = session.book.layer
+        rows = await self._rows(session.book)
+        if rows is None:
+            what = f"what beam {layer.beam_index}, layer {layer.layer_index} got is not known: the register is gone"
+            raise StageFault(Event.VERIFY_FAILED, what)
+        if judge(layer, rows, self._rules).good:  # the stop came after the last spot
+            session.verified(rows, t_ns)
+        else:
+            session.account(rows, t_ns)
+
+    async def _rows(self, book: LayerBook) -> FloatArray | None:
+        rows = register_rows(await self._link.read_register(), book.layer, book.loaded_from)
+        return None if rows is None else add_earlier(rows, book.rows)
+
+    def _verify_set_points(self, layer: LayerLike) -> None:
+        link = self._link
+        ring = link.ring
+        if link.range_shifter_code != layer.range_shifter_code:
+            reason = f"range shifters {link.range_shifter_code}, the layer wants {layer.range_shifter_code}"
+            raise StageFault(Event.VERIFY_FAILED, reason)
+        if ring is not None and ring.token == layer.token and ring.energy_code != layer.energy_code:
+            reason = f"the ring runs energy code {ring.energy_code}, the layer wants {layer.energy_code}"
+            raise StageFault(Event.VERIFY_FAILED, reason)
+
+    def _loaded(self, layer: LayerLike) -> bool:
+        fe = self._link.fe
+        return (
+            fe is not None
+            and fe.state is FrontEndState.LOADED
+            and fe.token == layer.token
+            and fe.spots == layer.target_ions.size
+        )
+
+    def _fe_state(self) -> FrontEndState | None:
+        fe = self._link.fe
+        return None if fe is None else fe.state
+
+    async def _until(self, met: Callable[[], bool], timeout_s: float, name: str, *, urgent: bool = False) -> None:
+        """Wait for the machine to say so. StageFault TIMEOUT with the wait's name, or Preempted unless `urgent`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s * self._limits.scale
+        while not met():
+            if not urgent and self._preempted():
+                raise Preempted
+            left = end - loop.time()
+            if left <= 0.0:
+                raise StageFault(Event.TIMEOUT, f"timeout.{name}: not within {timeout_s:g} s")
+            await self._link.changed(left)
+
+
+def as_fault(error: CommandRefused | ChannelError) -> StageFault:
+    """The event that a failed command or read means."""
+    if isinstance(error, CommandRefused):
+        return StageFault(Event.REFUSED, f"command refused: {error}")
+    if error.code == "channel.timeout":
+        return StageFault(Event.TIMEOUT, f"timeout.command: {error}")
+    return StageFault(Event.LINK_LOST, str(error))
