@@ -1,0 +1,108 @@
+"""`ionctl up`, `down`, `status`: the three processes of a facility."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from console.settings import Settings
+from facility.errors import ExitCode
+
+if TYPE_CHECKING:
+    from rig.supervisor import Supervisor
+
+_FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
+
+
+@click.command()
+@_FACILITY
+@click.option("--room", help="Room that gets the beam; default the first one.")
+@click.option("--species", help="What is accelerated; default the first one.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of all noise.")
+@click.option("--speed", type=click.FloatRange(0.01, 100.0), default=1.0, show_default=True,
+              help="Facility seconds per second.")  # fmt: skip
+@click.option("--mqtt", default="", help="MQTT broker for telemetry, host:port; default $IONCTL_MQTT.")
+@click.option("--allow-faults", is_flag=True, help="Let faults be injected into simulated devices.")
+@click.pass_obj
+def up(
+    settings: Settings, facility_name: str, room: str | None, species: str | None, seed: int, speed: float, mqtt: str,
+    allow_faults: bool,
+) -> None:  # fmt: skip
+    """Start plant, safety controller and control server on loopback."""
+    import os
+
+    from rig.supervisor import RunOptions, Supervisor
+
+    facility = settings.facility(facility_name)
+    options = RunOptions(
+        room=room or next(iter(facility.rooms)),
+        species=species or next(iter(facility.species)),
+        seed=seed,
+        speed=speed,
+        mqtt=mqtt or os.environ.get("IONCTL_MQTT", ""),
+        log_json=settings.log_json,
+        allow_faults=allow_faults,
+    )
+    supervisor = Supervisor(settings.home(), facility.id)
+    run = supervisor.up(facility, options, tell=_tell)
+    print(f"{facility.id} is up in {supervisor.folder}")
+    print(f"export EPICS_CA_AUTO_ADDR_LIST=NO EPICS_CA_ADDR_LIST='{' '.join(run.ca_addresses)}'")
+
+
+@click.command()
+@_FACILITY
+@click.pass_obj
+def down(settings: Settings, facility_name: str) -> None:
+    """Stop the processes: control, plant (beam off), safety controller."""
+    from rig.supervisor import Supervisor
+
+    for name, outcome in Supervisor(settings.home(), settings.facility(facility_name).id).down().items():
+        print(f"{name}: {outcome}")
+
+
+@click.command()
+@_FACILITY
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_obj
+def status(settings: Settings, facility_name: str, as_json: bool) -> int:
+    """Show what runs, where it is reached, and since when; exit code 6 unless all three run."""
+    from console.tables import print_json, print_table
+    from rig.supervisor import Supervisor
+
+    supervisor = Supervisor(settings.home(), settings.facility(facility_name).id)
+    described = describe(supervisor)
+    code = ExitCode.OK if described["up"] else ExitCode.TARGET_UNAVAILABLE
+    if as_json:
+        print_json(described)
+        return int(code)
+    rows = [(p["name"], p["alive"], p["pid"], p.get("ca_port"), p["log"]) for p in described["processes"]]
+    print_table(f"{facility_name} in {supervisor.folder}", ("process", "alive", "pid", "CA port", "log"), rows)
+    run = described["run"]
+    if run is not None:
+        print(f"room {run['room']}, {run['species']}, seed {run['seed']}, speed {run['speed']:g}, "
+              f"up for {described['up_for_s']:.0f} s")  # fmt: skip
+    return int(code)
+
+
+def describe(supervisor: Supervisor) -> dict[str, Any]:
+    """What runs, as plain data."""
+    from rig.wall_clock import unix_s
+
+    run, lines = supervisor.status()
+    return {
+        "facility": supervisor.facility_id,
+        "run_dir": str(supervisor.folder),
+        "up": all(line.alive for line in lines),
+        "up_for_s": None if run is None else max(0.0, unix_s() - run.started_unix_s),
+        "run": None if run is None else dict(vars(run)),
+        "processes": [
+            {"name": line.name, "alive": line.alive, "log": str(supervisor.folder / f"{line.name}.log"), **line.ready,
+             "pid": line.pid}
+            for line in lines
+        ],
+    }  # fmt: skip
+
+
+def _tell(words: str) -> None:
+    click.echo(words, err=True)

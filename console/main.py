@@ -1,0 +1,113 @@
+"""`ionctl`: the command line. Commands are imported when they are used, so that help comes at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from console.own_packages import refuse_foreign_packages
+from console.settings import Settings
+from facility.errors import ExitCode, IonctlError
+
+COMMANDS = {
+    "demo": ("console.commands.demo", "demo", "Everything at once: up, make a plan, deliver it, down."),
+    "deliver": ("console.commands.deliver", "deliver", "Deliver a plan, spot by spot."),
+    "plan": ("console.commands.plan", "plan", "Make, show and check plans."),
+    "up": ("console.commands.processes", "up", "Start plant, safety controller and control server."),
+    "down": ("console.commands.processes", "down", "Stop them: beam off first."),
+    "status": ("console.commands.processes", "status", "Show what runs, and where it is reached."),
+    "interlocks": ("console.commands.interlocks", "interlocks", "List, show and reset interlocks."),
+    "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
+    "facility": ("console.commands.facilities", "facility", "List and show facilities."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used; help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order a new user wants them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}.{attribute} is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list under 'Commands', from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, _, words) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config-dir", type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help="Folder searched first for facility files and tables.")  # fmt: skip
+@click.option("--home", "home_dir", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder for runs, sessions, keys; default $IONCTL_HOME or the user's data directory.")  # fmt: skip
+@click.option("--log-json", is_flag=True, help="Log JSON lines instead of words.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
+              show_default=True)  # fmt: skip
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="ionctl", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(
+    ctx: click.Context, config_dir: Path | None, home_dir: Path | None, log_json: bool, log_level: str, debug: bool
+) -> None:
+    """Run an ion-therapy facility that fits in a laptop: plant, soft IOCs, control and hard interlocks.
+
+    Exit codes: 0 ok, 2 usage, 3 configuration, 4 plan refused, 5 interrupted or terminated, 6 target unavailable,
+    7 verification failed, 70 internal.
+    """
+    ctx.obj = Settings(config_dir, home_dir, log_json, "debug" if debug else log_level, debug)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are one line on stderr."""
+    debug = "--debug" in arguments
+    try:
+        refuse_foreign_packages()
+        result = cli.main(args=list(arguments), prog_name="ionctl", standalone_mode=False)
+    except click.ClickException as problem:
+        problem.show()
+        return int(ExitCode.USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read the output has gone, nobody is left to tell
+        return int(ExitCode.OK)
+    except IonctlError as problem:
+        if debug:
+            raise
+        return _say(str(problem), problem.exit_code)
+    except Exception as problem:
+        if debug:
+            raise
+        words = f"{type(problem).__name__}: {problem} (a defect of ionctl; run again with --debug for the traceback)"
+        return _say(words, ExitCode.INTERNAL)
+    return int(result) if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _say(words: str, code: ExitCode) -> int:
+    one_line = " ".join(words.split())
+    print(f"ionctl: {one_line}", file=sys.stderr)
+    return int(code)
+
+
+def main() -> NoReturn:
+    """Console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Child processes of the supervisor: start, wait for the ready line, stop. Every wait is finite."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from facility.errors import (
+    ChannelError,
+    CommandRefused,
+    ConfigError,
+    ExitCode,
+    InternalError,
+    IonctlError,
+    JournalError,
+    PlanError,
+)
+from rig.run_dir import is_alive
+from rig.wall_clock import monotonic_s, sleep_s
+
+READY_PREFIX = "READY "
+FAILED_PREFIX = "FAILED "
+START_TIMEOUT_S = 120.0
+"""The first start on a machine compiles the kernel."""
+STOP_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 5.0
+_POLL_S = 0.02
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+_ERRORS = {
+    int(kind.exit_code): kind
+    for kind in (ConfigError, PlanError, ChannelError, CommandRefused, JournalError, InternalError)
+}
+
+
+def start(name: str, arguments: Sequence[str], folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start `python -m rig.processes.<name>`, detached from the terminal; what it logs goes to `log`."""
+    env = dict(os.environ)
+    paths = [str(_PACKAGE_ROOT), *filter(None, [env.get("PYTHONPATH")])]
+    env["PYTHONPATH"] = os.pathsep.join(paths)
+    command = [sys.executable, "-m", f"rig.processes.{name}", *arguments]
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            start_new_session=True,
+            cwd=folder,
+            env=env,
+        )
+
+
+def wait_ready(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float) -> dict[str, Any]:
+    """What the child says when it is ready; the error it failed with, otherwise."""
+    if child.stdout is None:
+        raise InternalError("child.no-pipe", f"{name} was started without a pipe")
+    deadline = monotonic_s() + timeout_s
+    text = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while b"\n" not in text:
+            left_s = deadline - monotonic_s()
+            if left_s <= 0.0 or not selector.select(left_s):
+                raise ChannelError("child.slow", f"{name} was not ready after {timeout_s:g} s", str(log))
+            chunk = os.read(child.stdout.fileno(), 65536)
+            if not chunk:
+                raise _died(child, name, log)
+            text += chunk
+    return _parse(text.split(b"\n", 1)[0].decode("utf-8", "replace"), name, log)
+
+
+def _parse(line: str, name: str, log: Path) -> dict[str, Any]:
+    if line.startswith(FAILED_PREFIX):
+        raise error_from_dict(json.loads(line.removeprefix(FAILED_PREFIX)))
+    if not line.startswith(READY_PREFIX):
+        raise ChannelError("child.babble", f"{name} said {line[:80]!r} instead of READY", str(log))
+    ready = json.loads(line.removeprefix(READY_PREFIX))
+    if not isinstance(ready, dict):
+        raise ChannelError("child.babble", f"{name} said READY without an object", str(log))
+    return ready
+
+
+def error_from_dict(data: dict[str, Any]) -> IonctlError:
+    """The error that another process wrote down with `IonctlError.to_dict`."""
+    kind = _ERRORS.get(int(data.get("exit_code", ExitCode.INTERNAL)), InternalError)
+    fields = [str(data.get(key, "")) for key in ("code", "what", "where", "fix")]
+    return kind(*fields)
+
+
+def _died(child: subprocess.Popen[bytes], name: str, log: Path) -> ChannelError:
+    try:
+        code: int | str = child.wait(KILL_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        code = "none"
+    return ChannelError("child.died", f"{name} ended before it was ready, exit code {code}: {last_line(log)}", str(log))
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 8192))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return "no log"
+    return lines[-1].strip() if lines else "the log is empty"
+
+
+def stop(folder: Path, name: str, pid: int, child: subprocess.Popen[bytes] | None = None) -> str:
+    """End a process that holds its lock: asked first, then killed. Returns 'stopped', 'killed' or 'was gone'."""
+    if not is_alive(folder, name):
+        return "was gone"
+    for number, timeout_s, word in (
+        (signal.SIGTERM, STOP_TIMEOUT_S, "stopped"),
+        (signal.SIGKILL, KILL_TIMEOUT_S, "killed"),
+    ):
+        _signal(pid, number)
+        _signal(pid, signal.SIGCONT)
+        if _gone(folder, name, timeout_s, child):
+            return word
+    raise ChannelError("child.immortal", f"{name} (process {pid}) does not end", str(folder))
+
+
+def _gone(folder: Path, name: str, timeout_s: float, child: subprocess.Popen[bytes] | None) -> bool:
+    deadline = monotonic_s() + timeout_s
+    while is_alive(folder, name):
+        if monotonic_s() > deadline:
+            return False
+        sleep_s(_POLL_S)
+    if child is not None:
+        child.wait(KILL_TIMEOUT_S)
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return

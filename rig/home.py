@@ -1,0 +1,62 @@
+"""Where a user's runs, sessions and keys live: `$IONCTL_HOME`, by default the user's data directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from facility.errors import ConfigError
+
+HOME_ENV = "IONCTL_HOME"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Folders below one root; made when first asked for, readable by their owner alone."""
+
+    root: Path
+
+    def run_dir(self, facility_id: str) -> Path:
+        """Run files, ports, process ids and logs of the processes of one facility."""
+        return _folder(self.root / "run" / facility_id)
+
+    def session_dir(self, session: str) -> Path:
+        """Spot log, events, truth and summary of one session."""
+        return _folder(self.root / "sessions" / session)
+
+    @property
+    def keys(self) -> Path:
+        """Keys that sign commands."""
+        return _folder(self.root / "keys")
+
+    @property
+    def plans(self) -> Path:
+        """Plans that the demo makes."""
+        return _folder(self.root / "plans")
+
+
+def find_home(given: Path | None = None, env: Mapping[str, str] | None = None) -> Home:
+    """The home folder: argument, `$IONCTL_HOME`, the user's data directory."""
+    environment = os.environ if env is None else env
+    if given is not None:
+        return Home(Path(given).expanduser().resolve())
+    if environment.get(HOME_ENV):
+        return Home(Path(environment[HOME_ENV]).expanduser().resolve())
+    import platformdirs
+
+    return Home(Path(platformdirs.user_data_dir("ionctl", appauthor=False)))
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as problem:
+        raise ConfigError(
+            "home.unwritable",
+            f"cannot make the folder: {problem.strerror or problem}",
+            str(path),
+            f"give a writable folder with --home or ${HOME_ENV}",
+        ) from problem
+    return path

@@ -1,0 +1,173 @@
+"""Starts, stops and shows the three processes of a facility on loopback.
+
+It restarts nothing: a process that died takes the beam with it, and what comes next is a person's decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facility.config.models import Facility
+from facility.errors import ChannelError, ConfigError, IonctlError
+from rig.children import START_TIMEOUT_S, start, stop, wait_ready
+from rig.home import Home
+from rig.keys import KeyStore
+from rig.run_dir import CONFIG_FILE, NAMES, RunFile, is_alive, read_run_file
+from rig.wall_clock import unix_s
+
+Tell = Callable[[str], None]
+STOP_ORDER = ("control", "plant", "safety")
+"""Control lets go of its session, the plant takes the beam off; safety watches until the end."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a facility is started."""
+
+    room: str
+    species: str
+    seed: int = 1
+    speed: float = 1.0
+    mqtt: str = ""
+    log_json: bool = False
+    allow_faults: bool = False
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """One line of `ionctl status`."""
+
+    name: str
+    alive: bool
+    pid: int | None
+    ready: dict[str, Any]
+
+
+class Supervisor:
+    """The processes of one facility below one home."""
+
+    def __init__(self, home: Home, facility_id: str) -> None:
+        self.home = home
+        self.facility_id = facility_id
+        self.folder = home.run_dir(facility_id)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def up(self, facility: Facility, options: RunOptions, tell: Tell = lambda words: None) -> RunFile:
+        """Start all three and wait until each is ready; ends those it started when one fails."""
+        running = [name for name in NAMES if is_alive(self.folder, name)]
+        if running:
+            raise ChannelError(
+                "run.already", f"{', '.join(running)} already run", str(self.folder), "stop them: ionctl down"
+            )
+        facility.room_named(options.room)
+        facility.species_named(options.species)
+        self._clear()
+        (self.folder / CONFIG_FILE).write_text(facility.canonical_json(), encoding="utf-8")
+        run = RunFile(facility.id, facility.hash, options.room, options.species, options.seed, options.speed, unix_s())
+        keys = KeyStore(self.home)
+        keys.write_rings(self.folder)
+        try:
+            for name in NAMES:
+                tell(f"starting {name}")
+                run.processes[name] = self._start(name, run, options, keys)
+                run.write(self.folder)
+        except BaseException:
+            self._stop_children(run)
+            raise
+        return run
+
+    def _start(self, name: str, run: RunFile, options: RunOptions, keys: KeyStore) -> dict[str, Any]:
+        log = self.folder / f"{name}.log"
+        child = start(name, _arguments(name, self.folder, run, options, keys), self.folder, log)
+        self._children[name] = child
+        try:
+            ready = wait_ready(child, name, log, START_TIMEOUT_S)
+        except IonctlError:
+            child.kill()
+            child.wait()
+            raise
+        finally:
+            if child.stdout is not None:
+                child.stdout.close()
+        if ready.get("config_hash") != run.config_hash:
+            raise ConfigError(
+                "run.config-hash", f"{name} runs configuration {ready.get('config_hash')}", str(log), run.config_hash
+            )
+        return ready
+
+    def down(self, tell: Tell = lambda words: None) -> dict[str, str]:
+        """Stop what runs: control, plant (beam off), safety. Returns what became of each."""
+        run = read_run_file(self.folder)
+        outcome: dict[str, str] = {}
+        for name in STOP_ORDER:
+            pid = None if run is None else run.processes.get(name, {}).get("pid")
+            if pid is None:
+                outcome[name] = self._orphan(name)
+                continue
+            outcome[name] = stop(self.folder, name, int(pid), self._children.pop(name, None))
+            tell(f"{name} {outcome[name]}")
+        (self.folder / "run.json").unlink(missing_ok=True)
+        return outcome
+
+    def _orphan(self, name: str) -> str:
+        if is_alive(self.folder, name):
+            raise ChannelError(
+                "run.orphan", f"{name} runs but no run file names it", str(self.folder), "end that process by hand"
+            )
+        return "was gone"
+
+    def status(self) -> tuple[RunFile | None, list[ProcessStatus]]:
+        """The run file, and each process with whether it lives."""
+        run = read_run_file(self.folder)
+        lines = []
+        for name in NAMES:
+            ready = {} if run is None else run.processes.get(name, {})
+            lines.append(ProcessStatus(name, is_alive(self.folder, name), ready.get("pid"), ready))
+        return run, lines
+
+    def running(self) -> RunFile | None:
+        """The run file if all three live; None if none does; ChannelError in between."""
+        run, lines = self.status()
+        alive = [line.name for line in lines if line.alive]
+        if not alive:
+            return None
+        if run is None or len(alive) < len(NAMES):
+            raise ChannelError(
+                "run.partial", f"only {', '.join(alive)} of {', '.join(NAMES)} run", str(self.folder), "ionctl down"
+            )
+        return run
+
+    def _clear(self) -> None:
+        for name in ("run.json", *(f"{n}.log" for n in NAMES)):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _stop_children(self, run: RunFile) -> None:
+        for name in STOP_ORDER:
+            child = self._children.pop(name, None)
+            if child is None:
+                continue
+            with contextlib.suppress(IonctlError):
+                stop(self.folder, name, child.pid, child)
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        (self.folder / "run.json").unlink(missing_ok=True)
+
+
+def _arguments(name: str, folder: Path, run: RunFile, options: RunOptions, keys: KeyStore) -> list[str]:
+    common = ["--run-dir", str(folder), "--config-hash", run.config_hash, "--room", run.room,
+              "--species", run.species, "--seed", str(run.seed), "--speed", str(run.speed)]  # fmt: skip
+    if options.log_json:
+        common.append("--log-json")
+    if name == "plant":
+        return [*common, *(["--allow-faults"] if options.allow_faults else [])]
+    if name == "safety":
+        return [*common, "--plant-link-port", str(run.port("plant", "link_port"))]
+    ports = f"{run.port('plant')},{run.port('safety')}"
+    extra = ["--ca-ports", ports, "--key", str(keys.private_path("control"))]
+    return [*common, *extra, *(["--mqtt", options.mqtt] if options.mqtt else [])]

@@ -1,0 +1,53 @@
+"""The only place that reads the wall clock or the system's randomness: what a real process needs of the real world.
+
+Everything below `rig` takes its time and its identities as arguments.
+"""
+
+from __future__ import annotations
+
+import secrets  # noqa: TID251 - keys and boot identities of real processes must not be guessable
+import time
+
+NS_PER_S = 1_000_000_000
+
+
+def monotonic_ns() -> int:
+    """Wall time since some moment of this machine, ns; never goes back, the same for all processes."""
+    return time.monotonic_ns()
+
+
+def monotonic_s() -> float:
+    """The same in s."""
+    return time.monotonic()  # noqa: TID251 - rig adapters pace, time out and measure in wall time
+
+
+def unix_s() -> float:
+    """Calendar time, s since 1970."""
+    return time.time()  # noqa: TID251 - run directories and session names carry dates
+
+
+def sleep_s(seconds: float) -> None:
+    """Wait; never while holding anything."""
+    if seconds > 0.0:
+        time.sleep(seconds)
+
+
+def boot_identity() -> int:
+    """64 bits that no other start of a process has."""
+    return secrets.randbits(64)
+
+
+def fresh_name(digits: int = 8) -> str:
+    """Hex digits that no other run directory has."""
+    return secrets.token_hex(digits // 2)
+
+
+class WallClock:
+    """A `facility.timebase.Clock` that runs with the wall: for what must not depend on the plant's pace."""
+
+    def __init__(self) -> None:
+        self._zero_ns = monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Wall time since this clock was made, ns."""
+        return monotonic_ns() - self._zero_ns

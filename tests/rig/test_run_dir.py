@@ -1,0 +1,130 @@
+"""Run directory: a process id is believed only while its process holds the lock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from facility.errors import ChannelError, ConfigError
+from rig.children import error_from_dict, stop, wait_ready
+from rig.home import find_home
+from rig.run_dir import Lock, RunFile, is_alive, read_run_file
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLDER = """
+import signal, sys
+from pathlib import Path
+from rig.run_dir import Lock
+lock = Lock(Path(sys.argv[1]), "plant")
+if sys.argv[2] == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("READY {}", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def holder(folder: Path, manner: str = "polite") -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), manner], stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    )
+    wait_ready(child, "plant", folder / "log", 30.0)
+    return child
+
+
+@pytest.fixture
+def run_file() -> RunFile:
+    return RunFile("wuwei", "abc", "1", "carbon", 1, 5.0, 1e9, {"plant": {"pid": 7, "ca_port": 5070}})
+
+
+def test_lock_is_exclusive_and_released(tmp_path):
+    assert not is_alive(tmp_path, "plant")
+    lock = Lock(tmp_path, "plant")
+    assert is_alive(tmp_path, "plant")
+    with pytest.raises(ChannelError, match="already runs"):
+        Lock(tmp_path, "plant")
+    lock.release()
+    assert not is_alive(tmp_path, "plant")
+
+
+def test_a_killed_process_is_not_alive_though_its_pid_file_remains(tmp_path):
+    child = holder(tmp_path)
+    assert is_alive(tmp_path, "plant")
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(30)
+    assert not is_alive(tmp_path, "plant")
+    assert stop(tmp_path, "plant", child.pid) == "was gone"
+    child.stdout.close()
+
+
+def test_stop_asks_first(tmp_path):
+    child = holder(tmp_path)
+    assert stop(tmp_path, "plant", child.pid, child) == "stopped"
+    assert child.returncode == -signal.SIGTERM
+    child.stdout.close()
+
+
+def test_a_stopped_process_is_ended_too(tmp_path):
+    child = holder(tmp_path)
+    os.kill(child.pid, signal.SIGSTOP)
+    assert stop(tmp_path, "plant", child.pid, child) == "stopped"
+    child.stdout.close()
+
+
+def test_stop_kills_what_does_not_listen(tmp_path, monkeypatch):
+    monkeypatch.setattr("rig.children.STOP_TIMEOUT_S", 0.2)
+    child = holder(tmp_path, "stubborn")
+    assert stop(tmp_path, "plant", child.pid, child) == "killed"
+    child.stdout.close()
+
+
+def test_run_file_comes_back(tmp_path, run_file):
+    assert read_run_file(tmp_path) is None
+    run_file.write(tmp_path)
+    assert read_run_file(tmp_path) == run_file
+    assert run_file.ca_addresses == ["127.0.0.1:5070"]
+    with pytest.raises(ChannelError, match="link_port"):
+        run_file.port("plant", "link_port")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": "other"}', '{"schema": "ionctl.run/1", "odd": 1}'])
+def test_bad_run_file(tmp_path, text):
+    (tmp_path / "run.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run\.json"):
+        read_run_file(tmp_path)
+
+
+def test_child_that_dies_is_reported_with_the_end_of_its_log(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("first\nno such room\n", encoding="utf-8")
+    child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], stdout=subprocess.PIPE)
+    with pytest.raises(ChannelError, match="exit code 3: no such room"):
+        wait_ready(child, "plant", log, 30.0)
+    child.stdout.close()
+
+
+def test_child_that_says_nothing_is_not_waited_for_for_ever(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], stdout=subprocess.PIPE)
+    with pytest.raises(ChannelError, match="not ready"):
+        wait_ready(child, "plant", tmp_path / "log", 0.1)
+    child.kill()
+    child.wait(30)
+    child.stdout.close()
+
+
+def test_errors_cross_the_process_boundary():
+    error = ConfigError("a.b", "what", "where", "fix")
+    again = error_from_dict(error.to_dict())
+    assert type(again) is ConfigError
+    assert str(again) == str(error)
+
+
+def test_home_order(tmp_path):
+    assert find_home(tmp_path / "a", {"IONCTL_HOME": str(tmp_path / "b")}).root == (tmp_path / "a").resolve()
+    assert find_home(None, {"IONCTL_HOME": str(tmp_path / "b")}).root == (tmp_path / "b").resolve()
+    assert "ionctl" in str(find_home(None, {}).root)
