@@ -5,7 +5,7 @@ needs and everything it remembers is in its row, so that a snapshot of the rows 
 
 A condition is *bad* at a tick if the signals say so; it is *present* once it has been bad for ``debounce`` ticks in
 one piece (0 and 1: at once); a rule with ``latching`` set stays *latched* until ``reset``.  Every comparison is
-written so that NaN is bad.  No allocation, no division, no exception: 64 bytes of a row are read in the good case.
+written so that NaN is bad.  No allocation, no division, no exception.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ MAX_RULES = 30
 TICK_US = 10.0
 
 DIGITAL = 0
-"""a == lo (the row holds hi = lo)"""
+"""a == lo"""
 LIMIT = 1
 """lo <= a <= hi"""
 WINDOW = 2
 """lo <= increment of a over the window <= hi"""
-MISMATCH = 3
-"""|va - vb| <= hi + rel * max(|va|, |vb|); increments over the window where there is one"""
-EXCESS = 4
+EXCESS = 3
 """a <= rel * b + hi"""
-EQUAL = 5
+EQUAL = 4
 """a == b"""
+MISMATCH = 5
+"""|va - vb| <= hi + rel * max(|va|, |vb|); increments over the window where there is one"""
 EITHER = 6
 """a == lo or b == lo"""
 STALE = 7
@@ -43,27 +43,28 @@ KINDS = {
     "digital": DIGITAL,
     "limit": LIMIT,
     "window": WINDOW,
-    "mismatch": MISMATCH,
     "excess": EXCESS,
     "equal": EQUAL,
+    "mismatch": MISMATCH,
     "either": EITHER,
     "stale": STALE,
 }
 
 RULE_DTYPE = np.dtype(
     [
-        # read every tick: 64 bytes
+        # read every tick.  The first five kinds ask one question, lo <= va - rel * vb <= hi, so that no branch
+        # tells them apart: DIGITAL has hi = lo, EXCESS no lower limit, EQUAL rel 1 and limits 0; without b, b is a.
         ("kind", "i8"),
-        ("a", "i8"),  # index of the first signal
-        ("b", "i8"),  # index of the second signal, -1 if none
         ("when", "i8"),  # index of the signal that must not be zero for the rule to apply, -1: always
+        ("a", "i8"),  # index of the first signal
+        ("b", "i8"),  # index of the second signal
         ("lo", "f8"),
         ("hi", "f8"),
         ("rel", "f8"),
+        ("hist_a", "i8"),  # column of the history ring, -1 if none
+        ("hist_b", "i8"),
         ("window", "i8"),  # ticks, 0: no window
         # the rest of the rule
-        ("hist_a", "i8"),  # row of the history ring, -1 if none
-        ("hist_b", "i8"),
         ("debounce", "i8"),  # ticks
         ("action", "i8"),  # facility.states.Action
         ("latching", "i8"),  # 0: in force while present and no longer
@@ -73,7 +74,7 @@ RULE_DTYPE = np.dtype(
         ("present", "i8"),
         ("latched", "i8"),
         ("value", "f8"),  # last value compared; STALE: us without a change
-        ("limit", "f8"),  # the limit it was last compared with (rules on one signal: when it was last bad)
+        ("limit", "f8"),  # the limit it was last compared with when it was present
         ("bad_value", "f8"),  # value at the trip
         ("bad_limit", "f8"),  # limit at the trip
         ("t_condition_ns", "i8"),  # when the condition became present
@@ -92,37 +93,31 @@ def new_latch() -> Any:
     return np.array([0, 0, -1, 0], dtype=np.int64)
 
 
-def new_history(rows: int) -> tuple[Any, Any]:
+def new_history(signals: int) -> tuple[Any, Any]:
     """An empty history ring for that many windowed signals, and its state (position, valid length)."""
-    return np.zeros((max(rows, 1), HIST_LEN)), np.zeros(2, dtype=np.int64)
+    return np.zeros((HIST_LEN, max(signals, 1))), np.zeros(2, dtype=np.int64)
 
 
 @kernel
-def _good_single(rule: Any, va: Any) -> bool:
-    """Compare one value with fixed limits: LIMIT, WINDOW, DIGITAL."""
+def _inside(rule: Any, va: Any, vb: Any) -> bool:
+    """Compare ``va - rel * vb`` with the limits: DIGITAL, LIMIT, WINDOW, EXCESS, EQUAL."""
     rule["value"] = va
-    return rule["lo"] <= va <= rule["hi"]
+    return bool(rule["lo"] <= va - rule["rel"] * vb <= rule["hi"])
 
 
 @kernel
-def _good_pair(rule: Any, va: Any, vb: Any) -> bool:
-    """Compare two values with each other: MISMATCH, EXCESS, EQUAL, EITHER."""
-    kind = rule["kind"]
-    if kind == MISMATCH:
-        difference = abs(va - vb)
-        limit = rule["hi"] + rule["rel"] * max(abs(va), abs(vb))
-        rule["value"] = difference
-        rule["limit"] = limit
-        return difference <= limit
+def _agrees(rule: Any, va: Any, vb: Any) -> bool:
+    """Compare two values that should be the same: MISMATCH."""
+    difference = abs(va - vb)
+    rule["value"] = difference
+    return bool(difference <= rule["hi"] + rule["rel"] * max(abs(va), abs(vb)))
+
+
+@kernel
+def _either(rule: Any, va: Any, vb: Any) -> bool:
+    """One of two values is as it should be, and neither is NaN: EITHER."""
     rule["value"] = va
-    if kind == EXCESS:
-        limit = rule["rel"] * vb + rule["hi"]
-        rule["limit"] = limit
-        return va <= limit
-    if kind == EQUAL:
-        rule["limit"] = vb
-        return va == vb
-    return va == rule["lo"] or vb == rule["lo"]
+    return bool((va == rule["lo"] and vb == vb) or (vb == rule["lo"] and va == va))
 
 
 @kernel
@@ -134,32 +129,31 @@ def _alive(rule: Any, va: Any, dt_ticks: int) -> bool:
         rule["age"] = 0
         rule["last"] = va
     rule["value"] = rule["age"] * TICK_US
-    return va == va and rule["age"] <= rule["window"]  # noqa: PLR0124 - false for NaN, compiled or not
+    return bool(va == va and rule["age"] <= rule["window"])
 
 
 @kernel
-def _single_limit(rule: Any) -> Any:
-    """The limit that a bad rule on one signal was compared with: pairs have written theirs down."""
+def _limit(rule: Any, va: Any, vb: Any) -> Any:
+    """The limit, in the unit of ``value``, that a bad rule was compared with."""
     kind = rule["kind"]
     if kind == STALE:
         return rule["window"] * TICK_US
-    if kind == LIMIT or kind == WINDOW:
-        if rule["value"] < rule["lo"]:
-            return rule["lo"]
-        return rule["hi"]
-    if kind == DIGITAL or kind == EITHER:
-        return rule["lo"]
-    return rule["limit"]
+    if kind == MISMATCH:
+        return rule["hi"] + rule["rel"] * max(abs(va), abs(vb))
+    offset = rule["rel"] * vb
+    if va - offset < rule["lo"]:
+        return rule["lo"] + offset
+    return rule["hi"] + offset
 
 
 @kernel
-def _bad(rule: Any, t_ns: int, dt_ticks: int) -> int:
+def _bad(rule: Any, va: Any, vb: Any, t_ns: int, dt_ticks: int) -> int:
     """The condition is bad at this tick: count, become present, latch.  0 not present, 1 present, 2 latched now."""
     rule["count"] += dt_ticks
     if rule["count"] < rule["debounce"]:
         rule["present"] = 0
         return 0
-    rule["limit"] = _single_limit(rule)
+    rule["limit"] = _limit(rule, va, vb)
     rule["present"] = 1
     if rule["latching"] == 0 or rule["latched"] != 0:
         return 1
@@ -175,7 +169,7 @@ def _bad(rule: Any, t_ns: int, dt_ticks: int) -> int:
 def _stronger(rule: Any, action: int) -> int:
     """``action``, or that of a rule that is latched or present if it is stronger."""
     if (rule["latched"] != 0 or rule["present"] != 0) and rule["action"] > action:
-        return rule["action"]
+        return int(rule["action"])
     return action
 
 
@@ -193,14 +187,14 @@ def evaluate(
     """
     fine = dt_ticks == 1
     pos = hist_state[0]
-    n = hist_state[1]
+    reach = hist_state[1] - 1
     if fine:
         pos = (pos + 1) & (HIST_LEN - 1)
+        reach = min(reach + 1, HIST_LEN - 1)
         for k in range(hist_index.shape[0]):
-            hist[k, pos] = sig[hist_index[k]]
-        n = min(n + 1, HIST_LEN)
+            hist[pos, k] = sig[hist_index[k]]
         hist_state[0] = pos
-        hist_state[1] = n
+        hist_state[1] = reach + 1
     present = 0
     bit = 1
     for i in range(rules.shape[0]):
@@ -208,37 +202,31 @@ def evaluate(
         kind = rule["kind"]
         when = rule["when"]
         va = sig[rule["a"]]
+        vb = sig[rule["b"]]
+        if rule["hist_a"] >= 0:
+            if fine:
+                place = (pos - min(rule["window"], reach)) & (HIST_LEN - 1)
+                va -= hist[place, rule["hist_a"]]
+                vb -= hist[place, rule["hist_b"]]
+            else:
+                va -= va
+                vb -= vb
         if when >= 0 and sig[when] == 0.0:
             good = True
             rule["age"] = 0
-        elif kind <= LIMIT:
-            good = _good_single(rule, va)
+        elif kind < MISMATCH:
+            good = _inside(rule, va, vb)
+        elif kind == MISMATCH:
+            good = _agrees(rule, va, vb)
         elif kind == STALE:
             good = _alive(rule, va, dt_ticks)
         else:
-            back = rule["window"]
-            if kind <= WINDOW:
-                if fine:
-                    va -= hist[rule["hist_a"], (pos - min(back, n - 1)) & (HIST_LEN - 1)]
-                else:
-                    va -= va
-                good = _good_single(rule, va)
-            else:
-                vb = sig[rule["b"]]
-                if back > 0:
-                    if fine:
-                        place = (pos - min(back, n - 1)) & (HIST_LEN - 1)
-                        va -= hist[rule["hist_a"], place]
-                        vb -= hist[rule["hist_b"], place]
-                    else:
-                        va -= va
-                        vb -= vb
-                good = _good_pair(rule, va, vb)
+            good = _either(rule, va, vb)
         if good:
             rule["count"] = 0
             rule["present"] = 0
         else:
-            outcome = _bad(rule, t_ns, dt_ticks)
+            outcome = _bad(rule, va, vb, t_ns, dt_ticks)
             if outcome > 0:
                 present |= bit
             if outcome == 2:
