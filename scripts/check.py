@@ -1,0 +1,147 @@
+"""Everything `make test` checks, in one run; all steps run even when one fails, the last line sums up.
+
+The static checks and the coverage of interlocks/ share the two cores, then the tests take both, then those that
+start real processes run alone, since their timing is what they test.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+PYTEST_NOTHING_COLLECTED = 5
+BUDGET_S = 600.0
+
+
+@dataclass
+class Step:
+    """One command, or several in a row, and what became of them."""
+
+    name: str
+    commands: list[list[str]]
+    env: dict[str, str] = field(default_factory=dict)
+    junit: Path | None = None
+    seconds: float = 0.0
+    failed: list[str] = field(default_factory=list)
+    output: str = ""
+
+
+def run(step: Step, live: bool) -> Step:
+    """Run all commands of a step; print as it goes, or keep the output for later."""
+    begin = time.perf_counter()
+    for command in step.commands:
+        shown = " ".join([Path(command[0]).name, *command[1:]]).replace(f"{ROOT}/", "")
+        if live:
+            print(f"--- {shown}", flush=True)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | step.env,
+            stdout=None if live else subprocess.PIPE,
+            stderr=None if live else subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if not live:
+            step.output += f"--- {shown}\n{done.stdout}"
+        nothing = step.junit is not None and done.returncode == PYTEST_NOTHING_COLLECTED
+        if done.returncode != 0 and not nothing:
+            step.failed.append(shown)
+    step.seconds = time.perf_counter() - begin
+    return step
+
+
+def tool(name: str, *arguments: str) -> list[str]:
+    """A command of this environment."""
+    return [str(BIN / name), *arguments]
+
+
+def counts(steps: list[Step]) -> dict[str, int]:
+    """Tests by outcome, over all pytest runs."""
+    total = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    for step in steps:
+        if step.junit is None or not step.junit.exists():
+            continue
+        for suite in ET.parse(step.junit).getroot().iter("testsuite"):
+            for key in total:
+                total[key] += int(suite.get(key, 0))
+    return total
+
+
+def main() -> int:
+    """Run all steps; exit code 1 if one failed."""
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="ionctl-check-") as scratch:
+        folder = Path(scratch)
+        static = Step(
+            "static checks",
+            [
+                tool("ruff", "format", "--check", "."),
+                tool("ruff", "check", "."),
+                tool("mypy"),
+                tool("lint-imports"),
+            ],
+        )
+        covered = Step(
+            "branch coverage of interlocks/, not compiled",
+            [
+                tool("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/interlocks"),
+                tool("coverage", "report", "--include=interlocks/*", "--fail-under=100", "--show-missing"),
+            ],
+            env={"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": str(folder / "coverage")},
+        )
+        parallel = Step(
+            "tests",
+            [
+                tool(
+                    "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not ca", f"--junitxml={folder / 'main.xml'}"
+                )
+            ],
+            junit=folder / "main.xml",
+        )
+        serial = Step(
+            "tests over Channel Access",
+            [tool("pytest", "-q", "-m", "ca", f"--junitxml={folder / 'ca.xml'}")],
+            junit=folder / "ca.xml",
+        )
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for step in pool.map(lambda item: run(item, live=False), (static, covered)):
+                print(step.output, end="", flush=True)
+        run(parallel, live=True)
+        run(serial, live=True)
+        steps = [static, covered, parallel, serial]
+        total = counts(steps)
+    return report(steps, total, time.perf_counter() - begin)
+
+
+def report(steps: list[Step], total: dict[str, int], seconds: float) -> int:
+    """Print times, failures and the closing line."""
+    print()
+    for step in steps:
+        print(f"{step.seconds:7.1f} s  {step.name}{': FAILED' if step.failed else ''}")
+    failed = [command for step in steps for command in step.failed]
+    for command in failed:
+        print(f"FAILED {command}")
+    if seconds > BUDGET_S:
+        print(f"note: {seconds:.0f} s is more than the {BUDGET_S:.0f} s allowed on two idle cores")
+    bad = total["failures"] + total["errors"]
+    passed = total["tests"] - bad - total["skipped"]
+    words = [f"{bad} failed"] if bad else []
+    words += [f"{passed} passed", f"{total['skipped']} skipped"]
+    if failed and not bad:
+        words.append(f"{len(failed)} checks failed")
+    print(f"===== {', '.join(words)} in {seconds:.2f}s =====")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
