@@ -96,6 +96,8 @@ class Effect(Enum):
 
     REFUSE = "REFUSE"
     """Tell whoever asked that this is not possible now."""
+    REPORT = "REPORT"
+    """Tell the operator why the machine is not prepared."""
     OPEN_SESSION = "OPEN_SESSION"
     CHECK_MACHINE = "CHECK_MACHINE"
     """Account for what an earlier, stopped delivery gave; check links and room; put the range shifters in place."""
@@ -168,10 +170,10 @@ _STOPS: dict[Event, Outcome] = {
 """What takes every delivering state out of delivery."""
 
 _BACK: dict[Event, Outcome] = {
-    _E.LINK_LOST: (_S.LOADED, ()),
-    _E.TIMEOUT: (_S.LOADED, ()),
-    _E.REFUSED: (_S.LOADED, ()),
-    _E.VERIFY_FAILED: (_S.LOADED, ()),
+    _E.LINK_LOST: (_S.LOADED, (_F.REPORT,)),
+    _E.TIMEOUT: (_S.LOADED, (_F.REPORT,)),
+    _E.REFUSED: (_S.LOADED, (_F.REPORT,)),
+    _E.VERIFY_FAILED: (_S.LOADED, (_F.REPORT,)),
     _E.CLOSE: (_S.STANDBY, (_F.CLOSE_SESSION,)),
     _E.BEAM_ON: (_S.TERMINATED, _TERMINATE),
 }

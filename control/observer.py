@@ -51,6 +51,10 @@ class Observer:
         finally:
             self._resuming = False
 
+    def stray_handled(self) -> None:
+        """Something is being done about beam where there should be none."""
+        self._stray_s = asyncio.get_running_loop().time()
+
     def stop(self, state: State, session: Session | None) -> Found | None:
         """A reason to stop, strongest first; None if there is none that matters in this state."""
         return next((found for found in self._reasons(state, session) if matters(state, found[0])), None)
@@ -136,11 +140,7 @@ class Observer:
         fe = self._link.fe
         if fe is None or fe.state is not FrontEndState.IRRADIATING:
             return False
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._stray_s < _STRAY_EVERY_S:
-            return False
-        self._stray_s = now_s
-        return True
+        return asyncio.get_running_loop().time() - self._stray_s >= _STRAY_EVERY_S
 
     def _timeout(self, state: State, fe: FeStatus | None) -> Found | None:
         if state not in BEAM_POSSIBLE:

@@ -13,9 +13,10 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
 import structlog
 
-from control.layer_machine import REQUESTS, Effect, Event, State, matters, refused, step
+from control.layer_machine import BEAM_POSSIBLE, REQUESTS, Effect, Event, State, matters, refused, step
 from control.layer_table import LayerRules
 from control.machine_link import MachineLink
 from control.observer import Observer
@@ -247,6 +248,8 @@ class Sequencer:
         if not matters(before, event):
             return
         self.state, effects = step(before, event)
+        if event is Event.BEAM_ON and before not in BEAM_POSSIBLE:
+            self._observer.stray_handled()
         if event in _VERIFIED:
             self._recorder.verified(self._session(), self._stages)
         self._recorder.step(self.session, before, self.state, event, reason)
@@ -281,6 +284,8 @@ class Sequencer:
         return None if effect in _BEST_EFFORT else (fault.event, fault.reason)
 
     async def _perform(self, effect: Effect) -> Event | None:
+        if effect in (Effect.REFUSE, Effect.REPORT):  # whoever asked is told by `_ask`, the operator by the recorder
+            return None
         if effect in (Effect.OPEN_SESSION, Effect.CLOSE_SESSION):
             self._open_or_close(effect)
             return None
