@@ -12,11 +12,16 @@ caproto_server
 publish
     `publish(channel, value, t_ns, severity=None)`, `run_sync(coroutine)`.
 command
-    `Signer`, `KeyRing`, `CommandVerifier`, `KeepAliveMaker`, `KeepAliveChecker`.
+    `Signer`, `Command`, `CommandResult`. `command_server`: `CommandVerifier`.
+keys
+    `KeyRing`, `derived_private_key(seed, issuer)`, `random_private_key(entropy)`.
+keepalive
+    `KeepAliveMaker`, `check(state, frame, now_ns) -> (state, Beat | Rejected)`.
 command_client
     `CommandClient(cmd, result, signer, clock).call(verb, args, timeout_s) -> CommandResult`.
 frames
-    `FrameSender`, `receive(state, frame, now_ns) -> (state, Accepted | Rejected)`, `expired(state, now_ns)`.
+    `make_link`, `send(state, kind, payload, echo, t_ns) -> (state, frame)`, `listening`, `receive(state, frame,
+    now_ns) -> (state, Accepted | Rejected)`, `expired`, `watch`, `link_ok`, `resync`: pure functions.
 datagram, memory_link
     Carriers of frames: UDP on loopback, and in memory with link faults.
 """

@@ -28,7 +28,7 @@ def canonical_json(obj: object) -> bytes:
             obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
         )
         return text.encode("utf-8")
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, RecursionError) as problem:
         raise InternalError(
             code="json.not-canonical", what=str(problem), where="facility.events.canonical_json"
         ) from problem

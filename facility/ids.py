@@ -40,12 +40,13 @@ class IdSource:
         return self.next("E")
 
     def boot_identity(self, source: str) -> int:
-        """64-bit boot identity of a link end, another one at every call.
+        """64-bit boot identity of a link end, higher at every call: the number of the boot, then 32 bits of hash.
 
         A restarted process must go on from the stored counter, or take its identity from the rig.
         """
         kind = f"boot:{source}"
-        return int(derived_hex(self._seed, kind, self._take(kind), digits=16), 16)
+        boot = self._take(kind)
+        return (boot + 1) << 32 | int(derived_hex(self._seed, kind, boot, digits=8), 16)
 
     def state(self) -> dict[str, int]:
         """Counters by kind."""
