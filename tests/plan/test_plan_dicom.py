@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from control.plan.dicom_bytes import EXPLICIT_LE, IMPLICIT_LE
 from control.plan.dicom_writer import derived_uid, dicom_bytes, write_dicom_plan
 from control.plan.load import load_plan, read_plan
 from control.plan.model import Plan, make_layer, plan_hash
@@ -31,6 +32,26 @@ def edited(plan: Plan, edit: Callable[[Dataset], None]) -> bytes:
     out = io.BytesIO()
     dataset.save_as(out)
     return out.getvalue()
+
+
+def encoded(plan: Plan, *, explicit: bool, undefined: bool) -> bytes:
+    """The plan in another encoding that DICOM allows: explicit value representations, sequences without length."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(plan)))
+    if undefined:
+        _drop_lengths(dataset)
+    dataset.file_meta.TransferSyntaxUID = EXPLICIT_LE if explicit else IMPLICIT_LE
+    out = io.BytesIO()
+    dataset.save_as(out, implicit_vr=not explicit, little_endian=True)
+    return out.getvalue()
+
+
+def _drop_lengths(dataset: Dataset) -> None:
+    for element in dataset:
+        if element.VR == "SQ":
+            element.is_undefined_length = True
+            for item in element.value:
+                item.is_undefined_length_sequence_item = True
+                _drop_lengths(item)
 
 
 def beam_of(dataset: Dataset) -> Dataset:
@@ -91,6 +112,25 @@ def test_write_then_read_gives_the_same_model(small_plan: Plan, tmp_path: Path) 
     assert back.prescribed_dose_gy == small_plan.prescribed_dose_gy
     assert back.beams[0].layers[0].fwhm_mm == (5.0, 5.0)
     assert dicom_bytes(back) == dicom_bytes(dataclasses.replace(small_plan, source="dicom"))
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("undefined", [True, False])
+def test_every_encoding_reads_alike(small_plan: Plan, explicit: bool, undefined: bool) -> None:
+    data = encoded(small_plan, explicit=explicit, undefined=undefined)
+    assert plan_hash(read_plan(data, "file")) == plan_hash(small_plan)
+    for length in range(200, len(data) - 20, 53):
+        with pytest.raises(PlanError):
+            read_plan(data[:length], "cut")
+
+
+def test_other_transfer_syntaxes_are_refused(small_plan: Plan) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(small_plan)))
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    out = io.BytesIO()
+    dataset.save_as(out, implicit_vr=False, little_endian=True)
+    with pytest.raises(PlanError, match="transfer syntax"):
+        read_plan(out.getvalue(), "file")
 
 
 def test_same_plan_same_bytes_and_date_is_given_not_taken(small_plan: Plan) -> None:
@@ -330,7 +370,7 @@ def test_not_a_plan_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(200))
 def test_mutated_bytes_end_in_a_plan_or_a_plan_error(small_plan: Plan, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    data = bytearray(dicom_bytes(small_plan))
+    data = bytearray(encoded(small_plan, explicit=seed % 2 == 1, undefined=seed % 3 == 1))
     for _ in range(int(rng.integers(1, 6))):
         start = int(rng.integers(132, len(data)))
         kind = int(rng.integers(0, 4))
