@@ -5,7 +5,7 @@ Everything below `rig` takes its time and its identities as arguments.
 
 from __future__ import annotations
 
-import secrets  # noqa: TID251 - keys and boot identities of real processes must not be guessable
+import secrets  # noqa: TID251 - private keys of a real installation must not be guessable
 import time
 
 NS_PER_S = 1_000_000_000
@@ -33,8 +33,24 @@ def sleep_s(seconds: float) -> None:
 
 
 def boot_identity() -> int:
-    """64 bits that no other start of a process has."""
-    return secrets.randbits(64)
+    """64 bits, higher with every start of a process: calendar time in ns."""
+    return time.time_ns()
+
+
+def entropy(count: int) -> bytes:
+    """Unpredictable bytes, for private keys."""
+    return secrets.token_bytes(count)
+
+
+class RisingNonces:
+    """Numbers that rise, across restarts too: calendar time in ns, or the last one plus 1."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def __call__(self) -> int:
+        self._last = max(self._last + 1, time.time_ns())
+        return self._last
 
 
 def fresh_name(digits: int = 8) -> str:

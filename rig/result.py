@@ -1,0 +1,100 @@
+"""What a delivery came to: control's record, truth beside it, and where the files are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facility.errors import ExitCode
+from rig.truth_check import LayerTruth, TruthReport
+
+RESULT_SCHEMA = "ionctl.result/1"
+
+
+@dataclass(frozen=True)
+class DeliveryResult:
+    """The end of one delivery. `summary` is control's record in plain data (`control.session.SessionSummary`)."""
+
+    target: str
+    facility: str
+    room: str
+    seed: int
+    speed: float | None
+    summary: Mapping[str, Any]
+    truth: TruthReport | None
+    wall_s: float
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def completed(self) -> bool:
+        """Every layer delivered and verified."""
+        return bool(self.summary["status"] == "completed")
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What `ionctl deliver` returns."""
+        if not self.completed:
+            return ExitCode.INTERRUPTED
+        if self.truth is not None and not self.truth.within_tolerance:
+            return ExitCode.VERIFICATION_FAILED
+        return ExitCode.OK
+
+    def to_data(self) -> dict[str, Any]:
+        """The object that `ionctl deliver --json` prints."""
+        summary, truth = self.summary, self.truth
+        return {
+            "schema": RESULT_SCHEMA,
+            "session": summary["session"],
+            "status": summary["status"],
+            "reason": summary["reason"],
+            "spots": summary["spots_done"],
+            "layers": sum(1 for layer in summary["layers"] if layer["verified"]),
+            "prescribed": summary["prescribed_ions"],
+            "delivered": summary["ic1_ions"] if truth is None else truth.truth_ions,
+            "delivered_ic1": summary["ic1_ions"],
+            "delivered_ic2": summary["ic2_ions"],
+            "worst_spot_error_pct": self.worst_spot_error_pct,
+            "p99_position_error_mm": None if truth is None else truth.p99_position_error_mm,
+            "beam_on_s": summary["beam_on_s"],
+            "facility_s": summary["facility_s"],
+            "wall_s": self.wall_s,
+            "interlocks": list(summary["interlocks"]),
+            "target": self.target,
+            "facility": self.facility,
+            "room": self.room,
+            "qa": summary["qa"],
+            "seed": self.seed,
+            "speed": self.speed,
+            "plan_hash": summary["plan_hash"],
+            "truth": None if truth is None else {k: v for k, v in truth.to_data().items() if k != "layers"},
+            "files": dict(self.files),
+        }
+
+    @property
+    def worst_spot_error_pct(self) -> float:
+        """Of the layer's heaviest spot; by truth where there is one, else by the first chamber."""
+        if self.truth is not None:
+            return self.truth.worst_spot_error_pct
+        return max((abs(100.0 * x["worst_spot_error_ions"] / x["heaviest_spot_ions"]) for x in self.summary["layers"]),
+                   default=0.0)  # fmt: skip
+
+    def rows(self) -> list[tuple[Mapping[str, Any], LayerTruth | None]]:
+        """Control's record of each layer with the truth beside it."""
+        by_token = {} if self.truth is None else {layer.token: layer for layer in self.truth.layers}
+        return [(layer, by_token.get(layer["token"])) for layer in self.summary["layers"]]
+
+    def write(self, path: Path) -> None:
+        """The whole of it as JSON, layers by control and by truth included."""
+        data = self.to_data()
+        data["record"] = dict(self.summary)
+        data["truth_layers"] = None if self.truth is None else self.truth.to_data()["layers"]
+        path.write_text(json.dumps(data, indent=1, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no place in a summary")
