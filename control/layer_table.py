@@ -254,8 +254,14 @@ def _faults(
     return tuple(faults)
 
 
-def worst_position_mm(layer: LayerLike, rows: FloatArray) -> float:
-    """Largest distance between measured and planned spot centre at isocentre, mm; NaN if nothing was measured."""
+def position_distances(layer: LayerLike, rows: FloatArray) -> FloatArray:
+    """Distance between measured and planned spot centre at isocentre, mm, of finished spots that were measured."""
     distance = np.hypot(rows[:, COLUMN["x_mm"]] - layer.x_mm, rows[:, COLUMN["y_mm"]] - layer.y_mm)
-    seen = distance[measured(rows) & (rows[:, COLUMN["done"]] > 0.5)]
+    seen: FloatArray = distance[measured(rows) & (rows[:, COLUMN["done"]] > 0.5)]
+    return seen
+
+
+def worst_position_mm(layer: LayerLike, rows: FloatArray) -> float:
+    """Largest of `position_distances`, mm; NaN if nothing was measured."""
+    seen = position_distances(layer, rows)
     return float(seen.max()) if seen.size else float("nan")

@@ -17,11 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from channels.command import CommandResult, Signer, Status
+from channels.command_client import CommandClient
 from channels.protocol import Channel, ChannelProvider, LinkState, Sample, Unsubscribe
 from control.layer_table import FloatArray
-from facility.errors import ChannelError
+from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import FE_STATUS, RING_STATUS
 from facility.states import Action, FrontEndState, HoldReason, RingPhase
+from facility.timebase import Clock
 
 _FE = {name: i for i, name in enumerate(FE_STATUS)}
 _RING = {name: i for i, name in enumerate(RING_STATUS)}
@@ -44,10 +47,10 @@ HEARTBEATS = ("SAFE:Heartbeat-RB", "PLANT:Heartbeat-RB")
 
 
 class Caller(Protocol):
-    """The client's side of one command PV pair (`channels.command_client.CommandClient`)."""
+    """The client's side of one command PV pair; `channels.command_client.CommandClient` is one."""
 
-    async def call(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Any:
-        """Send, wait for the result; CommandRefused or ChannelError where there is none to be glad of."""
+    async def call(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> CommandResult:
+        """Send and wait for the final result; ChannelError where there is none."""
         ...
 
 
@@ -55,6 +58,11 @@ CallerFactory = Callable[[Channel, Channel], Caller]
 """(Cmd channel, Cmd-Result channel) -> Caller."""
 
 COMMANDED = ("RING", "FE", "RS")
+
+
+def signed_by(signer: Signer, clock: Clock) -> CallerFactory:
+    """Callers whose commands `signer` signs."""
+    return lambda command, result: CommandClient(command, result, signer, clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +225,12 @@ class MachineLink:
 
     # what control asks for
 
-    async def command(self, group: str, verb: str, args: Mapping[str, Any], timeout_s: float | None = None) -> Any:
+    async def command(self, group: str, verb: str, args: Mapping[str, Any]) -> CommandResult:
         """Send a command to RING, FE or RS and return its result; CommandRefused or ChannelError otherwise."""
-        return await self._callers[group].call(verb, args, self.limits.command_s if timeout_s is None else timeout_s)
+        result = await self._callers[group].call(verb, args, self.limits.command_s)
+        if result.status in (Status.REFUSED, Status.FAILED):
+            raise CommandRefused(result.code, result.words or result.status.value, f"{group} {verb}")
+        return result
 
     async def write_table(self, table: FloatArray) -> None:
         """Write a layer's table; the front end takes it over with load_layer, by its CRC."""

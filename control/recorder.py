@@ -16,7 +16,7 @@ from facility.states import Action
 from facility.timebase import Clock
 
 Listener = Callable[[str, Mapping[str, Any]], None]
-"""Called with a topic (state, layer, interlock, message, summary) and JSON data."""
+"""Called with a topic (session, state, layer, interlock, message, summary) and JSON data."""
 
 _STATUS: dict[State, Status] = {State.COMPLETED: "completed", State.INTERRUPTED: "interrupted"}
 _GOES_ON = frozenset({Event.START, Event.RESUME, Event.RESELECT})

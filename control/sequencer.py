@@ -342,6 +342,7 @@ class Sequencer:
         self._recorder.emit(kind, {"session": session.id, "plan_hash": session.program.plan_hash})
         if effect is Effect.CLOSE_SESSION:
             self.session = None
+        self._recorder.tell("session", {"session": "" if self.session is None else self.session.id})
 
 
 def _not_now(state: State, event: Event) -> CommandRefused:

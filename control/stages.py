@@ -294,6 +294,6 @@ def as_fault(error: CommandRefused | ChannelError) -> StageFault:
     """The event that a failed command or read means."""
     if isinstance(error, CommandRefused):
         return StageFault(Event.REFUSED, f"command refused: {error}")
-    if error.code == "channel.timeout":
+    if error.code in ("channel.timeout", "command.no-answer"):
         return StageFault(Event.TIMEOUT, f"timeout.command: {error}")
     return StageFault(Event.LINK_LOST, str(error))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from channels.command import CommandResult, Status
 from channels.protocol import LinkState, Sample
 from control.machine_link import LinkLimits, MachineLink
 from control.sequencer import Sequencer
@@ -385,15 +386,17 @@ class FakeCaller:
         self._machine = machine
         self._group = group
 
-    async def call(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Any:
+    async def call(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> CommandResult:
         await asyncio.sleep(PUT_S / 2)
         if verb in self._machine.mute:
             await asyncio.sleep(timeout_s)
-            raise ChannelError("channel.timeout", f"no result of {verb}", f"{PREFIX}:{self._group}:Cmd-Result")
+            raise ChannelError("command.no-answer", f"no result of {verb}", f"{PREFIX}:{self._group}:Cmd-Result")
         try:
-            return self._machine.command(verb, args)
-        finally:
-            await asyncio.sleep(MONITOR_S)
+            result = CommandResult("C-1", Status.DONE, data=self._machine.command(verb, args))
+        except CommandRefused as refusal:
+            result = CommandResult("C-1", Status.REFUSED, refusal.code, str(refusal))
+        await asyncio.sleep(MONITOR_S)
+        return result
 
 
 @dataclass

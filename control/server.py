@@ -1,0 +1,227 @@
+"""Treatment control as a server: commands become requests to the sequencer, what it does becomes PVs and telemetry.
+
+State changes are published at once, progress at most every 100 ms and only when it changed. Verbs:
+
+============  ======================================================
+load          {plan, room, qa, mode?}: read, check and compile a plan
+prepare       {}: check the machine; READY follows when beam is permitted
+start         {}
+pause, resume {}
+stop          {}: beam off for good
+close         {}: let go of the session
+============  ======================================================
+
+A command is done when the layer machine has taken it; how it goes on is told by the state PV. A command that arrives
+twice acts once: the verifier knows it by its id and repeats the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import structlog
+
+from channels.command import Command, CommandResult, Status
+from channels.command_server import CommandVerifier, Refusal, Repeated
+from channels.protocol import Value
+from control.layer_machine import DELIVERING, State
+from control.sequencer import Sequencer
+from control.session import Mode, ProgramLike
+from control.telemetry import TOPICS, NullTelemetry, Telemetry
+from facility.errors import CommandRefused, InternalError, IonctlError
+from facility.events import canonical_json
+from facility.pv_catalogue import BY_NAME, PROGRESS
+
+_log = structlog.get_logger(__name__)
+
+PUBLISH_S = 0.1
+"""Shortest time between two updates of progress, event-loop s."""
+HEARTBEAT_S = 0.5
+PERMISSIONS: Mapping[str, frozenset[str]] = {
+    verb: frozenset({"operator", "physicist"})
+    for verb in ("load", "prepare", "start", "pause", "resume", "stop", "close")
+}
+"""Roles that may use each verb."""
+
+LoadProgram = Callable[[str, str, bool], ProgramLike]
+"""(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
+
+
+class Publisher(Protocol):
+    """`control.ioc.ControlIoc`, or a list in tests."""
+
+    def publish(self, name: str, value: Value) -> None:
+        """Publish a PV by its catalogue name."""
+        ...
+
+
+class ControlServer:
+    """Verbs and PVs around a sequencer. Use as an async context manager, inside the sequencer's.
+
+    Args:
+        sequencer: entered already.
+        publisher: where PVs go.
+        verifier: judges the commands; its permissions are `PERMISSIONS`.
+        load_program: reads and compiles a plan.
+        telemetry: who else is told.
+    """
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        publisher: Publisher,
+        verifier: CommandVerifier,
+        load_program: LoadProgram,
+        *,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._sequencer = sequencer
+        self._publisher = publisher
+        self._verifier = verifier
+        self._load_program = load_program
+        self._telemetry: Telemetry = telemetry or NullTelemetry()
+        self._last_progress: list[float] = []
+        self._last_state: State | None = None
+        self._beat = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._verbs: dict[str, Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
+            "load": self._load,
+            "prepare": self._plain(sequencer.prepare),
+            "start": self._plain(sequencer.start),
+            "pause": self._plain(sequencer.pause),
+            "resume": self._plain(sequencer.resume),
+            "stop": self._plain(sequencer.stop),
+            "close": self._plain(sequencer.close),
+        }
+
+    async def __aenter__(self) -> ControlServer:
+        self._sequencer.listeners.append(self._on_told)
+        self._publish_progress()
+        self._spawn(self._publish_regularly())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(ValueError):
+            self._sequencer.listeners.remove(self._on_told)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_command(self, frame: bytes) -> None:
+        """A write to TCS:Cmd; the answer goes to TCS:Cmd-Result."""
+        verdict = self._verifier.verify(frame)
+        if isinstance(verdict, Refusal):
+            _log.warning("command refused", code=verdict.code, words=verdict.words)
+            self._answer(verdict.result())
+        elif isinstance(verdict, Repeated):
+            self._answer(verdict.result)
+        else:
+            self._answer(CommandResult(verdict.command.id, Status.ACCEPTED))
+            self._spawn(self._carry_out(verdict.command))
+
+    async def _carry_out(self, command: Command) -> None:
+        try:
+            data = await self.execute(command.verb, command.args, command.issuer)
+            result = CommandResult(command.id, Status.DONE, data=data)
+        except CommandRefused as refusal:
+            result = CommandResult(command.id, Status.REFUSED, refusal.code, str(refusal), refusal.to_dict())
+        except IonctlError as error:
+            result = CommandResult(command.id, Status.FAILED, error.code, str(error), error.to_dict())
+        self._verifier.record(result)
+        self._answer(result)
+
+    def _answer(self, result: CommandResult) -> None:
+        try:
+            frame = result.encode()
+        except InternalError:  # the words are too many for the PV; the code says enough
+            frame = CommandResult(result.id, result.status, result.code, result.words[:1000]).encode()
+        self._publisher.publish("TCS:Cmd-Result", frame)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="control-server")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def execute(self, verb: str, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+        """Carry out a command that has been verified; returns the data of its result, raises why not."""
+        known = self._verbs.get(verb)
+        if known is None:
+            raise CommandRefused("control.verb", f"no command '{verb}'", "TCS:Cmd", f"one of {', '.join(self._verbs)}")
+        return await known(args, issuer) | {"state": self._sequencer.state.name}
+
+    # --- verbs ---------------------------------------------------------------------------------------------
+    async def _load(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+        plan, room, qa = args.get("plan"), args.get("room"), args.get("qa", False)
+        if not isinstance(plan, str) or not isinstance(room, str) or not isinstance(qa, bool):
+            what = "load wants plan (path), room (id) and qa (true or false)"
+            raise CommandRefused("control.arguments", what, "TCS:Cmd")
+        mode: Mode = "qa" if qa else "clinical"
+        program = self._load_program(plan, room, qa)
+        session = await self._sequencer.load(program, mode=mode, operator=issuer)
+        spots = sum(int(layer.target_ions.size) for layer in program.layers)
+        return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
+
+    @staticmethod
+    def _plain(ask: Callable[[], Awaitable[None]]) -> Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]:
+        async def verb(args: Mapping[str, Any], _issuer: str) -> dict[str, Any]:
+            if args:
+                raise CommandRefused("control.arguments", f"arguments {sorted(args)} are not known", "TCS:Cmd")
+            await ask()
+            return {}
+
+        return verb
+
+    # --- PVs -----------------------------------------------------------------------------------------------
+    def _on_told(self, topic: str, data: Mapping[str, Any]) -> None:
+        if topic == "state":
+            self._publish_progress()
+        elif topic == "session":
+            self._publisher.publish("TCS:Session-RB", str(data["session"]))
+        elif topic == "message":
+            self._publisher.publish("TCS:Message-RB", fitting(str(data["text"]), BY_NAME["TCS:Message-RB"].length))
+        elif topic == "summary":
+            self._publish_summary(data)
+        if topic in TOPICS:
+            self._telemetry.publish(topic, data)
+
+    def _publish_summary(self, data: Mapping[str, Any]) -> None:
+        raw = canonical_json(data)
+        room = BY_NAME["TCS:Summary-RB"].length
+        if len(raw) > room:  # thousands of layers: the record has them, the PV says how many there were
+            raw = canonical_json({**data, "layers": [], "layers_left_out": len(data["layers"])})
+        self._publisher.publish("TCS:Summary-RB", raw)
+
+    async def _publish_regularly(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_beat = loop.time()
+        while True:
+            if loop.time() >= next_beat:
+                next_beat += HEARTBEAT_S
+                self._beat = (self._beat + 1) % 2**31
+                self._publisher.publish("TCS:Heartbeat-RB", self._beat)
+            self._publish_progress()
+            await asyncio.sleep(PUBLISH_S if self._sequencer.state in DELIVERING else HEARTBEAT_S)
+
+    def _publish_progress(self) -> None:
+        state = self._sequencer.state
+        if state is not self._last_state:
+            self._last_state = state
+            self._publisher.publish("TCS:State-Sts", state.index)
+        progress = self._sequencer.progress()
+        values = [float(progress[name]) for name in PROGRESS]
+        if values != self._last_progress:
+            self._last_progress = values
+            self._publisher.publish("TCS:Progress-RB", np.array(values))
+
+
+def fitting(text: str, length: int) -> bytes:
+    """UTF-8 bytes of a text, cut at a character so that they fit."""
+    raw = text.encode("utf-8")
+    if len(raw) > length:
+        raw = raw[: length - 3].decode("utf-8", errors="ignore").encode("utf-8") + "…".encode()
+    return raw or b" "
