@@ -57,4 +57,14 @@ def kernel(function: F) -> F:
     """Compile ``function`` (nogil, cached, exact arithmetic), or return it as it is when compiling is switched off."""
     if not COMPILED:
         return function
-    return cast(F, numba.njit(cache=True, nogil=True, fastmath=False, error_model="numpy")(function))
+    return cast(
+        F,
+        numba.njit(
+            cache=True,
+            nogil=True,
+            fastmath=False,
+            error_model="numpy",
+            _nrt=False,
+            forceinline=function.__name__ not in ("run", "_failed", "ring_ms", "normal_quantile"),
+        )(function),
+    )

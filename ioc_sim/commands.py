@@ -9,6 +9,7 @@ import numpy as np
 from facility.errors import CommandRefused
 from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason
+from ioc_sim import layout as at
 from ioc_sim.layout import E_BRHO, E_Q1_FC, EV_STATE
 
 _ACTIVE = (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED)
@@ -16,14 +17,15 @@ TOKEN_MAX = 2**31 - 1
 RANGE_SHIFTER_NS = 500_000_000
 
 
-def initial_state(s: Any, p: Any) -> None:
+def initial_state(s: Any, v: np.ndarray) -> None:
     """A plant that has just been switched on: nothing loaded, no permit, doors closed, stopper in."""
     s.fe_code = s.ring_code = s.spot = -1
     s.quad_open = s.chopper_open = 1.0
     s.drive = s.scale = s.sensitivity = 1.0
-    s.ic_drift[:] = s.est_drift[:] = 1
-    s.ic_volt[:] = 0.0
-    s.ic_ions_per_count[:] = s.ic_fc_per_ion[:] = 1.0
+    for first in (at.IC_DRIFT, at.EST_DRIFT, at.IC_IONS_PER_COUNT, at.IC_FC_PER_ION, at.MM_PER_A, at.A_PER_MM):
+        v[first : first + 2] = 1.0
+    for first in (at.EST_GAIN, at.EST_LATE_SHARE, at.IC_RAMP_SHARE):
+        v[first : first + 2] = 0.5
     s.room_token = -1
     s.stopper_cmd = s.stopper_in = 1
     s.door_a = s.door_b = s.estop_a = s.estop_b = s.gate_open = 1
@@ -45,7 +47,7 @@ def check_token(token: int) -> None:
         raise CommandRefused("token", f"layer token {token}", "token", f"give 1 to {TOKEN_MAX}")
 
 
-def checked_table(spots: np.ndarray, most: int, p: Any) -> np.ndarray:
+def checked_table(spots: np.ndarray, most: int, max_a: np.ndarray) -> np.ndarray:
     """A private copy of a sound layer table, or CommandRefused naming the spot and the column."""
     table = np.array(spots, dtype=np.float64, order="C")
     if table.ndim != 2 or table.shape[1] != len(SPOT_COLUMNS) or not 1 <= len(table) <= most:
@@ -54,10 +56,12 @@ def checked_table(spots: np.ndarray, most: int, p: Any) -> np.ndarray:
     bad = np.argwhere(~np.isfinite(table))
     if len(bad):
         row, column = (int(v) for v in bad[0])
-        raise CommandRefused("fe.value", f"{table[row, column]} in {SPOT_COLUMNS[column]}", f"spot {row}", "give a number")
+        raise CommandRefused(
+            "fe.value", f"{table[row, column]} in {SPOT_COLUMNS[column]}", f"spot {row}", "give a number"
+        )
     for k, column in enumerate(("x_set_a", "y_set_a")):
-        _refuse_where(np.abs(table[:, SPOT_COLUMNS.index(column)]) > float(p.supply_max_a[k]), table, column,
-                      f"within +-{float(p.supply_max_a[k]):g} A")  # fmt: skip
+        _refuse_where(np.abs(table[:, SPOT_COLUMNS.index(column)]) > float(max_a[k]), table, column,
+                      f"within +-{float(max_a[k]):g} A")  # fmt: skip
     target = table[:, SPOT_COLUMNS.index("target_ions")]
     start = table[:, SPOT_COLUMNS.index("start_ions")]
     _refuse_where(target <= 0.0, table, "target_ions", "give a positive number of ions")
@@ -83,22 +87,23 @@ def fresh_register(table: np.ndarray) -> np.ndarray:
     return register
 
 
-def load(s: Any, p: Any, etab: np.ndarray, token: int, code: int, level: float, n: int) -> None:
+def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, code: int, level: float, n: int) -> None:
     """Make a checked table the loaded layer: constants of its energy, counters at zero."""
     s.fe_token, s.fe_code, s.level, s.n_spots = token, code, level, n
+    s.level_inverse = 1.0 / level
     s.fe_state, s.hold_reason = FrontEndState.LOADED, HoldReason.NONE
     s.spot, s.done_spots, s.demand = -1, 0, 0
     s.layer_beam_ticks = 0
-    s.ic_layer_ions[:] = 0.0
-    s.est_ions[:] = 0.0
     s.target_cum = 0.0
-    s.trim_mm[:] = 0.0
+    for first in (at.IC_LAYER_IONS, at.EST_IONS, at.TRIM_MM):
+        v[first : first + 2] = 0.0
     for k in range(2):
-        axis = list(p.axis_supply).index(k)
-        s.mm_per_a[k] = p.axis_polarity[axis] * p.axis_sad_mm[axis] * p.supply_tm_per_a[k] / etab[code, E_BRHO]
-        s.a_per_mm[k] = 1.0 / s.mm_per_a[k]
-        s.ic_ions_per_count[k] = p.ic_quantum_fc[k] / etab[code, E_Q1_FC + k]
-        s.est_leak[k] = p.ic_leak_fc_per_tick[k] / etab[code, E_Q1_FC + k]
+        axis = list(q[at.AXIS_SUPPLY : at.AXIS_SUPPLY + 2]).index(k)
+        scale = q[at.AXIS_POLARITY + axis] * q[at.AXIS_SAD_MM + axis] * q[at.SUPPLY_TM_PER_A + k]
+        v[at.MM_PER_A + k] = scale / etab[code, E_BRHO]
+        v[at.A_PER_MM + k] = 1.0 / v[at.MM_PER_A + k]
+        v[at.IC_IONS_PER_COUNT + k] = q[at.IC_QUANTUM_FC + k] / etab[code, E_Q1_FC + k]
+        v[at.EST_LEAK + k] = q[at.IC_LEAK_FC_PER_TICK + k] / etab[code, E_Q1_FC + k]
 
 
 def queue_cycle(s: Any, token: int, code: int) -> None:
@@ -154,4 +159,3 @@ def set_lines(s: Any, name: str, a: bool, b: bool) -> None:
 def gating(s: Any, on: bool) -> None:
     """Motion gate on or off."""
     s.gating = int(on)
-

@@ -92,14 +92,8 @@ FAULT_POINTS: tuple[str, ...] = tuple(_names)
 ABOUT: dict[str, str] = dict(zip(_names, _about, strict=True))
 N_FAULT_POINTS = len(FAULT_POINTS)
 
-FAULT_DTYPE = np.dtype(
-    [
-        ("kind", "i8", (N_FAULT_POINTS,)), ("value", "f8", (N_FAULT_POINTS,)), ("from_ns", "i8", (N_FAULT_POINTS,)),
-        ("until_ns", "i8", (N_FAULT_POINTS,)), ("held", "f8", (N_FAULT_POINTS,)),
-    ],
-    align=True,
-)  # fmt: skip
-"""All fault points in one record: the kernel passes it on without counting references."""
+F_KIND, F_VALUE, F_FROM_NS, F_UNTIL_NS, F_HELD = range(5)
+"""Columns of the fault table, float64 (N_FAULT_POINTS, 5)."""
 
 
 @dataclass(frozen=True)
@@ -125,23 +119,30 @@ class Fault:
 
 
 @kernel
-def faulted(faults: np.record, i: int, value: float, t_ns: int) -> float:
-    """The quantity of fault point ``i`` as its (possibly failed) hardware gives it at ``t_ns``."""
-    kind = faults.kind[i]
-    if kind == 0 or t_ns < faults.from_ns[i] or t_ns >= faults.until_ns[i]:
+def _failed(faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
+    kind = faults[i, F_KIND]
+    if t_ns < faults[i, F_FROM_NS] or t_ns >= faults[i, F_UNTIL_NS]:
         return value
-    if kind == 1:
-        if math.isnan(faults.held[i]):
-            faults.held[i] = value
-        return faults.held[i]
-    if kind == 2:
-        return faults.value[i]
-    if kind == 3:
-        return value + faults.value[i]
-    if kind == 4:
-        return value * faults.value[i]
-    if kind == 5:
-        return value + faults.value[i] * (t_ns - faults.from_ns[i]) * 1e-9
-    if kind == 6:
+    if kind == 1.0:
+        if math.isnan(faults[i, F_HELD]):
+            faults[i, F_HELD] = value
+        return faults[i, F_HELD]
+    if kind == 2.0:
+        return faults[i, F_VALUE]
+    if kind == 3.0:
+        return value + faults[i, F_VALUE]
+    if kind == 4.0:
+        return value * faults[i, F_VALUE]
+    if kind == 5.0:
+        return value + faults[i, F_VALUE] * (t_ns - faults[i, F_FROM_NS]) * 1e-9
+    if kind == 6.0:
         return math.nan
     return 0.0
+
+
+@kernel
+def faulted(faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
+    """The quantity of fault point ``i`` as its (possibly failed) hardware gives it at ``t_ns``."""
+    if faults[i, F_KIND] == 0.0:
+        return value
+    return _failed(faults, i, value, t_ns)

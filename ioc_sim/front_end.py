@@ -21,6 +21,7 @@ import math
 import numpy as np
 
 from facility.jit import kernel
+from ioc_sim import layout as at
 from ioc_sim.layout import (
     DRIFT_RING,
     EV_ABORTED,
@@ -51,32 +52,35 @@ DRY_TICKS = 3000
 
 
 @kernel
-def estimate_ions(p: np.record, s: np.record, k: int, observed: float) -> float:
+def estimate_ions(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: int, observed: float) -> float:
     """Ions of this tick from chamber ``k``: solves observed = w0 n + sum of the late charge of earlier ticks."""
-    ticks = s.est_drift[k]
-    late = (s.est_ramp[k] - s.est_box[k]) / (ticks * (ticks + 1.0))
-    ions = (observed - late) / (0.5 + 1.0 / (ticks + 1.0))
+    ticks = int(v[at.EST_DRIFT + k])
+    late = (v[at.EST_RAMP + k] - v[at.EST_BOX + k]) * v[at.EST_LATE_SHARE + k]
+    ions = (observed - late) * v[at.EST_GAIN + k]
     pos = s.ring_pos
-    oldest = s.est_ring[k, (pos - ticks) % DRIFT_RING]
-    s.est_ramp[k] = s.est_ramp[k] - s.est_box[k] + ticks * ions
-    s.est_box[k] += ions - oldest
-    s.est_ring[k, pos] = ions
+    oldest = v[at.EST_RING + at.DRIFT_RING * k + ((pos - ticks) & (DRIFT_RING - 1))]
+    v[at.EST_RAMP + k] = v[at.EST_RAMP + k] - v[at.EST_BOX + k] + ticks * ions
+    v[at.EST_BOX + k] += ions - oldest
+    v[at.EST_RING + at.DRIFT_RING * k + (pos)] = ions
     return ions
 
 
 @kernel
-def reset_estimate(p: np.record, s: np.record) -> None:
+def reset_estimate(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
     """Empty the drift memory of both estimates; no beam may have come for a drift time."""
     for k in range(2):
         for j in range(DRIFT_RING):
-            s.est_ring[k, j] = 0.0
-        s.est_box[k] = 0.0
-        s.est_ramp[k] = 0.0
-        s.est_drift[k] = drift_ticks(p, k, s.ic_volt[k])
+            v[at.EST_RING + at.DRIFT_RING * k + (j)] = 0.0
+        v[at.EST_BOX + k] = 0.0
+        v[at.EST_RAMP + k] = 0.0
+        ticks = drift_ticks(p, q, k, v[at.IC_VOLT + k])
+        v[at.EST_DRIFT + k] = ticks
+        v[at.EST_LATE_SHARE + k] = 1.0 / (ticks * (ticks + 1.0))
+        v[at.EST_GAIN + k] = 1.0 / (0.5 + 1.0 / (ticks + 1.0))
 
 
 @kernel
-def next_spot(s: np.record, spots: np.ndarray, after: int) -> int:
+def next_spot(s: np.record, v: np.ndarray, spots: np.ndarray, after: int) -> int:
     """First spot after ``after`` with something left to deliver, -1 if none."""
     for i in range(after + 1, s.n_spots):
         if spots[i, C_TARGET] - spots[i, C_START] > 0.0:
@@ -85,43 +89,43 @@ def next_spot(s: np.record, spots: np.ndarray, after: int) -> int:
 
 
 @kernel
-def set_point(s: np.record, spots: np.ndarray) -> None:
+def set_point(s: np.record, v: np.ndarray, spots: np.ndarray) -> None:
     """Set points of the present spot with the position correction."""
-    s.set_a[0] = spots[s.spot, C_XSET] - s.trim_mm[0] * s.a_per_mm[0]
-    s.set_a[1] = spots[s.spot, C_YSET] - s.trim_mm[1] * s.a_per_mm[1]
+    v[at.SET_A] = spots[s.spot, C_XSET] - v[at.TRIM_MM] * v[at.A_PER_MM]
+    v[at.SET_A + 1] = spots[s.spot, C_YSET] - v[at.TRIM_MM + 1] * v[at.A_PER_MM + 1]
 
 
 @kernel
-def begin_spot(p: np.record, s: np.record, spots: np.ndarray, spot: int) -> None:
+def begin_spot(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, spot: int) -> None:
     """Make ``spot`` the present one and send the magnets there."""
-    old0 = s.set_a[0]
-    old1 = s.set_a[1]
+    old0 = v[at.SET_A]
+    old1 = v[at.SET_A + 1]
     s.spot = spot
-    s.spot_cum0[0] = s.target_cum
-    s.spot_cum0[1] = s.est_ions[1]
+    v[at.SPOT_CUM0] = s.target_cum
+    v[at.SPOT_CUM0 + 1] = v[at.EST_IONS + 1]
     s.target_cum += spots[spot, C_TARGET] - spots[spot, C_START]
-    set_point(s, spots)
+    set_point(s, v, spots)
     s.spot_beam_ticks = 0
     s.spot_x = 0.0
     s.spot_y = 0.0
     s.spot_w = 0.0
     s.move_ticks = 0
     s.settled_ticks = 0
-    move0 = abs(s.set_a[0] - old0) / (p.supply_volt_per_l[0] * 1e-5)
-    move1 = abs(s.set_a[1] - old1) / (p.supply_volt_per_l[1] * 1e-5)
+    move0 = abs(v[at.SET_A] - old0) / (q[at.SUPPLY_VOLT_PER_L] * 1e-5)
+    move1 = abs(v[at.SET_A + 1] - old1) / (q[at.SUPPLY_VOLT_PER_L + 1] * 1e-5)
     s.move_allow_ticks = p.settle_extra_ticks + math.floor(1.3 * max(move0, move1))
     s.strip_clean = 0
-    following = next_spot(s, spots, spot)
+    following = next_spot(s, v, spots, spot)
     s.stop_spot = 1 if (following < 0 or spots[following, C_OFF_MOVE] > 0.5) else 0
 
 
 @kernel
-def finish_spot(s: np.record, spots: np.ndarray, reg: np.ndarray, last: bool) -> None:
+def finish_spot(s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, last: bool) -> None:
     """Write the register of the present spot; ``last``: all ions up to now are its own."""
     i = s.spot
-    ions1 = s.est_ions[0] if last else s.target_cum
-    reg[i, R_IC1] += ions1 - s.spot_cum0[0]
-    reg[i, R_IC2] += s.est_ions[1] - s.spot_cum0[1]
+    ions1 = v[at.EST_IONS] if last else s.target_cum
+    reg[i, R_IC1] += ions1 - v[at.SPOT_CUM0]
+    reg[i, R_IC2] += v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
     if s.spot_w > 0.0:
         reg[i, R_X] = s.spot_x / s.spot_w
         reg[i, R_Y] = s.spot_y / s.spot_w
@@ -132,25 +136,25 @@ def finish_spot(s: np.record, spots: np.ndarray, reg: np.ndarray, last: bool) ->
 
 
 @kernel
-def book_partial(s: np.record, reg: np.ndarray) -> None:
+def book_partial(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
     """Write what the present, unfinished spot has got so far; called when the delivery stops for good."""
     if s.spot < 0:
         return
     i = s.spot
-    reg[i, R_IC1] += s.est_ions[0] - s.spot_cum0[0]
-    reg[i, R_IC2] += s.est_ions[1] - s.spot_cum0[1]
+    reg[i, R_IC1] += v[at.EST_IONS] - v[at.SPOT_CUM0]
+    reg[i, R_IC2] += v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
     if s.spot_w > 0.0:
         reg[i, R_X] = s.spot_x / s.spot_w
         reg[i, R_Y] = s.spot_y / s.spot_w
     reg[i, R_BEAM_US] += s.spot_beam_ticks * 10.0
     reg[i, R_END] = float(s.t_ns)
-    s.spot_cum0[0] = s.est_ions[0]
-    s.spot_cum0[1] = s.est_ions[1]
+    v[at.SPOT_CUM0] = v[at.EST_IONS]
+    v[at.SPOT_CUM0 + 1] = v[at.EST_IONS + 1]
     s.spot_beam_ticks = 0
 
 
 @kernel
-def book_truth(s: np.record, truth: np.ndarray, spot: int, ions: int, x_mm: float, y_mm: float) -> None:
+def book_truth(s: np.record, v: np.ndarray, truth: np.ndarray, spot: int, ions: int, x_mm: float, y_mm: float) -> None:
     """Add true ions to a spot (simulation only; nothing in the front end reads this)."""
     if ions <= 0:
         return
@@ -166,20 +170,21 @@ def book_truth(s: np.record, truth: np.ndarray, spot: int, ions: int, x_mm: floa
 
 
 @kernel
-def tail_model(p: np.record, s: np.record) -> float:
+def tail_model(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> float:
     """Advance the front end's own model of the extraction by a tick; ions still to come if stopped now."""
     drive = s.drive * s.scale if s.spill_cmd == 1 else 0.0
     model = 0.0
     ahead = 0.0
-    for i in range(4):
-        m = s.model_tail[i] * p.tail_decay[i] + drive * (1.0 - p.tail_decay[i])
-        s.model_tail[i] = m
-        model += p.tail_w[i] * m
-        ahead += p.tail_w[i] * m * p.tail_ticks[i]
-    s.rate_model += (model - s.rate_model) * p.rate_alpha
+    for i in range(p.n_tails):
+        m = v[at.MODEL_TAIL + i] * q[at.TAIL_DECAY + i] + drive * (1.0 - q[at.TAIL_DECAY + i])
+        v[at.MODEL_TAIL + i] = m if m > 1e-18 else 0.0
+        model += q[at.TAIL_W + i] * m
+        ahead += q[at.TAIL_W + i] * m * q[at.TAIL_TICKS + i]
+    smooth = s.rate_model + (model - s.rate_model) * p.rate_alpha
+    s.rate_model = smooth if smooth > 1e-18 else 0.0
     ratio = 1.0
     if s.rate_model > 0.02:
-        ratio = s.rate_meas / (s.level * s.rate_model)
+        ratio = s.rate_meas * s.level_inverse / s.rate_model
         if ratio > 2.0:
             ratio = 2.0
         elif ratio < 0.5:
@@ -188,36 +193,36 @@ def tail_model(p: np.record, s: np.record) -> float:
 
 
 @kernel
-def settled(p: np.record, s: np.record) -> bool:
+def settled(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> bool:
     """Both readbacks stand within the settling tolerance of the set points."""
-    return (abs(s.read_a[0] - s.set_a[0]) * s.mm_per_a[0] <= p.settle_mm
-            and abs(s.read_a[1] - s.set_a[1]) * s.mm_per_a[1] <= p.settle_mm)  # fmt: skip
+    return (abs(v[at.READ_A] - v[at.SET_A]) * v[at.MM_PER_A] <= p.settle_mm
+            and abs(v[at.READ_A + 1] - v[at.SET_A + 1]) * v[at.MM_PER_A + 1] <= p.settle_mm)  # fmt: skip
 
 
 @kernel
-def position_feedback(p: np.record, s: np.record, spots: np.ndarray) -> None:
+def position_feedback(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray) -> None:
     """Use a valid strip window: error against the plan, register centroid, trim of the set points."""
-    axis_x = p.axis_supply[0]
-    axis_y = p.axis_supply[1]
-    s.strip_err_mm[0] = s.strip_mm[0] - spots[s.spot, C_X]
-    s.strip_err_mm[1] = s.strip_mm[1] - spots[s.spot, C_Y]
-    s.spot_x += s.strip_mm[0]
-    s.spot_y += s.strip_mm[1]
+    axis_x = int(q[at.AXIS_SUPPLY])
+    axis_y = int(q[at.AXIS_SUPPLY + 1])
+    v[at.STRIP_ERR_MM] = v[at.STRIP_MM] - spots[s.spot, C_X]
+    v[at.STRIP_ERR_MM + 1] = v[at.STRIP_MM + 1] - spots[s.spot, C_Y]
+    s.spot_x += v[at.STRIP_MM]
+    s.spot_y += v[at.STRIP_MM + 1]
     s.spot_w += 1.0
     for axis in range(2):
         k = axis_x if axis == 0 else axis_y
-        trim = s.trim_mm[k] + p.feedback_gain * s.strip_err_mm[axis]
+        trim = v[at.TRIM_MM + k] + p.feedback_gain * v[at.STRIP_ERR_MM + axis]
         if trim > p.feedback_max_mm:
             trim = p.feedback_max_mm
         elif trim < -p.feedback_max_mm:
             trim = -p.feedback_max_mm
         if not math.isnan(trim):
-            s.trim_mm[k] = trim
-    set_point(s, spots)
+            v[at.TRIM_MM + k] = trim
+    set_point(s, v, spots)
 
 
 @kernel
-def may_beam(p: np.record, s: np.record) -> int:
+def may_beam(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> int:
     """HOLD_NONE if nothing but settling keeps the beam away, else the reason."""
     if s.phase != FLAT_TOP or s.ring_token != s.fe_token or s.hebt_token != s.fe_token:
         return HOLD_RING
@@ -231,7 +236,7 @@ def may_beam(p: np.record, s: np.record) -> int:
 
 
 @kernel
-def stop_for(s: np.record, state: int, reason: int, event: int) -> None:
+def stop_for(s: np.record, v: np.ndarray, state: int, reason: int, event: int) -> None:
     """Take the demand away and change to ``state``."""
     s.demand = 0
     s.fe_state = state
@@ -242,11 +247,11 @@ def stop_for(s: np.record, state: int, reason: int, event: int) -> None:
 
 
 @kernel
-def try_start(p: np.record, s: np.record) -> None:
+def try_start(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
     """From ARMED, HELD or between spots: beam on when everything is ready and the magnets stand."""
-    reason = may_beam(p, s)
+    reason = may_beam(p, q, s, v)
     if reason == HOLD_NONE:
-        s.settled_ticks = s.settled_ticks + 1 if settled(p, s) else 0
+        s.settled_ticks = s.settled_ticks + 1 if settled(p, q, s, v) else 0
         if s.settled_ticks < p.settle_ticks:
             reason = HOLD_SETTLING
     s.hold_reason = reason
@@ -262,29 +267,31 @@ def try_start(p: np.record, s: np.record) -> None:
 
 
 @kernel
-def after_stop(p: np.record, s: np.record, spots: np.ndarray, reg: np.ndarray, tail: float) -> None:
+def after_stop(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, tail: float
+) -> None:
     """A stop spot has been stopped: wait for the tail, then finish it and go on or be done."""
     s.stop_ticks += 1
-    if s.stop_ticks < p.quiet_ticks and (tail > 0.5 * s.ic_ions_per_count[0] or s.stop_ticks < 50):
+    if s.stop_ticks < p.quiet_ticks and (tail > 0.5 * v[at.IC_IONS_PER_COUNT] or s.stop_ticks < 50):
         return
-    finish_spot(s, spots, reg, True)
-    s.target_cum = s.est_ions[0]
-    following = next_spot(s, spots, s.spot)
+    finish_spot(s, v, spots, reg, True)
+    s.target_cum = v[at.EST_IONS]
+    following = next_spot(s, v, spots, s.spot)
     s.stopping = 0
     if following < 0:
         s.fe_state = DONE
         s.hold_reason = HOLD_NONE
         s.events |= EV_LAYER_DONE
         return
-    begin_spot(p, s, spots, following)
+    begin_spot(p, q, s, v, spots, following)
     s.moving = 1
 
 
 @kernel
-def regulate(p: np.record, s: np.record) -> None:
+def regulate(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
     """Slow intensity loop: trims the drive so that the measured rate meets the level."""
     if s.spill_cmd == 1 and s.spill_on_ticks > 300 and s.scale >= 1.0:
-        s.drive += p.loop_gain * (1.0 - s.rate_meas / s.level)
+        s.drive += p.loop_gain * (1.0 - s.rate_meas * s.level_inverse)
         if s.drive > 3.0:
             s.drive = 3.0
         elif s.drive < 0.3:
@@ -296,84 +303,95 @@ def regulate(p: np.record, s: np.record) -> None:
 
 @kernel
 def front_end_tick(
-    p: np.record, s: np.record, spots: np.ndarray, reg: np.ndarray, observed0: float, observed1: float
+    p: np.record,
+    q: np.ndarray,
+    s: np.record,
+    v: np.ndarray,
+    spots: np.ndarray,
+    reg: np.ndarray,
+    observed0: float,
+    observed1: float,
 ) -> float:
     """One 10 us tick.  Returns the share of the tick that belongs to the spot before a change (1.0: no change)."""
-    ions0 = estimate_ions(p, s, 0, observed0 - s.est_leak[0])
-    ions1 = estimate_ions(p, s, 1, observed1 - s.est_leak[1])
-    before = s.est_ions[0]
+    ions0 = estimate_ions(p, q, s, v, 0, observed0 - v[at.EST_LEAK])
+    ions1 = estimate_ions(p, q, s, v, 1, observed1 - v[at.EST_LEAK + 1])
+    before = v[at.EST_IONS]
     s.rate_meas += (ions0 * 1e5 - s.rate_meas) * p.rate_alpha
     share = 1.0
     if s.fe_state < ARMED or s.fe_state >= DONE:
         return share
-    s.est_ions[0] += ions0
-    s.est_ions[1] += ions1
-    tail = tail_model(p, s)
+    v[at.EST_IONS] += ions0
+    v[at.EST_IONS + 1] += ions1
+    tail = tail_model(p, q, s, v)
     s.move_ticks += 1
     if s.fe_state == IRRADIATING or s.stop_ticks < p.quiet_ticks:
-        remaining = s.target_cum - s.est_ions[0]
+        remaining = s.target_cum - v[at.EST_IONS]
         if remaining <= 0.0 and s.stop_spot == 0 and s.stopping == 0:
             share = (s.target_cum - before) / ions0 if ions0 > 0.0 else 1.0
             share = min(1.0, max(0.0, share))
-            finish_spot(s, spots, reg, False)
-            begin_spot(p, s, spots, next_spot(s, spots, s.spot))
+            finish_spot(s, v, spots, reg, False)
+            begin_spot(p, q, s, v, spots, next_spot(s, v, spots, s.spot))
     if s.action == ACTION_ABORT:
-        book_partial(s, reg)
-        stop_for(s, ABORTED, HOLD_PERMIT, EV_ABORTED)
+        book_partial(s, v, reg)
+        stop_for(s, v, ABORTED, HOLD_PERMIT, EV_ABORTED)
         return share
     if s.fe_state == IRRADIATING:
-        irradiate(p, s, spots, reg, tail)
+        irradiate(p, q, s, v, spots, reg, tail)
     elif s.fe_state == HELD:
         s.stop_ticks += 1
         if s.stop_ticks > 100:
             if s.permit_line == 0:
-                stop_for(s, PAUSED, HOLD_PERMIT, EV_PAUSED)
+                stop_for(s, v, PAUSED, HOLD_PERMIT, EV_PAUSED)
             else:
-                resume_held(p, s, spots, reg, tail)
+                resume_held(p, q, s, v, spots, reg, tail)
     elif s.fe_state == PAUSED:
         s.stop_ticks += 1
     else:
-        try_start(p, s)
+        try_start(p, q, s, v)
     return share
 
 
 @kernel
-def resume_held(p: np.record, s: np.record, spots: np.ndarray, reg: np.ndarray, tail: float) -> None:
+def resume_held(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, tail: float
+) -> None:
     """Go on after a hold; a stop spot that the tail has already filled is finished without beam."""
-    if s.stop_spot == 1 and s.target_cum - s.est_ions[0] <= s.ic_ions_per_count[0]:
+    if s.stop_spot == 1 and s.target_cum - v[at.EST_IONS] <= v[at.IC_IONS_PER_COUNT]:
         s.fe_state = IRRADIATING
         s.stopping = 1
         s.stop_ticks = 0
         return
-    try_start(p, s)
+    try_start(p, q, s, v)
 
 
 @kernel
-def irradiate(p: np.record, s: np.record, spots: np.ndarray, reg: np.ndarray, tail: float) -> None:
+def irradiate(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, tail: float
+) -> None:
     """The IRRADIATING state: stops, landings, moves without beam, and everything that takes the beam away."""
     if s.stopping == 1:
-        after_stop(p, s, spots, reg, tail)
+        after_stop(p, q, s, v, spots, reg, tail)
         return
-    reason = may_beam(p, s)
+    reason = may_beam(p, q, s, v)
     if reason != HOLD_NONE:
         if reason == HOLD_PERMIT:
-            stop_for(s, PAUSED, reason, EV_PAUSED)
+            stop_for(s, v, PAUSED, reason, EV_PAUSED)
         else:
-            stop_for(s, HELD, reason, EV_HELD)
+            stop_for(s, v, HELD, reason, EV_HELD)
         return
     if s.moving == 1:
-        try_start(p, s)
+        try_start(p, q, s, v)
         return
     s.spot_beam_ticks += 1
     s.layer_beam_ticks += 1
     s.beam_on_ticks += 1
-    regulate(p, s)
+    regulate(p, q, s, v)
     if s.dry_ticks > DRY_TICKS:
-        stop_for(s, HELD, HOLD_EMPTY, EV_HELD)
+        stop_for(s, v, HELD, HOLD_EMPTY, EV_HELD)
         return
     s.scale = 1.0
     if s.stop_spot == 1:
-        remaining = s.target_cum - s.est_ions[0]
+        remaining = s.target_cum - v[at.EST_IONS]
         land = s.level * 1e-5 * p.land_ticks
         if remaining < land:
             s.scale = max(remaining / land, p.land_floor)
@@ -384,42 +402,42 @@ def irradiate(p: np.record, s: np.record, spots: np.ndarray, reg: np.ndarray, ta
 
 
 @kernel
-def front_end_coarse(s: np.record, reg: np.ndarray) -> None:
+def front_end_coarse(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
     """A 1 ms step without beam: an ABORT ends the layer, a lost permit pauses it, a lost flat top holds it."""
     if s.fe_state < ARMED or s.fe_state >= DONE:
         return
     if s.action == ACTION_ABORT:
-        book_partial(s, reg)
-        stop_for(s, ABORTED, HOLD_PERMIT, EV_ABORTED)
+        book_partial(s, v, reg)
+        stop_for(s, v, ABORTED, HOLD_PERMIT, EV_ABORTED)
     elif s.permit_line == 0 and (s.fe_state == HELD or s.fe_state == IRRADIATING):
-        stop_for(s, PAUSED, HOLD_PERMIT, EV_PAUSED)
+        stop_for(s, v, PAUSED, HOLD_PERMIT, EV_PAUSED)
     elif s.fe_state == IRRADIATING:
-        stop_for(s, HELD, HOLD_RING, EV_HELD)
+        stop_for(s, v, HELD, HOLD_RING, EV_HELD)
 
 
 @kernel
-def arm(p: np.record, s: np.record, spots: np.ndarray) -> None:
+def arm(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray) -> None:
     """From LOADED: send the magnets to the first spot with something left and wait for beam to be possible."""
-    s.est_ions[0] = 0.0
-    s.est_ions[1] = 0.0
+    v[at.EST_IONS] = 0.0
+    v[at.EST_IONS + 1] = 0.0
     s.target_cum = 0.0
     s.stopping = 0
     s.moving = 0
     s.stop_ticks = p.quiet_ticks
-    first = next_spot(s, spots, -1)
+    first = next_spot(s, v, spots, -1)
     if first < 0:
         s.fe_state = DONE
         s.events |= EV_LAYER_DONE
         return
-    begin_spot(p, s, spots, first)
+    begin_spot(p, q, s, v, spots, first)
     s.fe_state = ARMED
     s.hold_reason = HOLD_RING
 
 
 @kernel
-def disarm(s: np.record, reg: np.ndarray) -> None:
+def disarm(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
     """Take an active layer out of action; the register keeps what was delivered."""
-    book_partial(s, reg)
+    book_partial(s, v, reg)
     s.demand = 0
     s.fe_state = ABORTED
     s.hold_reason = HOLD_OPERATOR

@@ -1,7 +1,9 @@
-"""Memory of the rack: parameters, state, faults and the truth record, as aligned numpy records.
+"""Memory of the rack: parameters, state and the truth record.
 
-The kernel reads and writes these by field name; a C program can map the same bytes.  Units are in the field names.
-``p_`` free parameters are fixed for a run; everything in ``STATE`` is what a snapshot has to hold.
+Scalars live in two aligned numpy records (``p`` parameters, ``s`` state), everything with an index in two float64
+vectors (``q`` parameters, ``v`` state) at the offsets below: an array inside a record costs a reference count at each
+access in compiled code.  A C program can map the same bytes.  Units are in the field names.
+Parameters are fixed for a run; ``s`` and ``v`` are what a snapshot has to hold.
 """
 
 from __future__ import annotations
@@ -22,29 +24,17 @@ PARAM_DTYPE = np.dtype(
         ("energies_per_flat_top", "i8"), ("step_loss", "f8"), ("fill_ions", "f8"), ("fill_jitter", "f8"),
         ("transmission", "f8"),
         # extraction
-        ("tail_w", "f8", (4,)), ("tail_decay", "f8", (4,)), ("tail_ticks", "f8", (4,)), ("tail_tau_us", "f8", (4,)),
+        ("n_tails", "i8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
-        ("n_lines", "i8"), ("line_hz", "f8", (MAX_LINES,)), ("line_amplitude", "f8", (MAX_LINES,)),
-        ("line_cos", "f8", (MAX_LINES,)), ("line_sin", "f8", (MAX_LINES,)),
+        ("n_lines", "i8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),
         # beam-off devices: dead time in ticks, then a linear fall (step per tick)
         ("chopper_present", "i8"), ("gate_by_chopper", "i8"),
         ("rfko_delay_ticks", "i8"), ("quad_present", "i8"), ("quad_delay_ticks", "i8"), ("quad_step", "f8"),
         ("chopper_delay_ticks", "i8"), ("chopper_step", "f8"), ("dump_delay_ticks", "i8"), ("dump_decay", "f8"),
         ("stopper_ns", "i8"), ("gate_tail_us", "f8"),
-        # scanning supplies 0 (upstream) and 1 (downstream)
-        ("supply_tm_per_a", "f8", (2,)), ("supply_omega2", "f8", (2,)), ("supply_damp", "f8", (2,)),
-        ("supply_volt_per_l", "f8", (2,)), ("supply_r_per_l", "f8", (2,)), ("supply_max_a", "f8", (2,)),
-        ("supply_step_a", "f8", (2,)), ("supply_noise_a", "f8", (2,)), ("supply_read_noise_a", "f8", (2,)),
-        ("supply_probe_noise_a", "f8", (2,)),
-        # room: axis 0 is x, 1 is y
-        ("axis_supply", "i8", (2,)), ("axis_polarity", "f8", (2,)), ("axis_sad_mm", "f8", (2,)),
-        ("strip_ratio", "f8", (2,)), ("room_index", "i8"),
-        ("upstream_mm", "f8", (2,)), ("upstream_jitter_mm", "f8"), ("spill_drift_mm", "f8", (2,)),
-        # chambers 0 and 1
-        ("ic_quantum_fc", "f8", (2,)), ("ic_leak_fc_per_tick", "f8", (2,)), ("ic_noise_fc", "f8", (2,)),
-        ("ic_gain", "f8", (2,)), ("ic_recombination", "f8", (2,)), ("ic_volt_set", "f8", (2,)),
-        ("ic_volt_nominal", "f8", (2,)), ("ic_drift_volt_ticks", "f8", (2,)),
+        # room
+        ("room_index", "i8"), ("upstream_jitter_mm", "f8"),
         # strip chamber
         ("strip_window_ticks", "i8"), ("strip_noise_mm", "f8"), ("strip_coefficient", "f8"), ("strip_min_ions", "f8"),
         # front end
@@ -65,8 +55,7 @@ STATE_DTYPE = np.dtype(
         ("queued", "i8"), ("queued_token", "i8"), ("queued_code", "i8"), ("end_cycle", "i8"), ("cycle", "i8"),
         ("steps_done", "i8"), ("stored", "f8"), ("sensitivity", "f8"), ("spill_start_ns", "i8"),
         # extraction
-        ("tail_state", "f8", (4,)), ("noise", "f8"), ("line_c", "f8", (MAX_LINES,)), ("line_s", "f8", (MAX_LINES,)),
-        ("overshoot", "f8"), ("rate", "f8"),
+        ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"),
         # actuators
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
         ("quad_cmd", "i8"), ("quad_ticks", "i8"), ("quad_open", "f8"),
@@ -74,28 +63,17 @@ STATE_DTYPE = np.dtype(
         ("dump_cmd", "i8"), ("dump_ticks", "i8"), ("no_permit_ticks", "i8"),
         ("stopper_cmd", "i8"), ("stopper_in", "i8"), ("stopper_done_ns", "i8"),
         ("action", "i8"), ("permit_line", "i8"), ("hold_line", "i8"),
-        # magnets, by supply
-        ("set_a", "f8", (2,)), ("current_a", "f8", (2,)), ("speed_a", "f8", (2,)), ("read_a", "f8", (2,)),
-        ("probe_tm", "f8", (2,)), ("offset_mm", "f8", (2,)), ("drift_mm", "f8", (2,)),
-        # chambers
-        ("ic_ring", "i8", (2, DRIFT_RING)), ("ic_box", "i8", (2,)), ("ic_ramp", "i8", (2,)), ("ic_drift", "i8", (2,)),
-        ("ic_charge_fc", "f8", (2,)), ("ic_counts", "f8", (2,)), ("ic_read", "f8", (2,)), ("ic_volt", "f8", (2,)),
-        ("ic_ions", "f8", (2,)), ("ic_layer_ions", "f8", (2,)), ("ic_nominal_us", "f8", (2,)),
-        ("ic_idle_ions", "f8", (2,)), ("ic_ions_per_count", "f8", (2,)), ("ic_fc_per_ion", "f8", (2,)),
-        ("ring_pos", "i8"), ("ic_efficiency", "f8", (2,)),
-        # front-end estimate of ions, late charge taken out
-        ("est_ring", "f8", (2, DRIFT_RING)), ("est_box", "f8", (2,)), ("est_ramp", "f8", (2,)), ("est_drift", "i8", (2,)),
-        ("est_leak", "f8", (2,)), ("est_ions", "f8", (2,)),
+        # chambers: place in their drift rings
+        ("ring_pos", "i8"),
         # strip chamber
         ("strip_ticks", "i8"), ("strip_n", "f8"), ("strip_x", "f8"), ("strip_y", "f8"), ("strip_clean", "i8"),
-        ("strip_seq", "i8"), ("strip_valid", "i8"), ("strip_mm", "f8", (2,)), ("strip_err_mm", "f8", (2,)),
+        ("strip_seq", "i8"), ("strip_valid", "i8"),
         # front end
-        ("fe_state", "i8"), ("hold_reason", "i8"), ("fe_token", "i8"), ("fe_code", "i8"), ("level", "f8"),
-        ("n_spots", "i8"), ("spot", "i8"), ("done_spots", "i8"), ("target_cum", "f8"), ("spot_cum0", "f8", (2,)),
+        ("fe_state", "i8"), ("hold_reason", "i8"), ("fe_token", "i8"), ("fe_code", "i8"), ("level", "f8"), ("level_inverse", "f8"),
+        ("n_spots", "i8"), ("spot", "i8"), ("done_spots", "i8"), ("target_cum", "f8"),
         ("demand", "i8"), ("stop_spot", "i8"), ("stopping", "i8"), ("stop_ticks", "i8"), ("moving", "i8"),
         ("move_ticks", "i8"), ("move_allow_ticks", "i8"), ("settled_ticks", "i8"), ("spot_beam_ticks", "i8"),
-        ("spot_x", "f8"), ("spot_y", "f8"), ("spot_w", "f8"), ("trim_mm", "f8", (2,)), ("a_per_mm", "f8", (2,)),
-        ("mm_per_a", "f8", (2,)), ("drive", "f8"), ("scale", "f8"), ("model_tail", "f8", (4,)), ("rate_meas", "f8"),
+        ("spot_x", "f8"), ("spot_y", "f8"), ("spot_w", "f8"), ("drive", "f8"), ("scale", "f8"), ("rate_meas", "f8"),
         ("rate_model", "f8"), ("dry_ticks", "i8"), ("layer_beam_ticks", "i8"), ("beam_on_ticks", "i8"),
         ("fe_heartbeat", "i8"), ("h_heartbeat", "i8"), ("rs_code", "i8"), ("rs_plan", "i8"), ("rs_moving_ns", "i8"),
         ("range_shifter", "i8"),
@@ -109,6 +87,91 @@ STATE_DTYPE = np.dtype(
     ],
     align=True,
 )  # fmt: skip
+
+# offsets in the parameter vector ``q``; the number of elements stands behind each.  Pairs: supply 0 upstream and 1
+# downstream, axis 0 x and 1 y, chamber 0 and 1
+TAIL_W = 0  # 4
+TAIL_DECAY = 4  # 4
+TAIL_TICKS = 8  # 4
+TAIL_TAU_US = 12  # 4
+LINE_HZ = 16  # 8
+LINE_AMPLITUDE = 24  # 8
+LINE_COS = 32  # 8
+LINE_SIN = 40  # 8
+SUPPLY_TM_PER_A = 48  # 2
+SUPPLY_A_PER_TM = 50  # 2
+SUPPLY_OMEGA2 = 52  # 2
+SUPPLY_DAMP = 54  # 2
+SUPPLY_VOLT_PER_L = 56  # 2
+SUPPLY_R_PER_L = 58  # 2
+SUPPLY_MAX_A = 60  # 2
+SUPPLY_STEP_A = 62  # 2
+SUPPLY_STEPS_PER_A = 64  # 2
+SUPPLY_NOISE_A = 66  # 2
+SUPPLY_READ_NOISE_A = 68  # 2
+SUPPLY_PROBE_NOISE_A = 70  # 2
+AXIS_SUPPLY = 72  # 2
+AXIS_POLARITY = 74  # 2
+AXIS_SAD_MM = 76  # 2
+STRIP_RATIO = 78  # 2
+UPSTREAM_MM = 80  # 2
+SPILL_DRIFT_MM = 82  # 2
+IC_QUANTUM_FC = 84  # 2
+IC_COUNTS_PER_FC = 86  # 2
+IC_LEAK_FC_PER_TICK = 88  # 2
+IC_NOISE_FC = 90  # 2
+IC_GAIN = 92  # 2
+IC_RECOMBINATION = 94  # 2
+IC_VOLT_SET = 96  # 2
+IC_VOLT_NOMINAL = 98  # 2
+IC_DRIFT_VOLT_TICKS = 100  # 2
+N_Q = 102
+
+# offsets in the state vector ``v``
+TAIL_STATE = 0  # 4
+LINE_C = 4  # 8
+LINE_S = 12  # 8
+SET_A = 20  # 2
+CURRENT_A = 22  # 2
+SPEED_A = 24  # 2
+READ_A = 26  # 2
+PROBE_TM = 28  # 2
+OFFSET_MM = 30  # 2
+DRIFT_MM = 32  # 2
+IC_RING = 34  # 128
+IC_BOX = 162  # 2
+IC_RAMP = 164  # 2
+IC_DRIFT = 166  # 2
+IC_CHARGE_FC = 168  # 2
+IC_COUNTS = 170  # 2
+IC_READ = 172  # 2
+IC_VOLT = 174  # 2
+IC_IONS = 176  # 2
+IC_LAYER_IONS = 178  # 2
+IC_NOMINAL_US = 180  # 2
+IC_IDLE_IONS = 182  # 2
+IC_IONS_PER_COUNT = 184  # 2
+IC_FC_PER_ION = 186  # 2
+IC_EFFICIENCY = 188  # 2
+IC_RAMP_SHARE = 190  # 2
+IC_VOLT_REL = 192  # 2
+EST_RING = 194  # 128
+EST_BOX = 322  # 2
+EST_RAMP = 324  # 2
+EST_DRIFT = 326  # 2
+EST_LEAK = 328  # 2
+EST_LATE_SHARE = 330  # 2
+EST_GAIN = 332  # 2
+EST_IONS = 334  # 2
+STRIP_MM = 336  # 2
+STRIP_ERR_MM = 338  # 2
+SPOT_CUM0 = 340  # 2
+TRIM_MM = 342  # 2
+A_PER_MM = 344  # 2
+MM_PER_A = 346  # 2
+MODEL_TAIL = 348  # 4
+N_V = 352
+
 
 TRUTH_DTYPE = np.dtype(
     [

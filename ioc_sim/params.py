@@ -10,6 +10,7 @@ import numpy as np
 from facility.config import Facility, Room
 from facility.energy_table import EnergyTable
 from facility.physics.chamber import drift_time_us
+from ioc_sim import layout as at
 from ioc_sim.layout import (
     E_BRHO,
     E_COLUMNS,
@@ -57,7 +58,7 @@ def energy_columns(facility: Facility, species: str, table: EnergyTable) -> np.n
     return columns
 
 
-def _ring(p: Any, facility: Facility, species: str) -> None:
+def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     phases = facility.ring.phases
     ion = facility.species_named(species)
     p.injection_ns = _whole_ms(phases.injection_ms)
@@ -76,27 +77,28 @@ def _ring(p: Any, facility: Facility, species: str) -> None:
     p.transmission = ion.transmission
 
 
-def _extraction(p: Any, facility: Facility) -> None:
+def _extraction(p: Any, q: np.ndarray, facility: Facility) -> None:
     extraction = facility.extraction
+    p.n_tails = len(extraction.tail)
     for i, (share, tau_us) in enumerate(extraction.tail):
         decay = _decay(tau_us)
-        p.tail_w[i] = share
-        p.tail_decay[i] = decay
-        p.tail_ticks[i] = decay / (1.0 - decay) if decay < 1.0 else 0.0
-        p.tail_tau_us[i] = tau_us
+        q[at.TAIL_W + i] = share
+        q[at.TAIL_DECAY + i] = decay
+        q[at.TAIL_TICKS + i] = decay / (1.0 - decay) if decay < 1.0 else 0.0
+        q[at.TAIL_TAU_US + i] = tau_us
     p.noise_decay = _decay(extraction.duty_noise_tau_us)
     p.noise_kick = extraction.duty_noise_rms * math.sqrt(1.0 - p.noise_decay**2)
     p.n_lines = min(len(extraction.ripple_lines), MAX_LINES)
     for i, (hz, amplitude) in enumerate(extraction.ripple_lines[:MAX_LINES]):
         step = 2.0 * math.pi * hz * TICK_US * 1e-6
-        p.line_hz[i], p.line_amplitude[i] = hz, amplitude
-        p.line_cos[i], p.line_sin[i] = math.cos(step), math.sin(step)
+        q[at.LINE_HZ + i], q[at.LINE_AMPLITUDE + i] = hz, amplitude
+        q[at.LINE_COS + i], q[at.LINE_SIN + i] = math.cos(step), math.sin(step)
     p.overshoot = extraction.start_overshoot_rel
     p.overshoot_decay = _decay(extraction.start_overshoot_tau_ms * 1e3)
     p.sensitivity_spread = 0.05
 
 
-def _beam_off(p: Any, facility: Facility) -> None:
+def _beam_off(p: Any, q: np.ndarray, facility: Facility) -> None:
     off = facility.beam_off
     p.gate_by_chopper = 1 if off.spill_gate == "chopper" else 0
     p.rfko_delay_ticks = round(off.rfko.delay_us / TICK_US)
@@ -112,48 +114,54 @@ def _beam_off(p: Any, facility: Facility) -> None:
     p.gate_tail_us = off.chopper.delay_us + off.chopper.fall_us / 2.0 if off.chopper.present else 1e6
 
 
-def _scanning(p: Any, facility: Facility, room: Room) -> None:
+def _scanning(p: Any, q: np.ndarray, facility: Facility, room: Room) -> None:
     for k, axis in enumerate((facility.scanning.x, facility.scanning.y)):
         omega = 2.0 * math.pi * axis.bandwidth_hz
-        p.supply_tm_per_a[k] = axis.tesla_metre_per_a
-        p.supply_omega2[k] = omega * omega
-        p.supply_damp[k] = 2.0 * axis.damping * omega
-        p.supply_volt_per_l[k] = axis.max_voltage_v / axis.inductance_h
-        p.supply_r_per_l[k] = axis.resistance_ohm / axis.inductance_h
-        p.supply_max_a[k] = axis.max_current_a
-        p.supply_step_a[k] = 2.0 * axis.max_current_a / 2**axis.dac_bits
-        p.supply_noise_a[k] = axis.noise_a_rms
-        p.supply_read_noise_a[k] = axis.readback_noise_a_rms
-        p.supply_probe_noise_a[k] = axis.probe_noise_a_rms
-    p.axis_supply[:] = (1, 0) if room.swap_xy else (0, 1)
-    p.axis_polarity[:] = (room.x_polarity, room.y_polarity)
-    p.axis_sad_mm[:] = (room.sad_x_mm, room.sad_y_mm)
-    p.strip_ratio[:] = (1.0 - room.strip_distance_mm / room.sad_x_mm, 1.0 - room.strip_distance_mm / room.sad_y_mm)
+        q[at.SUPPLY_TM_PER_A + k] = axis.tesla_metre_per_a
+        q[at.SUPPLY_A_PER_TM + k] = 1.0 / axis.tesla_metre_per_a
+        q[at.SUPPLY_OMEGA2 + k] = omega * omega
+        q[at.SUPPLY_DAMP + k] = 2.0 * axis.damping * omega
+        q[at.SUPPLY_VOLT_PER_L + k] = axis.max_voltage_v / axis.inductance_h
+        q[at.SUPPLY_R_PER_L + k] = axis.resistance_ohm / axis.inductance_h
+        q[at.SUPPLY_MAX_A + k] = axis.max_current_a
+        q[at.SUPPLY_STEP_A + k] = 2.0 * axis.max_current_a / 2**axis.dac_bits
+        q[at.SUPPLY_STEPS_PER_A + k] = 1.0 / q[at.SUPPLY_STEP_A + k]
+        q[at.SUPPLY_NOISE_A + k] = axis.noise_a_rms
+        q[at.SUPPLY_READ_NOISE_A + k] = axis.readback_noise_a_rms
+        q[at.SUPPLY_PROBE_NOISE_A + k] = axis.probe_noise_a_rms
+    q[at.AXIS_SUPPLY : at.AXIS_SUPPLY + 2] = (1, 0) if room.swap_xy else (0, 1)
+    q[at.AXIS_POLARITY : at.AXIS_POLARITY + 2] = (room.x_polarity, room.y_polarity)
+    q[at.AXIS_SAD_MM : at.AXIS_SAD_MM + 2] = (room.sad_x_mm, room.sad_y_mm)
+    q[at.STRIP_RATIO : at.STRIP_RATIO + 2] = (
+        1.0 - room.strip_distance_mm / room.sad_x_mm,
+        1.0 - room.strip_distance_mm / room.sad_y_mm,
+    )
     quality = facility.beam_quality
-    p.upstream_mm[:] = quality.upstream_offset_mm
+    q[at.UPSTREAM_MM : at.UPSTREAM_MM + 2] = quality.upstream_offset_mm
     p.upstream_jitter_mm = quality.upstream_jitter_mm
-    p.spill_drift_mm[:] = quality.spill_drift_mm
+    q[at.SPILL_DRIFT_MM : at.SPILL_DRIFT_MM + 2] = quality.spill_drift_mm
 
 
-def _monitors(p: Any, facility: Facility) -> None:
+def _monitors(p: Any, q: np.ndarray, facility: Facility) -> None:
     for k, chamber in enumerate((facility.chambers.ic1, facility.chambers.ic2)):
-        p.ic_quantum_fc[k] = chamber.count_quantum_fc
-        p.ic_leak_fc_per_tick[k] = chamber.leakage_fc_per_s * TICK_US * 1e-6
-        p.ic_noise_fc[k] = chamber.noise_counts_rms * chamber.count_quantum_fc
-        p.ic_gain[k] = chamber.gain_true
+        q[at.IC_QUANTUM_FC + k] = chamber.count_quantum_fc
+        q[at.IC_COUNTS_PER_FC + k] = 1.0 / chamber.count_quantum_fc
+        q[at.IC_LEAK_FC_PER_TICK + k] = chamber.leakage_fc_per_s * TICK_US * 1e-6
+        q[at.IC_NOISE_FC + k] = chamber.noise_counts_rms * chamber.count_quantum_fc
+        q[at.IC_GAIN + k] = chamber.gain_true
         # loss of charge, linear in the current, per fC of charge in a tick; given at the current of 1e9 ions/s of
         # 400 MeV/u carbon, about 0.25 fC each
-        p.ic_recombination[k] = chamber.recombination_rel_at_1e9 / (1e9 * 0.25 * TICK_US * 1e-6)
-        p.ic_volt_set[k] = chamber.voltage_v
-        p.ic_volt_nominal[k] = chamber.voltage_v
-        p.ic_drift_volt_ticks[k] = drift_time_us(chamber, chamber.voltage_v) * chamber.voltage_v / TICK_US
+        q[at.IC_RECOMBINATION + k] = chamber.recombination_rel_at_1e9 / (1e9 * 0.25 * TICK_US * 1e-6)
+        q[at.IC_VOLT_SET + k] = chamber.voltage_v
+        q[at.IC_VOLT_NOMINAL + k] = chamber.voltage_v
+        q[at.IC_DRIFT_VOLT_TICKS + k] = drift_time_us(chamber, chamber.voltage_v) * chamber.voltage_v / TICK_US
     p.strip_window_ticks = round(facility.strip.window_us / TICK_US)
     p.strip_noise_mm = facility.strip.noise_mm
     p.strip_coefficient = facility.strip.resolution_coefficient
     p.strip_min_ions = 200.0
 
 
-def _front_end(p: Any, facility: Facility) -> None:
+def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
     front_end = facility.front_end
     p.settle_ticks = front_end.settle_ticks
     p.settle_mm = front_end.position_tolerance_mm
@@ -168,21 +176,24 @@ def _front_end(p: Any, facility: Facility) -> None:
     p.quiet_ticks = 400
 
 
-def pack_parameters(facility: Facility, room_id: str, species: str, seed: int, gate_samples: int, gate_step_ns: int) -> Any:
-    """Parameter record (one element) for one room and one species; ``seed`` is taken modulo 2^64."""
+def pack_parameters(
+    facility: Facility, room_id: str, species: str, seed: int, gate_samples: int, gate_step_ns: int
+) -> tuple[Any, np.ndarray]:
+    """Parameter record (one element) and parameter vector for one room and one species; ``seed`` is taken modulo 2^64."""
     parameters = record(PARAM_DTYPE)
     p = parameters[0]
+    q = np.zeros(at.N_Q)
     p.seed = np.uint64(seed % 2**64)
     room = facility.room_named(room_id)
-    _ring(p, facility, species)
-    _extraction(p, facility)
-    _beam_off(p, facility)
-    _scanning(p, facility, room)
-    _monitors(p, facility)
-    _front_end(p, facility)
+    _ring(p, q, facility, species)
+    _extraction(p, q, facility)
+    _beam_off(p, q, facility)
+    _scanning(p, q, facility, room)
+    _monitors(p, q, facility)
+    _front_end(p, q, facility)
     p.room_index = list(facility.rooms).index(room_id)
     p.gate_low_mm = facility.gate.window_low_mm
     p.gate_high_mm = facility.gate.window_high_mm
     p.gate_samples = gate_samples
     p.gate_step_ns = gate_step_ns
-    return parameters
+    return parameters, q

@@ -21,7 +21,8 @@ from facility.errors import CommandRefused, InternalError
 from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason, RingPhase
 from ioc_sim import commands, front_end, rack
-from ioc_sim.faults import FAULT_DTYPE, Fault
+from ioc_sim import layout as at
+from ioc_sim.faults import N_FAULT_POINTS, Fault
 from ioc_sim.layout import (
     E_Q1_FC,
     EV_ABORTED,
@@ -132,11 +133,11 @@ class Plant:
         self._etab = energy_columns(facility, species, self.table)
         breathing = load_trace(facility.gate.trace)
         self._trace_mm = np.ascontiguousarray(breathing.amplitude_mm, dtype=np.float64)
-        self._parameters = pack_parameters(facility, room_id, species, seed, len(self._trace_mm),
+        self._parameters, self._q = pack_parameters(facility, room_id, species, seed, len(self._trace_mm),
                                             round(breathing.step_s * 1e9))  # fmt: skip
         self._state = record(STATE_DTYPE)
-        self._faults = record(FAULT_DTYPE)
-        self._faults[0].held[:] = math.nan
+        self._v = np.zeros(at.N_V)
+        self._faults = np.zeros((N_FAULT_POINTS, 5))
         self.signals = np.zeros(g.N_SIGNALS)
         self._spots = np.zeros((1, len(SPOT_COLUMNS)))
         self._register = np.zeros((1, len(REGISTER_COLUMNS)))
@@ -155,7 +156,7 @@ class Plant:
         self._pending: list[tuple[int, Any, tuple[Any, ...]]] = []
         self._events: list[PlantEvent] = []
         self.truth_by_token: dict[int, np.ndarray] = {}
-        commands.initial_state(self._state[0], self._parameters[0])
+        commands.initial_state(self._state[0], self._v)
         self._step(0)
 
     # --- time ------------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ class Plant:
     def _step(self, until_ns: int) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             rack.run(
-                self._parameters[0], self._state[0], self._faults[0], self.signals, self._spots, self._register,
+                self._parameters[0], self._q, self._state[0], self._v, self._faults, self.signals, self._spots, self._register,
                 self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state, self._hist_index,
                 self._latch, self._trace_mm, self._image_index, self._image_scale, self._image_low, self._image_high,
                 until_ns,
@@ -256,11 +257,13 @@ class Plant:
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
         """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active, or if it is not sound."""
         commands.check_token(token)
-        table = commands.checked_table(spots, MAX_SPOTS_PER_LAYER, self._parameters[0])
+        table = commands.checked_table(spots, MAX_SPOTS_PER_LAYER, self._q[at.SUPPLY_MAX_A : at.SUPPLY_MAX_A + 2])
         if not 0 <= energy_code < len(self.table):
             raise CommandRefused("fe.energy", f"no energy code {energy_code}", "load_layer")
         if not (math.isfinite(level_ions_per_s) and level_ions_per_s > 0.0):
-            raise CommandRefused("fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level")
+            raise CommandRefused(
+                "fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level"
+            )
         self._refuse_while_active("load_layer")
         self._later(self._load_now, token, energy_code, float(level_ions_per_s), table)
 
@@ -272,7 +275,7 @@ class Plant:
         self._spots = table
         self._register = commands.fresh_register(table)
         self._truth = np.zeros((len(table), T_COLUMNS))
-        commands.load(s, self._parameters[0], self._etab, token, energy_code, level, len(table))
+        commands.load(s, self._q, self._v, self._etab, token, energy_code, level, len(table))
         s.events |= EV_STATE
 
     def _keep_truth(self) -> None:
@@ -302,7 +305,7 @@ class Plant:
     def _arm_now(self, token: int) -> None:
         s = self._state[0]
         if int(s.fe_state) == FrontEndState.LOADED and int(s.fe_token) == token:
-            front_end.arm(self._parameters[0], s, self._spots)
+            front_end.arm(self._parameters[0], self._q, s, self._v, self._spots)
             s.events |= EV_STATE
 
     def disarm(self) -> None:
@@ -312,7 +315,7 @@ class Plant:
     def _disarm_now(self) -> None:
         s = self._state[0]
         if commands.is_active(s):
-            front_end.disarm(s, self._register)
+            front_end.disarm(s, self._v, self._register)
             s.events |= EV_STATE
 
     def pause(self) -> None:
@@ -323,7 +326,9 @@ class Plant:
         """End a pause; refused if there is none or the permit is away."""
         s = self._state[0]
         if int(s.fe_state) != FrontEndState.PAUSED:
-            raise CommandRefused("fe.resume", f"front end is {FrontEndState(int(s.fe_state)).name}, not PAUSED", "resume")
+            raise CommandRefused(
+                "fe.resume", f"front end is {FrontEndState(int(s.fe_state)).name}, not PAUSED", "resume"
+            )
         if not int(s.permit_line):
             raise CommandRefused("fe.permit", "no beam permit", "resume", "reset the interlock first")
         self._later(commands.resume, s)
@@ -394,7 +399,7 @@ class Plant:
         return PlantStatus(
             int(s.t_ns), RingPhase(int(s.phase)), int(s.ring_token), int(s.ring_code), int(s.cycle), float(s.stored), left_ms,
             FrontEndState(int(s.fe_state)), HoldReason(int(s.hold_reason)), int(s.fe_token), int(s.spot), int(s.n_spots),
-            int(s.done_spots), float(s.ic_layer_ions[0]), float(s.ic_layer_ions[1]), bool(s.demand), bool(s.permit_line),
+            int(s.done_spots), float(self._v[at.IC_LAYER_IONS]), float(self._v[at.IC_LAYER_IONS + 1]), bool(s.demand), bool(s.permit_line),
             float(s.layer_beam_ticks) * 10.0, float(s.level), float(s.rate_meas), int(self._latch[fast.FIRST]),
             bool(s.spill_cmd), bool(s.rfko_on), bool(s.quad_open < 0.5), bool(s.chopper_open < 0.5), bool(s.stopper_in),
         )  # fmt: skip
@@ -404,11 +409,9 @@ class Plant:
         """Time with beam demanded since the start of the run, s."""
         return float(self._state[0].beam_on_ticks) * 1e-5
 
-    def read(self, name: str) -> float:
-        """A raw readback of the hardware by field name and index, e.g. ``read_a.0`` (for the soft IOCs)."""
-        field_name, _, index = name.partition(".")
-        value = self._state[0][field_name]
-        return float(value[int(index)]) if index else float(value)
+    def read(self, name: str, index: int = 0) -> float:
+        """A raw quantity of the hardware by its name in ``ioc_sim.layout``, e.g. ``read("READ_A", 1)``."""
+        return float(self._v[getattr(at, name) + index])
 
     def register(self) -> np.ndarray:
         """Per-spot register of the loaded layer, float64 (n, len(REGISTER_COLUMNS)), a copy."""
@@ -436,19 +439,19 @@ class Plant:
     def inject(self, fault: Fault) -> None:
         """Let a device fail; refused unless faults are allowed."""
         if not self.allow_faults:
-            raise CommandRefused("fault.forbidden", "faults are not allowed in this run", "inject", "use --allow-faults")
+            raise CommandRefused(
+                "fault.forbidden", "faults are not allowed in this run", "inject", "use --allow-faults"
+            )
         i = fault.index()
-        f = self._faults[0]
-        f.value[i], f.from_ns[i], f.until_ns[i], f.held[i] = fault.value, fault.at_ns, fault.until_ns, math.nan
-        f.kind[i] = int(fault.kind)
+        self._faults[i] = (int(fault.kind), fault.value, fault.at_ns, fault.until_ns, math.nan)
 
     def clear_faults(self) -> None:
         """Mend every device."""
-        self._faults[0].kind[:] = 0
+        self._faults[:] = 0.0
 
     @property
     def ions_per_count(self) -> float:
         """Ions behind a count of chamber 1 at the loaded energy."""
         code = int(self._state[0].fe_code)
-        quantum = float(self._parameters[0].ic_quantum_fc[0])
+        quantum = float(self._q[at.IC_QUANTUM_FC])
         return quantum / float(self._etab[code, E_Q1_FC]) if code >= 0 else math.nan

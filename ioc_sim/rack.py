@@ -13,6 +13,7 @@ import numpy as np
 
 from facility import signals as g
 from facility.jit import kernel
+from ioc_sim import layout as at
 from interlocks import fast
 from ioc_sim import faults as fp
 from ioc_sim.faults import faulted
@@ -41,7 +42,7 @@ STAY_FINE_TICKS = 2000
 
 
 @kernel
-def beam_possible(s: np.record, faults: np.record) -> bool:
+def beam_possible(s: np.record, v: np.ndarray, faults: np.ndarray) -> bool:
     """Whether ions can cross the isocentre plane, or their charge can still arrive."""
     if s.phase != FLAT_TOP or s.stored <= 0.0:
         return s.fine_age_ticks < STAY_FINE_TICKS
@@ -53,7 +54,9 @@ def beam_possible(s: np.record, faults: np.record) -> bool:
 
 
 @kernel
-def gate_sample(p: np.record, s: np.record, faults: np.record, trace_mm: np.ndarray) -> None:
+def gate_sample(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, trace_mm: np.ndarray
+) -> None:
     """The breathing surrogate and the gate line at this moment."""
     if s.gating == 0:
         s.gate_open = 1
@@ -67,7 +70,7 @@ def gate_sample(p: np.record, s: np.record, faults: np.record, trace_mm: np.ndar
 
 
 @kernel
-def image_watch(s: np.record, sig: np.ndarray, image_index: np.ndarray, image_scale: np.ndarray, low: np.ndarray,
+def image_watch(s: np.record, v: np.ndarray, sig: np.ndarray, image_index: np.ndarray, image_scale: np.ndarray, low: np.ndarray,
                 high: np.ndarray) -> None:  # fmt: skip
     """Raise EV_IMAGE when a watched signal has left its thresholds, or a heartbeat has stopped or come back."""
     fe_beat = int(sig[g.FE_HEARTBEAT])
@@ -86,10 +89,12 @@ def image_watch(s: np.record, sig: np.ndarray, image_index: np.ndarray, image_sc
 
 
 @kernel
-def millisecond(p: np.record, s: np.record, faults: np.record, etab: np.ndarray, trace_mm: np.ndarray) -> None:
+def millisecond(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray, trace_mm: np.ndarray
+) -> None:
     """Everything that is judged once a millisecond, at its beginning."""
-    ring_ms(p, s, faults, etab)
-    gate_sample(p, s, faults, trace_mm)
+    ring_ms(p, q, s, v, faults, etab)
+    gate_sample(p, q, s, v, faults, trace_mm)
     if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
         s.fe_heartbeat += 1
     if faulted(faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
@@ -101,33 +106,40 @@ def millisecond(p: np.record, s: np.record, faults: np.record, etab: np.ndarray,
 
 
 @kernel
-def fine_tick(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
+def fine_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
               truth: np.ndarray, trace: np.ndarray, etab: np.ndarray) -> None:  # fmt: skip
     """Physics and front end over one 10 us tick."""
-    permit_lines(s)
-    actuators_tick(p, s, faults, 1)
-    ions = spill_tick(p, s, faults)
-    supply_step(p, s, 0, 1e-5)
-    supply_step(p, s, 1, 1e-5)
-    current0 = true_current(p, s, faults, 0)
-    current1 = true_current(p, s, faults, 1)
+    permit_lines(s, v)
+    actuators_tick(p, q, s, v, faults, 1)
+    ions = spill_tick(p, q, s, v, faults)
+    supply_step(p, q, s, v, 0, 1e-5)
+    supply_step(p, q, s, v, 1, 1e-5)
+    current0 = true_current(p, q, s, v, faults, 0)
+    current1 = true_current(p, q, s, v, faults, 1)
     x = 0.0
     y = 0.0
     if s.ring_code >= 0:
         brho = etab[s.ring_code, E_BRHO] * faulted(faults, fp.RING_BRHO, 1.0, s.t_ns)
         drift = (s.t_ns - s.spill_start_ns) / p.flat_top_ns
-        a0 = current0 if p.axis_supply[0] == 0 else current1
-        a1 = current1 if p.axis_supply[0] == 0 else current0
-        x = faulted(faults, fp.BEAM_X, position_mm(p, 0, a0, brho) + s.offset_mm[0] + drift * p.spill_drift_mm[0], s.t_ns)
-        y = faulted(faults, fp.BEAM_Y, position_mm(p, 1, a1, brho) + s.offset_mm[1] + drift * p.spill_drift_mm[1], s.t_ns)
-    read_supplies(p, s, faults, current0, current1)
-    chamber_tick(p, s, faults, 0, ions)
-    chamber_tick(p, s, faults, 1, ions)
-    observed0 = count_chamber(p, s, 0, read_counts(s, faults, 0), 1)
-    observed1 = count_chamber(p, s, 1, read_counts(s, faults, 1), 1)
+        a0 = current0 if q[at.AXIS_SUPPLY] == 0 else current1
+        a1 = current1 if q[at.AXIS_SUPPLY] == 0 else current0
+        x = faulted(
+            faults, fp.BEAM_X, position_mm(q, 0, a0, brho) + v[at.OFFSET_MM] + drift * q[at.SPILL_DRIFT_MM], s.t_ns
+        )
+        y = faulted(
+            faults,
+            fp.BEAM_Y,
+            position_mm(q, 1, a1, brho) + v[at.OFFSET_MM + 1] + drift * q[at.SPILL_DRIFT_MM + 1],
+            s.t_ns,
+        )
+    read_supplies(p, q, s, v, faults, current0, current1)
+    chamber_tick(p, q, s, v, faults, 0, ions)
+    chamber_tick(p, q, s, v, faults, 1, ions)
+    observed0 = count_chamber(p, q, s, v, 0, read_counts(s, v, faults, 0), 1)
+    observed1 = count_chamber(p, q, s, v, 1, read_counts(s, v, faults, 1), 1)
     s.strip_n += ions
-    s.strip_x += ions * x * p.strip_ratio[0]
-    s.strip_y += ions * y * p.strip_ratio[1]
+    s.strip_x += ions * x * q[at.STRIP_RATIO]
+    s.strip_y += ions * y * q[at.STRIP_RATIO + 1]
     s.strip_ticks += 1
     if s.move_ticks <= s.move_allow_ticks or s.spill_cmd == 0:
         s.strip_clean = 0
@@ -138,19 +150,19 @@ def fine_tick(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, sp
     if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
         if s.strip_ticks >= p.strip_window_ticks:
             sigma = etab[s.ring_code, E_SIGMA] if s.ring_code >= 0 else 3.0
-            strip_window(p, s, faults, sigma)
+            strip_window(p, q, s, v, faults, sigma)
             if s.strip_valid == 1 and s.spot >= 0 and s.fe_state < DONE:
-                position_feedback(p, s, spots)
-        share = front_end_tick(p, s, spots, reg, observed0, observed1)
+                position_feedback(p, q, s, v, spots)
+        share = front_end_tick(p, q, s, v, spots, reg, observed0, observed1)
         if share < 1.0:
             before = math.floor(share * ions + 0.5)
-            supply_step(p, s, 0, (1.0 - share) * 1e-5)
-            supply_step(p, s, 1, (1.0 - share) * 1e-5)
-    book_truth(s, truth, spot, before, x, y)
+            supply_step(p, q, s, v, 0, (1.0 - share) * 1e-5)
+            supply_step(p, q, s, v, 1, (1.0 - share) * 1e-5)
+    book_truth(s, v, truth, spot, before, x, y)
     if before < ions:
-        book_truth(s, truth, s.spot, ions - before, x, y)
+        book_truth(s, v, truth, s.spot, ions - before, x, y)
     s.truth_total += ions
-    i = s.trace_count % trace.shape[0]
+    i = s.trace_count & (trace.shape[0] - 1)
     record = trace[i]
     record["t_ns"] = s.t_ns
     record["ions"] = ions
@@ -167,39 +179,41 @@ def fine_tick(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, sp
     )  # fmt: skip
     record["stored_k"] = math.floor(s.stored * 1e-3) if s.stored > 0.0 else 0
     s.trace_count += 1
-    s.ring_pos = (s.ring_pos + 1) % DRIFT_RING
-    publish_tick(p, s, sig, spots, faults)
+    s.ring_pos = (s.ring_pos + 1) & (DRIFT_RING - 1)
+    publish_tick(p, q, s, v, sig, spots, faults)
 
 
 @kernel
-def coarse_step(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: np.ndarray) -> None:
+def coarse_step(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray
+) -> None:
     """1 ms without beam: magnets, leakage of the chambers, signals."""
-    permit_lines(s)
-    actuators_tick(p, s, faults, 100)
+    permit_lines(s, v)
+    actuators_tick(p, q, s, v, faults, 100)
     for i in range(4):
-        s.tail_state[i] = 0.0
-        s.model_tail[i] = 0.0
+        v[at.TAIL_STATE + i] = 0.0
+        v[at.MODEL_TAIL + i] = 0.0
     s.rate_model = 0.0
     s.rate_meas = 0.0
     s.rate = 0.0
-    supplies_coarse(p, s)
-    current0 = true_current(p, s, faults, 0)
-    current1 = true_current(p, s, faults, 1)
-    read_supplies(p, s, faults, current0, current1)
-    chamber_idle(p, s, faults, 0, 100)
-    chamber_idle(p, s, faults, 1, 100)
-    count_chamber(p, s, 0, read_counts(s, faults, 0), 100)
-    count_chamber(p, s, 1, read_counts(s, faults, 1), 100)
+    supplies_coarse(p, q, s, v)
+    current0 = true_current(p, q, s, v, faults, 0)
+    current1 = true_current(p, q, s, v, faults, 1)
+    read_supplies(p, q, s, v, faults, current0, current1)
+    chamber_idle(p, q, s, v, faults, 0, 100)
+    chamber_idle(p, q, s, v, faults, 1, 100)
+    count_chamber(p, q, s, v, 0, read_counts(s, v, faults, 0), 100)
+    count_chamber(p, q, s, v, 1, read_counts(s, v, faults, 1), 100)
     s.move_ticks += 100
     s.stop_ticks += 100
     s.strip_valid = 0
     s.t_ns += MS_NS
     s.tick += 100
-    publish_tick(p, s, sig, spots, faults)
+    publish_tick(p, q, s, v, sig, spots, faults)
 
 
 @kernel
-def run(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
+def run(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
         truth: np.ndarray, trace: np.ndarray, etab: np.ndarray, rules: np.ndarray, hist: np.ndarray,
         hist_state: np.ndarray, hist_index: np.ndarray, latch: np.ndarray, trace_mm: np.ndarray,
         image_index: np.ndarray, image_scale: np.ndarray, image_low: np.ndarray, image_high: np.ndarray,
@@ -208,31 +222,31 @@ def run(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: n
     while s.t_ns + TICK_NS <= until_ns:
         whole = s.t_ns % MS_NS == 0
         if whole:
-            fine = 1 if beam_possible(s, faults) else 0
+            fine = 1 if beam_possible(s, v, faults) else 0
             if fine == 0:
                 s.fine = 0
                 if s.t_ns + MS_NS > until_ns:
                     return
             elif s.fine == 0:
-                enter_fine(p, s)
-                reset_estimate(p, s)
+                enter_fine(p, q, s, v)
+                reset_estimate(p, q, s, v)
                 hist_state[1] = 0
                 s.fine_age_ticks = 0
             s.fine = fine
-            millisecond(p, s, faults, etab, trace_mm)
+            millisecond(p, q, s, v, faults, etab, trace_mm)
         if s.fine == 1:
-            fine_tick(p, s, faults, sig, spots, reg, truth, trace, etab)
+            fine_tick(p, q, s, v, faults, sig, spots, reg, truth, trace, etab)
             busy = s.spill_cmd == 1 or (s.phase == FLAT_TOP and 2 <= s.fe_state <= HELD)
             s.fine_age_ticks = 0 if busy else s.fine_age_ticks + 1
             dt_ticks = 1
         else:
-            coarse_step(p, s, faults, sig, spots)
+            coarse_step(p, q, s, v, faults, sig, spots)
             if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
-                front_end_coarse(s, reg)
+                front_end_coarse(s, v, reg)
             dt_ticks = 100
         boundary = s.t_ns % MS_NS == 0
         if boundary:
-            publish_slow(p, s, sig, faults, etab)
+            publish_slow(p, q, s, v, sig, faults, etab)
         if faulted(faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
             held = latch[0]
             s.action = fast.evaluate(rules, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks)
@@ -241,6 +255,6 @@ def run(p: np.record, s: np.record, faults: np.record, sig: np.ndarray, spots: n
         if boundary:
             publish_latch(sig, latch)
             if s.watch == 1:
-                image_watch(s, sig, image_index, image_scale, image_low, image_high)
+                image_watch(s, v, sig, image_index, image_scale, image_low, image_high)
         if s.events != 0:
             return

@@ -6,6 +6,7 @@ import numpy as np
 
 from facility import signals as g
 from facility.jit import kernel
+from ioc_sim import layout as at
 from ioc_sim import faults as fp
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO
@@ -17,21 +18,22 @@ FLAT_TOP = 6
 
 
 @kernel
-def count_chamber(p: np.record, s: np.record, k: int, counts: float, ticks: int) -> float:
+def count_chamber(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: int, counts: float, ticks: int) -> float:
     """Book new counts of chamber ``k``; returns the ions they stand for."""
-    ions = (counts - s.ic_read[k]) * s.ic_ions_per_count[k]
-    s.ic_read[k] = counts
-    s.ic_ions[k] += ions
-    s.ic_layer_ions[k] += ions
-    if s.level > 0.0:
-        s.ic_nominal_us[k] += ions / s.level * 1e6
-    if s.spill_off_ticks > p.idle_grace_ticks + s.est_drift[k]:
-        s.ic_idle_ions[k] += ions
+    ions = (counts - v[at.IC_READ + k]) * v[at.IC_IONS_PER_COUNT + k]
+    v[at.IC_READ + k] = counts
+    v[at.IC_IONS + k] += ions
+    v[at.IC_LAYER_IONS + k] += ions
+    v[at.IC_NOMINAL_US + k] += ions * s.level_inverse * 1e6
+    if s.spill_off_ticks > p.idle_grace_ticks + v[at.EST_DRIFT + k]:
+        v[at.IC_IDLE_IONS + k] += ions
     return ions
 
 
 @kernel
-def publish_tick(p: np.record, s: np.record, sig: np.ndarray, spots: np.ndarray, faults: np.record) -> None:
+def publish_tick(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, faults: np.ndarray
+) -> None:
     """Signals that can change within a tick."""
     t_ns = s.t_ns
     sig[g.FE_STATE] = s.fe_state
@@ -39,32 +41,32 @@ def publish_tick(p: np.record, s: np.record, sig: np.ndarray, spots: np.ndarray,
     sig[g.FE_ACTIVE] = 1.0 if ARMED <= s.fe_state <= PAUSED else 0.0
     sig[g.FE_SPOT] = s.spot
     if s.spot >= 0:
-        sig[g.FE_SPOT_TARGET_IONS] = s.target_cum - s.spot_cum0[0]
+        sig[g.FE_SPOT_TARGET_IONS] = s.target_cum - v[at.SPOT_CUM0]
         sig[g.FE_SPOT_LIMIT_US] = spots[s.spot, 7]
-    sig[g.FE_SPOT_IC1_IONS] = s.est_ions[0] - s.spot_cum0[0]
-    sig[g.FE_SPOT_IC2_IONS] = s.est_ions[1] - s.spot_cum0[1]
+    sig[g.FE_SPOT_IC1_IONS] = v[at.EST_IONS] - v[at.SPOT_CUM0]
+    sig[g.FE_SPOT_IC2_IONS] = v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
     sig[g.FE_SPOT_BEAM_US] = s.spot_beam_ticks * 10.0
-    sig[g.IC1_IONS] = s.ic_ions[0]
-    sig[g.IC2_IONS] = s.ic_ions[1]
-    sig[g.IC1_LAYER_IONS] = s.ic_layer_ions[0]
-    sig[g.IC2_LAYER_IONS] = s.ic_layer_ions[1]
-    sig[g.IC1_NOMINAL_US] = s.ic_nominal_us[0]
-    sig[g.IC2_NOMINAL_US] = s.ic_nominal_us[1]
-    sig[g.IC1_IDLE_IONS] = s.ic_idle_ions[0]
-    sig[g.IC2_IDLE_IONS] = s.ic_idle_ions[1]
-    sig[g.IC1_HV_REL] = s.ic_volt[0] / p.ic_volt_set[0]
-    sig[g.IC2_HV_REL] = s.ic_volt[1] / p.ic_volt_set[1]
+    sig[g.IC1_IONS] = v[at.IC_IONS]
+    sig[g.IC2_IONS] = v[at.IC_IONS + 1]
+    sig[g.IC1_LAYER_IONS] = v[at.IC_LAYER_IONS]
+    sig[g.IC2_LAYER_IONS] = v[at.IC_LAYER_IONS + 1]
+    sig[g.IC1_NOMINAL_US] = v[at.IC_NOMINAL_US]
+    sig[g.IC2_NOMINAL_US] = v[at.IC_NOMINAL_US + 1]
+    sig[g.IC1_IDLE_IONS] = v[at.IC_IDLE_IONS]
+    sig[g.IC2_IDLE_IONS] = v[at.IC_IDLE_IONS + 1]
+    sig[g.IC1_HV_REL] = v[at.IC_VOLT_REL]
+    sig[g.IC2_HV_REL] = v[at.IC_VOLT_REL + 1]
     sig[g.IC1_OK] = faulted(faults, fp.IC1_OK, 1.0, t_ns)
     sig[g.IC2_OK] = faulted(faults, fp.IC2_OK, 1.0, t_ns)
     sig[g.STRIP_VALID] = s.strip_valid
-    sig[g.STRIP_ERR_X_MM] = s.strip_err_mm[0]
-    sig[g.STRIP_ERR_Y_MM] = s.strip_err_mm[1]
+    sig[g.STRIP_ERR_X_MM] = v[at.STRIP_ERR_MM]
+    sig[g.STRIP_ERR_Y_MM] = v[at.STRIP_ERR_MM + 1]
     due = s.spill_cmd == 1 and s.move_ticks > s.move_allow_ticks
     sig[g.SCAN_DUE] = 1.0 if due else 0.0
-    sig[g.SCAN_X_ERR_MM] = (s.read_a[0] - s.set_a[0]) * s.mm_per_a[0]
-    sig[g.SCAN_Y_ERR_MM] = (s.read_a[1] - s.set_a[1]) * s.mm_per_a[1]
-    sig[g.SCAN_X_PROBE_MM] = (s.probe_tm[0] / p.supply_tm_per_a[0] - s.read_a[0]) * s.mm_per_a[0]
-    sig[g.SCAN_Y_PROBE_MM] = (s.probe_tm[1] / p.supply_tm_per_a[1] - s.read_a[1]) * s.mm_per_a[1]
+    sig[g.SCAN_X_ERR_MM] = (v[at.READ_A] - v[at.SET_A]) * v[at.MM_PER_A]
+    sig[g.SCAN_Y_ERR_MM] = (v[at.READ_A + 1] - v[at.SET_A + 1]) * v[at.MM_PER_A + 1]
+    sig[g.SCAN_X_PROBE_MM] = (v[at.PROBE_TM] * q[at.SUPPLY_A_PER_TM] - v[at.READ_A]) * v[at.MM_PER_A]
+    sig[g.SCAN_Y_PROBE_MM] = (v[at.PROBE_TM + 1] * q[at.SUPPLY_A_PER_TM + 1] - v[at.READ_A + 1]) * v[at.MM_PER_A + 1]
     sig[g.SPILL_CMD] = s.spill_cmd
     sig[g.RFKO_ON] = s.rfko_on
     sig[g.QUAD_BLOCK] = 1.0 if s.quad_open < 0.5 else 0.0
@@ -80,7 +82,9 @@ def publish_tick(p: np.record, s: np.record, sig: np.ndarray, spots: np.ndarray,
 
 
 @kernel
-def publish_slow(p: np.record, s: np.record, sig: np.ndarray, faults: np.record, etab: np.ndarray) -> None:
+def publish_slow(
+    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray
+) -> None:
     """Signals that change at 1 ms steps or on commands."""
     t_ns = s.t_ns
     sig[g.FE_TOKEN] = s.fe_token

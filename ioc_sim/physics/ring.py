@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from facility.jit import kernel
+from ioc_sim import layout as at
 from facility.rng import bell, draw
 from ioc_sim import faults as fp
 from ioc_sim.faults import faulted
@@ -16,13 +17,15 @@ from ioc_sim.layout import E_ENERGY, E_Q1_FC, E_Q2_FC, E_RAMP_NS, EV_PHASE, EV_S
 
 STREAM_FILL = 30
 STREAM_JITTER = 31
-(STANDBY, INJECTION, CAPTURE, RAMP, STABILISE, RESONANCE, FLAT_TOP, ENERGY_STEP, DUMP, RAMP_DOWN, STANDARDISE) = range(11)
+(STANDBY, INJECTION, CAPTURE, RAMP, STABILISE, RESONANCE, FLAT_TOP, ENERGY_STEP, DUMP, RAMP_DOWN, STANDARDISE) = range(
+    11
+)
 FE_ARMED, FE_HELD, FE_DONE, FE_ABORTED = 2, 4, 6, 7
 HOLD_EMPTY = 2
 
 
 @kernel
-def enter(s: np.record, phase: int, duration_ns: int) -> None:
+def enter(s: np.record, v: np.ndarray, phase: int, duration_ns: int) -> None:
     """Begin ``phase`` now."""
     s.phase = phase
     s.phase_end_ns = s.t_ns + duration_ns
@@ -30,7 +33,7 @@ def enter(s: np.record, phase: int, duration_ns: int) -> None:
 
 
 @kernel
-def take_request(s: np.record) -> None:
+def take_request(s: np.record, v: np.ndarray) -> None:
     """Make the queued request the running one."""
     s.ring_token = s.queued_token
     s.ring_code = s.queued_code
@@ -38,120 +41,122 @@ def take_request(s: np.record) -> None:
 
 
 @kernel
-def start_cycle(p: np.record, s: np.record) -> None:
+def start_cycle(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
     """Begin a cycle for ``ring_token`` and ``ring_code``."""
     s.cycle += 1
     s.steps_done = 0
     s.end_cycle = 0
     s.hebt_token = 0
-    enter(s, INJECTION, p.injection_ns)
+    enter(s, v, INJECTION, p.injection_ns)
 
 
 @kernel
-def fill(p: np.record, s: np.record, faults: np.record) -> None:
+def fill(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray) -> None:
     """Ions stored after capture, with jitter from cycle to cycle; extraction sensitivity and upstream jitter too."""
     ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
     s.stored = max(0.0, faulted(faults, fp.RING_IONS, 1.0, s.t_ns) * ions)
     s.sensitivity = 1.0 + p.sensitivity_spread * bell(draw(p.seed, STREAM_FILL + 7, s.cycle))
     for axis in range(2):
         jitter = bell(draw(p.seed, STREAM_JITTER + axis, s.cycle))
-        s.offset_mm[axis] = p.upstream_mm[axis] + p.upstream_jitter_mm * jitter
+        v[at.OFFSET_MM + axis] = q[at.UPSTREAM_MM + axis] + p.upstream_jitter_mm * jitter
 
 
 @kernel
-def layer_unfinished(s: np.record) -> bool:
+def layer_unfinished(s: np.record, v: np.ndarray) -> bool:
     """The front end holds a layer of this token that waits for more beam and may have it."""
     return FE_ARMED <= s.fe_state <= FE_HELD and s.fe_token == s.ring_token and s.permit_line == 1
 
 
 @kernel
-def beam_constants(s: np.record, etab: np.ndarray) -> None:
+def beam_constants(s: np.record, v: np.ndarray, etab: np.ndarray) -> None:
     """Charge that an ion of the energy in the ring frees in either chamber."""
-    s.ic_fc_per_ion[0] = etab[s.ring_code, E_Q1_FC]
-    s.ic_fc_per_ion[1] = etab[s.ring_code, E_Q2_FC]
+    v[at.IC_FC_PER_ION] = etab[s.ring_code, E_Q1_FC]
+    v[at.IC_FC_PER_ION + 1] = etab[s.ring_code, E_Q2_FC]
 
 
 @kernel
-def leave_flat_top(p: np.record, s: np.record, etab: np.ndarray) -> None:
+def leave_flat_top(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, etab: np.ndarray) -> None:
     """End this flat top: the same energy again, the next lower energy, or dump and a new cycle."""
     s.end_cycle = 0
     if s.queued == 1 and s.stored > 0.05 * p.fill_ions and s.phase_end_ns - s.t_ns > 200_000_000:
         if s.queued_code == s.ring_code:
-            take_request(s)
+            take_request(s, v)
             s.hebt_token = s.ring_token
             s.events |= EV_PHASE
             return
         lower = etab[s.queued_code, E_ENERGY] < etab[s.ring_code, E_ENERGY]
         if lower and s.steps_done + 1 < p.energies_per_flat_top:
-            take_request(s)
+            take_request(s, v)
             s.steps_done += 1
             s.stored *= 1.0 - p.step_loss
             s.hebt_token = 0
-            enter(s, ENERGY_STEP, p.energy_step_ns)
+            enter(s, v, ENERGY_STEP, p.energy_step_ns)
             return
     s.events |= EV_SPILL_END
-    enter(s, DUMP, p.dump_ns)
+    enter(s, v, DUMP, p.dump_ns)
 
 
 @kernel
-def flat_top_over(s: np.record) -> bool:
+def flat_top_over(s: np.record, v: np.ndarray) -> bool:
     """Whether the flat top ends now."""
     if s.t_ns >= s.phase_end_ns or s.end_cycle == 1 or s.stored <= 0.0:
         return True
     if s.fe_state == FE_DONE and s.fe_token == s.ring_token and s.queued == 1:
         return True
-    return s.fe_state == FE_HELD and s.hold_reason == HOLD_EMPTY and s.fe_token == s.ring_token and s.spill_off_ticks > 500
+    return (
+        s.fe_state == FE_HELD and s.hold_reason == HOLD_EMPTY and s.fe_token == s.ring_token and s.spill_off_ticks > 500
+    )
 
 
 @kernel
-def standby(p: np.record, s: np.record) -> None:
+def standby(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
     """Start the next cycle if one is wanted: the queued request, or the same again for an unfinished layer."""
     if s.permit_line == 0:
         return
     if s.queued == 1:
-        take_request(s)
-        start_cycle(p, s)
-    elif s.ring_token != 0 and layer_unfinished(s):
-        start_cycle(p, s)
+        take_request(s, v)
+        start_cycle(p, q, s, v)
+    elif s.ring_token != 0 and layer_unfinished(s, v):
+        start_cycle(p, q, s, v)
 
 
 @kernel
-def ring_ms(p: np.record, s: np.record, faults: np.record, etab: np.ndarray) -> None:
+def ring_ms(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray) -> None:
     """Judge the cycle; called once each 1 ms of facility time."""
     phase = s.phase
     if phase == STANDBY:
-        standby(p, s)
+        standby(p, q, s, v)
         return
     if phase == FLAT_TOP:
-        if flat_top_over(s):
-            leave_flat_top(p, s, etab)
+        if flat_top_over(s, v):
+            leave_flat_top(p, q, s, v, etab)
         return
     if s.t_ns < s.phase_end_ns:
         return
     if phase == INJECTION:
-        enter(s, CAPTURE, p.capture_ns)
+        enter(s, v, CAPTURE, p.capture_ns)
     elif phase == CAPTURE:
-        fill(p, s, faults)
-        enter(s, RAMP, int(etab[s.ring_code, E_RAMP_NS]))
+        fill(p, q, s, v, faults)
+        enter(s, v, RAMP, int(etab[s.ring_code, E_RAMP_NS]))
     elif phase == RAMP:
         s.hebt_token = s.ring_token
-        enter(s, STABILISE, p.stabilise_ns)
+        enter(s, v, STABILISE, p.stabilise_ns)
     elif phase == STABILISE:
-        enter(s, RESONANCE, p.resonance_ns)
+        enter(s, v, RESONANCE, p.resonance_ns)
     elif phase == RESONANCE:
         s.spill_start_ns = s.t_ns
-        beam_constants(s, etab)
-        enter(s, FLAT_TOP, p.flat_top_ns)
+        beam_constants(s, v, etab)
+        enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == ENERGY_STEP:
         s.hebt_token = s.ring_token
-        beam_constants(s, etab)
-        enter(s, FLAT_TOP, p.flat_top_ns)
+        beam_constants(s, v, etab)
+        enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == DUMP:
         s.stored = 0.0
         s.hebt_token = 0
-        enter(s, RAMP_DOWN, p.ramp_down_ns)
+        enter(s, v, RAMP_DOWN, p.ramp_down_ns)
     elif phase == RAMP_DOWN:
-        enter(s, STANDARDISE, p.standardise_ns)
+        enter(s, v, STANDARDISE, p.standardise_ns)
     else:
-        enter(s, STANDBY, 0)
-        standby(p, s)
+        enter(s, v, STANDBY, 0)
+        standby(p, q, s, v)

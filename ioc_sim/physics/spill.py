@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from facility.jit import kernel
+from ioc_sim import layout as at
 from facility.rng import draw, normal_high, normal_low, poisson
 from ioc_sim import faults as fp
 from ioc_sim.faults import faulted
@@ -19,32 +20,34 @@ from ioc_sim.faults import faulted
 STREAM_SPILL = 1
 STREAM_POISSON = 2
 TICK_S = 1e-5
+TINY = 1e-12
+"""Rates below this (ions/s) are zero: no denormal numbers, which are slow."""
 
 
 @kernel
-def enter_fine(p: np.record, s: np.record) -> None:
+def enter_fine(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
     """Set the mains lines to their phase at the present time; called when 10 us steps begin."""
     t_s = s.t_ns * 1e-9
     for i in range(p.n_lines):
-        angle = 2.0 * math.pi * p.line_hz[i] * t_s
-        s.line_c[i] = math.cos(angle)
-        s.line_s[i] = math.sin(angle)
+        angle = 2.0 * math.pi * q[at.LINE_HZ + i] * t_s
+        v[at.LINE_C + i] = math.cos(angle)
+        v[at.LINE_S + i] = math.sin(angle)
 
 
 @kernel
-def lines(p: np.record, s: np.record) -> float:
+def lines(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> float:
     """Advance the mains lines by one tick and return their sum (relative)."""
     total = 0.0
     for i in range(p.n_lines):
-        c = s.line_c[i] * p.line_cos[i] - s.line_s[i] * p.line_sin[i]
-        s.line_s[i] = s.line_s[i] * p.line_cos[i] + s.line_c[i] * p.line_sin[i]
-        s.line_c[i] = c
-        total += p.line_amplitude[i] * s.line_s[i]
+        c = v[at.LINE_C + i] * q[at.LINE_COS + i] - v[at.LINE_S + i] * q[at.LINE_SIN + i]
+        v[at.LINE_S + i] = v[at.LINE_S + i] * q[at.LINE_COS + i] + v[at.LINE_C + i] * q[at.LINE_SIN + i]
+        v[at.LINE_C + i] = c
+        total += q[at.LINE_AMPLITUDE + i] * v[at.LINE_S + i]
     return total
 
 
 @kernel
-def spill_tick(p: np.record, s: np.record, faults: np.record) -> int:
+def spill_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray) -> int:
     """Ions that cross the isocentre plane in this tick; the ring loses what was extracted."""
     bits = draw(p.seed, STREAM_SPILL, s.tick)
     s.noise = s.noise * p.noise_decay + p.noise_kick * normal_low(bits)
@@ -56,10 +59,11 @@ def spill_tick(p: np.record, s: np.record, faults: np.record) -> int:
         drive *= 1.0 + s.overshoot
         s.overshoot *= p.overshoot_decay
     rate = 0.0
-    for i in range(4):
-        s.tail_state[i] = s.tail_state[i] * p.tail_decay[i] + drive * (1.0 - p.tail_decay[i])
-        rate += p.tail_w[i] * s.tail_state[i]
-    structure = 1.0 + s.noise + lines(p, s)
+    for i in range(p.n_tails):
+        state = v[at.TAIL_STATE + i] * q[at.TAIL_DECAY + i] + drive * (1.0 - q[at.TAIL_DECAY + i])
+        v[at.TAIL_STATE + i] = state if state > TINY else 0.0
+        rate += q[at.TAIL_W + i] * state
+    structure = 1.0 + s.noise + lines(p, q, s, v)
     if structure < 0.0:
         structure = 0.0
     extracted_open = faulted(faults, fp.QUAD, s.quad_open, s.t_ns)
