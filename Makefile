@@ -30,10 +30,10 @@ test: $(STAMP)
 	@$(BIN)/python scripts/check.py
 
 soak: $(STAMP)
-	@$(BIN)/python benchmarks/soak.py
+	@$(BIN)/python -m benchmarks.soak
 
 bench: $(STAMP)
-	@$(BIN)/python benchmarks/run_all.py
+	@$(BIN)/python -m benchmarks
 
 format: $(STAMP)
 	@$(BIN)/ruff format .
