@@ -68,7 +68,8 @@ class CommandClient:
         end_s = loop.time() + wait_s
         put = loop.create_task(self._put(frame, wait_s))
         try:
-            await asyncio.wait({answer, put}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {answer, put}
+            await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             if put.done():
                 put.result()
                 await asyncio.wait({answer}, timeout=max(end_s - loop.time(), 0.0))

@@ -115,7 +115,7 @@ class ReceiveState(NamedTuple):
     """When the echo last advanced; at first, when listening began."""
     boot: int | None = None
     """Boot identity of the peer that is listened to; None until its first good frame."""
-    boot_floor: int = 0
+    boot_floor: int = -1
     """Highest boot identity ever seen on this link; older ones stay refused, after `resync` too."""
     seq: int = 0
     echo: int = 0

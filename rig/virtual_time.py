@@ -24,7 +24,7 @@ from facility.timebase import NS_PER_S, Rank, current_rank
 
 _WHERE = "rig.virtual_time"
 _DEFAULT_LIMIT_NS = 24 * 3600 * NS_PER_S
-_CALLBACKS_PER_INSTANT_MAX = 1_000_000
+_CALLBACKS_PER_INSTANT_MAX = 200_000
 _STANDSTILLS_MAX = 1_000
 _CANCELLED_MIN = 200
 
