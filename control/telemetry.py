@@ -114,7 +114,7 @@ class MqttTelemetry:
                 async with self._client() as client:
                     self.counters.connections += 1
                     failures = 0
-                    await self._send_all(client)
+                    await self._serve(client)
             except (aiomqtt.MqttError, OSError) as problem:
                 self.counters.failures += 1
                 _log.info("telemetry has no broker", broker=f"{self._host}:{self._port}", why=str(problem))
@@ -126,6 +126,24 @@ class MqttTelemetry:
         return aiomqtt.Client(
             self._host, self._port, will=will, keepalive=5, timeout=5.0, max_queued_outgoing_messages=self._queue_max
         )
+
+    async def _serve(self, client: aiomqtt.Client) -> None:
+        """Send until the connection is lost; raises MqttError then, also when there is nothing to send."""
+        work = {asyncio.create_task(self._send_all(client)), asyncio.create_task(self._until_lost(client))}
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+
+    @staticmethod
+    async def _until_lost(client: aiomqtt.Client) -> None:
+        """Nothing is subscribed to, so nothing arrives here but the end of the connection, as MqttError."""
+        async for message in client.messages:
+            _log.warning("message without a subscription", topic=str(message.topic))
 
     async def _send_all(self, client: aiomqtt.Client) -> None:
         """Send until the broker is lost. A message leaves the queue only when the broker has it."""
