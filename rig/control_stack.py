@@ -1,0 +1,129 @@
+"""Treatment control as one thing, over whatever carries its channels: link, sequencer, server, IOC.
+
+The same stack runs in virtual time over memory channels and in the control process over Channel Access.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from channels.command import CommandResult, Signer, Status
+from channels.command_client import CommandClient
+from channels.command_server import CommandVerifier
+from channels.keys import KeyRing
+from channels.protocol import Channel, ChannelProvider
+from control.ioc import ControlIoc
+from control.layer_table import LayerRules
+from control.machine_link import LinkLimits, MachineLink
+from control.plan.load import load_plan
+from control.plan.program import MachineProgram, compile_program
+from control.sequencer import Sequencer
+from control.server import PERMISSIONS, ControlServer
+from control.session import ProgramLike
+from control.stages import SequencerLimits
+from control.telemetry import Telemetry
+from facility.config import Facility
+from facility.errors import ChannelError
+from facility.events import EventLog
+from facility.ids import IdSource
+from facility.timebase import Clock
+from rig.children import error_from_dict
+
+LoadProgram = Callable[[str, str, bool], ProgramLike]
+
+
+class Caller:
+    """Sends one issuer's commands to one server; what was not done is raised as the error it was there."""
+
+    def __init__(self, client: CommandClient) -> None:
+        self._client = client
+
+    async def call(self, verb: str, args: Mapping[str, object], timeout_s: float) -> CommandResult:
+        """Send and wait for the end; the server's error, or ChannelError without an answer."""
+        result = await self._client.call(verb, args, timeout_s)
+        if result.status in (Status.REFUSED, Status.FAILED) and "exit_code" in result.data:
+            raise error_from_dict(dict(result.data))
+        return result.require_done()
+
+
+def file_loader(facility: Facility) -> LoadProgram:
+    """Reads and compiles plan files for a facility."""
+
+    def load(path: str, room: str, qa: bool) -> MachineProgram:
+        return compile_program(load_plan(Path(path)), facility, room, qa=qa)
+
+    return load
+
+
+class CommandGate:
+    """Hands the bytes of TCS:Cmd to the server, which comes to life later than the PV."""
+
+    def __init__(self) -> None:
+        self.server: ControlServer | None = None
+
+    def __call__(self, frame: bytes) -> None:
+        """Take the bytes of a put; before the server lives they are lost, and their issuer asks again."""
+        if self.server is not None:
+            self.server.on_command(frame)
+
+
+@dataclass(frozen=True)
+class ControlParts:
+    """What a stack is made of. `loop_s_per_facility_s` is 1 in virtual time, 1 / speed over Channel Access."""
+
+    facility: Facility
+    clock: Clock
+    ids: IdSource
+    events: EventLog
+    signer: Signer
+    ring: KeyRing
+    load_program: LoadProgram
+    loop_s_per_facility_s: float = 1.0
+    link_limits: LinkLimits = field(default_factory=LinkLimits)
+    telemetry: Telemetry | None = None
+
+
+@dataclass(frozen=True)
+class ControlStack:
+    """Treatment control, running."""
+
+    sequencer: Sequencer
+    server: ControlServer
+    link: MachineLink
+
+
+@contextlib.asynccontextmanager
+async def control_stack(
+    provider: ChannelProvider, ioc: ControlIoc, gate: CommandGate, parts: ControlParts
+) -> AsyncIterator[ControlStack]:
+    """Connect to plant and safety controller and serve commands until the block is left."""
+
+    def make_caller(cmd: Channel, result: Channel) -> Caller:
+        return Caller(CommandClient(cmd, result, parts.signer, parts.clock))
+
+    link = await MachineLink.connect(provider, parts.facility.pv_prefix, make_caller, parts.link_limits)
+    limits = SequencerLimits(scale=parts.loop_s_per_facility_s)
+    rules = LayerRules.of(parts.facility)
+    verifier = CommandVerifier(parts.ring, PERMISSIONS, parts.clock)
+    try:
+        async with (
+            Sequencer(link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits) as sequencer,
+            ControlServer(sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry) as server,
+        ):
+            gate.server = server
+            yield ControlStack(sequencer, server, link)
+    finally:
+        gate.server = None
+        link.close()
+
+
+def require_room(found: str, wanted: str) -> None:
+    """ChannelError if a target that runs already serves another room."""
+    if found != wanted:
+        raise ChannelError(
+            "target.room", f"the running facility serves room {found}, not {wanted}", "",
+            "ionctl down, then ionctl up --room " + wanted,
+        )  # fmt: skip

@@ -1,0 +1,245 @@
+"""The operator's side of a facility: keep-alives and resets to safety, commands to control, and what comes back.
+
+Works over any channel provider: memory in virtual time, Channel Access otherwise. It holds the console's keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from channels.command import Signer
+from channels.command_client import CommandClient
+from channels.keepalive import KeepAliveMaker
+from channels.protocol import Channel, ChannelProvider, Sample
+from control.layer_machine import State
+from facility.errors import ChannelError
+from facility.pv_catalogue import PROGRESS, TCS_STATES
+from facility.timebase import Clock
+from rig.control_stack import Caller
+
+ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
+_TCS = ("TCS:State-Sts", "TCS:Progress-RB", "TCS:Session-RB", "TCS:Message-RB", "TCS:Summary-RB", "TCS:Cmd-Result")
+_SAFE = ("SAFE:Permit-Sts", "SAFE:Action-Sts", "SAFE:FirstFault-RB", "SAFE:Cmd-Result", "SAFE:Mode-Sts")
+_PUT_ONLY = ("TCS:Cmd", "SAFE:Cmd", "SAFE:KeepAlive")
+_SUMMARY_S = 20.0
+
+
+@dataclass(frozen=True)
+class OperatorLimits:
+    """Times in event-loop s."""
+
+    connect_s: float = 10.0
+    command_s: float = 5.0
+    load_s: float = 30.0
+    ready_s: float = 30.0
+    keep_alive_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows."""
+
+    state: str
+    layer: int
+    layers: int
+    spots_done: int
+    spots: int
+    ions_done: float
+    ions: float
+    beam: bool
+    permit: bool
+    beam_on_s: float
+    facility_s: float
+
+
+class OperatorClient:
+    """One operator at one facility. Use as an async context manager: keep-alives run inside the block."""
+
+    def __init__(
+        self,
+        provider: ChannelProvider,
+        prefix: str,
+        clock: Clock,
+        operator: Signer,
+        physicist: Signer,
+        keep_alive: KeepAliveMaker,
+        limits: OperatorLimits = OperatorLimits(),
+    ) -> None:
+        self.limits = limits
+        self._provider = provider
+        self._prefix = prefix
+        self._clock = clock
+        self._signers = {"operator": operator, "physicist": physicist}
+        self._keep_alive = keep_alive
+        self._channels: dict[str, Channel] = {}
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._alive = asyncio.Event()
+
+    async def __aenter__(self) -> OperatorClient:
+        names = [f"{self._prefix}:{name}" for name in (*_TCS, *_SAFE, *_PUT_ONLY)]
+        monitored = {f"{self._prefix}:{name}" for name in (*_TCS, *_SAFE)}
+        found = await self._provider.connect(names, self.limits.connect_s, monitor=monitored)
+        self._channels = {name.removeprefix(f"{self._prefix}:"): channel for name, channel in found.items()}
+        for name in (*_TCS, *_SAFE):
+            self._channels[name].subscribe(self._wake)
+        self._task = asyncio.create_task(self._keep_alive_for_ever(), name="operator-keep-alive")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _wake(self, _channel: Channel, _sample: Sample) -> None:
+        self._changed.set()
+
+    async def _keep_alive_for_ever(self) -> None:
+        channel = self._channels["SAFE:KeepAlive"]
+        while True:
+            try:
+                await channel.put(self._keep_alive.make(), self.limits.keep_alive_s)
+                self._alive.set()
+            except ChannelError:
+                pass  # the next one is as good; safety counts the silence
+            await asyncio.sleep(self.limits.keep_alive_s)
+
+    # --- what is to be seen --------------------------------------------------------------------------------
+    def _value(self, name: str) -> Any:
+        sample = self._channels[name].latest()
+        return None if sample is None else sample.value
+
+    @property
+    def state(self) -> State:
+        """State of treatment control."""
+        return State[TCS_STATES[int(self._value("TCS:State-Sts") or 0)]]
+
+    @property
+    def permit(self) -> bool:
+        """Whether the safety controller permits beam."""
+        return bool(self._value("SAFE:Permit-Sts") == 1)
+
+    @property
+    def first_fault(self) -> str:
+        """Rule that tripped first since the last reset."""
+        return str(self._value("SAFE:FirstFault-RB") or "")
+
+    def message(self) -> str:
+        """Control's last words."""
+        raw = self._value("TCS:Message-RB")
+        return raw.decode("utf-8", "replace").strip() if isinstance(raw, bytes) else ""
+
+    def progress(self) -> Progress:
+        """How far the session is."""
+        raw = self._value("TCS:Progress-RB")
+        values = dict.fromkeys(PROGRESS, 0.0)
+        if isinstance(raw, np.ndarray) and raw.size == len(PROGRESS):
+            values = dict(zip(PROGRESS, (float(v) for v in raw), strict=True))
+        return Progress(
+            state=self.state.name,
+            layer=int(values["layer"]),
+            layers=int(values["layers"]),
+            spots_done=int(values["spots_done"]),
+            spots=int(values["spots"]),
+            ions_done=values["ions_done"],
+            ions=values["ions"],
+            beam=values["beam"] > 0.5,
+            permit=self.permit,
+            beam_on_s=values["beam_on_s"],
+            facility_s=values["facility_s"],
+        )
+
+    def summary(self, session: str) -> dict[str, Any] | None:
+        """Control's record of this session, as far as it is published."""
+        raw = self._value("TCS:Summary-RB")
+        if not isinstance(raw, bytes):
+            return None
+        try:
+            data = json.loads(raw.rstrip(b"\0 ") or b"{}")
+        except ValueError:
+            return None
+        return data if isinstance(data, dict) and data.get("session") == session else None
+
+    async def until(self, met: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait for something to be seen; ChannelError 'operator.timeout' after `timeout_s` (event-loop s)."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not met():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            fault = f", interlock {self.first_fault}" if self.first_fault else ""
+            said = f"; control says: {self.message()}" if self.message() else ""
+            raise ChannelError(
+                "operator.timeout",
+                f"no {what} within {timeout_s:g} s: control is {self.state.name}, "
+                f"{'beam permitted' if self.permit else 'no permit'}{fault}{said}",
+                f"{self._prefix}:TCS",
+                "look at: ionctl interlocks list",
+            ) from None
+
+    # --- what is asked for ---------------------------------------------------------------------------------
+    async def ask(
+        self,
+        server: str,
+        verb: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        role: str = "operator",
+        timeout_s: float | None = None,
+    ) -> Mapping[str, Any]:
+        """A signed command to TCS or SAFE; the data of its result. Raises the server's error."""
+        client = CommandClient(
+            self._channels[f"{server}:Cmd"], self._channels[f"{server}:Cmd-Result"], self._signers[role], self._clock
+        )
+        result = await Caller(client).call(verb, args or {}, self.limits.command_s if timeout_s is None else timeout_s)
+        return result.data
+
+    async def reset(self) -> Mapping[str, Any]:
+        """Let go of latched rules whose cause is gone; as the physicist, who may reset every class."""
+        await asyncio.wait_for(self._alive.wait(), self.limits.command_s)
+        return await self.ask("SAFE", "reset", role="physicist")
+
+    async def load(self, plan: str, room: str, qa: bool) -> str:
+        """Load a plan; the session's id."""
+        data = await self.ask("TCS", "load", {"plan": plan, "room": room, "qa": qa}, timeout_s=self.limits.load_s)
+        return str(data["session"])
+
+    async def prepare(self) -> None:
+        """Prepare, and wait until control is READY."""
+        await self.ask("TCS", "prepare")
+        await self.until(lambda: self.state is State.READY, self.limits.ready_s, "READY")
+
+    async def start(self) -> None:
+        """Start delivery."""
+        await self.ask("TCS", "start")
+
+    async def ended(
+        self, session: str, timeout_s: float, on_change: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
+        """Wait for the end of a session and return control's record of it."""
+
+        def met() -> bool:
+            if on_change is not None:
+                on_change()
+            return self.state in ENDED
+
+        await self.until(met, timeout_s, "end of the session")
+        await self.until(lambda: self._final(session) is not None, _SUMMARY_S, "record of the session")
+        final = self._final(session)
+        if final is None:
+            raise ChannelError("operator.summary", "the record of the session has gone", f"{self._prefix}:TCS")
+        return final
+
+    def _final(self, session: str) -> dict[str, Any] | None:
+        """The record, once it says the same as the state."""
+        found = self.summary(session)
+        return found if found is not None and found["status"] == self.state.name.lower() else None
