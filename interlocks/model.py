@@ -1,0 +1,210 @@
+"""What a rule is: the typed form of one entry of `configs/interlocks.toml`, and what makes it consistent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from facility.config.base import NonNegative, Positive, Section, Text
+from facility.signals import IMAGE, INDEX, SIGNALS
+from facility.states import Action
+from interlocks.fast import HIST_LEN, TICK_US
+
+Kind = Literal["digital", "limit", "window", "excess", "equal", "mismatch", "either", "stale", "beat"]
+Tier = Literal["H", "P"]
+ActionName = Literal["INHIBIT", "HOLD", "PAUSE", "ABORT"]
+Role = Literal["none", "operator", "physicist"]
+Bypass = Literal["never", "qa", "service"]
+RuleId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
+
+LINK_INPUT = "link.plant_ok"
+"""Not a signal: 1 while frames of the rack arrive in order and in time, as the safety controller sees it."""
+CONSOLE_INPUT = "console.age_ms"
+"""Not a signal: time since the last genuine keep-alive of the operator's console, infinite before the first."""
+OWN_INPUTS: dict[str, str] = {LINK_INPUT: "bool", CONSOLE_INPUT: "ms"}
+"""What the safety controller knows by itself, with units; tier P only."""
+IMAGE_NAMES: frozenset[str] = frozenset(SIGNALS[i].name for i in IMAGE)
+
+BEAT_MS = 1.0
+"""A heartbeat rises by one in this time."""
+BEAT_MODULUS = 1 << 20
+
+_ARITY: dict[str, tuple[int, int]] = {
+    "digital": (1, 4),
+    "limit": (1, 1),
+    "window": (1, 1),
+    "excess": (2, 2),
+    "equal": (2, 2),
+    "mismatch": (2, 2),
+    "either": (2, 2),
+    "stale": (1, 1),
+    "beat": (1, 1),
+}
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "digital": ("equals",),
+    "limit": (),
+    "window": ("window_us",),
+    "excess": ("relative", "high"),
+    "equal": (),
+    "mismatch": ("high",),
+    "either": ("equals",),
+    "stale": ("window_us",),
+    "beat": ("high",),
+}
+_TAKES: dict[str, frozenset[str]] = {
+    "digital": frozenset({"equals"}),
+    "limit": frozenset({"low", "high"}),
+    "window": frozenset({"low", "high", "window_us"}),
+    "excess": frozenset({"relative", "high"}),
+    "equal": frozenset(),
+    "mismatch": frozenset({"relative", "high", "window_us"}),
+    "either": frozenset({"equals"}),
+    "stale": frozenset({"window_us"}),
+    "beat": frozenset({"high"}),
+}
+_ONLY_TIER: dict[str, str] = {"window": "H", "stale": "H", "beat": "P"}
+
+
+class LinkSettings(Section):
+    """Time behaviour of the safety link and the scan; the bound of P rules follows from it."""
+
+    period_ms: Positive
+    scan_ms: Positive
+    latency_ms: NonNegative
+    watchdog_ms: Positive
+    max_age_ms: Positive
+
+
+class Rule(Section):
+    """One interlock."""
+
+    id: RuleId
+    title: Text
+    hazard: Text
+    inputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=4)]
+    when: str | None = None
+    kind: Kind
+    low: float | None = None
+    high: float | None = None
+    relative: float | None = None
+    equals: float | Literal["room"] | None = None
+    unit: Annotated[str, Field(min_length=1, max_length=7)]
+    window_us: NonNegative = 0.0
+    debounce_us: NonNegative = 0.0
+    input_delay_us: NonNegative = 0.0
+    """How late the cause shows in the inputs: drift, strip window, publishing, watchdog."""
+    tier: Tier
+    action: ActionName
+    latching: bool = True
+    """Only asked of ABORT and PAUSE; HOLD and INHIBIT never latch."""
+    reset: Role
+    bypass: Bypass
+    citation: Text
+    sigma: Text
+
+    @property
+    def strength(self) -> Action:
+        """The action as a number that compares."""
+        return Action[self.action]
+
+    @property
+    def latches(self) -> bool:
+        """Stays in force when the condition has gone, until a person resets it."""
+        return self.latching and self.strength >= Action.PAUSE
+
+    @property
+    def expected(self) -> float:
+        """`equals` as a number; 0 where the kind has none. The room's index has been put in by then."""
+        return self.equals if isinstance(self.equals, float) else 0.0
+
+
+class Problem(NamedTuple):
+    """What is wrong with a rule: key, and what would be right."""
+
+    key: str
+    text: str
+
+
+def problems(rule: Rule) -> Iterator[Problem]:
+    """Contradictions within one rule whose keys are valid one by one."""
+    yield from _inputs(rule)
+    yield from _limits(rule)
+    yield from _times(rule)
+    yield from _consequence(rule)
+
+
+def _inputs(rule: Rule) -> Iterator[Problem]:
+    least, most = _ARITY[rule.kind]
+    if rule.kind == "digital" and rule.tier == "H":
+        most = 1
+    if not least <= len(rule.inputs) <= most:
+        yield Problem("inputs", f"kind {rule.kind!r} in tier {rule.tier} takes {least} to {most} inputs")
+    named = [("inputs", name) for name in rule.inputs]
+    if rule.when is not None:
+        named.append(("when", rule.when))
+    for key, name in named:
+        if rule.tier == "P" and name in OWN_INPUTS:
+            continue
+        if name not in INDEX:
+            yield Problem(key, f"no signal {name!r}; see facility/signals.py")
+        elif rule.tier == "P" and name not in IMAGE_NAMES:
+            yield Problem(key, f"{name!r} is not in the process image, so tier P cannot see it")
+    yield from _unit(rule)
+
+
+def _unit(rule: Rule) -> Iterator[Problem]:
+    if rule.kind == "beat":
+        if rule.unit != "ms":
+            yield Problem("unit", "a beat is compared in ms")
+        return
+    for name in rule.inputs:
+        unit = SIGNALS[INDEX[name]].unit if name in INDEX else OWN_INPUTS.get(name, rule.unit)
+        if unit != rule.unit:
+            yield Problem("unit", f"{name!r} is in {unit!r}")
+
+
+def _limits(rule: Rule) -> Iterator[Problem]:
+    takes = _TAKES[rule.kind]
+    for key in ("low", "high", "relative", "equals"):
+        if getattr(rule, key) is not None and key not in takes:
+            yield Problem(key, f"kind {rule.kind!r} does not take it")
+    if rule.window_us > 0.0 and "window_us" not in takes:
+        yield Problem("window_us", f"kind {rule.kind!r} does not take it")
+    for key in _NEEDS[rule.kind]:
+        if getattr(rule, key) is None or (key == "window_us" and rule.window_us == 0.0):
+            yield Problem(key, f"kind {rule.kind!r} needs it")
+    if rule.kind in ("limit", "window"):
+        if rule.low is None and rule.high is None:
+            yield Problem("high", f"kind {rule.kind!r} needs low, high or both")
+        if rule.low is not None and rule.high is not None and rule.low > rule.high:
+            yield Problem("low", "must not lie above high")
+    if rule.kind in ("mismatch", "beat") and rule.high is not None and rule.high < 0.0:
+        yield Problem("high", "must not be negative")
+    if rule.relative is not None and rule.relative < 0.0:
+        yield Problem("relative", "must not be negative")
+
+
+def _times(rule: Rule) -> Iterator[Problem]:
+    if rule.kind in _ONLY_TIER and rule.tier != _ONLY_TIER[rule.kind]:
+        yield Problem("kind", f"{rule.kind!r} exists in tier {_ONLY_TIER[rule.kind]} only")
+    if rule.tier == "P" and rule.kind == "mismatch" and rule.window_us > 0.0:
+        yield Problem("window_us", "tier P has no history")
+    if rule.tier == "H":
+        for key in ("window_us", "debounce_us"):
+            if getattr(rule, key) % TICK_US != 0.0:
+                yield Problem(key, f"must be a multiple of the tick, {TICK_US:g} us")
+    longest = (HIST_LEN - 1) * TICK_US
+    if rule.kind != "stale" and rule.window_us > longest:
+        yield Problem("window_us", f"the history reaches back {longest:g} us")
+
+
+def _consequence(rule: Rule) -> Iterator[Problem]:
+    if not rule.latches:
+        if rule.reset != "none":
+            yield Problem("reset", f"{rule.action} that does not latch has nothing to reset: give 'none'")
+    elif rule.reset == "none":
+        yield Problem("reset", f"{rule.action} latches: give 'operator' or 'physicist'")
+    elif rule.strength == Action.ABORT and rule.reset != "physicist":
+        yield Problem("reset", "ABORT is reset by a physicist")

@@ -1,0 +1,232 @@
+"""Read `configs/interlocks.toml`: validate every rule, apply what a facility overrides, compile the H rules to rows.
+
+`load_rules(facility, room, species)` is the way in; `RuleSet.fast()` is what the rack takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from facility.config import Facility, find_config
+from facility.config.base import Section
+from facility.errors import ConfigError
+from facility.events import canonical_json
+from facility.signals import INDEX
+from interlocks import fast
+from interlocks.model import LinkSettings, Rule, problems
+
+S = TypeVar("S", bound=Section)
+SCHEMA = "ionctl.interlocks/1"
+FILE_NAME = "interlocks.toml"
+OVERRIDABLE = frozenset({"low", "high", "relative", "equals", "window_us", "debounce_us", "citation", "sigma"})
+MAX_RULES = 200
+_TOP_KEYS = frozenset({"schema", "link", "rule", "override"})
+
+
+@dataclass(frozen=True)
+class FastRules:
+    """Compiled H rules, what the rack evaluates. `rows` is a fresh copy with nothing remembered."""
+
+    rows: NDArray[Any]
+    """`interlocks.fast.RULE_DTYPE`, shape (n,)."""
+    hist_index: NDArray[np.int64]
+    """Signals whose history is kept, in the order of the ring's columns."""
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """All rules of a facility, a room and a species, in the order of the file."""
+
+    facility: str
+    rules: tuple[Rule, ...]
+    link: LinkSettings
+
+    @cached_property
+    def by_id(self) -> dict[str, Rule]:
+        """Rules by id."""
+        return {rule.id: rule for rule in self.rules}
+
+    @cached_property
+    def h(self) -> tuple[Rule, ...]:
+        """Rules of the fast tier; the position is the bit in the masks."""
+        return tuple(rule for rule in self.rules if rule.tier == "H")
+
+    @cached_property
+    def p(self) -> tuple[Rule, ...]:
+        """Rules of the safety controller."""
+        return tuple(rule for rule in self.rules if rule.tier == "P")
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the resolved rules, hexadecimal: both ends of a run must have the same."""
+        data = [self.facility, self.link.model_dump(), [rule.model_dump() for rule in self.rules]]
+        return hashlib.sha256(canonical_json(data)).hexdigest()
+
+    def rule(self, rule_id: str) -> Rule:
+        """The rule, or ConfigError with the ids there are."""
+        try:
+            return self.by_id[rule_id]
+        except KeyError:
+            raise ConfigError(
+                "interlocks.no-rule", f"no rule {rule_id!r}", "", f"known: {', '.join(self.by_id)}"
+            ) from None
+
+    def fast(self) -> FastRules:
+        """The H rules compiled, with nothing remembered."""
+        return compile_fast(self.h)
+
+
+def load_rules(facility: Facility, room: str, species: str, config_dir: Path | None = None) -> RuleSet:
+    """Rules for this facility, room and species, from the first `interlocks.toml` of the configuration folders.
+
+    Raises ConfigError that names file, rule and key.
+    """
+    source = find_config(FILE_NAME, config_dir)
+    if source is None:
+        raise ConfigError("interlocks.no-file", f"no {FILE_NAME}", "", "give a --config-dir that holds one")
+    facility.species_named(species)
+    facility.room_named(room)
+    return rules_from_toml(
+        source.read_text(encoding="utf-8"), facility.id, species, list(facility.rooms).index(room), str(source)
+    )
+
+
+def rules_from_toml(text: str, facility: str, species: str, room_index: int, where: str = FILE_NAME) -> RuleSet:
+    """Rules from the text of a file; `room_index` is the value of the beam token of the room, from 0."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError("interlocks.syntax", str(problem), where) from problem
+    if data.get("schema") != SCHEMA:
+        raise ConfigError(
+            "interlocks.schema", f"schema {data.get('schema')!r}", f"{where}, key schema", f"give {SCHEMA!r}"
+        )
+    unknown = sorted(set(data) - _TOP_KEYS)
+    if unknown:
+        raise ConfigError(
+            "interlocks.unknown-key", f"unknown key {unknown[0]!r}", where, f"allowed: {sorted(_TOP_KEYS)}"
+        )
+    link = _section(LinkSettings, data.get("link", {}), f"{where}, link")
+    entries = _entries(data.get("rule"), where)
+    for name in (facility, f"{facility}-{species}"):
+        _override(
+            entries, _table(data.get("override", {}), f"{where}, override").get(name, {}), f"{where}, override.{name}"
+        )
+    rules = tuple(_rule(entry, room_index, f"{where}, rule {rule_id}") for rule_id, entry in entries.items())
+    h_rules = sum(rule.tier == "H" for rule in rules)
+    if h_rules > fast.MAX_RULES:
+        raise ConfigError("interlocks.too-many", f"{h_rules} rules of tier H", where, f"at most {fast.MAX_RULES}")
+    return RuleSet(facility, rules, link)
+
+
+def _table(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError("interlocks.bad-value", "not a table", where)
+    return value
+
+
+def _entries(value: object, where: str) -> dict[str, dict[str, Any]]:
+    """Rules by id in the order of the file, not yet validated."""
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_RULES:
+        raise ConfigError("interlocks.no-rules", f"give 1 to {MAX_RULES} tables [[rule]]", f"{where}, key rule")
+    found: dict[str, dict[str, Any]] = {}
+    for number, item in enumerate(value):
+        entry = dict(_table(item, f"{where}, rule number {number}"))
+        rule_id = entry.get("id")
+        if not isinstance(rule_id, str):
+            raise ConfigError("interlocks.no-id", "a rule has no id", f"{where}, rule number {number}, key id")
+        if rule_id in found:
+            raise ConfigError("interlocks.repeated-id", "two rules have this id", f"{where}, rule {rule_id}, key id")
+        found[rule_id] = entry
+    return found
+
+
+def _override(entries: dict[str, dict[str, Any]], changes: object, where: str) -> None:
+    for rule_id, change in _table(changes, where).items():
+        if rule_id not in entries:
+            raise ConfigError("interlocks.no-rule", f"there is no rule {rule_id!r} to override", where)
+        for key, value in _table(change, f"{where}.{rule_id}").items():
+            if key not in OVERRIDABLE:
+                allowed = ", ".join(sorted(OVERRIDABLE))
+                what = f"key {key!r} cannot be overridden"
+                raise ConfigError("interlocks.override", what, f"{where}.{rule_id}.{key}", f"allowed: {allowed}")
+            entries[rule_id][key] = value
+
+
+def _rule(entry: dict[str, Any], room_index: int, where: str) -> Rule:
+    rule = _section(Rule, entry, where)
+    if rule.equals == "room":
+        rule = rule.model_copy(update={"equals": float(room_index)})
+    for problem in problems(rule):
+        value = entry.get(problem.key)
+        raise ConfigError(
+            "interlocks.bad-rule", f"{problem.key} = {value!r}: {problem.text}", f"{where}, key {problem.key}"
+        )
+    return rule
+
+
+def _section(model: type[S], entry: object, where: str) -> S:
+    try:
+        return model.model_validate(_frozen(entry))
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError("interlocks.bad-value", f"{key}: {first['msg']}", f"{where}, key {key}") from problem
+
+
+def _frozen(entry: object) -> object:
+    """Lists of a TOML table as the tuples that a strict model takes."""
+    if not isinstance(entry, dict):
+        return entry
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+def compile_fast(rules: tuple[Rule, ...]) -> FastRules:
+    """Rows for the fast evaluator, in the order given; windowed signals share columns of the history."""
+    columns: dict[int, int] = {}
+    rows = np.zeros(len(rules), dtype=fast.RULE_DTYPE)
+    for row, rule in zip(rows, rules, strict=True):
+        _fill(row, rule, columns)
+    return FastRules(rows, np.array(list(columns), dtype=np.int64), tuple(rule.id for rule in rules))
+
+
+def _fill(row: Any, rule: Rule, columns: dict[int, int]) -> None:
+    signals = [INDEX[name] for name in rule.inputs]
+    row["kind"] = fast.KINDS[rule.kind]
+    row["when"] = -1 if rule.when is None else INDEX[rule.when]
+    row["a"] = signals[0]
+    row["b"] = signals[-1]
+    row["lo"], row["hi"], row["rel"] = _limits(rule)
+    row["window"] = round(rule.window_us / fast.TICK_US)
+    row["hist_a"] = row["hist_b"] = -1
+    if rule.kind in ("window", "mismatch") and rule.window_us > 0.0:
+        row["hist_a"] = columns.setdefault(signals[0], len(columns))
+        row["hist_b"] = columns.setdefault(signals[-1], len(columns))
+    row["debounce"] = round(rule.debounce_us / fast.TICK_US)
+    row["action"] = int(rule.strength)
+    row["latching"] = int(rule.latches)
+    row["last"] = np.nan
+    for name in ("value", "limit", "bad_value", "bad_limit"):
+        row[name] = np.nan
+
+
+def _limits(rule: Rule) -> tuple[float, float, float]:
+    """lo, hi, rel as the evaluator takes them."""
+    low = -np.inf if rule.low is None else rule.low
+    high = np.inf if rule.high is None else rule.high
+    if rule.kind in ("digital", "either"):
+        return rule.expected, rule.expected, 0.0
+    if rule.kind == "equal":
+        return 0.0, 0.0, 1.0
+    return low, high, rule.relative or 0.0
