@@ -226,6 +226,8 @@ class Sequencer:
                 await self._apply(*found)
             elif self._prefetch_due and self._stages.prefetch_possible(self._session()):
                 await self._prefetch()
+            elif self.state in BEAM_POSSIBLE and self._stages.strayed(self._session()):
+                await self._recall()
             else:
                 await self._link.changed(_CHECK_S)
 
@@ -331,6 +333,14 @@ class Sequencer:
         except (CommandRefused, ChannelError) as error:  # asked again when its turn comes
             self._stages.forget_ahead()
             self._recorder.emit("prefetch.failed", {"reason": str(error)})
+
+    async def _recall(self) -> None:
+        self._recorder.emit("ring.strayed", {"layer": self._session().index})
+        self._prefetch_due = True
+        try:
+            await self._stages.recall(self._session())
+        except (CommandRefused, ChannelError) as error:
+            self._recorder.emit("recall.failed", {"reason": str(error)})
 
     def _open_or_close(self, effect: Effect) -> None:
         if effect is Effect.OPEN_SESSION:

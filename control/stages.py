@@ -86,6 +86,7 @@ class Stages:
         self._limits = limits
         self._preempted = preempted
         self._ahead = Prefetched()
+        self._recalled: tuple[int, bool] | None = None
         self.verdict: FloatArray | None = None
         """Total rows of the layer that has been verified and not booked yet."""
 
@@ -168,6 +169,29 @@ class Stages:
         table = spot_table(layer, start_ions, self._rules)
         await self._link.write_table(table)
         self._ahead.table, self._ahead.written_token = table, layer.token
+
+    def strayed(self, session: Session) -> bool:
+        """The ring has gone to the next layer's cycle although the present layer waits for beam."""
+        ring, layer, following = self._link.ring, session.book.layer, session.next_layer
+        fe = self._link.fe
+        if ring is None or fe is None or following is None or ring.token != following.token:
+            return False
+        waiting = fe.token == layer.token and fe.state in (FrontEndState.ARMED, FrontEndState.HELD)
+        if not waiting or ring.phase in _RING_AT_REST:
+            return False
+        return self._recalled != (ring.cycle, ring.phase is RingPhase.FLAT_TOP)
+
+    async def recall(self, session: Session) -> None:
+        """Have the ring come back to the present layer: queue its cycle, leave a flat top that nobody uses."""
+        ring = self._link.ring
+        if ring is None:
+            return
+        flat_top = ring.phase is RingPhase.FLAT_TOP
+        self._recalled = (ring.cycle, flat_top)
+        self.forget_ahead()
+        await self._request_cycle(session.book.layer)
+        if flat_top:
+            await self._link.command("RING", "end_cycle", {})
 
     async def resume_beam(self, session: Session) -> None:
         """Lift the front end's pause; the ring is asked again unless it runs the layer's cycle."""

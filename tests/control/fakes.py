@@ -144,6 +144,8 @@ class FakeMachine:
     """verb -> words: refuse that command."""
     mute: set[str] = field(default_factory=set)
     """verbs that are never answered."""
+    hasty: bool = False
+    """The ring goes to the queued cycle although the present layer is not finished."""
     gain2: float = 1.001
     spoil: Callable[[np.ndarray], None] = lambda _register: None
     channels: dict[str, FakeChannel] = field(default_factory=dict)
@@ -324,7 +326,7 @@ class FakeMachine:
         if self.phase is not RingPhase.STANDBY or not self.permit:
             return
         unfinished = self.state in (FrontEndState.ARMED, FrontEndState.HELD) and self.token == self.ring_token
-        if not unfinished:
+        if not unfinished or (self.hasty and self.queued is not None):
             if self.queued is None:
                 return
             (self.ring_token, self.ring_code), self.queued = self.queued, None

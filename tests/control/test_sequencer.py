@@ -108,6 +108,20 @@ def test_a_layer_over_several_flat_tops_needs_no_help() -> None:
     run(test)
 
 
+def test_a_ring_that_goes_on_too_early_is_called_back() -> None:
+    plan = program(layers=3, ions=4e6)
+
+    async def test(b: Bench) -> None:
+        b.machine.hasty = True
+        summary = await delivered(b, plan)
+        assert summary.status == "completed"
+        assert [event.kind for event in b.events.events].count("ring.strayed") >= 2
+        for layer in plan.layers:
+            np.testing.assert_allclose(b.machine.delivered(layer.token), layer.target_ions)
+
+    run(test)
+
+
 def test_range_shifters_move_before_the_layer_that_wants_them() -> None:
     async def test(b: Bench) -> None:
         summary = await delivered(b, program(layers=3, shifters=(1, 1, 2)))
