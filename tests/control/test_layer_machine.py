@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 
 import pytest
 
@@ -169,3 +170,8 @@ def test_whatever_ends_delivery_takes_the_beam_away() -> None:
     for (state, event), (after, effects) in TABLE.items():
         if state in BEAM_POSSIBLE and after not in DELIVERING:
             assert effects[0] in (Effect.PAUSE_BEAM, Effect.STOP_BEAM), (state, event)
+
+
+def test_the_documented_table_is_this_one() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "layer-machine.md"
+    assert MATRIX.strip("\n") in page.read_text(encoding="utf-8")
