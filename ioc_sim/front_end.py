@@ -195,8 +195,8 @@ def tail_model(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> floa
 @kernel
 def settled(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> bool:
     """Both readbacks stand within the settling tolerance of the set points."""
-    return (abs(v[at.READ_A] - v[at.SET_A]) * v[at.MM_PER_A] <= p.settle_mm
-            and abs(v[at.READ_A + 1] - v[at.SET_A + 1]) * v[at.MM_PER_A + 1] <= p.settle_mm)  # fmt: skip
+    return (abs((v[at.READ_A] - v[at.SET_A]) * v[at.MM_PER_A]) <= p.settle_mm
+            and abs((v[at.READ_A + 1] - v[at.SET_A + 1]) * v[at.MM_PER_A + 1]) <= p.settle_mm)  # fmt: skip
 
 
 @kernel

@@ -13,7 +13,7 @@ import numpy as np
 
 from facility.jit import kernel
 from ioc_sim import layout as at
-from facility.rng import bell, draw
+from facility.rng import bell, draw, triangle
 from ioc_sim import faults as fp
 from ioc_sim.faults import faulted
 from ioc_sim.layout import DRIFT_RING
@@ -74,7 +74,7 @@ def chamber_tick(
     seen = 0.5 * ions + v[at.IC_RAMP + k] * v[at.IC_RAMP_SHARE + k]
     loss = q[at.IC_RECOMBINATION + k] * seen * v[at.IC_FC_PER_ION + k]
     charge = seen * v[at.IC_FC_PER_ION + k] * v[at.IC_EFFICIENCY + k] * (1.0 - loss)
-    noise = bell(draw(p.seed, STREAM_IC + k, s.tick))
+    noise = triangle(draw(p.seed, STREAM_IC, s.tick), k == 1)
     spread = SIGMA_PER_ION * math.sqrt(seen) * v[at.IC_FC_PER_ION + k]
     gain = faulted(faults, fp.IC1_GAIN + k, q[at.IC_GAIN + k], s.t_ns)
     total = (charge + spread * noise) * gain + q[at.IC_LEAK_FC_PER_TICK + k]

@@ -12,13 +12,12 @@ import numpy as np
 
 from facility.jit import kernel
 from ioc_sim import layout as at
-from facility.rng import bell, draw
+from facility.rng import draw, flat, triangle
 from ioc_sim import faults as fp
 from ioc_sim.faults import faulted
 
-STREAM_CURRENT = 10
-STREAM_READ = 12
-STREAM_PROBE = 14
+STREAM_SUPPLY = 10
+"""One draw a supply and tick: the high half is current noise, the low quarters are those of readback and probe."""
 TICK_S = 1e-5
 
 
@@ -60,7 +59,7 @@ def supplies_coarse(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) ->
 @kernel
 def true_current(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
     """Current that flows in magnet ``k``: the supply's, with noise, as it may have failed."""
-    noise = q[at.SUPPLY_NOISE_A + k] * bell(draw(p.seed, STREAM_CURRENT + k, s.tick))
+    noise = q[at.SUPPLY_NOISE_A + k] * triangle(draw(p.seed, STREAM_SUPPLY + k, s.tick), True)
     return faulted(faults, fp.SCAN_X_CURRENT + k, v[at.CURRENT_A + k] + noise, s.t_ns)
 
 
@@ -71,12 +70,13 @@ def read_supplies(
     """Readback (quantised) and independent field probe of both magnets."""
     for k in range(2):
         current = current0 if k == 0 else current1
-        read = current + q[at.SUPPLY_READ_NOISE_A + k] * bell(draw(p.seed, STREAM_READ + k, s.tick))
+        bits = draw(p.seed, STREAM_SUPPLY + k, s.tick)
+        read = current + q[at.SUPPLY_READ_NOISE_A + k] * flat(bits, False)
         step = q[at.SUPPLY_STEP_A + k]
         v[at.READ_A + k] = faulted(
             faults, fp.SCAN_X_READBACK + k, math.floor(read * q[at.SUPPLY_STEPS_PER_A + k] + 0.5) * step, s.t_ns
         )
-        probe = current + q[at.SUPPLY_PROBE_NOISE_A + k] * bell(draw(p.seed, STREAM_PROBE + k, s.tick))
+        probe = current + q[at.SUPPLY_PROBE_NOISE_A + k] * flat(bits, True)
         v[at.PROBE_TM + k] = faulted(faults, fp.SCAN_X_PROBE + k, probe * q[at.SUPPLY_TM_PER_A + k], s.t_ns)
 
 

@@ -76,4 +76,4 @@ def spill_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults:
     mean *= p.transmission * faulted(faults, fp.CHOPPER, s.chopper_open, s.t_ns)
     if mean <= 0.0:
         return 0
-    return poisson(mean, normal_high(bits), draw(p.seed, STREAM_POISSON, s.tick))
+    return poisson(mean, normal_high(bits), p.seed, STREAM_POISSON, s.tick)
