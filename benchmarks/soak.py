@@ -1,0 +1,133 @@
+"""The long counts, one after the other, resumable: ``make soak`` writes soak/<commit>.json after every single case.
+
+A count is a number of cases of one kind that all have to pass. Stopped at any moment and started again at the same
+commit it goes on where it was. With n cases and no failure, the failure rate is below 1 - 0.05^(1/n) at 95 %
+confidence; that bound stands beside each count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import ROOT, commit, measured_on
+
+SOAK_SCHEMA = "ionctl.soak/1"
+FOLDER = ROOT / "soak"
+CONFIDENCE = 0.95
+DEMO_TIMEOUT_S = 600.0
+KEPT_OUTPUT = 4000
+
+
+@dataclass
+class Count:
+    """How one count stands."""
+
+    wanted: int
+    passed: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Cases that were run."""
+        return self.passed + len(self.failures)
+
+    def bound(self) -> float | None:
+        """Upper bound of the failure rate at 95 % confidence; None once something failed, or nothing was run."""
+        return None if self.failures or not self.passed else 1.0 - (1.0 - CONFIDENCE) ** (1.0 / self.passed)
+
+
+Case = Callable[[int], str]
+"""Runs case number i; returns what went wrong, nothing if it passed."""
+
+
+def demo(number: int) -> str:
+    """One demo in a home of its own, seed = number of the case: it must deliver without any interlock."""
+    with tempfile.TemporaryDirectory(prefix="ionctl-soak-") as home:
+        command = [str(Path(sys.executable).parent / "ionctl"), "demo", "--seed", str(number + 1)]
+        try:
+            done = subprocess.run(
+                command,
+                env=os.environ | {"IONCTL_HOME": home},
+                capture_output=True,
+                text=True,
+                timeout=DEMO_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"not done after {DEMO_TIMEOUT_S:.0f} s"
+    if done.returncode != 0:
+        return f"exit code {done.returncode}: {(done.stdout + done.stderr)[-KEPT_OUTPUT:]}"
+    return ""
+
+
+COUNTS: dict[str, tuple[int, Case]] = {
+    "demo without a nuisance trip": (20, demo),
+}
+
+
+def load(path: Path) -> dict[str, Count]:
+    """The counts as the file has them; new ones at zero."""
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["counts"] if path.exists() else {}
+    counts = {}
+    for name, (wanted, _) in COUNTS.items():
+        entry = known.get(name, {})
+        counts[name] = Count(
+            wanted, entry.get("passed", 0), list(entry.get("failures", [])), float(entry.get("seconds", 0.0))
+        )
+    return counts
+
+
+def save(path: Path, counts: dict[str, Count]) -> None:
+    """Replace the file in one step."""
+    data = {
+        "schema": SOAK_SCHEMA,
+        "measured_on": measured_on(),
+        "confidence": CONFIDENCE,
+        "counts": {name: asdict(count) | {"failure_rate_below": count.bound()} for name, count in counts.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def main() -> int:
+    """Run what is missing; exit code 1 if a case failed, now or before."""
+    revision = commit()
+    if revision.endswith("+"):
+        print("note: files differ from the commit; the count is kept apart")
+    path = FOLDER / f"{revision.replace('+', '-changed')}.json"
+    counts = load(path)
+    for name, (wanted, case) in COUNTS.items():
+        count = counts[name]
+        while count.done < wanted:
+            number = count.done
+            begin = time.perf_counter()
+            problem = case(number)
+            count.seconds += time.perf_counter() - begin
+            if problem:
+                count.failures.append({"case": number, "problem": problem})
+            else:
+                count.passed += 1
+            save(path, counts)
+            print(f"{name}: {count.done} of {wanted}, {len(count.failures)} failed", flush=True)
+    for name, count in counts.items():
+        bound = count.bound()
+        words = f"failure rate below {bound:.2%} at 95 % confidence" if bound is not None else "FAILED"
+        print(f"{name}: {len(count.failures)} of {count.done} failed; {words}")
+    print(f"written to {path.relative_to(ROOT)}")
+    return 1 if any(count.failures for count in counts.values()) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
