@@ -58,12 +58,9 @@ def fresh_name(digits: int = 8) -> str:
     return secrets.token_hex(digits // 2)
 
 
-class WallClock:
-    """A `facility.timebase.Clock` that runs with the wall: for what must not depend on the plant's pace."""
-
-    def __init__(self) -> None:
-        self._zero_ns = monotonic_ns()
+class MonotonicClock:
+    """A `facility.timebase.Clock` that is the machine's monotonic clock: all processes of a machine share it."""
 
     def now_ns(self) -> int:
-        """Wall time since this clock was made, ns."""
-        return monotonic_ns() - self._zero_ns
+        """Wall time since some moment of this machine, ns."""
+        return time.monotonic_ns()

@@ -1,0 +1,55 @@
+"""`ionctl deliver`: one plan, one target, one result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from console.settings import Settings
+
+
+@click.command()
+@click.argument("plan", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--facility", "facility_name", default="wuwei", show_default=True)
+@click.option("--target", type=click.Choice(["virtual", "ca"]), default="virtual", show_default=True,
+              help="virtual: in this process, as fast as it goes. ca: real processes over Channel Access.")  # fmt: skip
+@click.option("--room", help="Room; default the first one.")
+@click.option("--qa", is_flag=True, help="Deliver every beam at the room's fixed angle, and record it.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of all noise.")
+@click.option("--speed", type=click.FloatRange(0.01, 100.0), default=1.0, show_default=True,
+              help="Facility seconds per second; target ca only.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def deliver(
+    settings: Settings, plan: Path, facility_name: str, target: str, room: str | None, qa: bool, seed: int,
+    speed: float, as_json: bool,
+) -> int:  # fmt: skip
+    """Deliver PLAN, spot by spot. Ctrl-C takes the beam off and ends the session as interrupted."""
+    from rig.deliver import DeliveryRequest, deliver_plan
+
+    from console.progress import progress_bar
+    from rig.logs import configure_logs
+
+    configure_logs(json_lines=settings.log_json, level=settings.log_level)
+    facility = settings.facility(facility_name)
+    request = DeliveryRequest(
+        plan=plan,
+        facility=facility,
+        room=room or next(iter(facility.rooms)),
+        qa=qa,
+        seed=seed,
+        speed=speed,
+        home=settings.home(),
+    )
+    with progress_bar(enabled=not as_json) as show:
+        result = deliver_plan(request, target, on_progress=show)
+    if as_json:
+        from console.tables import print_json
+
+        print_json(result.to_data())
+    else:
+        from console.summary import print_result
+
+        print_result(result)
+    return int(result.exit_code)

@@ -1,0 +1,82 @@
+"""Deliver one plan to one target and say what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from control.plan.load import load_plan
+from control.plan.program import MachineProgram, compile_program
+from facility.config import Facility
+from facility.errors import ConfigError, PlanError
+from rig.home import Home
+from rig.result import DeliveryResult
+
+if TYPE_CHECKING:
+    from rig.operator_client import Progress
+
+OnProgress = Callable[["Progress"], None]
+TARGETS = ("virtual", "ca")
+
+
+@dataclass(frozen=True)
+class DeliveryRequest:
+    """What is to be delivered, where, and under which seed. `speed` counts on target ca only."""
+
+    plan: Path
+    facility: Facility
+    room: str
+    home: Home
+    qa: bool = False
+    seed: int = 1
+    speed: float = 1.0
+
+
+def deliver_plan(request: DeliveryRequest, target: str, on_progress: OnProgress | None = None) -> DeliveryResult:
+    """Deliver; nothing moves before the plan has been read, checked and compiled.
+
+    Raises PlanError or ConfigError for what cannot be delivered, ChannelError for a target that is not there.
+    """
+    program = checked_program(request)
+    if target == "virtual":
+        from rig.deliver_virtual import deliver_virtual
+
+        return deliver_virtual(request, program, on_progress)
+    if target == "ca":
+        from rig.deliver_ca import deliver_ca
+
+        return deliver_ca(request, program, on_progress)
+    raise ConfigError("target.unknown", f"no target {target!r}", "", f"one of {', '.join(TARGETS)}")
+
+
+def checked_program(request: DeliveryRequest) -> MachineProgram:
+    """The plan as a machine program for this facility and room."""
+    program = compile_program(load_plan(request.plan), request.facility, request.room, qa=request.qa)
+    species_of(program)
+    return program
+
+
+def species_of(program: MachineProgram) -> str:
+    """The one species of a program; a session accelerates one."""
+    species = sorted({layer.species for layer in program.layers})
+    if len(species) != 1:
+        raise PlanError(
+            "plan.species", f"the plan mixes {', '.join(species)}", program.plan_label, "make one plan for each species"
+        )
+    return species[0]
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write the files of a session; returns their paths by what they are."""
+    written = {}
+    for name, data in files.items():
+        path = folder / name
+        path.write_bytes(data)
+        written[FILE_KINDS.get(name, name)] = str(path)
+    return written
+
+
+SPOTS_FILE, EVENTS_FILE, SUMMARY_FILE = "spots.parquet", "events.jsonl", "summary.json"
+FILE_KINDS = {SPOTS_FILE: "spot log", EVENTS_FILE: "events", SUMMARY_FILE: "summary"}

@@ -1,0 +1,150 @@
+"""Deliver over Channel Access: real processes, real sockets; the processes that are up, or some for this once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from control.plan.program import MachineProgram
+from facility.errors import ChannelError, CommandRefused, IonctlError
+from rig.control_stack import require_room
+from rig.deliver import EVENTS_FILE, FILE_KINDS, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of
+from rig.operator_client import ENDED, OperatorClient
+from rig.remote import operator_at
+from rig.result import DeliveryResult
+from rig.run_dir import RunFile
+from rig.supervisor import RunOptions, Supervisor
+from rig.truth_check import TruthReport, judge_truth
+from rig.truth_file import TruthNow, read_now, read_spots
+from rig.wall_clock import monotonic_s
+
+MQTT_ENV = "IONCTL_MQTT"
+_SLOWEST = 10.0
+_GRACE_S = 120.0
+_TRUTH_S = 10.0
+_POLL_S = 0.05
+
+
+def deliver_ca(request: DeliveryRequest, program: MachineProgram, on_progress: OnProgress | None) -> DeliveryResult:
+    """Deliver with the processes that are up; starts and stops them where none is."""
+    supervisor = Supervisor(request.home, request.facility.id)
+    run = supervisor.running()
+    if run is not None:
+        _require_same(run, request, program)
+        return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress))
+    options = RunOptions(request.room, species_of(program), request.seed, request.speed, os.environ.get(MQTT_ENV, ""))
+    run = supervisor.up(request.facility, options)
+    try:
+        return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress))
+    finally:
+        supervisor.down()
+
+
+def _require_same(run: RunFile, request: DeliveryRequest, program: MachineProgram) -> None:
+    if run.config_hash != request.facility.hash:
+        raise ChannelError(
+            "target.config", "the running facility has another configuration", run.facility, "ionctl down"
+        )
+    require_room(run.room, request.room)
+    if run.species != species_of(program):
+        raise ChannelError(
+            "target.species", f"the running facility accelerates {run.species}", run.facility,
+            f"ionctl down, then ionctl up --species {species_of(program)}",
+        )  # fmt: skip
+
+
+async def _deliver(
+    request: DeliveryRequest, program: MachineProgram, run: RunFile, folder: Path, on_progress: OnProgress | None
+) -> DeliveryResult:
+    started_s = monotonic_s()
+    async with operator_at(request.facility, request.home, run) as client:
+        await _tidy(client)
+        await client.reset()
+        session = await client.load(str(request.plan.resolve()), request.room, request.qa)
+        await client.prepare()
+        await client.start()
+        async with _interruptible(client):
+            longest_s = _SLOWEST * program.expected_s / run.speed + _GRACE_S
+            summary = await client.ended(session, longest_s, _shower(client, on_progress))
+        wall_s = monotonic_s() - started_s
+        truth = await _truth(folder, summary, program, request)
+        if summary["status"] != "interrupted":
+            await client.ask("TCS", "close")
+    return _result(request, run, summary, truth, wall_s)
+
+
+async def _tidy(client: OperatorClient) -> None:
+    """Let go of a session that an earlier console left ended or interrupted."""
+    state = client.state
+    if state not in ENDED:
+        if state.name in ("STANDBY", "LOADED"):
+            return
+        raise CommandRefused("target.busy", f"control is {state.name}", "TCS", "wait for that session's end")
+    if state.name == "INTERRUPTED":
+        await client.ask("TCS", "stop")
+        await client.until(lambda: client.state.name == "TERMINATED", client.limits.ready_s, "end of the old session")
+    await client.ask("TCS", "close")
+
+
+def _shower(client: OperatorClient, on_progress: OnProgress | None) -> Callable[[], None] | None:
+    if on_progress is None:
+        return None
+    return lambda: on_progress(client.progress())
+
+
+@contextlib.asynccontextmanager
+async def _interruptible(client: OperatorClient) -> AsyncIterator[None]:
+    """Ctrl-C and SIGTERM pause the delivery: beam off, session interrupted, record written."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def pause() -> None:
+        with contextlib.suppress(IonctlError):  # it may have ended in this very moment
+            await client.ask("TCS", "pause")
+
+    def interrupt() -> None:
+        if not tasks:
+            tasks.add(loop.create_task(pause(), name="operator-pause"))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        await asyncio.gather(*tasks)
+
+
+async def _truth(
+    folder: Path, summary: dict[str, Any], program: MachineProgram, request: DeliveryRequest
+) -> TruthReport | None:
+    """Judge the truth once the plant has written down all of it; None if it never does."""
+    deadline = monotonic_s() + _TRUTH_S
+    while monotonic_s() < deadline:
+        with contextlib.suppress(ChannelError):
+            spots_now, spots = read_spots(folder)
+            if _complete(read_now(folder), spots_now, int(summary["t_ended_ns"])):
+                return judge_truth(program.layers, spots, request.facility)
+        await asyncio.sleep(_POLL_S)
+    return None
+
+
+def _complete(now: TruthNow, spots: TruthNow, ended_ns: int) -> bool:
+    return now.t_ns >= ended_ns and spots.total_ions == now.total_ions
+
+
+def _result(
+    request: DeliveryRequest, run: RunFile, summary: dict[str, Any], truth: TruthReport | None, wall_s: float
+) -> DeliveryResult:
+    folder = request.home.session_dir(summary["session"])
+    names = [name for name in (SPOTS_FILE, EVENTS_FILE) if (folder / name).exists()]
+    files = {FILE_KINDS[name]: str(folder / name) for name in (*names, SUMMARY_FILE)}
+    result = DeliveryResult("ca", request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s, files)
+    result.write(folder / SUMMARY_FILE)
+    return result

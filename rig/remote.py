@@ -1,0 +1,104 @@
+"""The console at a facility that is up: an operator over Channel Access, with the console's own keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from channels.command import Signer
+from channels.epics_bridge import EpicsProvider, configure_libca
+from channels.keepalive import KeepAliveMaker
+from facility.config import Facility
+from facility.errors import ChannelError
+from rig.home import Home
+from rig.keys import KeyStore
+from rig.operator_client import OperatorClient, OperatorLimits
+from rig.run_dir import RunFile
+from rig.supervisor import Supervisor
+from rig.wall_clock import MonotonicClock, RisingNonces, boot_identity
+
+KEEP_ALIVE_SOURCE = "operator"
+_READ_S = 5.0
+
+
+def running(facility: Facility, home: Home) -> RunFile:
+    """The run of this very configuration that is up; ChannelError if there is none."""
+    run = Supervisor(home, facility.id).running()
+    if run is None:
+        raise ChannelError("target.down", f"{facility.id} is not up", "", f"ionctl up --facility {facility.id}")
+    if run.config_hash != facility.hash:
+        raise ChannelError(
+            "target.config",
+            f"{facility.id} runs with another configuration",
+            str(run.config_hash),
+            "ionctl down, ionctl up",
+        )
+    return run
+
+
+@contextlib.asynccontextmanager
+async def operator_at(
+    facility: Facility, home: Home, run: RunFile, limits: OperatorLimits | None = None
+) -> AsyncIterator[OperatorClient]:
+    """An operator connected to a run; keep-alives flow inside the block."""
+    configure_libca(run.ca_addresses)
+    clock = MonotonicClock()
+    keys = KeyStore(home)
+    nonces = RisingNonces()
+    provider = EpicsProvider(clock)
+    client = OperatorClient(
+        provider,
+        facility.pv_prefix,
+        clock,
+        Signer("operator", "operator", keys.private("operator"), nonces),
+        Signer("physicist", "physicist", keys.private("physicist"), nonces),
+        KeepAliveMaker(KEEP_ALIVE_SOURCE, boot_identity(), keys.private("operator"), clock),
+        limits or OperatorLimits(),
+    )
+    try:
+        async with client:
+            yield client
+    finally:
+        await provider.close()
+
+
+def reset_interlocks(facility: Facility, home: Home) -> Mapping[str, Any]:
+    """Reset what can be reset at the facility that is up; the safety controller's answer."""
+    run = running(facility, home)
+
+    async def reset() -> Mapping[str, Any]:
+        async with operator_at(facility, home, run) as client:
+            return await client.reset()
+
+    return asyncio.run(reset())
+
+
+def latched_interlocks(facility: Facility, home: Home) -> list[dict[str, Any]]:
+    """What the safety controller says is latched; only reads."""
+    run = running(facility, home)
+
+    async def read() -> list[dict[str, Any]]:
+        configure_libca(run.ca_addresses)
+        provider = EpicsProvider(MonotonicClock())
+        name = f"{facility.pv_prefix}:SAFE:Latched-RB"
+        try:
+            channels = await provider.connect([name], _READ_S)
+            sample = channels[name].latest()
+        finally:
+            await provider.close()
+        return _list(sample.value if sample is not None else b"")
+
+    return asyncio.run(read())
+
+
+def _list(raw: object) -> list[dict[str, Any]]:
+    if not isinstance(raw, bytes):
+        return []
+    try:
+        data = json.loads(raw.rstrip(b"\0 ") or b"[]")
+    except ValueError:
+        return []
+    return [entry if isinstance(entry, dict) else {"rule": str(entry)} for entry in data]
