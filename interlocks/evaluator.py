@@ -1,0 +1,182 @@
+"""The evaluator of tier P: interprets typed rules over a process image.  Pure; nothing here remembers anything.
+
+Inputs are one list of floats: the image in the order of IMAGE, then what the controller knows by itself (OWN_INPUTS).
+Every comparison is written so that NaN is bad.  `quiet_box` says within which values of the image a rule does not
+change its mind, so that scans in between can be left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interlocks.model import BEAT_MODULUS, BEAT_MS, OWN_INPUTS, Rule
+from interlocks.process_image import N_IMAGE, PLACE, RESOLUTION
+
+NS_PER_MS = 1_000_000
+INPUT_PLACE: dict[str, int] = {**PLACE, **{name: N_IMAGE + k for k, name in enumerate(OWN_INPUTS)}}
+"""Place of an input of tier P, by name."""
+Inputs: TypeAlias = Sequence[float]
+
+
+class Probe(NamedTuple):
+    """A rule with the places of its inputs looked up."""
+
+    rule: Rule
+    places: tuple[int, ...]
+    when: int
+    """-1: always."""
+
+
+class Judgement(NamedTuple):
+    """One comparison: what was compared with what."""
+
+    good: bool
+    value: float
+    limit: float
+
+
+class BeatState(NamedTuple):
+    """What is known of a heartbeat: last count, and the time up to which life is proven, ns."""
+
+    beats: int
+    alive_ns: int
+
+
+def probe(rule: Rule) -> Probe:
+    """Look the inputs of a rule of tier P up."""
+    when = -1 if rule.when is None else INPUT_PLACE[rule.when]
+    return Probe(rule, tuple(INPUT_PLACE[name] for name in rule.inputs), when)
+
+
+def beat(state: BeatState | None, value: float, t_ns: int) -> BeatState | None:
+    """Follow a heartbeat that rises by one each BEAT_MS; None while there is none that is a number.
+
+    The count itself says how long its source has lived, so the age does not depend on how often one looks.
+    """
+    if not math.isfinite(value):
+        return state
+    count = int(value)
+    if state is None:
+        return BeatState(count, t_ns)
+    risen = (count - state.beats) % BEAT_MODULUS
+    if risen >= BEAT_MODULUS // 2:  # fell: it proves nothing
+        return state._replace(beats=count)
+    return BeatState(count, min(t_ns, state.alive_ns + round(risen * BEAT_MS * NS_PER_MS)))
+
+
+def beat_age_ms(state: BeatState | None, value: float, t_ns: int) -> float:
+    """How long the source has shown no life, ms; NaN if its count is none."""
+    if state is None or not math.isfinite(value):
+        return math.nan
+    return (t_ns - state.alive_ns) / NS_PER_MS
+
+
+def applies(it: Probe, inputs: Inputs) -> bool:
+    """The rule's `when` does not say otherwise; NaN does not switch a rule off."""
+    return it.when < 0 or inputs[it.when] != 0.0
+
+
+def judge(it: Probe, inputs: Inputs, beat_age: float = math.nan) -> Judgement:
+    """Compare, whether or not the rule applies; `beat_age` (ms) is what a rule of kind beat compares."""
+    rule = it.rule
+    a = inputs[it.places[0]]
+    match rule.kind:
+        case "digital":
+            return _all_equal(rule, [inputs[place] for place in it.places])
+        case "limit":
+            return _within(rule, a)
+        case "beat":
+            return _within(rule, beat_age)
+        case "either":
+            b = inputs[it.places[1]]
+            return Judgement(rule.expected in (a, b) and a == a and b == b, a, rule.expected)
+        case _:
+            return _pair(rule, a, inputs[it.places[1]])
+
+
+def _all_equal(rule: Rule, values: list[float]) -> Judgement:
+    """Several contacts that contradict each other have at least one that is not as it should be."""
+    for value in values:
+        if value != rule.expected:
+            return Judgement(False, value, rule.expected)
+    return Judgement(True, values[0], rule.expected)
+
+
+def _within(rule: Rule, value: float) -> Judgement:
+    low = -math.inf if rule.low is None else rule.low
+    high = math.inf if rule.high is None else rule.high
+    limit = low if value < low or high == math.inf else high
+    return Judgement(low <= value <= high and math.isfinite(value), value, limit)
+
+
+def _pair(rule: Rule, a: float, b: float) -> Judgement:
+    if rule.kind == "equal":
+        return Judgement(a == b, a, b)
+    high, relative = rule.high or 0.0, rule.relative or 0.0
+    if rule.kind == "excess":
+        return Judgement(a <= relative * b + high, a, relative * b + high)
+    limit = high + relative * max(abs(a), abs(b))
+    return Judgement(abs(a - b) <= limit, abs(a - b), limit)
+
+
+def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[tuple[int, float, float]]:
+    """Places of inputs with the values, both ends included, within which the judgement stays what it is.
+
+    A bad comparison pins everything it looked at: any change is a reason to look again.  Beats pin nothing: time alone
+    makes them bad, and the count says by itself when it stopped.
+    """
+    rule = it.rule
+    if rule.kind == "beat":
+        return
+    if not good:
+        for place in (*it.places, *((it.when,) if it.when >= 0 else ())):
+            yield place, inputs[place], inputs[place]
+    elif rule.kind == "limit":
+        low = -math.inf if rule.low is None else rule.low
+        yield it.places[0], low, math.inf if rule.high is None else rule.high
+    elif rule.kind in ("excess", "mismatch"):
+        a, b = (inputs[place] for place in it.places)
+        slack = _slack(rule, a, b)
+        yield it.places[0], a - slack, a + slack
+        yield it.places[1], b - slack, b + slack
+    else:
+        for place in it.places:
+            yield place, inputs[place], inputs[place]
+
+
+def _slack(rule: Rule, a: float, b: float) -> float:
+    """How far both inputs may move without the comparison turning bad."""
+    result = _pair(rule, a, b)
+    return 0.99 * (result.limit - result.value) / (2.0 + (rule.relative or 0.0))
+
+
+def code_limits(boxes: Iterator[tuple[int, float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersection of boxes as lowest and highest value of each image signal, in units of its resolution.
+
+    The ends are half a unit less a hundredth outside the last code that is inside, so that a value that rounds to a
+    code inside does not wake anybody.  A signal that is NaN has no inside: low above high.
+    """
+    low = np.full(N_IMAGE, -math.inf)
+    high = np.full(N_IMAGE, math.inf)
+    for place, lowest, highest in boxes:
+        if place >= N_IMAGE:
+            continue
+        step = float(RESOLUTION[place])
+        low[place] = max(low[place], _first_inside(lowest, step)) if lowest == lowest else math.inf
+        high[place] = min(high[place], -_first_inside(-highest, step)) if highest == highest else -math.inf
+    return low - 0.49, high + 0.49
+
+
+def _first_inside(lowest: float, step: float) -> float:
+    """Smallest code whose value is at least `lowest`."""
+    if math.isinf(lowest):
+        return lowest
+    code = math.floor(lowest / step)
+    while code * step < lowest:
+        code += 1
+    return float(code)

@@ -1,0 +1,183 @@
+"""Plain words: what a rule protects from, why it is tripped, what must happen before it can be reset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from facility.config import BeamOff, Facility
+from facility.states import Action
+from interlocks.model import Rule
+from interlocks.rules import RuleSet
+
+H_TICK_US = 10.0
+H_DECISION_US = 2 * H_TICK_US
+"""A trip decided at the end of a tick acts from the next."""
+MEAN_US = 50.0
+"""Beam counts as off when the mean over this time is below 0.1 % of the rate before."""
+OFF_SHARE = 0.001
+
+
+class Bound(NamedTuple):
+    """Longest time from the cause to beam off, us."""
+
+    observation_us: float
+    """Until the rule's condition holds: how late the cause shows, window, debounce."""
+    decision_us: float
+    actuator_us: float
+    """With all fast beam-off devices."""
+    degraded_us: float
+    """With the fastest of them failed."""
+
+    @property
+    def total_us(self) -> float:
+        """Cause to beam off with all devices."""
+        return self.observation_us + self.decision_us + self.actuator_us
+
+
+def bound(rule: Rule, rules: RuleSet, facility: Facility) -> Bound:
+    """What the rule promises: computed from its own times, the tier's, and the facility's beam-off devices."""
+    fastest, second = actuator_us(facility)
+    observation = rule.input_delay_us + rule.window_us + rule.debounce_us
+    if rule.kind == "beat":
+        observation += (rule.high or 0.0) * 1000.0
+    if rule.inputs == ("console.age_ms",):
+        observation += (rule.high or 0.0) * 1000.0
+    if rule.tier == "H":
+        return Bound(observation, H_DECISION_US, fastest, second)
+    link = rules.link
+    decision = 1000.0 * (link.period_ms + 2.0 * link.latency_ms + 2.0 * link.scan_ms) + H_DECISION_US
+    return Bound(observation, decision, fastest, second)
+
+
+def actuator_us(facility: Facility) -> tuple[float, float]:
+    """Time to beam off by the fastest and by the second fastest device that a lost permit acts on, us."""
+    off: BeamOff = facility.beam_off
+    times = [device.delay_us + device.fall_us for device in (off.fast_quad, off.chopper) if device.present]
+    times.append(off.rfko.delay_us + tail_us(facility))
+    ordered = sorted(times)
+    return ordered[0] + MEAN_US, ordered[1] + MEAN_US
+
+
+def tail_us(facility: Facility) -> float:
+    """How long the extraction alone takes to fall to OFF_SHARE of its rate after its drive has stopped, us."""
+    low, high = 0.0, 1e6
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        left = sum(share * math.exp(-middle / tau) for share, tau in facility.extraction.tail)
+        low, high = (middle, high) if left > OFF_SHARE else (low, middle)
+    return high
+
+
+def condition(rule: Rule) -> str:
+    """What must hold, in one line with units."""
+    words = _condition(rule)
+    return words if rule.when is None else f"{words}, while {rule.when} is set"
+
+
+def _condition(rule: Rule) -> str:
+    first, last = rule.inputs[0], rule.inputs[-1]
+    unit = "" if rule.unit in ("bool", "1", "token", "code", "index") else f" {rule.unit}"
+    match rule.kind:
+        case "digital" | "either":
+            word = " and " if rule.kind == "digital" else " or "
+            return word.join(f"{name} is {rule.expected:g}" for name in rule.inputs)
+        case "limit":
+            return f"{first} {_range(rule, unit)}"
+        case "window":
+            return f"{first} gains {_range(rule, unit)} in {rule.window_us / 1000.0:g} ms"
+        case "beat":
+            return f"{first} has shown life within {rule.high:g} ms"
+        case "stale":
+            return f"{first} has changed within {rule.window_us / 1000.0:g} ms"
+        case "equal":
+            return f"{first} equals {last}"
+        case "excess":
+            return f"{first} is at most {rule.relative:g} times {last} plus {rule.high:g}{unit}"
+        case _:
+            span = f" over {rule.window_us / 1000.0:g} ms" if rule.window_us > 0.0 else ""
+            share = 100.0 * (rule.relative or 0.0)
+            return f"{first} and {last} differ by at most {share:g} % plus {rule.high:g}{unit}{span}"
+
+
+def _range(rule: Rule, unit: str) -> str:
+    if rule.low is None:
+        return f"at most {rule.high:g}{unit}"
+    if rule.high is None:
+        return f"at least {rule.low:g}{unit}"
+    return f"between {rule.low:g} and {rule.high:g}{unit}"
+
+
+def consequence(rule: Rule) -> str:
+    """What the rule does when it trips."""
+    return {
+        Action.INHIBIT: "no permit is released while it is present",
+        Action.HOLD: "beam off; it goes on by itself when the cause is gone",
+        Action.PAUSE: "beam off; the operator resumes after a reset",
+        Action.ABORT: "beam off by all devices; the layer ends",
+    }[rule.strength]
+
+
+def before_reset(rule: Rule, present: bool) -> str:
+    """What must happen before it can be let go."""
+    if not rule.latches:
+        return "nothing: it does not latch, and goes with its cause"
+    cause = f"the cause must go first ({condition(rule)}); then " if present else ""
+    who = "an operator or a physicist" if rule.reset == "operator" else "a physicist"
+    return f"{cause}{who} resets it; beam needs a separate start"
+
+
+def number(value: float) -> str:
+    """A value for people; 'not known' for NaN."""
+    return "not known" if math.isnan(value) else f"{value:.6g}"
+
+
+def why(rule: Rule, value: float, limit: float, t_ns: int) -> str:
+    """Why it is tripped: value, limit, since when (facility time)."""
+    unit = "" if rule.unit in ("bool", "1") else f" {rule.unit}"
+    return f"{rule.title}: {number(value)}{unit}, limit {number(limit)}{unit}, since {t_ns / 1e9:.6f} s"
+
+
+class MatrixRow(NamedTuple):
+    """A row of the cause-and-effect matrix."""
+
+    rule: str
+    title: str
+    hazard: str
+    tier: str
+    cause: str
+    action: str
+    extraction: bool
+    """Extraction off, fast quadrupole, chopper: what a lost permit or a hold takes away at once."""
+    fast_devices: bool
+    dump: bool
+    latches: bool
+    reset: str
+    bypass: str
+    bound_us: float
+    degraded_us: float
+    citation: str
+
+
+def matrix(rules: RuleSet, facility: Facility) -> Iterator[MatrixRow]:
+    """Causes, effects and bounds, in the order of the file."""
+    for rule in rules.rules:
+        promised = bound(rule, rules, facility)
+        yield MatrixRow(
+            rule=rule.id,
+            title=rule.title,
+            hazard=rule.hazard,
+            tier=rule.tier,
+            cause=condition(rule),
+            action=rule.action,
+            extraction=rule.strength >= Action.HOLD,
+            fast_devices=rule.strength >= Action.PAUSE,
+            dump=rule.strength >= Action.ABORT,
+            latches=rule.latches,
+            reset=rule.reset,
+            bypass=rule.bypass,
+            bound_us=promised.total_us,
+            degraded_us=promised.observation_us + promised.decision_us + promised.degraded_us,
+            citation=rule.citation,
+        )
