@@ -114,6 +114,8 @@ class Effect(Enum):
     """Disarm the front end, end the cycle."""
     READ_REGISTER = "READ_REGISTER"
     """Read, verify, book the layer."""
+    PEEK = "PEEK"
+    """Read the register of an interrupted layer for the record; nothing is booked."""
     ACCOUNT = "ACCOUNT"
     """Read the register of an unfinished layer and book what was delivered."""
     END_CYCLE = "END_CYCLE"
@@ -154,13 +156,13 @@ BEAM_POSSIBLE = frozenset({State.ARMED, State.IRRADIATING, State.HELD})
 
 _S, _E, _F = State, Event, Effect
 
-_INTERRUPT = (_F.PAUSE_BEAM, _F.CLOSE_RECORD)
+_INTERRUPT = (_F.PAUSE_BEAM, _F.PEEK, _F.CLOSE_RECORD)
 _TERMINATE = (_F.STOP_BEAM, _F.ACCOUNT, _F.CLOSE_RECORD)
 
 _STOPS: dict[Event, Outcome] = {
     _E.OPERATOR_PAUSE: (_S.INTERRUPTED, _INTERRUPT),
     _E.PAUSED_BY_INTERLOCK: (_S.INTERRUPTED, _INTERRUPT),
-    _E.LINK_LOST: (_S.INTERRUPTED, _INTERRUPT),
+    _E.LINK_LOST: (_S.INTERRUPTED, (_F.PAUSE_BEAM, _F.CLOSE_RECORD)),
     _E.TIMEOUT: (_S.INTERRUPTED, _INTERRUPT),
     _E.REFUSED: (_S.INTERRUPTED, _INTERRUPT),
     _E.OPERATOR_STOP: (_S.TERMINATED, _TERMINATE),

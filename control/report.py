@@ -161,8 +161,8 @@ def _layer_distances(session: Session, result: LayerResult, truth: LayerTruth | 
     book = session.books[result.index]
     if truth is not None:
         distance = np.hypot(truth.x_mm - book.layer.x_mm, truth.y_mm - book.layer.y_mm)
-    elif book.rows is not None:
-        distance = position_distances(book.layer, book.rows)
+    elif book.log_rows is not None:
+        distance = position_distances(book.layer, book.log_rows)
     else:
         return np.zeros(0)
     finite: FloatArray = distance[np.isfinite(distance)]

@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 _CHECK_S = 0.25
 """How often heartbeats and time-outs are looked at while nothing changes, event-loop s."""
-_BEST_EFFORT = frozenset({Effect.PAUSE_BEAM, Effect.STOP_BEAM, Effect.ACCOUNT, Effect.END_CYCLE})
+_BEST_EFFORT = frozenset({Effect.PAUSE_BEAM, Effect.STOP_BEAM, Effect.PEEK, Effect.ACCOUNT, Effect.END_CYCLE})
 """Effects whose failure is noted but changes nothing: the interlocks hold the beam, not control."""
 _INTERLOCKS = frozenset({Event.PAUSED_BY_INTERLOCK, Event.ABORTED_BY_INTERLOCK})
 _VERIFIED = frozenset({Event.VERIFIED_MORE, Event.VERIFIED_LAST})
@@ -317,6 +317,8 @@ class Sequencer:
             case Effect.STOP_BEAM:
                 self._prefetch_due = False
                 await stages.stop_beam()
+            case Effect.PEEK:
+                await stages.peek(session, self._clock.now_ns())
             case Effect.ACCOUNT:
                 await stages.account(session, self._clock.now_ns)
             case Effect.END_CYCLE:

@@ -92,12 +92,19 @@ class LayerBook:
     layer: LayerLike
     rows: FloatArray | None = None
     """What all loads of the layer gave together, as far as registers have been read (`add_earlier`)."""
+    shown: FloatArray | None = None
+    """The same while the layer is interrupted, for records only: the spot that was cut short is still open."""
     loaded_from: FloatArray = field(default_factory=lambda: np.zeros(0))
     """`start_ions` of the present load."""
     loads: int = 0
     t_armed_ns: int | None = None
     t_first_beam_ns: int | None = None
     result: LayerResult | None = None
+
+    @property
+    def log_rows(self) -> FloatArray | None:
+        """Rows for the spot log; None if no register of the layer has been read."""
+        return self.rows if self.shown is None else self.shown
 
     @property
     def start_ions(self) -> FloatArray:
@@ -218,14 +225,20 @@ class Session:
     def account(self, rows: FloatArray, t_ns: int) -> None:
         """Book what an unfinished layer got in all (`rows` are totals): the next load starts there."""
         book = self.book
-        book.rows = rows
+        book.rows, book.shown = rows, None
         book.result = self._result(rows, t_ns, verified=False)
         self.unaccounted = False
+
+    def show(self, rows: FloatArray, t_ns: int) -> None:
+        """Put what an interrupted layer got so far (totals) into the record, book nothing."""
+        book = self.book
+        book.shown = rows
+        book.result = self._result(rows, t_ns, verified=False)
 
     def verified(self, rows: FloatArray, t_ns: int) -> LayerResult:
         """Book a finished, verified layer and go to the next one."""
         book = self.book
-        book.rows = rows
+        book.rows, book.shown = rows, None
         book.result = result = self._result(rows, t_ns, verified=True)
         self.unaccounted = False
         self.index += 1
@@ -233,7 +246,7 @@ class Session:
 
     def done(self) -> tuple[int, float, float]:
         """Spots, ions by the first chamber and beam-on s of all layers booked so far."""
-        results = [book.result for book in self.books[: self.index + 1] if book.result is not None]
+        results = [book.result for book in self.books if book.result is not None and book.shown is None]
         return (
             sum(result.spots_done for result in results),
             sum(result.ic1_ions for result in results),

@@ -57,10 +57,9 @@ def spot_log_schema(session: Session) -> pa.Schema:
 
 def spot_log(session: Session) -> pa.Table:
     """Rows of every layer whose register has been read, in delivery order."""
-    parts = [(i, book) for i, book in enumerate(session.books) if book.rows is not None]
+    parts = [(i, book, rows) for i, book in enumerate(session.books) if (rows := book.log_rows) is not None]
     columns: dict[str, list[FloatArray]] = {name: [] for name, *_ in _FIELDS}
-    for index, book in parts:
-        rows = book.rows if book.rows is not None else np.zeros((0, len(COLUMN)))
+    for index, book, rows in parts:
         seen = measured(rows)
         columns["layer"].append(np.full(len(rows), float(index)))
         columns["spot"].append(rows[:, COLUMN["spot"]])
@@ -96,7 +95,7 @@ def spot_log_bytes(session: Session) -> bytes:
 def write_spot_log(session: Session, path: Path) -> int:
     """Write the Parquet file; returns its rows."""
     path.write_bytes(spot_log_bytes(session))
-    return sum(0 if book.rows is None else len(book.rows) for book in session.books)
+    return sum(0 if book.log_rows is None else len(book.log_rows) for book in session.books)
 
 
 def read_spot_log(path: Path) -> pa.Table:

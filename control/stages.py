@@ -7,6 +7,7 @@ reports its failure. Waits end early with `Preempted` when something more urgent
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -107,9 +108,7 @@ class Stages:
             if (fault := program_fault(book.layer)) is not None:
                 where = f"beam {book.layer.beam_index}, layer {book.layer.layer_index}"
                 raise StageFault(Event.VERIFY_FAILED, f"{where}: {fault}")
-        if self._fe_state() in UNFINISHED:
-            await self._link.command("FE", "disarm", {})
-            await self._until(lambda: self._fe_state() not in UNFINISHED, self._limits.loaded_s, "disarm")
+        await self._disarm()
         if session.unaccounted:
             await self._account(session, t_ns)
         if session.finished:
@@ -177,7 +176,7 @@ class Stages:
         if ring is None or fe is None or following is None or ring.token != following.token:
             return False
         waiting = fe.token == layer.token and fe.state in (FrontEndState.ARMED, FrontEndState.HELD)
-        if not waiting or ring.phase in _RING_AT_REST:
+        if not waiting or not RingPhase.INJECTION <= ring.phase <= RingPhase.FLAT_TOP:
             return False
         return self._recalled != (ring.cycle, ring.phase is RingPhase.FLAT_TOP)
 
@@ -236,13 +235,28 @@ class Stages:
             await self._link.command("FE", "pause", {})
             await self._until(lambda: self._fe_state() not in ACTIVE, self._limits.loaded_s, "pause", urgent=True)
 
+    async def peek(self, session: Session, t_ns: int) -> None:
+        """Have the record of an interrupted layer show what its finished spots got; nothing is booked."""
+        if session.unaccounted and not session.finished and (rows := await self._rows(session.book)) is not None:
+            session.show(rows, t_ns)
+
     async def stop_beam(self) -> None:
-        """Disarm the front end, let go of the cycle."""
+        """Disarm the front end, let go of the cycle. A pause comes first where there may be beam: a paused front end
+        still counts the last ions, a disarmed one does not."""
         self.forget_ahead()
+        if self._fe_state() in ACTIVE:
+            with contextlib.suppress(CommandRefused, ChannelError):
+                await self._link.command("FE", "pause", {})
+                await asyncio.sleep(self._limits.settle_s * self._limits.scale)
+        try:
+            await self._disarm()
+        finally:
+            await self.end_cycle()
+
+    async def _disarm(self) -> None:
         if self._fe_state() in UNFINISHED:
             await self._link.command("FE", "disarm", {})
             await self._until(lambda: self._fe_state() not in UNFINISHED, self._limits.loaded_s, "disarm", urgent=True)
-        await self.end_cycle()
 
     async def end_cycle(self) -> None:
         """End the ring's cycle if one is running."""

@@ -58,7 +58,7 @@ REFUSED              .. LD LD LD IN IN IN IN IN IN .. .. ..
 """
 
 OFF = "STOP_BEAM ACCOUNT CLOSE_RECORD"
-PAUSE = "PAUSE_BEAM CLOSE_RECORD"
+PAUSE = "PAUSE_BEAM PEEK CLOSE_RECORD"
 EFFECTS = {
     ("SB", "LOAD"): "OPEN_SESSION",
     ("LD", "LOAD"): "CLOSE_SESSION OPEN_SESSION",
@@ -94,8 +94,9 @@ EFFECTS = {
     **{
         (s, event): PAUSE
         for s in ("SE", "LS", "AR", "IR", "HE", "VL")
-        for event in ("OPERATOR_PAUSE", "PAUSED_BY_INTERLOCK", "LINK_LOST", "TIMEOUT", "REFUSED")
+        for event in ("OPERATOR_PAUSE", "PAUSED_BY_INTERLOCK", "TIMEOUT", "REFUSED")
     },
+    **{(s, "LINK_LOST"): "PAUSE_BEAM CLOSE_RECORD" for s in ("SE", "LS", "AR", "IR", "HE", "VL")},
 }
 
 

@@ -222,7 +222,11 @@ def test_pause_and_resume_by_the_operator_lose_nothing() -> None:
         await b.sequencer.until({State.IRRADIATING}, 10.0)
         await asyncio.sleep(0.77)
         await b.sequencer.pause()
-        assert (await b.sequencer.recorded(5.0)).reason == "paused by the operator"
+        summary = await b.sequencer.recorded(5.0)
+        assert summary.reason == "paused by the operator"
+        assert summary.ic1_ions == pytest.approx(float(b.machine.delivered(1001).sum()))
+        assert 7e6 < summary.ic1_ions < 8.5e6
+        assert b.sequencer.progress()["ions_done"] == pytest.approx(summary.ic1_ions)
         assert b.machine.state is FrontEndState.PAUSED
         await asyncio.sleep(30.0)
         await b.sequencer.resume()
