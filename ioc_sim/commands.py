@@ -95,6 +95,8 @@ def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, cod
     s.spot, s.done_spots, s.demand = -1, 0, 0
     s.layer_beam_ticks = 0
     s.target_cum = 0.0
+    if int(s.done_token) == token:
+        s.done_token = 0
     for first in (at.IC_LAYER_IONS, at.EST_IONS, at.TRIM_MM):
         v[first : first + 2] = 0.0
     for k in range(2):

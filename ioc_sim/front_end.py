@@ -280,6 +280,7 @@ def after_stop(
     s.stopping = 0
     if following < 0:
         s.fe_state = DONE
+        s.done_token = s.fe_token
         s.hold_reason = HOLD_NONE
         s.events |= EV_LAYER_DONE
         return
@@ -427,6 +428,7 @@ def arm(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndar
     first = next_spot(s, v, spots, -1)
     if first < 0:
         s.fe_state = DONE
+        s.done_token = s.fe_token
         s.events |= EV_LAYER_DONE
         return
     begin_spot(p, q, s, v, spots, first)

@@ -70,7 +70,7 @@ STATE_DTYPE = np.dtype(
         ("strip_seq", "i8"), ("strip_valid", "i8"),
         # front end
         ("fe_state", "i8"), ("hold_reason", "i8"), ("fe_token", "i8"), ("fe_code", "i8"), ("level", "f8"), ("level_inverse", "f8"),
-        ("n_spots", "i8"), ("spot", "i8"), ("done_spots", "i8"), ("target_cum", "f8"),
+        ("n_spots", "i8"), ("spot", "i8"), ("done_spots", "i8"), ("done_token", "i8"), ("target_cum", "f8"),
         ("demand", "i8"), ("stop_spot", "i8"), ("stopping", "i8"), ("stop_ticks", "i8"), ("moving", "i8"),
         ("move_ticks", "i8"), ("move_allow_ticks", "i8"), ("settled_ticks", "i8"), ("spot_beam_ticks", "i8"),
         ("spot_x", "f8"), ("spot_y", "f8"), ("spot_w", "f8"), ("drive", "f8"), ("scale", "f8"), ("rate_meas", "f8"),

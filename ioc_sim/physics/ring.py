@@ -20,7 +20,7 @@ STREAM_JITTER = 31
 (STANDBY, INJECTION, CAPTURE, RAMP, STABILISE, RESONANCE, FLAT_TOP, ENERGY_STEP, DUMP, RAMP_DOWN, STANDARDISE) = range(
     11
 )
-FE_ARMED, FE_HELD, FE_DONE, FE_ABORTED = 2, 4, 6, 7
+FE_ARMED, FE_HELD = 2, 4
 HOLD_EMPTY = 2
 
 
@@ -101,7 +101,7 @@ def flat_top_over(s: np.record, v: np.ndarray) -> bool:
     """Whether the flat top ends now."""
     if s.t_ns >= s.phase_end_ns or s.end_cycle == 1 or s.stored <= 0.0:
         return True
-    if s.fe_state == FE_DONE and s.fe_token == s.ring_token and s.queued == 1:
+    if s.done_token == s.ring_token and s.queued == 1:
         return True
     return (
         s.fe_state == FE_HELD and s.hold_reason == HOLD_EMPTY and s.fe_token == s.ring_token and s.spill_off_ticks > 500

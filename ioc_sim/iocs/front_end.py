@@ -1,0 +1,147 @@
+"""Delivery front end: state, layer table, register, and its commands."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from channels.protocol import Severity
+from channels.publish import publish
+from channels.pv_groups import CataloguedGroup, declared
+from facility.errors import CommandRefused
+from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, SPOT_COLUMNS
+from facility.states import FrontEndState, HoldReason
+from facility.timebase import Clock
+from ioc_sim.iocs.command_desk import CommandDesk, Verb, put_command
+from ioc_sim.iocs.outlet import LEAST_NS, Outlet, Packed
+from ioc_sim.iocs.port import PlantPort
+from ioc_sim.iocs.view import MAJOR, MINOR, OK, View
+
+SLOTS_PER_S = 4
+"""How often the status is shown while beam is on."""
+_SEVERITY = {FrontEndState.PAUSED: MINOR, FrontEndState.ABORTED: MAJOR}
+
+
+class FrontEndGroup(CataloguedGroup):
+    """PVs of the front end."""
+
+    state = declared("FE:State-Sts")
+    hold = declared("FE:Hold-Sts")
+    status = declared("FE:Status-RB")
+    spots = declared("FE:Spots-SP")
+    register = declared("FE:Register-RB")
+    command = declared("FE:Cmd", put_command)
+    result = declared("FE:Cmd-Result")
+
+    def __init__(self, prefix: str, clock: Clock, desk: CommandDesk) -> None:
+        super().__init__(prefix, clock)
+        self.desk = desk
+        self._state = Outlet(self.state)
+        self._hold = Outlet(self.hold)
+        self._status = Packed(self.status, least_ns=LEAST_NS)
+        self._register = Outlet(self.register, least_ns=0)
+        self.outlets = (self._state, self._hold, self._status, self._register)
+
+    def show(self, view: View) -> None:
+        """Publish what has changed."""
+        s, t_ns, event = view.status, view.t_ns, view.event
+        beam = s.state is FrontEndState.IRRADIATING
+        # between two spots the magnets settle; that is part of irradiating, not a reason for not doing it
+        hold = HoldReason.NONE if beam else s.hold_reason
+        severity: Severity = _SEVERITY.get(s.state, OK)
+        self._state.offer(int(s.state), t_ns, severity=severity, now=event)
+        self._hold.offer(int(hold), t_ns, severity=OK, now=event)
+        steady = (s.state, hold, s.token, s.spots, s.permit, s.first_rule)
+        moving = view.slot(SLOTS_PER_S) if beam else (s.done_spots, s.demand)
+        self._status.offer(
+            [int(s.state), int(hold), s.token, s.spot, s.spots, s.done_spots, s.ic1_ions, s.ic2_ions, s.demand, s.permit,
+             s.beam_us, s.first_rule],
+            t_ns, key=(steady, moving), severity=severity, now=event,
+        )  # fmt: skip
+
+    def show_register(self, register: NDArray[np.float64], t_ns: int) -> None:
+        """Publish the per-spot register."""
+        flat = np.ascontiguousarray(register, dtype=np.float64).ravel()
+        flat.flags.writeable = False
+        publish(self.register, flat, t_ns, OK)
+        self._register.writes += 1
+
+    def staged(self) -> NDArray[np.float64]:
+        """What stands in Spots-SP, flat, little-endian float64."""
+        return np.ascontiguousarray(np.atleast_1d(np.asarray(self.spots.value)), dtype="<f8")
+
+
+class FrontEndCommands:
+    """What the front end can be told; the table of load_layer is what control staged in Spots-SP."""
+
+    def __init__(self, plant: PlantPort) -> None:
+        self._plant = plant
+        self._group: FrontEndGroup | None = None
+        self.loaded: tuple[int, int] = (0, -1)
+        """Token and energy code of the last layer that was taken over."""
+
+    def serve(self, group: FrontEndGroup) -> None:
+        """The group whose staged table and register the commands use."""
+        self._group = group
+
+    def verbs(self) -> dict[str, Verb]:
+        """By name."""
+        return {
+            "load_layer": Verb(self._load_layer, {"token": "whole", "energy_code": "whole", "level_ions_per_s": "number",
+                                                  "n": "whole", "crc32": "whole"}),
+            "arm": Verb(lambda args: self._plant.arm(args["token"]), {"token": "whole"}),
+            "disarm": Verb(lambda _args: self._plant.disarm(), {}),
+            "pause": Verb(lambda _args: self._plant.pause(), {}),
+            "resume": Verb(lambda _args: self._plant.resume(), {}),
+            "read_register": Verb(self._read_register, {}),
+        }  # fmt: skip
+
+    def _load_layer(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        table = checked_table(self._front_end().staged(), args["n"], args["crc32"])
+        token, code = args["token"], args["energy_code"]
+        self._plant.load_layer(token, code, args["level_ions_per_s"], table)
+        self.loaded = (token, code)
+        return {"token": token, "n": len(table)}
+
+    def _read_register(self, _args: Mapping[str, Any]) -> Mapping[str, Any]:
+        register = self._plant.register()
+        self._front_end().show_register(register, self._plant.t_ns)
+        return {"token": self._plant.status.token, "n": len(register)}
+
+    def _front_end(self) -> FrontEndGroup:
+        if self._group is None:
+            raise CommandRefused("fe.starting", "the front end does not serve yet", "FE", "try again")
+        return self._group
+
+
+def checked_table(staged: NDArray[np.float64], n: int, crc32: int) -> NDArray[np.float64]:
+    """The staged table as (n, columns); CommandRefused if it is not the one that is meant.
+
+    Raises 'fe.size' for another number of spots, 'fe.crc' for other bytes, 'fe.value' for NaN or infinity.
+    """
+    columns = len(SPOT_COLUMNS)
+    if not 1 <= n <= MAX_SPOTS_PER_LAYER:
+        raise CommandRefused("fe.size", f"{n} spots", "load_layer", f"give 1 to {MAX_SPOTS_PER_LAYER}")
+    if staged.size != n * columns:
+        raise CommandRefused(
+            "fe.size", f"{staged.size} numbers are staged in FE:Spots-SP, {n} spots have {n * columns}", "load_layer",
+            "write the whole table, then load it",
+        )  # fmt: skip
+    found = zlib.crc32(staged.astype("<f8", copy=False).tobytes())
+    if found != crc32:
+        raise CommandRefused(
+            "fe.crc", f"the table staged in FE:Spots-SP has CRC {found:#010x}, the command says {crc32:#010x}", "load_layer",
+            "write the table again",
+        )  # fmt: skip
+    table = staged.reshape(n, columns).astype(np.float64)
+    bad = np.argwhere(~np.isfinite(table))
+    if len(bad):
+        row, column = (int(k) for k in bad[0])
+        raise CommandRefused(
+            "fe.value", f"{table[row, column]} in {SPOT_COLUMNS[column]}", f"spot {row}", "give a number"
+        )
+    return table

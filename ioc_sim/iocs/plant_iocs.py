@@ -1,0 +1,178 @@
+"""All soft IOCs around one plant.
+
+```python
+iocs = PlantIocs(plant, "WW", clock, keyring)
+server.serve(iocs.pvdb)                    # or a MemoryProvider over iocs.pvdb
+...
+plant.advance(until_ns)
+iocs.on_events(plant.take_events())        # states at once
+iocs.update(plant.t_ns)                    # everything else, at most each 100 ms
+```
+
+Synchronous; no tasks, no clock of its own. Commands act on the plant from within a client's put.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from channels.keys import KeyRing
+from facility.states import FrontEndState
+from facility.timebase import NS_PER_MS, Clock
+from ioc_sim.breathing import Breathing
+from ioc_sim.iocs.command_desk import CommandDesk, Verb
+from ioc_sim.iocs.dose import Chamber1Group, Chamber2Group, StripGroup
+from ioc_sim.iocs.front_end import FrontEndCommands, FrontEndGroup
+from ioc_sim.iocs.line import GateGroup, LineGroup, PlantGroup, RangeShifterGroup, ScanXGroup, ScanYGroup
+from ioc_sim.iocs.outlet import LEAST_NS, SLOW_NS, Outlet
+from ioc_sim.iocs.port import EventPort, PlantPort
+from ioc_sim.iocs.ring import RingGroup, SpillGroup
+from ioc_sim.iocs.view import View
+
+HEARTBEAT_NS = 250 * NS_PER_MS
+_SHOWN = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "STATE", "TRIP"})
+"""Kinds of events that are shown at once; the others concern the safety link."""
+_BEAM_GONE = frozenset({"HELD", "PAUSED", "ABORTED", "LAYER_DONE"})
+_ENDED = frozenset({"LAYER_DONE", "ABORTED"})
+_STOPPED = (FrontEndState.PAUSED, FrontEndState.ABORTED)
+
+
+class PlantIocs:
+    """PVs of the plant.
+
+    Args:
+        plant: what is behind them.
+        prefix: of the facility's PVs.
+        clock: facility time; stamps results and what clients write.
+        keyring: who may sign commands, in which roles.
+        breathing: trace of the gate; None where gating is off: GATE:Amplitude-RB is INVALID then.
+        nonces: by group (RING, FE, RS), last nonce by issuer; stored mappings keep replays out across restarts.
+        max_age_ns: oldest a command may be; None where issuers do not share the clock.
+        heartbeat_ns: period of PLANT:Heartbeat-RB in facility time; the rig stretches it with the speed.
+    """
+
+    def __init__(
+        self,
+        plant: PlantPort,
+        prefix: str,
+        clock: Clock,
+        keyring: KeyRing,
+        *,
+        breathing: Breathing | None = None,
+        nonces: Mapping[str, MutableMapping[str, int]] | None = None,
+        max_age_ns: int | None = None,
+        heartbeat_ns: int = HEARTBEAT_NS,
+    ) -> None:
+        self._plant = plant
+        facility, table = plant.facility, plant.table
+        species = facility.species[table.species]
+        stored = nonces or {}
+
+        def desk(group: str, verbs: Mapping[str, Verb]) -> CommandDesk:
+            return CommandDesk(verbs, keyring, clock, nonces=stored.get(group), max_age_ns=max_age_ns)
+
+        self._commands = FrontEndCommands(plant)
+        self._ring = RingGroup(prefix, clock, table, species.fill_ions, desk("RING", _ring_verbs(plant)))
+        self._spill = SpillGroup(prefix, clock, min(species.intensity_levels_ions_per_s))
+        self._line = LineGroup(prefix, clock, facility)
+        self._scan = (ScanXGroup(prefix, clock), ScanYGroup(prefix, clock))
+        for index, letter in enumerate("XY"):
+            self._scan[index].bind(index, letter, facility)
+        self._chambers = (Chamber1Group(prefix, clock), Chamber2Group(prefix, clock))
+        for index, chamber in enumerate((facility.chambers.ic1, facility.chambers.ic2)):
+            self._chambers[index].bind(index, chamber)
+        self._strip = StripGroup(prefix, clock)
+        self._front_end = FrontEndGroup(prefix, clock, desk("FE", self._commands.verbs()))
+        self._commands.serve(self._front_end)
+        self._range_shifter = RangeShifterGroup(prefix, clock, desk("RS", _range_shifter_verbs(plant)))
+        self._gate = GateGroup(prefix, clock, breathing)
+        self._whole = PlantGroup(prefix, clock, heartbeat_ns)
+        groups: tuple[Any, ...] = (
+            self._ring, self._spill, self._line, *self._scan, *self._chambers, self._strip, self._front_end,
+            self._range_shifter, self._gate, self._whole,
+        )  # fmt: skip
+        for group in (self._ring, self._front_end, self._range_shifter):
+            group.desk.reply_on(group.result)
+        self.pvdb: dict[str, Any] = {name: channel for group in groups for name, channel in group.pvdb.items()}
+        """Channels by full name: what a server or a MemoryProvider serves."""
+        self._outlets: tuple[Outlet, ...] = tuple(outlet for group in groups for outlet in group.outlets)
+        self._updated_ns = self._slow_ns = 0
+        self.refresh()
+
+    @property
+    def writes(self) -> int:
+        """PV updates published so far, command results not counted."""
+        return sum(outlet.writes for outlet in self._outlets)
+
+    def on_events(self, events: Sequence[EventPort]) -> None:
+        """Show at once what happened; call it after each `plant.advance`, with what `plant.take_events` gave."""
+        kinds = {event.kind for event in events} & _SHOWN
+        if not kinds:
+            return
+        view = self._view(event=True, gone=bool(kinds & _BEAM_GONE), slow=False)
+        self._ring.show(view, self._fe_code(view))
+        self._front_end.show(view)
+        self._spill.show(view)
+        if view.exact:
+            for chamber in self._chambers:
+                chamber.show(view)
+        if kinds & _ENDED:
+            self._front_end.show_register(self._plant.register(), view.t_ns)
+
+    def update(self, t_ns: int) -> None:
+        """Show what has changed; does nothing within 100 ms of the last time."""
+        if t_ns - self._updated_ns < LEAST_NS:
+            return
+        self._updated_ns = t_ns
+        slow = t_ns - self._slow_ns >= SLOW_NS
+        if slow:
+            self._slow_ns = t_ns
+        self._show(self._view(event=False, gone=False, slow=slow))
+
+    def refresh(self) -> None:
+        """Publish everything: at the start, and after the plant was set to another state."""
+        for outlet in self._outlets:
+            outlet.forget()
+        self._updated_ns = self._slow_ns = self._plant.t_ns
+        self._show(self._view(event=True, gone=True, slow=True))
+
+    def set_pacing(self, late_slices: int, worst_late_ms: float, slip_ms: float, speed: float) -> None:
+        """What PLANT:Pacing-RB says."""
+        self._whole.set_pacing(late_slices, worst_late_ms, slip_ms, speed)
+
+    def _show(self, view: View) -> None:
+        self._ring.show(view, self._fe_code(view))
+        self._front_end.show(view)
+        for group in (self._spill, self._line, *self._scan, *self._chambers, self._strip, self._range_shifter,
+                      self._gate, self._whole):  # fmt: skip
+            group.show(view)
+
+    def _view(self, *, event: bool, gone: bool, slow: bool) -> View:
+        plant = self._plant
+        status = plant.status
+        exact = gone or (event and status.state in _STOPPED)
+        return View(plant.t_ns, status, plant.signals.tolist(), plant.read, event, exact, slow)
+
+    def _fe_code(self, view: View) -> int:
+        token, code = self._commands.loaded
+        return code if token == view.status.token else -1
+
+
+def _ring_verbs(plant: PlantPort) -> dict[str, Verb]:
+    return {
+        "request_cycle": Verb(
+            lambda args: plant.request_cycle(args["token"], args["energy_code"]),
+            {"token": "whole", "energy_code": "whole"},
+        ),
+        "end_cycle": Verb(lambda _args: plant.end_cycle(), {}),
+    }
+
+
+def _range_shifter_verbs(plant: PlantPort) -> dict[str, Verb]:
+    return {
+        "insert": Verb(
+            lambda args: plant.insert_range_shifters(args["code"], args["plan_code"]),
+            {"code": "whole", "plan_code": "whole"},
+        )
+    }

@@ -1,0 +1,180 @@
+"""The rack alone: dose and position by truth, holds, remainders, voltages, determinism."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facility.config import change_facility, load_facility
+from facility.states import FrontEndState, RingPhase
+from ioc_sim.faults import Fault, FaultKind
+from tests.plant.layers import MS, S, Spots, check_truth, go, grid, new_plant, run_until, start
+
+LEVEL = 1e7
+
+
+def test_layer_within_tolerance_by_truth() -> None:
+    plant = new_plant()
+    spots = grid()
+    start(plant, spots, level=LEVEL)
+    run_until(plant, "LAYER_DONE")
+    error = check_truth(plant, spots, LEVEL)
+    assert abs(error.sum()) / spots.ions.sum() < 2e-3
+    truth = plant.truth_spots()[77]
+    off = np.hypot(truth[:, 1] / truth[:, 0] - spots.x, truth[:, 2] / truth[:, 0] - spots.y)
+    assert np.percentile(off, 99) < 0.3
+    register = plant.register()
+    assert register[:, 9].all()
+    assert abs(register[:, 3].sum() / spots.ions.sum() - 1.0) < 2e-3
+
+
+@pytest.mark.parametrize("name", ["wuwei", "lanzhou", "pimms", "himm-mee"])
+def test_asymmetric_field_arrives_unmirrored_in_every_room(name: str) -> None:
+    facility = load_facility(name)
+    x = np.array([-20.0, -20.0, -20.0, -20.0, -14.0, -8.0, -14.0, 30.0])
+    y = np.array([-24.0, -12.0, 0.0, 12.0, 12.0, 12.0, 0.0, 41.0])
+    spots = Spots(x, y, np.full(8, 3e5))
+    for room in facility.rooms:
+        plant = new_plant(name, room)
+        table_energy = len(plant.table) // 2
+        start(plant, spots, code=table_energy, level=LEVEL)
+        run_until(plant, "LAYER_DONE")
+        truth = plant.truth_spots()[77]
+        np.testing.assert_allclose(truth[:, 1] / truth[:, 0], x, atol=0.9)
+        np.testing.assert_allclose(truth[:, 2] / truth[:, 0], y, atol=0.9)
+
+
+@pytest.mark.parametrize("volt", [400.0, 1500.0])
+def test_chamber_voltage_does_not_change_what_is_delivered(volt: float) -> None:
+    facility = change_facility(load_facility("wuwei"), {"chambers.ic1.voltage_v": volt, "chambers.ic2.voltage_v": volt})
+    plant = new_plant(facility=facility)
+    spots = grid()
+    start(plant, spots, level=LEVEL)
+    run_until(plant, "LAYER_DONE")
+    check_truth(plant, spots, LEVEL)
+
+
+def test_wrong_gain_shows_as_a_difference_between_truth_and_monitor() -> None:
+    plant = new_plant()
+    plant.inject(Fault("ic1.gain", FaultKind.SCALE, 1.03))
+    spots = grid()
+    start(plant, spots, level=LEVEL)
+    run_until(plant, "LAYER_DONE")
+    ratio = plant.truth_spots()[77][:, 0].sum() / spots.ions.sum()
+    assert ratio == pytest.approx(1 / 1.03, abs=3e-3)
+    status = plant.status
+    assert status.ic1_ions / status.ic2_ions == pytest.approx(1.03, abs=3e-3)
+
+
+def test_empty_ring_goes_on_in_the_next_cycle_at_the_remainder() -> None:
+    plant = new_plant()
+    plant.inject(Fault("ring.fill", FaultKind.SCALE, 0.004))
+    spots = grid()
+    start(plant, spots, level=LEVEL)
+    events = run_until(plant, "LAYER_DONE", seconds=120)
+    assert sum(1 for e in events if e.kind == "HELD" and e.data["reason"] == "RING_EMPTY") >= 1
+    assert max(int(e.data["cycle"]) for e in events if e.kind == "PHASE") >= 3
+    check_truth(plant, spots, LEVEL)
+
+
+def test_closed_gate_holds_while_the_flat_top_lasts() -> None:
+    plant = new_plant()
+    plant.set_gating(True)
+    spots = grid(half_mm=30.0)
+    start(plant, spots, level=LEVEL)
+    events = run_until(plant, "LAYER_DONE", seconds=120)
+    assert any(e.kind == "HELD" and e.data["reason"] == "GATE" for e in events)
+    check_truth(plant, spots, LEVEL)
+
+
+def test_pause_and_resume_in_the_middle_of_a_spot() -> None:
+    plant = new_plant()
+    spots = grid()
+    start(plant, spots, level=LEVEL)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant.t_ns + 50 * MS)
+    plant.pause()
+    go(plant, plant._now_ns + 10 * MS)
+    assert plant.status.state == FrontEndState.PAUSED
+    before = plant.truth_total_ions
+    go(plant, plant._now_ns + 500 * MS)
+    assert plant.truth_total_ions == before
+    plant.resume()
+    run_until(plant, "LAYER_DONE")
+    check_truth(plant, spots, LEVEL)
+
+
+def test_start_ions_are_not_delivered_again() -> None:
+    plant = new_plant()
+    spots = grid(half_mm=6.0)
+    begin = spots.ions * np.linspace(0.0, 1.0, len(spots.ions))
+    start(plant, spots, level=LEVEL, begin=begin)
+    run_until(plant, "LAYER_DONE")
+    truth = plant.truth_spots()[77][:, 0]
+    assert truth.sum() == pytest.approx((spots.ions - begin).sum(), rel=5e-3)
+    assert truth[-1] == 0
+
+
+def test_same_seed_is_the_same_run_however_it_is_sliced() -> None:
+    traces = []
+    for slice_ns in (S, 7_777_777, 300_000):
+        plant = new_plant(seed=11)
+        spots = grid(half_mm=6.0)
+        start(plant, spots, level=LEVEL)
+        run_until(plant, "LAYER_DONE", slice_ns=slice_ns)
+        traces.append((plant.trace.tobytes(), plant.register().tobytes(), plant.truth_spots()[77].tobytes()))
+    assert traces[0] == traces[1] == traces[2]
+    other = new_plant(seed=12)
+    start(other, grid(half_mm=6.0), level=LEVEL)
+    run_until(other, "LAYER_DONE")
+    assert other.trace.tobytes() != traces[0][0]
+    check_truth(other, grid(half_mm=6.0), LEVEL)
+
+
+def test_lost_safety_permit_takes_the_beam_and_the_ring_is_dumped() -> None:
+    plant = new_plant()
+    spots = grid()
+    start(plant, spots, level=LEVEL)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant.t_ns + 20 * MS)
+    plant.set_safety_lines(False, False, True)
+    t_cut = plant._now_ns
+    go(plant, t_cut + 200 * MS)
+    trace = plant.trace[: plant.truth_count]
+    late = trace[(trace["t_ns"] > t_cut + 180_000)]
+    assert late["ions"].sum() == 0
+    assert plant.status.state == FrontEndState.PAUSED
+    assert plant.status.stored_ions == 0.0
+
+
+def test_queued_cycle_with_a_lower_energy_steps_within_the_flat_top() -> None:
+    plant = new_plant("himm-mee")
+    spots = grid(half_mm=6.0)
+    start(plant, spots, code=150, token=1, level=LEVEL)
+    plant.request_cycle(1, 150)
+    go(plant, plant._now_ns + 100 * MS)
+    plant.request_cycle(2, 140)
+    run_until(plant, "LAYER_DONE")
+    plant.load_layer(2, 140, LEVEL, spots.table(plant, 140))
+    plant.arm(2)
+    events = run_until(plant, "LAYER_DONE")
+    phases = [e.data["phase"] for e in events if e.kind == "PHASE"]
+    assert RingPhase.ENERGY_STEP.name in phases
+    assert RingPhase.INJECTION.name not in phases
+    check_truth(plant, spots, LEVEL, token=2)
+
+
+def test_long_moves_are_made_without_beam() -> None:
+    plant = new_plant()
+    x = np.array([-40.0, 40.0, -40.0, 40.0])
+    spots = Spots(x, np.zeros(4), np.full(4, 2e5))
+    plant.request_cycle(77, 150)
+    table = spots.table(plant, 150)
+    table[1:, 6] = 1.0
+    plant.load_layer(77, 150, LEVEL, table)
+    plant.arm(77)
+    run_until(plant, "LAYER_DONE")
+    check_truth(plant, spots, LEVEL)
+    trace = plant.trace[: plant.truth_count]
+    between = (np.abs(trace["x_um"]) < 35_000) & (trace["ions"] > 0) & (trace["spot"] >= 0)
+    assert trace["ions"][between].sum() < 0.002 * spots.ions.sum()
