@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,13 +89,15 @@ class Breathing:
         places = [0]
         for i, here in enumerate(self._samples):
             there = self._samples[(i + 1) % len(self._samples)]
-            for limit in (self.low_mm, self.high_mm):
-                if (here - limit) * (there - limit) <= 0.0 and here != there:
-                    places.append(round((i + (limit - here) / (there - here)) * self._step_ns))
+            places.extend(
+                round((i + (limit - here) / (there - here)) * self._step_ns)
+                for limit in (self.low_mm, self.high_mm)
+                if (here - limit) * (there - limit) <= 0.0 and here != there
+            )
             places.append((i + 1) * self._step_ns)
         marks = sorted(set(places))
-        probes = [(a + b) // 2 for a, b in zip(marks, marks[1:], strict=False)]
-        found = [self._bisect(a, b) for a, b in zip(probes, probes[1:], strict=False) if self._differ(a, b)]
+        probes = [(a + b) // 2 for a, b in pairwise(marks)]
+        found = [self._bisect(a, b) for a, b in pairwise(probes) if self._differ(a, b)]
         last, first = probes[-1], probes[0] + self.period_ns
         if self._differ(last, first):
             edge = self._bisect(last, first)

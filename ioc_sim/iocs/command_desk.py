@@ -1,7 +1,7 @@
 """From the bytes somebody put into a `Cmd` PV to the result in `Cmd-Result`.
 
-The desk of a group verifies signature, role and nonce, checks the arguments, has the plant do it and says what became of
-it. A repeat of a command gets the same answer and nothing is done twice. Whatever a stranger sends, the answer is a
+The desk of a group verifies signature, role and nonce, checks the arguments, has the plant do it and says what became
+of it. A repeat of a command gets the same answer and nothing is done twice. Whatever a stranger sends, the answer is a
 refusal in words and nothing changes.
 """
 

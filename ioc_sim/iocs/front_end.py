@@ -16,13 +16,16 @@ from facility.errors import CommandRefused
 from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason
 from facility.timebase import Clock
-from ioc_sim.iocs.command_desk import CommandDesk, Verb, put_command
+from ioc_sim.iocs.command_desk import ArgumentKind, CommandDesk, Verb, put_command
 from ioc_sim.iocs.outlet import LEAST_NS, Outlet, Packed
 from ioc_sim.iocs.port import PlantPort
 from ioc_sim.iocs.view import MAJOR, MINOR, OK, View
 
 SLOTS_PER_S = 4
 """How often the status is shown while beam is on."""
+_LOAD_LAYER: Mapping[str, ArgumentKind] = {
+    "token": "whole", "energy_code": "whole", "level_ions_per_s": "number", "n": "whole", "crc32": "whole",
+}  # fmt: skip
 _SEVERITY = {FrontEndState.PAUSED: MINOR, FrontEndState.ABORTED: MAJOR}
 
 
@@ -58,8 +61,8 @@ class FrontEndGroup(CataloguedGroup):
         steady = (s.state, hold, s.token, s.spots, s.permit, s.first_rule)
         moving = view.slot(SLOTS_PER_S) if beam else (s.done_spots, s.demand)
         self._status.offer(
-            [int(s.state), int(hold), s.token, s.spot, s.spots, s.done_spots, s.ic1_ions, s.ic2_ions, s.demand, s.permit,
-             s.beam_us, s.first_rule],
+            [int(s.state), int(hold), s.token, s.spot, s.spots, s.done_spots, s.ic1_ions, s.ic2_ions, s.demand,
+             s.permit, s.beam_us, s.first_rule],
             t_ns, key=(steady, moving), severity=severity, now=event,
         )  # fmt: skip
 
@@ -91,8 +94,7 @@ class FrontEndCommands:
     def verbs(self) -> dict[str, Verb]:
         """By name."""
         return {
-            "load_layer": Verb(self._load_layer, {"token": "whole", "energy_code": "whole", "level_ions_per_s": "number",
-                                                  "n": "whole", "crc32": "whole"}),
+            "load_layer": Verb(self._load_layer, _LOAD_LAYER),
             "arm": Verb(lambda args: self._plant.arm(args["token"]), {"token": "whole"}),
             "disarm": Verb(lambda _args: self._plant.disarm(), {}),
             "pause": Verb(lambda _args: self._plant.pause(), {}),
@@ -134,8 +136,8 @@ def checked_table(staged: NDArray[np.float64], n: int, crc32: int) -> NDArray[np
     found = zlib.crc32(staged.astype("<f8", copy=False).tobytes())
     if found != crc32:
         raise CommandRefused(
-            "fe.crc", f"the table staged in FE:Spots-SP has CRC {found:#010x}, the command says {crc32:#010x}", "load_layer",
-            "write the table again",
+            "fe.crc", f"the table staged in FE:Spots-SP has CRC {found:#010x}, the command says {crc32:#010x}",
+            "load_layer", "write the table again",
         )  # fmt: skip
     table = staged.reshape(n, columns).astype(np.float64)
     bad = np.argwhere(~np.isfinite(table))
