@@ -43,6 +43,8 @@ _BACKLOG_MIN = 10
 _BACKLOG_MAX = 1_000
 _PORT_TRIES = 50
 _START_TIMEOUT_S = 10.0
+_SHUT_ROUNDS = 20
+_SHUT_WAIT_S = 0.05
 
 
 class _LosesOldest(asyncio.Queue[Any]):
@@ -114,17 +116,27 @@ class _Context(Context):  # type: ignore[misc]
         if len(self._servers) == len(self._sockets.tcp):
             self.accepting.set()
 
-    async def shut(self) -> None:
-        """Close what `run` leaves open when it is cancelled: listeners, circuits and their tasks."""
+    def stop_listening(self) -> set[asyncio.Task[Any]]:
+        """Close the listeners, before `run` closes the sockets under them; returns the tasks of all clients."""
         for server in self._servers:
             server.close()
-        tasks = list(self.server_tasks.tasks)
+        tasks = set(self.server_tasks.tasks)
+        for circuit in self.circuits:
+            tasks.update(circuit.tasks.tasks)
+        return tasks
+
+    async def shut(self, tasks: set[asyncio.Task[Any]]) -> None:
+        """Close what `run` leaves open when it is cancelled: circuits and their tasks."""
         for circuit in tuple(self.circuits):
-            tasks += circuit.tasks.tasks
             circuit.client.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(_SHUT_ROUNDS):  # asyncio.wait_for of 3.11 may swallow a cancellation
+            pending = {task for task in tasks if not task.done()}
+            if not pending:
+                return
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=_SHUT_WAIT_S)
+        _log.error("client tasks did not end", tasks=len(pending))
 
 
 class CaServer:
@@ -177,9 +189,10 @@ async def serve(
         await _wait_started(task, started, context.accepting)
         yield CaServer(context.port, interfaces, task)
     finally:
+        tasks = context.stop_listening()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await context.shut()
+        await context.shut(tasks)
 
 
 async def _wait_started(task: asyncio.Task[None], *events: asyncio.Event) -> None:
@@ -223,7 +236,8 @@ class _Quiet(logging.Filter):
 
 def _limit_backlog(entry: ChannelData) -> None:
     fitting = _BACKLOG_BYTES // (8 * max(entry.max_length, 1))
-    entry.max_subscription_backlog = min(max(fitting, _BACKLOG_MIN), _BACKLOG_MAX)
+    allowed = min(max(fitting, _BACKLOG_MIN), _BACKLOG_MAX)
+    entry.max_subscription_backlog = min(entry.max_subscription_backlog, allowed)
 
 
 def _bind(interfaces: Sequence[str], port: int) -> _Sockets:

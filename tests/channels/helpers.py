@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from caproto import ChannelType
 from caproto.server import PVGroup, pvproperty
 
+from channels.memory import Latency, MemoryProvider
 from channels.publish import publish
+from rig.virtual_time import VirtualLoop, run_virtual
+
+T = TypeVar("T")
+MS = 1_000_000
+EXACT = Latency(put_ns=1 * MS, monitor_ns=2 * MS, jitter_ns=0)
 
 
 class SmallIoc(PVGroup):
@@ -23,6 +31,8 @@ class SmallIoc(PVGroup):
     )
     cmd = pvproperty(value=b"{}", dtype=bytes, max_length=4096, name="Cmd")
     result = pvproperty(value=b"{}", dtype=bytes, max_length=4096, name="Cmd-Result")
+    empty = pvproperty(value=b"", dtype=bytes, max_length=4096, name="Empty")
+    table = pvproperty(value=[], dtype=float, max_length=1000, name="Table")
     fixed = pvproperty(value=7.0, read_only=True, name="Fixed")
     alarmed = pvproperty(
         value=0.0,
@@ -61,3 +71,29 @@ def small_ioc(prefix: str = "T:") -> SmallIoc:
 
 
 WAVE = np.arange(64.0)
+
+
+def running_loop() -> VirtualLoop:
+    """The virtual loop that runs."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        raise TypeError(loop)
+    return loop
+
+
+def in_memory(
+    body: Callable[[MemoryProvider, SmallIoc, VirtualLoop], Awaitable[T]], latency: Latency = EXACT, seed: int = 1
+) -> T:
+    """Run `body` with a provider on a small IOC, in virtual time."""
+
+    async def main() -> T:
+        loop = running_loop()
+        ioc = small_ioc()
+        ioc.now_ns = loop.now_ns
+        provider = MemoryProvider(ioc.pvdb, loop, seed=seed, latency=latency)
+        try:
+            return await body(provider, ioc, loop)
+        finally:
+            await provider.close()
+
+    return run_virtual(main(), VirtualLoop())

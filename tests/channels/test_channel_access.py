@@ -1,0 +1,67 @@
+"""Channel Access over real loopback sockets: server, client and test are three processes."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from caproto.server import pvproperty
+
+from channels.caproto_server import _limit_backlog, _LosesOldest, serve
+from facility.errors import ChannelError
+from facility.timebase import ManualClock
+from tests.channels.helpers import small_ioc
+
+pytestmark = pytest.mark.ca
+
+
+@pytest.mark.parametrize("case", ["values", "refusals", "commands", "monitors", "death", "hang", "nobody", "order"])
+def test_channel_access(case: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-m", "tests.channels.ca_client", case],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.splitlines()[-1:] == ["PASSED"], done.stdout + done.stderr
+    assert "caRepeater" not in done.stderr
+
+
+async def test_two_servers_never_share_a_port_and_a_taken_one_is_refused() -> None:
+    async with (
+        serve(small_ioc("A:").pvdb, clock=ManualClock()) as one,
+        serve(small_ioc("B:").pvdb, clock=ManualClock()) as other,
+    ):
+        assert one.port != other.port
+        assert one.addresses == [f"127.0.0.1:{one.port}"]
+        with pytest.raises(ChannelError) as caught:
+            async with serve(small_ioc("C:").pvdb, clock=ManualClock(), port=one.port):
+                raise RuntimeError("served on a port that is taken")
+        assert caught.value.code == "server.port"
+        _, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.close()
+        await writer.wait_closed()
+    async with serve(small_ioc("A:").pvdb, clock=ManualClock(), port=one.port) as again:
+        assert again.port == one.port
+
+
+async def test_a_client_that_does_not_read_loses_the_oldest_and_holds_nobody_up() -> None:
+    queue = _LosesOldest(3)
+    for number in range(10):
+        await asyncio.wait_for(queue.put(number), 1.0)
+    assert [queue.get_nowait() for _ in range(3)] == [7, 8, 9]
+    assert queue.lost == 7
+
+
+def test_large_waveforms_keep_few_old_updates_and_small_ones_many() -> None:
+    ioc = small_ioc()
+    table = pvproperty(value=[0.0], dtype=float, max_length=20_000, name="Big", max_subscription_backlog=1000)
+    big = table.pvspec.create(ioc)
+    _limit_backlog(big)
+    _limit_backlog(ioc.number)
+    assert (big.max_subscription_backlog, ioc.number.max_subscription_backlog) == (10, 1000)
