@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-CFLAGS = ("-O2", "-ffp-contract=off", "-std=c11", "-shared", "-fPIC")
+CFLAGS = ("-ffp-contract=off", "-std=c11", "-shared", "-fPIC")
 PRELUDE = """\
 #include <stdint.h>
 #include <math.h>
@@ -95,6 +95,7 @@ class Program:
 
     structs: dict[np.dtype[Any], str] = field(default_factory=dict)
     arrays: dict[Array, str] = field(default_factory=dict)
+    tables: dict[int, str] = field(default_factory=dict)
     declarations: list[str] = field(default_factory=list)
     functions: dict[tuple[Any, tuple[CType, ...]], tuple[str, CType]] = field(default_factory=dict)
     bodies: list[str] = field(default_factory=list)
@@ -129,6 +130,18 @@ class Program:
             self.arrays[ctype] = name
             self.declarations.append(f"typedef struct {{ {element} *data; int64_t shape[2]; }} {name};")
         return self.arrays[ctype]
+
+    def table(self, values: np.ndarray) -> str:
+        """A constant array of the Python module, as C text that has the array's type."""
+        kind = self.c(Array(values.dtype, values.ndim))
+        if id(values) not in self.tables:
+            name = f"table{len(self.tables)}"
+            self.tables[id(values)] = name
+            element = _scalar(values.dtype)
+            numbers = ", ".join(value.hex() if element == FLOAT else str(value) for value in values.ravel().tolist())
+            self.declarations.append(f"static const {element} {name}[] = {{ {numbers} }};")
+        shape = ", ".join(str(n) for n in (*values.shape, 0)[:2])
+        return f"(({kind}){{ ({_scalar(values.dtype)} *){self.tables[id(values)]}, {{ {shape} }} }})"
 
     def function(self, python: Any, types: tuple[CType, ...]) -> tuple[str, CType]:
         """Name and return type of the C function for these argument types."""
@@ -357,6 +370,8 @@ class Translator:
         return None
 
     def constant(self, value: Any) -> tuple[str, CType]:
+        if isinstance(value, np.ndarray):
+            return self.program.table(value), Array(value.dtype, value.ndim)
         if isinstance(value, bool | np.bool_):
             return str(int(value)), BOOL
         if isinstance(value, np.uint64):
@@ -413,7 +428,7 @@ class Translator:
         if name in ("min", "max") and len(arguments) == 2:
             ctype = _unified(arguments[0][1], arguments[1][1])
             return f"{name}_{'d' if ctype == FLOAT else 'i'}({arguments[0][0]}, {arguments[1][0]})", ctype
-        casts = {"float": FLOAT, "int": INT, "np.uint64": UINT}
+        casts = {"float": FLOAT, "int": INT, "np.uint64": UINT, "np.int64": INT, "np.float64": FLOAT}
         if name in casts:
             return f"(({casts[name]}){arguments[0][0]})", casts[name]
         if name == "bool":
@@ -469,8 +484,9 @@ def translate(function: Any, arguments: Sequence[Any]) -> str:
 class CKernel:
     """A stand-in for the compiled Python kernel: translated at the first call, then called through ctypes."""
 
-    def __init__(self, function: Any, folder: Path) -> None:
+    def __init__(self, function: Any, folder: Path, optimise: Sequence[str] = ("-O2",)) -> None:
         self._function = function
+        self._optimise = optimise
         self._folder = folder
         self._entry: Any = None
         self.source = folder / "kernel.c"
@@ -484,8 +500,8 @@ class CKernel:
     def _build(self, arguments: Sequence[Any]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.source.write_text(translate(self._function, arguments), encoding="utf-8")
-        library = self._folder / "kernel.so"
-        subprocess.run(["gcc", *CFLAGS, str(self.source), "-o", str(library), "-lm"], check=True)
+        library = self._folder / f"kernel{''.join(self._optimise)}.so"
+        subprocess.run(["gcc", *self._optimise, *CFLAGS, str(self.source), "-o", str(library), "-lm"], check=True)
         self._entry = ctypes.CDLL(str(library)).entry
 
     def _pack(self, arguments: Sequence[Any]) -> tuple[Any, Any, Any]:
