@@ -41,10 +41,14 @@ class Judgement(NamedTuple):
 
 
 class BeatState(NamedTuple):
-    """What is known of a heartbeat: last count, and the time up to which life is proven, ns."""
+    """What is known of a heartbeat."""
 
     beats: int
+    """Last count."""
+    t_ns: int
+    """When it was looked at."""
     alive_ns: int
+    """Time up to which life is proven."""
 
 
 def probe(rule: Rule) -> Probe:
@@ -56,17 +60,20 @@ def probe(rule: Rule) -> Probe:
 def beat(state: BeatState | None, value: float, t_ns: int) -> BeatState | None:
     """Follow a heartbeat that rises by one each BEAT_MS; None while there is none that is a number.
 
-    The count itself says how long its source has lived, so the age does not depend on how often one looks.
+    The count itself says how long its source has lived, so its age hardly depends on how often one looks: beats that
+    cover the time since the last look prove life up to now, fewer prove as many BEAT_MS as they are.
     """
     if not math.isfinite(value):
         return state
     count = int(value)
     if state is None:
-        return BeatState(count, t_ns)
+        return BeatState(count, t_ns, t_ns)
     risen = (count - state.beats) % BEAT_MODULUS
     if risen >= BEAT_MODULUS // 2:  # fell: it proves nothing
-        return state._replace(beats=count)
-    return BeatState(count, min(t_ns, state.alive_ns + round(risen * BEAT_MS * NS_PER_MS)))
+        risen = 0
+    lived_ns = round(risen * BEAT_MS * NS_PER_MS)
+    covers = risen > 0 and lived_ns + round(BEAT_MS * NS_PER_MS) >= t_ns - state.t_ns + 1
+    return BeatState(count, t_ns, t_ns if covers else min(t_ns, state.alive_ns + lived_ns))
 
 
 def beat_age_ms(state: BeatState | None, value: float, t_ns: int) -> float:
@@ -127,11 +134,11 @@ def _pair(rule: Rule, a: float, b: float) -> Judgement:
 def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[tuple[int, float, float]]:
     """Places of inputs with the values, both ends included, within which the judgement stays what it is.
 
-    A bad comparison pins everything it looked at: any change is a reason to look again.  Beats pin nothing: time alone
-    makes them bad, and the count says by itself when it stopped.
+    A bad comparison pins everything it looked at: any change is a reason to look again.  A heartbeat that lives pins
+    nothing: time alone makes it bad, and its count says when it stopped.
     """
     rule = it.rule
-    if rule.kind == "beat":
+    if rule.kind == "beat" and good:
         return
     if not good:
         for place in (*it.places, *((it.when,) if it.when >= 0 else ())):

@@ -38,11 +38,9 @@ class Bound(NamedTuple):
 
 def bound(rule: Rule, rules: RuleSet, facility: Facility) -> Bound:
     """What the rule promises: computed from its own times, the tier's, and the facility's beam-off devices."""
-    fastest, second = actuator_us(facility)
+    fastest, second = actuator_us(facility, rule.strength)
     observation = rule.input_delay_us + rule.window_us + rule.debounce_us
-    if rule.kind == "beat":
-        observation += (rule.high or 0.0) * 1000.0
-    if rule.inputs == ("console.age_ms",):
+    if rule.kind == "beat" or rule.inputs[0].endswith("age_ms"):  # the limit itself is a time that has to pass
         observation += (rule.high or 0.0) * 1000.0
     if rule.tier == "H":
         return Bound(observation, H_DECISION_US, fastest, second)
@@ -51,12 +49,16 @@ def bound(rule: Rule, rules: RuleSet, facility: Facility) -> Bound:
     return Bound(observation, decision, fastest, second)
 
 
-def actuator_us(facility: Facility) -> tuple[float, float]:
-    """Time to beam off by the fastest and by the second fastest device that a lost permit acts on, us."""
+def actuator_us(facility: Facility, action: Action) -> tuple[float, float]:
+    """Time to beam off by the fastest and by the second fastest device that the action uses, us.
+
+    HOLD gates the spill; the fast quadrupole falls only with the permit.  Without a second device: infinite.
+    """
     off: BeamOff = facility.beam_off
-    times = [device.delay_us + device.fall_us for device in (off.fast_quad, off.chopper) if device.present]
+    fast = (off.chopper,) if action == Action.HOLD else (off.chopper, off.fast_quad)
+    times = [device.delay_us + device.fall_us for device in fast if device.present]
     times.append(off.rfko.delay_us + tail_us(facility))
-    ordered = sorted(times)
+    ordered = [*sorted(times), math.inf]
     return ordered[0] + MEAN_US, ordered[1] + MEAN_US
 
 
@@ -148,10 +150,12 @@ class MatrixRow(NamedTuple):
     tier: str
     cause: str
     action: str
-    extraction: bool
-    """Extraction off, fast quadrupole, chopper: what a lost permit or a hold takes away at once."""
-    fast_devices: bool
+    spill_off: bool
+    """Extraction off and chopper blocking."""
+    fast_quad: bool
+    """Off the resonance."""
     dump: bool
+    """The ring is emptied at once (after a PAUSE only when the permit stays away)."""
     latches: bool
     reset: str
     bypass: str
@@ -171,8 +175,8 @@ def matrix(rules: RuleSet, facility: Facility) -> Iterator[MatrixRow]:
             tier=rule.tier,
             cause=condition(rule),
             action=rule.action,
-            extraction=rule.strength >= Action.HOLD,
-            fast_devices=rule.strength >= Action.PAUSE,
+            spill_off=rule.strength >= Action.HOLD,
+            fast_quad=rule.strength >= Action.PAUSE,
             dump=rule.strength >= Action.ABORT,
             latches=rule.latches,
             reset=rule.reset,

@@ -1,0 +1,71 @@
+"""What the safety controller knows of the fast tier: its masks, and value and limit of the first rule that latched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facility.states import Action
+from interlocks.model import Rule
+from interlocks.process_image import PLACE, FastFault, mask_of
+from interlocks.snapshot import RuleView
+
+_PINNED = ("h.latched", "h.present", "h.first")
+
+
+class FastMirror:
+    """Present and latched fast rules, as the process image tells."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._views = [RuleView(rule) for rule in rules]
+        self._place = {rule.id: i for i, rule in enumerate(rules)}
+        self._known = (1 << len(rules)) - 1
+        self._codes: dict[str, float] = {name: float("nan") for name in _PINNED}
+        self._present_mask = 0
+        self.latched_mask = 0
+        """Latched rules.  An invalid mask counts as all of them."""
+        self.latched_action = Action.NONE
+        """Strongest action of the latched rules."""
+
+    def take(self, image: NDArray[np.int32], fault: FastFault, now_ns: int) -> list[str]:
+        """Follow an image; ids of the rules that have latched since, the first fault first."""
+        latched = mask_of(image, "h.latched") & self._known
+        present = mask_of(image, "h.present") & self._known
+        self._codes = {name: float(image[PLACE[name]]) for name in _PINNED}
+        if (latched, present) == (self.latched_mask, self._present_mask):
+            return []
+        new = [i for i in range(len(self._views)) if latched & ~self.latched_mask & (1 << i)]
+        for i, view in enumerate(self._views):
+            self._views[i] = replace(view, present=bool(present >> i & 1), latched=bool(latched >> i & 1))
+        for i in new:
+            self._views[i] = _tripped(self._views[i], fault if fault.rule == i else None, now_ns)
+        self.latched_mask, self._present_mask = latched, present
+        actions = (view.rule.strength for view in self._views if view.latched)
+        self.latched_action = max(actions, default=Action.NONE)
+        new.sort(key=lambda i: (i != fault.rule, i))
+        return [self._views[i].rule.id for i in new]
+
+    def boxes(self) -> Iterator[tuple[int, float, float]]:
+        """Any change of the masks is news."""
+        for name, code in self._codes.items():
+            yield PLACE[name], code, code
+
+    def view(self, rule_id: str) -> RuleView:
+        """A rule as it stands."""
+        return self._views[self._place[rule_id]]
+
+
+def _tripped(view: RuleView, fault: FastFault | None, now_ns: int) -> RuleView:
+    if fault is None:
+        return replace(view, since_ns=now_ns, trip_value=float("nan"), trip_limit=float("nan"))
+    return replace(
+        view,
+        since_ns=fault.t_ns,
+        value=fault.value,
+        limit=fault.limit,
+        trip_value=fault.value,
+        trip_limit=fault.limit,
+    )

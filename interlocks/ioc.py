@@ -1,0 +1,173 @@
+"""The safety IOC: the PVs of the safety controller, from the catalogue and from the rules.  Thin: it maps names.
+
+Commands are judged by a `CommandVerifier` before the controller sees them, and by the controller again.  Values are
+published when they change, at most ten times a second; permit, action and first fault among them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from caproto import ChannelData
+
+from channels.command import RESULT_MAX, CommandResult
+from channels.command_server import CommandVerifier, Refusal, Repeated
+from channels.protocol import Severity, Value
+from channels.publish import publish
+from channels.pv_groups import CataloguedGroup, declared, group_of
+from facility.events import canonical_json
+from facility.states import Action
+from facility.timebase import Clock
+from interlocks import pvs
+from interlocks.controller import SafetyController
+from interlocks.snapshot import RuleView, SafetySnapshot
+
+PUBLISH_NS = 100_000_000
+"""Shortest time between two updates."""
+HEARTBEAT_NS = 250_000_000
+"""Time between two changes of SAFE:Heartbeat-RB."""
+_HEARTBEAT_MAX = 2**31
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode("latin-1") if isinstance(value, str) else bytes(bytearray(value))
+
+
+async def _put_command(group: Any, _channel: Any, value: Any) -> Any:
+    group.ioc.on_command(_bytes(value))
+    return value
+
+
+async def _put_keep_alive(group: Any, _channel: Any, value: Any) -> Any:
+    group.ioc.on_keep_alive(_bytes(value))
+    return value
+
+
+class SafetyGroup(CataloguedGroup):
+    """PVs of the safety controller that the catalogue declares."""
+
+    permit = declared("SAFE:Permit-Sts")
+    action = declared("SAFE:Action-Sts")
+    first_fault = declared("SAFE:FirstFault-RB")
+    latched = declared("SAFE:Latched-RB")
+    mode = declared("SAFE:Mode-Sts")
+    heartbeat = declared("SAFE:Heartbeat-RB")
+    keep_alive = declared("SAFE:KeepAlive", _put_keep_alive)
+    command = declared("SAFE:Cmd", _put_command)
+    result = declared("SAFE:Cmd-Result")
+
+    ioc: SafetyIoc
+
+
+class SafetyIoc:
+    """PVs of a safety controller in a pvdb, and how they are kept up to date.
+
+    Args:
+        prefix: the facility's PV prefix.
+        controller: whose state is shown and who gets keep-alives and commands.
+        verifier: judges commands; make it with `interlocks.controller.VERBS`.
+        clock: facility time.
+    """
+
+    def __init__(self, prefix: str, controller: SafetyController, verifier: CommandVerifier, clock: Clock) -> None:
+        self.controller = controller
+        self._verifier = verifier
+        self._clock = clock
+        self._group = SafetyGroup(prefix, clock)
+        self._group.ioc = self
+        rules = controller.rules.rules
+        self._rule_group = group_of(pvs.entries(rules), "SafetyRuleGroup", prefix, clock)
+        self.pvdb: dict[str, ChannelData] = {**self._group.pvdb, **self._rule_group.pvdb}
+        self._channels = {name.removeprefix(f"{prefix}:"): channel for name, channel in self.pvdb.items()}
+        self._shown: dict[str, tuple[Value, int]] = {}
+        self._published_ns: int | None = None
+        self._beat_ns: int | None = None
+        self._beats = 0
+
+    # --- from clients ------------------------------------------------------------------------------------------
+    def on_keep_alive(self, frame: bytes) -> None:
+        """Bytes written to SAFE:KeepAlive."""
+        self.controller.keep_alive(frame.rstrip(b"\0"), self._clock.now_ns())
+
+    def on_command(self, frame: bytes) -> None:
+        """Bytes written to SAFE:Cmd; the answer goes to SAFE:Cmd-Result."""
+        verdict = self._verifier.verify(frame)
+        if isinstance(verdict, Refusal):
+            self._answer(verdict.result())
+        elif isinstance(verdict, Repeated):
+            self._answer(verdict.result)
+        else:
+            result = self.controller.command(verdict.command, self._clock.now_ns())
+            self._verifier.record(result)
+            self._answer(result)
+
+    def _answer(self, result: CommandResult) -> None:
+        self._put("SAFE:Cmd-Result", result.encode(), Severity.NO_ALARM)
+
+    # --- to clients --------------------------------------------------------------------------------------------
+    def refresh(self) -> int:
+        """Publish what has changed, unless that was done less than PUBLISH_NS ago; when to call again, ns."""
+        now_ns = self._clock.now_ns()
+        for result in self.controller.take_results():
+            self._verifier.record(result)
+            self._answer(result)
+        if self._published_ns is not None and now_ns - self._published_ns < PUBLISH_NS:
+            return self._published_ns + PUBLISH_NS
+        snapshot = self.controller.snapshot()
+        values = {name: (value, severity) for name, value, severity in self._values(snapshot)}
+        values["SAFE:Heartbeat-RB"] = (self._heartbeat(now_ns), int(Severity.NO_ALARM))
+        changed = [name for name, shown in values.items() if self._shown.get(name) != shown]
+        for name in changed:
+            self._shown[name] = values[name]
+            self._put(name, *values[name])
+        if changed:
+            self._published_ns = now_ns
+        return (self._beat_ns or 0) + HEARTBEAT_NS
+
+    def _heartbeat(self, now_ns: int) -> int:
+        if self._beat_ns is None or now_ns - self._beat_ns >= HEARTBEAT_NS:
+            self._beat_ns = now_ns
+            self._beats = (self._beats + 1) % _HEARTBEAT_MAX
+        return self._beats
+
+    def _values(self, snapshot: SafetySnapshot) -> Iterator[tuple[str, Value, int]]:
+        major = int(Severity.MAJOR)
+        yield "SAFE:Permit-Sts", int(snapshot.permit), 0
+        yield "SAFE:Action-Sts", int(snapshot.action), _severity_of(snapshot.action)
+        yield "SAFE:FirstFault-RB", snapshot.first_fault, major if snapshot.first_fault else 0
+        yield "SAFE:Latched-RB", latched_json(snapshot), 0
+        yield "SAFE:Mode-Sts", list(type(snapshot.mode)).index(snapshot.mode), 0
+        for view in snapshot.rules:
+            yield from _rule_values(view)
+
+    def _put(self, name: str, value: Value, severity: int) -> None:
+        if isinstance(value, bytes):
+            value = np.frombuffer(value, dtype=np.uint8)
+        publish(self._channels[name], value, self._clock.now_ns(), severity)
+
+
+def _severity_of(action: Action) -> int:
+    if action >= Action.PAUSE:
+        return int(Severity.MAJOR)
+    return int(Severity.MINOR) if action > Action.NONE else int(Severity.NO_ALARM)
+
+
+def _rule_values(view: RuleView) -> Iterator[tuple[str, Value, int]]:
+    base = pvs.base_name(view.rule)
+    severity = _severity_of(view.rule.strength)
+    yield f"{base}:Present-Sts", int(view.present), severity if view.present else 0
+    yield f"{base}:Latched-Sts", int(view.latched), severity if view.latched else 0
+    for name, value in (("Value", view.value), ("Limit", view.limit)):
+        known = math.isfinite(value)
+        yield f"{base}:{name}-RB", value if known else 0.0, 0 if known else int(Severity.INVALID)
+
+
+def latched_json(snapshot: SafetySnapshot) -> bytes:
+    """Latched rules as canonical JSON, the first fault first; as many as fit into the PV."""
+    rows = [view.to_data() for view in snapshot.latched]
+    while len(data := canonical_json(rows)) > RESULT_MAX:
+        rows.pop()
+    return data

@@ -1,0 +1,133 @@
+"""Tier P's rules with their memory: takes images, judges them, steps the latches.  No permit, no commands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facility.states import Action
+from interlocks import evaluator, latch
+from interlocks.evaluator import NS_PER_MS, BeatState, Judgement, Probe
+from interlocks.latch import Effect, LatchSpec, LatchState
+from interlocks.model import OWN_INPUTS, Rule
+from interlocks.process_image import N_IMAGE
+from interlocks.snapshot import RuleView
+
+
+class _Watched:
+    """One rule: what it looks at, what it remembers."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.probe: Probe = evaluator.probe(rule)
+        self.spec: LatchSpec = latch.spec_of(rule)
+        self.state = LatchState()
+        self.beat: BeatState | None = None
+        self.good = False
+        """The last comparison, whether or not the rule applied."""
+        self.own_only = all(name in OWN_INPUTS for name in rule.inputs)
+        """It needs no image."""
+
+
+class Scanner:
+    """The rules of tier P over the last image."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._watched = tuple(_Watched(rule) for rule in rules)
+        self._by_id = {watched.rule.id: watched for watched in self._watched}
+        self._inputs: list[float] = [math.nan] * (N_IMAGE + len(OWN_INPUTS))
+        self._image_t_ns = 0
+        self._seen = False
+        self.action = Action.NONE
+        """Strongest action in force."""
+        self.inhibited = False
+        """A rule with INHIBIT is present."""
+
+    def take(self, values: NDArray[np.float64], t_ns: int) -> None:
+        """A fresh image: decoded values, and when they were taken (ns)."""
+        self._inputs[:N_IMAGE] = values.tolist()
+        self._image_t_ns = t_ns
+        self._seen = True
+        for watched in self._watched:
+            if watched.rule.kind == "beat":
+                watched.beat = evaluator.beat(watched.beat, self._inputs[watched.probe.places[0]], t_ns)
+
+    def judge(self, own: Sequence[float], fresh: bool, now_ns: int) -> list[tuple[str, Effect]]:
+        """Compare all rules and step their latches.
+
+        `own` are the controller's own inputs in the order of OWN_INPUTS.  Without a fresh image the rules that need one
+        keep what they saw last; before the first image they judge unknown values.
+        """
+        self._inputs[N_IMAGE:] = own
+        effects: list[tuple[str, Effect]] = []
+        for watched in self._watched:
+            if watched.own_only or fresh or not self._seen:
+                observed = self._observe(watched)
+                watched.state, found = latch.step(watched.spec, watched.state, observed, now_ns)
+                effects += [(watched.rule.id, effect) for effect in found]
+        self._sum_up()
+        return effects
+
+    def _observe(self, watched: _Watched) -> latch.Observed:
+        found = self._compare(watched)
+        watched.good = found.good
+        good = found.good or not evaluator.applies(watched.probe, self._inputs)
+        return latch.Observed(good, found.value, found.limit)
+
+    def _compare(self, watched: _Watched) -> Judgement:
+        age_ms = math.nan
+        if watched.rule.kind == "beat":
+            count = self._inputs[watched.probe.places[0]]
+            age_ms = evaluator.beat_age_ms(watched.beat, count, self._image_t_ns)
+        return evaluator.judge(watched.probe, self._inputs, age_ms)
+
+    def _sum_up(self) -> None:
+        forces = [latch.in_force(watched.spec, watched.state) for watched in self._watched]
+        self.action = max(forces, default=Action.NONE)
+        self.inhibited = Action.INHIBIT in forces
+
+    def reset(self, role: str, now_ns: int) -> list[tuple[str, Effect]]:
+        """Let go of all latches that this role may reset and whose cause is gone."""
+        effects: list[tuple[str, Effect]] = []
+        for watched in self._watched:
+            watched.state, found = latch.step(watched.spec, watched.state, latch.Reset(role), now_ns)
+            effects += [(watched.rule.id, effect) for effect in found]
+        self._sum_up()
+        return effects
+
+    def deadlines(self, now_ns: int) -> Iterator[int]:
+        """Instants at which time alone changes a rule: ends of debounces, heartbeats that are overdue."""
+        lag_ns = now_ns - self._image_t_ns
+        for watched in self._watched:
+            debounced = latch.deadline_ns(watched.spec, watched.state)
+            if debounced is not None:
+                yield debounced
+            if watched.beat is not None and watched.good and watched.rule.high is not None:
+                yield watched.beat.alive_ns + round(watched.rule.high * NS_PER_MS) + 1 + lag_ns
+
+    def boxes(self) -> Iterator[tuple[int, float, float]]:
+        """Values of the image within which no rule changes its mind."""
+        for watched in self._watched:
+            yield from evaluator.quiet_box(watched.probe, self._inputs, watched.good)
+
+    def is_present_on(self, name: str) -> bool:
+        """Whether a rule that looks at this input is present."""
+        return any(watched.state.present for watched in self._watched if name in watched.rule.inputs)
+
+    def view(self, rule_id: str) -> RuleView:
+        """A rule as it stands."""
+        watched = self._by_id[rule_id]
+        state = watched.state
+        return RuleView(
+            watched.rule,
+            state.present,
+            state.latched,
+            state.value,
+            state.limit,
+            state.trip_value,
+            state.trip_limit,
+            state.t_condition_ns,
+        )
