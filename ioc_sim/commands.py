@@ -106,6 +106,8 @@ def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, cod
         v[at.A_PER_MM + k] = 1.0 / v[at.MM_PER_A + k]
         v[at.IC_IONS_PER_COUNT + k] = q[at.IC_QUANTUM_FC + k] / etab[code, E_Q1_FC + k]
         v[at.EST_LEAK + k] = q[at.IC_LEAK_FC_PER_TICK + k] / etab[code, E_Q1_FC + k]
+    counts_per_tick = level * 1e-5 / v[at.IC_IONS_PER_COUNT]
+    s.track_gain = min(1.0, max(0.15, counts_per_tick))
 
 
 def queue_cycle(s: Any, token: int, code: int) -> None:
@@ -114,8 +116,9 @@ def queue_cycle(s: Any, token: int, code: int) -> None:
 
 
 def end_cycle(s: Any) -> None:
-    """Ask the ring to end its flat top."""
+    """Ask the ring to end its flat top; a queued request is forgotten."""
     s.end_cycle = 1
+    s.queued = 0
 
 
 def pause(s: Any) -> None:

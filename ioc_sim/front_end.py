@@ -6,6 +6,7 @@ the truth arrays in the calls below are only booked here, because only the set p
 - **Late charge**: counts of a tick hold charge of ions that came up to a drift time before.  The front end knows the
   drift from the voltage readback and solves the causal response for the ions of this tick, so that a spot ends when its
   ions have come, not when their charge has been counted.
+- **Tracking**: where a tick brings less than a count the crossing is judged on the estimate smoothed along the rate.
 - **Booking**: an ion belongs to the spot whose set point stands when it crosses; ions that come while the magnets move
   belong to the spot they move to.
 - **Landing**: before a stop (last spot, long move) the drive falls with what remains, and beam is taken off when the
@@ -154,6 +155,15 @@ def book_partial(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
 
 
 @kernel
+def book_tail(s: np.record, v: np.ndarray, reg: np.ndarray, ions0: float, ions1: float) -> None:
+    """Ions that still come after an ABORT or a disarm belong to the spot that was cut; the register follows them."""
+    v[at.EST_IONS] += ions0
+    v[at.EST_IONS + 1] += ions1
+    s.stop_ticks += 1
+    book_partial(s, v, reg)
+
+
+@kernel
 def book_truth(s: np.record, v: np.ndarray, truth: np.ndarray, spot: int, ions: int, x_mm: float, y_mm: float) -> None:
     """Add true ions to a spot (simulation only; nothing in the front end reads this)."""
     if ions <= 0:
@@ -276,6 +286,7 @@ def after_stop(
         return
     finish_spot(s, v, spots, reg, True)
     s.target_cum = v[at.EST_IONS]
+    s.track = s.target_cum
     following = next_spot(s, v, spots, s.spot)
     s.stopping = 0
     if following < 0:
@@ -290,9 +301,11 @@ def after_stop(
 
 @kernel
 def regulate(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
-    """Slow intensity loop: trims the drive so that the measured rate meets the level."""
+    """Slow intensity loop: trims the drive so that the measured rate meets the level, as far as the spill has risen."""
     if s.spill_cmd == 1 and s.spill_on_ticks > 300 and s.scale >= 1.0:
-        s.drive += p.loop_gain * (1.0 - s.rate_meas * s.level_inverse)
+        risen = s.rate_model / s.drive
+        if risen > 0.3 and s.stored > 0.05 * p.fill_ions:
+            s.drive += p.loop_gain * (risen - s.rate_meas * s.level_inverse)
         if s.drive > 3.0:
             s.drive = 3.0
         elif s.drive < 0.3:
@@ -316,19 +329,24 @@ def front_end_tick(
     """One 10 us tick.  Returns the share of the tick that belongs to the spot before a change (1.0: no change)."""
     ions0 = estimate_ions(p, q, s, v, 0, observed0 - v[at.EST_LEAK])
     ions1 = estimate_ions(p, q, s, v, 1, observed1 - v[at.EST_LEAK + 1])
-    before = v[at.EST_IONS]
+    before = s.track
     s.rate_meas += (ions0 * 1e5 - s.rate_meas) * p.rate_alpha
     share = 1.0
+    if s.fe_state == ABORTED and s.stop_ticks < p.quiet_ticks:
+        book_tail(s, v, reg, ions0, ions1)
     if s.fe_state < ARMED or s.fe_state >= DONE:
         return share
     v[at.EST_IONS] += ions0
     v[at.EST_IONS + 1] += ions1
+    ahead = before + s.rate_meas * 1e-5
+    s.track = ahead + s.track_gain * (v[at.EST_IONS] - ahead)
     tail = tail_model(p, q, s, v)
     s.move_ticks += 1
     if s.fe_state == IRRADIATING or s.stop_ticks < p.quiet_ticks:
-        remaining = s.target_cum - v[at.EST_IONS]
+        remaining = s.target_cum - s.track
         if remaining <= 0.0 and s.stop_spot == 0 and s.stopping == 0:
-            share = (s.target_cum - before) / ions0 if ions0 > 0.0 else 1.0
+            step = s.track - before
+            share = (s.target_cum - before) / step if step > 0.0 else 1.0
             share = min(1.0, max(0.0, share))
             finish_spot(s, v, spots, reg, False)
             begin_spot(p, q, s, v, spots, next_spot(s, v, spots, s.spot))
@@ -347,6 +365,8 @@ def front_end_tick(
                 resume_held(p, q, s, v, spots, reg, tail)
     elif s.fe_state == PAUSED:
         s.stop_ticks += 1
+    elif s.permit_line == 0:
+        stop_for(s, v, PAUSED, HOLD_PERMIT, EV_PAUSED)
     else:
         try_start(p, q, s, v)
     return share
@@ -357,7 +377,7 @@ def resume_held(
     p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, tail: float
 ) -> None:
     """Go on after a hold; a stop spot that the tail has already filled is finished without beam."""
-    if s.stop_spot == 1 and s.target_cum - v[at.EST_IONS] <= v[at.IC_IONS_PER_COUNT]:
+    if s.stop_spot == 1 and s.target_cum - s.track <= v[at.IC_IONS_PER_COUNT]:
         s.fe_state = IRRADIATING
         s.stopping = 1
         s.stop_ticks = 0
@@ -392,7 +412,7 @@ def irradiate(
         return
     s.scale = 1.0
     if s.stop_spot == 1:
-        remaining = s.target_cum - v[at.EST_IONS]
+        remaining = s.target_cum - s.track
         land = s.level * 1e-5 * p.land_ticks
         if remaining < land:
             s.scale = max(remaining / land, p.land_floor)
@@ -410,7 +430,7 @@ def front_end_coarse(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
     if s.action == ACTION_ABORT:
         book_partial(s, v, reg)
         stop_for(s, v, ABORTED, HOLD_PERMIT, EV_ABORTED)
-    elif s.permit_line == 0 and (s.fe_state == HELD or s.fe_state == IRRADIATING):
+    elif s.permit_line == 0 and s.fe_state != PAUSED:
         stop_for(s, v, PAUSED, HOLD_PERMIT, EV_PAUSED)
     elif s.fe_state == IRRADIATING:
         stop_for(s, v, HELD, HOLD_RING, EV_HELD)
@@ -421,6 +441,7 @@ def arm(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndar
     """From LOADED: send the magnets to the first spot with something left and wait for beam to be possible."""
     v[at.EST_IONS] = 0.0
     v[at.EST_IONS + 1] = 0.0
+    s.track = 0.0
     s.target_cum = 0.0
     s.stopping = 0
     s.moving = 0

@@ -84,7 +84,9 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility) -> None:
         decay = _decay(tau_us)
         q[at.TAIL_W + i] = share
         q[at.TAIL_DECAY + i] = decay
-        q[at.TAIL_TICKS + i] = decay / (1.0 - decay) if decay < 1.0 else 0.0
+        # ions still to come after a stop: all of the tail, or what passes before a chopper has closed
+        passing = 1.0 - math.exp(-p.gate_tail_us / tau_us)
+        q[at.TAIL_TICKS + i] = passing * decay / (1.0 - decay) if decay < 1.0 else 0.0
         q[at.TAIL_TAU_US + i] = tau_us
     p.noise_decay = _decay(extraction.duty_noise_tau_us)
     p.noise_kick = extraction.duty_noise_rms * math.sqrt(1.0 - p.noise_decay**2)
@@ -186,8 +188,8 @@ def pack_parameters(
     p.seed = np.uint64(seed % 2**64)
     room = facility.room_named(room_id)
     _ring(p, q, facility, species)
-    _extraction(p, q, facility)
     _beam_off(p, q, facility)
+    _extraction(p, q, facility)
     _scanning(p, q, facility, room)
     _monitors(p, q, facility)
     _front_end(p, q, facility)

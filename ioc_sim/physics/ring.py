@@ -54,6 +54,7 @@ def start_cycle(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> Non
 def fill(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray) -> None:
     """Ions stored after capture, with jitter from cycle to cycle; extraction sensitivity and upstream jitter too."""
     ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
+    s.drive = 1.0
     s.stored = max(0.0, faulted(faults, fp.RING_IONS, 1.0, s.t_ns) * ions)
     s.sensitivity = 1.0 + p.sensitivity_spread * bell(draw(p.seed, STREAM_FILL + 7, s.cycle))
     for axis in range(2):
@@ -110,13 +111,13 @@ def flat_top_over(s: np.record, v: np.ndarray) -> bool:
 
 @kernel
 def standby(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
-    """Start the next cycle if one is wanted: the queued request, or the same again for an unfinished layer."""
+    """Start the next cycle if one is wanted: the same again for an unfinished layer, else the queued request."""
     if s.permit_line == 0:
         return
-    if s.queued == 1:
-        take_request(s, v)
+    if s.ring_token != 0 and layer_unfinished(s, v):
         start_cycle(p, q, s, v)
-    elif s.ring_token != 0 and layer_unfinished(s, v):
+    elif s.queued == 1:
+        take_request(s, v)
         start_cycle(p, q, s, v)
 
 

@@ -90,7 +90,9 @@ def check_truth(plant: Plant, spots: Spots, level: float, token: int = 77) -> np
     tolerance, _ = spot_tolerance_ions(spots.ions, level, plant.ions_per_count, float(spots.ions.max()))
     worst = int(np.argmax(np.abs(error) - tolerance))
     if abs(error[worst]) > tolerance[worst]:
-        raise AssertionError(f"spot {worst}: {error[worst]:.0f} of {spots.ions[worst]:.0f}, allowed {tolerance[worst]:.0f}")
+        raise AssertionError(
+            f"spot {worst}: {error[worst]:.0f} of {spots.ions[worst]:.0f}, allowed {tolerance[worst]:.0f}"
+        )
     return error
 
 
