@@ -6,6 +6,8 @@ One table holds the contribution of every byte value at every distance from the 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,10 +48,15 @@ def crc32c(message: bytes, start: int = 0) -> int:
     length = len(message)
     if length > LENGTH_MAX:
         raise ValueError(f"{length} bytes, at most {LENGTH_MAX}")
+    octets = np.frombuffer(message, dtype=np.uint8)
+    places = _OFFSETS[LENGTH_MAX - length :] + octets
+    return int(np.bitwise_xor.reduce(_FLAT.take(places))) ^ _start_share(start, length)
+
+
+@functools.lru_cache(maxsize=4096)
+def _start_share(start: int, length: int) -> int:
+    """What the register's start and the final inversion contribute after `length` bytes."""
     register = start ^ 0xFFFFFFFF
-    head = min(length, 4)
-    # the register acts like an exclusive or on the first four bytes
-    mixed = (int.from_bytes(message[:head], "little") ^ (register & ((1 << (8 * head)) - 1))).to_bytes(head, "little")
-    octets = np.frombuffer(mixed + message[head:], dtype=np.uint8)
-    remainder = int(np.bitwise_xor.reduce(_FLAT[_OFFSETS[LENGTH_MAX - length :] + octets])) if length else 0
-    return remainder ^ (register >> (8 * head)) ^ 0xFFFFFFFF
+    for _ in range(length):
+        register = register >> 8 ^ int(_TABLE[0][register & 0xFF])
+    return register ^ 0xFFFFFFFF
