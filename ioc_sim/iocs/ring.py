@@ -55,10 +55,10 @@ class RingGroup(CataloguedGroup):
         if not (event or view.slow):
             return
         code = s.energy_code
-        self._energy.offer(float(self._table.energy_mev_u[code]) if code >= 0 else 0.0, t_ns)
-        self._frequency.offer(float(self._table.f_rev_hz[code]) if code >= 0 else 0.0, t_ns)
-        self._rigidity.offer(self._brho(view, fe_code), t_ns)
-        self._ions.offer(s.stored_ions, t_ns)
+        self._energy.offer(float(self._table.energy_mev_u[code]) if code >= 0 else 0.0, t_ns, now=event)
+        self._frequency.offer(float(self._table.f_rev_hz[code]) if code >= 0 else 0.0, t_ns, now=event)
+        self._rigidity.offer(self._brho(view, fe_code), t_ns, now=event)
+        self._ions.offer(s.stored_ions, t_ns, now=event)
 
     def _brho(self, view: View, fe_code: int) -> float:
         """Measured rigidity: the rack measures it against the table value of the loaded layer."""
