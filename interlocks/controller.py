@@ -242,14 +242,15 @@ class SafetyController:
             self._results.append(CommandResult(command_id, status, code, words, data))
 
     # --- leaving scans out --------------------------------------------------------------------------------------
-    def next_deadline_ns(self, now_ns: int) -> int | None:
+    def next_deadline_ns(self, now_ns: int, *, beats_watched: bool = False) -> int | None:
         """When time alone can change the outcome; `now_ns` if a scan is due already, None if never.
 
+        `beats_watched`: the heartbeats live, and somebody watches them who brings an image as soon as one does not.
         The link's own watchdog is with the link's end: its owner scans with `link_ok` False when it runs out.
         """
         if self._due:
             return now_ns
-        times = list(self._scanner.deadlines(now_ns))
+        times = list(self._scanner.deadlines(now_ns, beats=not beats_watched))
         if self._permit.waits_until_ns is not None:
             times.append(self._permit.waits_until_ns)
         if self._console_alive and not self._scanner.is_present_on(CONSOLE_INPUT):

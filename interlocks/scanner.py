@@ -98,14 +98,14 @@ class Scanner:
         self._sum_up()
         return effects
 
-    def deadlines(self, now_ns: int) -> Iterator[int]:
-        """Instants at which time alone changes a rule: ends of debounces, heartbeats that are overdue."""
+    def deadlines(self, now_ns: int, *, beats: bool = True) -> Iterator[int]:
+        """Instants at which time alone changes a rule: ends of debounces, and with `beats` overdue heartbeats."""
         lag_ns = now_ns - self._image_t_ns
         for watched in self._watched:
             debounced = latch.deadline_ns(watched.spec, watched.state)
             if debounced is not None:
                 yield debounced
-            if watched.beat is not None and watched.good and watched.rule.high is not None:
+            if beats and watched.beat is not None and watched.good and watched.rule.high is not None:
                 yield watched.beat.alive_ns + round(watched.rule.high * NS_PER_MS) + 1 + lag_ns
 
     def boxes(self) -> Iterator[tuple[int, float, float]]:
