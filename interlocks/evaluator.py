@@ -101,7 +101,8 @@ def judge(it: Probe, inputs: Inputs, beat_age: float = math.nan) -> Judgement:
             return _within(rule, beat_age)
         case "either":
             b = inputs[it.places[1]]
-            return Judgement(rule.expected in (a, b) and a == a and b == b, a, rule.expected)
+            sound = math.isfinite(a) and math.isfinite(b)
+            return Judgement(sound and rule.expected in (a, b), a, rule.expected)
         case _:
             return _pair(rule, a, inputs[it.places[1]])
 
@@ -125,10 +126,9 @@ def _pair(rule: Rule, a: float, b: float) -> Judgement:
     if rule.kind == "equal":
         return Judgement(a == b, a, b)
     high, relative = rule.high or 0.0, rule.relative or 0.0
-    if rule.kind == "excess":
-        return Judgement(a <= relative * b + high, a, relative * b + high)
-    limit = high + relative * max(abs(a), abs(b))
-    return Judgement(abs(a - b) <= limit, abs(a - b), limit)
+    value = a if rule.kind == "excess" else abs(a - b)
+    limit = high + relative * (b if rule.kind == "excess" else max(abs(a), abs(b)))
+    return Judgement(-math.inf < value <= limit < math.inf, value, limit)
 
 
 def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[tuple[int, float, float]]:

@@ -5,7 +5,7 @@ needs and everything it remembers is in its row, so that a snapshot of the rows 
 
 A condition is *bad* at a tick if the signals say so; it is *present* once it has been bad for ``debounce`` ticks in
 one piece (0 and 1: at once); a rule with ``latching`` set stays *latched* until ``reset``.  Every comparison is
-written so that NaN is bad.  No allocation, no division, no exception.
+written so that NaN and infinity are bad.  No allocation, no division, no exception.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ HIST_LEN = 16_384
 MAX_RULES = 30
 """The masks of latched and present rules travel as int32."""
 TICK_US = 10.0
+NO_LIMIT = float(np.finfo(np.float64).max)
 
 DIGITAL = 0
 """a == lo"""
@@ -53,7 +54,8 @@ KINDS = {
 RULE_DTYPE = np.dtype(
     [
         # read every tick.  The first five kinds ask one question, lo <= va - rel * vb <= hi, so that no branch
-        # tells them apart: DIGITAL has hi = lo, EXCESS no lower limit, EQUAL rel 1 and limits 0; without b, b is a.
+        # tells them apart: DIGITAL has hi = lo, EQUAL rel 1 and limits 0; without b, b is a.  A side without a limit has
+        # NO_LIMIT, the largest finite number, so that infinity is outside of it.
         ("kind", "i8"),
         ("when", "i8"),  # index of the signal that must not be zero for the rule to apply, -1: always
         ("a", "i8"),  # index of the first signal
@@ -110,14 +112,14 @@ def _agrees(rule: Any, va: Any, vb: Any) -> bool:
     """Compare two values that should be the same: MISMATCH."""
     difference = abs(va - vb)
     rule["value"] = difference
-    return bool(difference <= rule["hi"] + rule["rel"] * max(abs(va), abs(vb)))
+    return bool(difference - (rule["hi"] + rule["rel"] * max(abs(va), abs(vb))) <= 0.0)  # inf - inf is bad too
 
 
 @kernel
 def _either(rule: Any, va: Any, vb: Any) -> bool:
-    """One of two values is as it should be, and neither is NaN: EITHER."""
+    """One of two values is as it should be, and both are finite: EITHER."""
     rule["value"] = va
-    return bool((va == rule["lo"] and vb == vb) or (vb == rule["lo"] and va == va))
+    return bool((va == rule["lo"] or vb == rule["lo"]) and va - va == 0.0 and vb - vb == 0.0)
 
 
 @kernel

@@ -29,6 +29,8 @@ PUBLISH_NS = 100_000_000
 """Shortest time between two updates."""
 HEARTBEAT_NS = 250_000_000
 """Time between two changes of SAFE:Heartbeat-RB."""
+VALUES_NS = 1_000_000_000
+"""Values and limits of a rule are shown when it changes its mind, and as often as this."""
 _HEARTBEAT_MAX = 2**31
 
 
@@ -86,6 +88,8 @@ class SafetyIoc:
         self._published_ns: int | None = None
         self._beat_ns: int | None = None
         self._beats = 0
+        self._values_ns: int | None = None
+        self._state_of: dict[str, tuple[bool, bool]] = {}
 
     # --- from clients ------------------------------------------------------------------------------------------
     def on_keep_alive(self, frame: bytes) -> None:
@@ -117,7 +121,7 @@ class SafetyIoc:
         if self._published_ns is not None and now_ns - self._published_ns < PUBLISH_NS:
             return self._published_ns + PUBLISH_NS
         snapshot = self.controller.snapshot()
-        values = {name: (value, severity) for name, value, severity in self._values(snapshot)}
+        values = {name: (value, severity) for name, value, severity in self._values(snapshot, now_ns)}
         values["SAFE:Heartbeat-RB"] = (self._heartbeat(now_ns), int(Severity.NO_ALARM))
         changed = [name for name, shown in values.items() if self._shown.get(name) != shown]
         for name in changed:
@@ -133,15 +137,21 @@ class SafetyIoc:
             self._beats = (self._beats + 1) % _HEARTBEAT_MAX
         return self._beats
 
-    def _values(self, snapshot: SafetySnapshot) -> Iterator[tuple[str, Value, int]]:
+    def _values(self, snapshot: SafetySnapshot, now_ns: int) -> Iterator[tuple[str, Value, int]]:
         major = int(Severity.MAJOR)
         yield "SAFE:Permit-Sts", int(snapshot.permit), 0
         yield "SAFE:Action-Sts", int(snapshot.action), _severity_of(snapshot.action)
         yield "SAFE:FirstFault-RB", snapshot.first_fault, major if snapshot.first_fault else 0
         yield "SAFE:Latched-RB", latched_json(snapshot), 0
         yield "SAFE:Mode-Sts", list(type(snapshot.mode)).index(snapshot.mode), 0
+        due = self._values_ns is None or now_ns - self._values_ns >= VALUES_NS
+        if due:
+            self._values_ns = now_ns
         for view in snapshot.rules:
-            yield from _rule_values(view)
+            yield from _rule_states(view)
+            if due or self._state_of.get(view.rule.id) != (view.present, view.latched):
+                yield from _rule_values(view)
+            self._state_of[view.rule.id] = (view.present, view.latched)
 
     def _put(self, name: str, value: Value, severity: int) -> None:
         if isinstance(value, bytes):
@@ -155,11 +165,15 @@ def _severity_of(action: Action) -> int:
     return int(Severity.MINOR) if action > Action.NONE else int(Severity.NO_ALARM)
 
 
-def _rule_values(view: RuleView) -> Iterator[tuple[str, Value, int]]:
+def _rule_states(view: RuleView) -> Iterator[tuple[str, Value, int]]:
     base = pvs.base_name(view.rule)
     severity = _severity_of(view.rule.strength)
     yield f"{base}:Present-Sts", int(view.present), severity if view.present else 0
     yield f"{base}:Latched-Sts", int(view.latched), severity if view.latched else 0
+
+
+def _rule_values(view: RuleView) -> Iterator[tuple[str, Value, int]]:
+    base = pvs.base_name(view.rule)
     for name, value in (("Value", view.value), ("Limit", view.limit)):
         known = math.isfinite(value)
         yield f"{base}:{name}-RB", value if known else 0.0, 0 if known else int(Severity.INVALID)

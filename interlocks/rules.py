@@ -223,8 +223,8 @@ def _fill(row: Any, rule: Rule, columns: dict[int, int]) -> None:
 
 def _limits(rule: Rule) -> tuple[float, float, float]:
     """lo, hi, rel as the evaluator takes them."""
-    low = -np.inf if rule.low is None else rule.low
-    high = np.inf if rule.high is None else rule.high
+    low = -fast.NO_LIMIT if rule.low is None else rule.low
+    high = fast.NO_LIMIT if rule.high is None else rule.high
     if rule.kind in ("digital", "either"):
         return rule.expected, rule.expected, 0.0
     if rule.kind == "equal":
