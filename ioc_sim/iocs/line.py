@@ -70,7 +70,7 @@ class ScanGroup(CataloguedGroup):
         self._current = Outlet(
             self.channel(f"{prefix}:Current-RB"), least_ns=SLOW_NS, deadband=NOISE_SIGMAS * axis.readback_noise_a_rms
         )
-        self._field = Outlet(self.channel(f"{prefix}:Field-RB"), least_ns=SLOW_NS, deadband=NOISE_SIGMAS * noise_tm)
+        self._field = Outlet(self.channel(f"{prefix}:Field-RB"), least_ns=2 * SLOW_NS, deadband=NOISE_SIGMAS * noise_tm)
         self._power = Outlet(self.channel(f"{prefix}:Power-Sts"))
         self.outlets = (self._set, self._current, self._field, self._power)
 

@@ -31,6 +31,8 @@ from ioc_sim.iocs.ring import RingGroup, SpillGroup
 from ioc_sim.iocs.view import View
 
 HEARTBEAT_NS = 250 * NS_PER_MS
+STATUS_NS = 200 * NS_PER_MS
+"""How often the states of ring and front end are looked at beside events: they are dear to read."""
 _SHOWN = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "STATE", "TRIP"})
 """Kinds of events that are shown at once; the others concern the safety link."""
 _BEAM_GONE = frozenset({"HELD", "PAUSED", "ABORTED", "LAYER_DONE"})
@@ -97,7 +99,8 @@ class PlantIocs:
         self.pvdb: dict[str, Any] = {name: channel for group in groups for name, channel in group.pvdb.items()}
         """Channels by full name: what a server or a MemoryProvider serves."""
         self._outlets: tuple[Outlet, ...] = tuple(outlet for group in groups for outlet in group.outlets)
-        self._updated_ns = self._slow_ns = 0
+        self._updated_ns = self._slow_ns = self._status_ns = 0
+        self._status = plant.status
         self.refresh()
 
     @property
@@ -110,10 +113,9 @@ class PlantIocs:
         kinds = {event.kind for event in events} & _SHOWN
         if not kinds:
             return
+        self._status = self._plant.status
         view = self._view(event=True, gone=bool(kinds & _BEAM_GONE), slow=False)
-        self._ring.show(view, self._fe_code(view))
-        self._front_end.show(view)
-        self._spill.show(view)
+        self._show_states(view)
         if view.exact:
             for chamber in self._chambers:
                 chamber.show(view)
@@ -128,31 +130,45 @@ class PlantIocs:
         slow = t_ns - self._slow_ns >= SLOW_NS
         if slow:
             self._slow_ns = t_ns
-        self._show(self._view(event=False, gone=False, slow=slow))
+        if slow or t_ns - self._status_ns >= STATUS_NS:
+            self._status_ns = t_ns
+            self._status = self._plant.status
+            view = self._view(event=False, gone=False, slow=slow)
+            self._show_states(view)
+        else:
+            view = self._view(event=False, gone=False, slow=False)
+        self._show_lines(view)
 
     def refresh(self) -> None:
         """Publish everything: at the start, and after the plant was set to another state."""
         for outlet in self._outlets:
             outlet.forget()
-        self._updated_ns = self._slow_ns = self._plant.t_ns
-        self._show(self._view(event=True, gone=True, slow=True))
+        self._updated_ns = self._slow_ns = self._status_ns = self._plant.t_ns
+        self._status = self._plant.status
+        view = self._view(event=True, gone=True, slow=True)
+        self._show_states(view)
+        self._show_lines(view)
 
     def set_pacing(self, late_slices: int, worst_late_ms: float, slip_ms: float, speed: float) -> None:
         """What PLANT:Pacing-RB says."""
         self._whole.set_pacing(late_slices, worst_late_ms, slip_ms, speed)
 
-    def _show(self, view: View) -> None:
+    def _show_states(self, view: View) -> None:
+        """What is read from the status of ring and front end."""
         self._ring.show(view, self._fe_code(view))
         self._front_end.show(view)
-        for group in (self._spill, self._line, *self._scan, *self._chambers, self._strip, self._range_shifter,
-                      self._gate, self._whole):  # fmt: skip
+        self._spill.show(view)
+
+    def _show_lines(self, view: View) -> None:
+        """What is read from signals."""
+        for group in (self._line, *self._scan, *self._chambers, self._strip, self._range_shifter, self._gate,
+                      self._whole):  # fmt: skip
             group.show(view)
 
     def _view(self, *, event: bool, gone: bool, slow: bool) -> View:
         plant = self._plant
-        status = plant.status
-        exact = gone or (event and status.state in _STOPPED)
-        return View(plant.t_ns, status, plant.signals.tolist(), plant.read, event, exact, slow)
+        exact = gone or (event and self._status.state in _STOPPED)
+        return View(plant.t_ns, self._status, plant.signals.tolist(), plant.read, event, exact, slow)
 
     def _fe_code(self, view: View) -> int:
         token, code = self._commands.loaded

@@ -36,7 +36,7 @@ class RingGroup(CataloguedGroup):
         self._energy = Outlet(self.energy)
         self._rigidity = Outlet(self.rigidity, least_ns=SLOW_NS, deadband=1e-5)
         self._frequency = Outlet(self.frequency)
-        self._ions = Outlet(self.ions, least_ns=SLOW_NS, deadband=1e-3 * fill_ions)
+        self._ions = Outlet(self.ions, least_ns=2 * SLOW_NS, deadband=1e-3 * fill_ions)
         self.outlets = (self._phase, self._status, self._energy, self._rigidity, self._frequency, self._ions)
 
     def show(self, view: View, fe_code: int) -> None:
@@ -44,7 +44,7 @@ class RingGroup(CataloguedGroup):
         s, t_ns, event = view.status, view.t_ns, view.event
         severity = MAJOR if s.phase is RingPhase.FAULT else OK
         self._phase.offer(int(s.phase), t_ns, severity=severity, now=event)
-        slot = view.slot(2) if s.phase is RingPhase.FLAT_TOP else -1
+        slot = view.slot(1) if s.phase is RingPhase.FLAT_TOP else -1
         self._status.offer(
             [int(s.phase), s.ring_token, s.energy_code, s.cycle, s.stored_ions, s.flat_top_ms],
             t_ns,
