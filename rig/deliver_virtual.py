@@ -1,0 +1,112 @@
+"""Deliver in virtual time, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from control.plan.program import MachineProgram
+from control.session import Session, SessionSummary
+from control.spot_log import spot_log_bytes
+from facility.errors import InternalError
+from interlocks.snapshot import Mode
+from rig.deliver import EVENTS_FILE, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of, write_files
+from rig.result import DeliveryResult
+from rig.truth_check import judge_truth
+from rig.virtual_world import World, WorldOptions, WorldParts
+from rig.wall_clock import monotonic_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SLOWEST = 5.0
+_GRACE_S = 600.0
+_PROGRESS_WALL_S = 0.1
+
+
+def deliver_virtual(
+    request: DeliveryRequest, program: MachineProgram, on_progress: OnProgress | None = None
+) -> DeliveryResult:
+    """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted."""
+    started_s = monotonic_s()
+    mode = Mode.QA if request.qa else Mode.CLINICAL
+    options = WorldOptions(mode=mode, load_program=lambda _path, _room, _qa: program)
+    world = World(request.facility, request.room, species_of(program), request.seed, options)
+    with _pause_on_interrupt(world):
+        session, summary = deliver_in(world, program, on_progress)
+    truth = judge_truth(program.layers, world.plant.truth_spots(), request.facility)
+    wall_s = monotonic_s() - started_s
+    folder = request.home.session_dir(summary.session)
+    files = write_files(folder, {SPOTS_FILE: spot_log_bytes(session), EVENTS_FILE: world.events.to_bytes()})
+    files["summary"] = str(folder / SUMMARY_FILE)
+    result = DeliveryResult(
+        "virtual", request.facility.id, request.room, request.seed, None, asdict(summary), truth, wall_s, files
+    )
+    result.write(folder / SUMMARY_FILE)
+    return result
+
+
+def deliver_in(
+    world: World, program: MachineProgram, on_progress: OnProgress | None = None
+) -> tuple[Session, SessionSummary]:
+    """Deliver a program in a world: reset, load, prepare, start, wait for the end."""
+    limit_s = _SLOWEST * program.expected_s + _GRACE_S
+
+    async def work(parts: WorldParts) -> tuple[Session, SessionSummary]:
+        operator, sequencer = parts.operator, parts.control.sequencer
+        await operator.reset()
+        session_id = await operator.load("plan", program.room_id, program.qa)
+        await operator.prepare()
+        await operator.start()
+        await operator.ended(session_id, limit_s, _throttled(operator_progress(parts, on_progress)))
+        summary = await sequencer.recorded(limit_s)
+        if sequencer.session is None:
+            raise InternalError("virtual.session", "the session has gone before its record was read", session_id)
+        return sequencer.session, summary
+
+    return world.run(work)
+
+
+def operator_progress(parts: WorldParts, on_progress: OnProgress | None) -> Callable[[], None] | None:
+    """What shows progress when something has changed."""
+    if on_progress is None:
+        return None
+    return lambda: on_progress(parts.operator.progress())
+
+
+def _throttled(show: Callable[[], None] | None) -> Callable[[], None] | None:
+    """At most ten times a second of wall time: drawing costs more than delivering."""
+    if show is None:
+        return None
+    last_s = 0.0
+
+    def now_and_then() -> None:
+        nonlocal last_s
+        now_s = monotonic_s()
+        if now_s - last_s >= _PROGRESS_WALL_S:
+            last_s = now_s
+            show()
+
+    return now_and_then
+
+
+@contextlib.contextmanager
+def _pause_on_interrupt(world: World) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM pause the delivery."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        world.interrupted = True
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

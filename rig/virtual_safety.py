@@ -1,0 +1,127 @@
+"""The safety link and the scans of the safety controller in virtual time.
+
+A real link carries a frame each way every millisecond, and the controller scans as often. Here frames are really
+encoded, carried and judged, but an exchange takes place only when it could matter: when a watched value of the process
+image has crossed a threshold, when time alone changes a rule, when a person has done something. In between both ends
+are told that nothing was said. `always=True` exchanges every millisecond instead; a test shows the same trips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from channels.frames import ReceiveState
+from channels.memory_link import MemoryLink
+from facility.timebase import NS_PER_MS, Rank
+from interlocks.controller import SafetyController
+from interlocks.link import RackEnd, RackLines, SafetyEnd
+from interlocks.process_image import image_of
+from ioc_sim.plant import Plant
+from rig.safety_side import first_fault
+from rig.virtual_time import VirtualLoop
+
+BOOT = 1
+FAR_NS = 1 << 62
+
+
+class VirtualSafety:
+    """Plant and safety controller, joined by a link in memory.
+
+    Args:
+        loop: the facility's loop.
+        plant: the rack.
+        controller: tier P.
+        key: what both ends must have in common (the configuration hash).
+        scanned: called after every scan.
+        always: exchange every millisecond.
+    """
+
+    def __init__(
+        self, loop: VirtualLoop, plant: Plant, controller: SafetyController, key: str, scanned: Callable[[], None],
+        *, always: bool = False,
+    ) -> None:  # fmt: skip
+        settings = controller.rules.link
+        self.exchanges = 0
+        """How often frames went both ways."""
+        self.always = always
+        self.controller = controller
+        self.wire = MemoryLink(loop, round(settings.latency_ms * NS_PER_MS))
+        self._loop = loop
+        self._plant = plant
+        self._scanned = scanned
+        self._period_ns = round(settings.period_ms * NS_PER_MS)
+        self._rack = RackEnd(key, BOOT, settings, loop.now_ns())
+        self._safety = SafetyEnd(key, BOOT, settings, loop.now_ns())
+        self.wire.a.on_frame(self._at_rack)
+        self.wire.b.on_frame(self._at_safety)
+        self._lines: RackLines | None = None
+        self._next_ns = FAR_NS
+        self._exchange_at(loop.now_ns())
+
+    # --- when -----------------------------------------------------------------------------------------------
+    def on_image(self, t_ns: int) -> None:
+        """The plant says that a watched value has crossed its threshold, at a millisecond."""
+        self._exchange_at(t_ns)
+
+    def touched(self) -> None:
+        """Somebody has done something to the controller, or time has: look when the next exchange is due."""
+        if self.always:
+            return
+        now_ns = self._loop.now_ns()
+        due_ns = self.controller.next_deadline_ns(now_ns, beats_watched=self._plant.beats_alive)
+        if due_ns is not None:
+            self._exchange_at(self._grid(max(now_ns, due_ns - self.wire.latency_ns)))
+
+    def _grid(self, t_ns: int) -> int:
+        return -(-t_ns // self._period_ns) * self._period_ns
+
+    def _exchange_at(self, t_ns: int) -> None:
+        if t_ns < self._next_ns:
+            self._next_ns = t_ns
+            self._loop.call_at_rank(t_ns, Rank.LINK, self._exchange, t_ns)
+
+    # --- an exchange ----------------------------------------------------------------------------------------
+    def _exchange(self, planned_ns: int) -> None:
+        """The rack sends its image."""
+        if planned_ns != self._next_ns:
+            return  # an earlier one came in between
+        self._next_ns = FAR_NS
+        now_ns = self._loop.now_ns()
+        self._forgive_silence(now_ns)
+        self.exchanges += 1
+        frame = self._rack.send(image_of(self._plant.signals), first_fault(self._plant), now_ns)
+        self.wire.a.send(frame)
+        if self.always:
+            self._exchange_at(now_ns + self._period_ns)
+
+    def _forgive_silence(self, now_ns: int) -> None:
+        """Nothing was sent since the last exchange because there was nothing to say: neither watchdog counts it."""
+        if self.always:
+            return
+        for end in (self._rack, self._safety):
+            state: ReceiveState = end._state
+            end._state = state._replace(good_ns=now_ns, echo_ns=now_ns)
+
+    def _at_safety(self, frame: bytes) -> None:
+        """The image has arrived: scan, answer, and say what the plant must watch from here on."""
+        now_ns = self._loop.now_ns()
+        end, controller = self._safety, self.controller
+        end.receive(frame, now_ns)
+        ok = end.link_ok(now_ns)
+        command = controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault)
+        self.wire.b.send(end.send(command, now_ns))
+        self._scanned()
+        if not self.always:
+            self._plant.watch_image(*controller.thresholds())
+            self.touched()
+
+    def _at_rack(self, frame: bytes) -> None:
+        now_ns = self._loop.now_ns()
+        self._rack.receive(frame, now_ns)
+        mask = self._rack.take_reset()
+        if mask:
+            self._plant.reset_fast(mask)
+        lines = self._rack.lines(now_ns)
+        if lines != self._lines:
+            self._lines = lines
+            self._plant.set_safety_lines(*lines)

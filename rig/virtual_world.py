@@ -1,0 +1,217 @@
+"""A whole facility in virtual time: plant, soft IOCs, safety controller, control and an operator, in one loop.
+
+The plant is what moves time: the loop advances it to the next timer and no further. Everything runs in this process and
+thread, without sockets; a run is a function of its inputs and the seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from channels.command import Signer
+from channels.command_server import CommandVerifier
+from channels.keepalive import KeepAliveMaker
+from channels.keys import KeyRing, derived_private_key
+from channels.memory import Latency, MemoryProvider
+from channels.publish import stamp_with
+from control.ioc import ControlIoc
+from facility.config import Facility
+from facility.events import EventLog
+from facility.ids import IdSource, run_id
+from facility.timebase import NS_PER_MS, Rank, ranked
+from interlocks.controller import VERBS, Console, SafetyController
+from interlocks.rules import RuleSet, load_rules
+from interlocks.snapshot import Mode
+from ioc_sim.iocs.plant_iocs import PlantIocs
+from ioc_sim.plant import Plant, PlantEvent
+from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
+from rig.keys import CONTROL, OPERATOR, PHYSICIST
+from rig.operator_client import OperatorClient
+from rig.safety_side import HookedSafetyIoc
+from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
+from rig.virtual_time import VirtualLoop, run_virtual
+
+T = TypeVar("T")
+UPDATE_NS = 100 * NS_PER_MS
+"""How often the soft IOCs are offered new values."""
+_TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP"})
+_OPERATOR_STREAM = 1
+"""Jitter of the operator's channels, apart from control's."""
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """What a run may differ in beside facility, room, species and seed."""
+
+    mode: Mode = Mode.CLINICAL
+    allow_faults: bool = False
+    exchange_always: bool = False
+    """Exchange safety frames every millisecond instead of when it matters."""
+    slice_ns: int | None = None
+    """Longest stretch the plant runs in one call; a run must not depend on it."""
+    latency: Latency = Latency()  # noqa: RUF009 - frozen
+    load_program: LoadProgram | None = None
+
+
+@dataclass(frozen=True)
+class WorldParts:
+    """What is alive while a world runs."""
+
+    control: ControlStack
+    operator: OperatorClient
+
+
+class World:
+    """One facility in virtual time."""
+
+    def __init__(
+        self, facility: Facility, room: str, species: str, seed: int, options: WorldOptions = WorldOptions(),
+        rules: RuleSet | None = None,
+    ) -> None:  # fmt: skip
+        self.facility = facility
+        self.options = options
+        self.seed = seed
+        self.interrupted = False
+        """Set from a signal handler: the operator pauses the delivery."""
+        self._keys = {i.name: derived_private_key(seed, i.name) for i in (OPERATOR, PHYSICIST, CONTROL)}
+        self.rules = rules or load_rules(facility, room, species)
+        self.plant = Plant(
+            facility, room, species, seed=seed, rules=self.rules.fast(), allow_faults=options.allow_faults
+        )
+        self.loop = VirtualLoop(self._advance)
+        self.events = EventLog(run_id(seed, facility.hash), self.loop)
+        prefix = facility.pv_prefix
+        with stamp_with(self.loop):
+            self.iocs = PlantIocs(self.plant, prefix, self.loop, self._ring(CONTROL.name))
+            self.controller = SafetyController(
+                self.rules, options.mode, Console(OPERATOR.name, self._keys[OPERATOR.name].public_key()), 0
+            )
+            self.safety = VirtualSafety(
+                self.loop, self.plant, self.controller, facility.hash, self._safety_scanned,
+                always=options.exchange_always,
+            )  # fmt: skip
+            verifier = CommandVerifier(self._ring(OPERATOR.name, PHYSICIST.name, CONTROL.name), VERBS, self.loop)
+            self.safety_ioc = HookedSafetyIoc(prefix, self.controller, verifier, self.loop, self._safety_touched)
+            self._gate = CommandGate()
+            self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
+        self._pause: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.plant.set_room_beam(True)
+        self._refresh_ns = FAR_NS
+        self.loop.call_at_rank(0, Rank.IOC, self._update)
+        self._refresh_at(0)
+
+    def _ring(self, *names: str) -> KeyRing:
+        ring = KeyRing()
+        for issuer in (OPERATOR, PHYSICIST, CONTROL):
+            if issuer.name in names:
+                ring.add(issuer.name, self._keys[issuer.name].public_key(), issuer.roles)
+        return ring
+
+    # --- running --------------------------------------------------------------------------------------------
+    def run(self, work: Callable[[WorldParts], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` with everything alive, to its end."""
+        return run_virtual(self._run(work), self.loop)
+
+    async def _run(self, work: Callable[[WorldParts], Coroutine[Any, Any, T]]) -> T:
+        with stamp_with(self.loop), ranked(Rank.CONTROL):
+            async with self._alive() as parts:
+                return await work(parts)
+
+    @contextlib.asynccontextmanager
+    async def _alive(self) -> AsyncIterator[WorldParts]:
+        options, prefix = self.options, self.facility.pv_prefix
+        machine = {**self.iocs.pvdb, **self.safety_ioc.pvdb}
+        desk = {**self.control_ioc.pvdb, **self.safety_ioc.pvdb}
+        control_provider = MemoryProvider(machine, self.loop, seed=self.seed, latency=options.latency)
+        operator_provider = MemoryProvider(
+            desk, self.loop, seed=self.seed, stream=_OPERATOR_STREAM, latency=options.latency, user="operator"
+        )
+        parts = ControlParts(
+            self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
+            self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
+        )  # fmt: skip
+        keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
+        try:
+            async with (
+                control_stack(control_provider, self.control_ioc, self._gate, parts) as control,
+                OperatorClient(
+                    operator_provider, prefix, self.loop, self._signer(OPERATOR.name, "operator"),
+                    self._signer(PHYSICIST.name, "physicist"), keep_alive,
+                ) as operator,
+            ):  # fmt: skip
+                self._pause = self._pauser(operator)
+                yield WorldParts(control, operator)
+        finally:
+            self._pause = None
+            await operator_provider.close()
+            await control_provider.close()
+
+    def _signer(self, name: str, role: str) -> Signer:
+        return Signer(name, role, self._keys[name])
+
+    @staticmethod
+    def _pauser(operator: OperatorClient) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def pause() -> None:
+            await operator.ask("TCS", "pause")
+
+        return pause
+
+    # --- time -----------------------------------------------------------------------------------------------
+    def _advance(self, until_ns: int) -> int:
+        if self.options.slice_ns is not None:
+            until_ns = min(until_ns, self.plant_now_ns + self.options.slice_ns)
+        reached_ns = self.plant.advance(until_ns)
+        events = self.plant.take_events()
+        if events:
+            self.loop.call_at_rank(reached_ns, Rank.IOC, self._on_plant, events)
+            if any(event.kind == "IMAGE" for event in events):
+                self.safety.on_image(reached_ns)
+        if self.interrupted and self._pause is not None:
+            pause, self._pause = self._pause, None
+            self.loop.call_soon(lambda: self.loop.create_task(pause()))
+        return reached_ns
+
+    @property
+    def plant_now_ns(self) -> int:
+        """Facility time, ns."""
+        return self.loop.now_ns()
+
+    def _on_plant(self, events: list[PlantEvent]) -> None:
+        for event in events:
+            if event.kind in _TRACED:
+                self.events.emit("plant", event.kind.lower().replace("_", "-"), event.data, t_ns=event.t_ns)
+        self.iocs.on_events(events)
+
+    def _update(self) -> None:
+        now_ns = self.loop.now_ns()
+        self.iocs.update(now_ns)
+        self.loop.call_at_rank(now_ns + UPDATE_NS, Rank.IOC, self._update)
+
+    # --- safety ---------------------------------------------------------------------------------------------
+    def _safety_touched(self) -> None:
+        """A client has written to the safety controller."""
+        self.safety.touched()
+        self._safety_scanned()
+
+    def _safety_scanned(self) -> None:
+        """Log what the safety controller found; what it found is shown at once."""
+        found = self.controller.take_events()
+        for event in found:
+            self.events.emit("safety", event.kind, event.data, t_ns=event.t_ns)
+        if found:
+            self._refresh_at(self.loop.now_ns())
+
+    def _refresh_at(self, t_ns: int) -> None:
+        if t_ns < self._refresh_ns:
+            self._refresh_ns = t_ns
+            self.loop.call_at_rank(t_ns, Rank.IOC, self._refresh_safety, t_ns)
+
+    def _refresh_safety(self, planned_ns: int) -> None:
+        """Publish the safety controller's state, and come again when its IOC wants to."""
+        if planned_ns != self._refresh_ns:
+            return  # an earlier one came in between
+        self._refresh_ns = FAR_NS
+        self._refresh_at(self.safety_ioc.refresh())

@@ -1,0 +1,50 @@
+"""Truth in files: what is written is read, whole or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facility.errors import ChannelError
+from rig.truth_file import TRACE_FILE, TruthNow, TruthTrace, read_now, read_spots, read_ticks, write_spots
+
+
+def test_header_comes_back(tmp_path):
+    trace = TruthTrace(tmp_path, 8)
+    now = TruthNow(123, 4, 5.5, 99)
+    trace.stamp(now)
+    assert read_now(tmp_path) == now
+
+
+def test_ring_is_read_oldest_first(tmp_path):
+    trace = TruthTrace(tmp_path, 4)
+    for i in range(6):
+        trace.ring["t_ns"][i % 4] = i
+    trace.stamp(TruthNow(5, 6, 0.0, 0))
+    assert read_ticks(tmp_path)["t_ns"].tolist() == [2, 3, 4, 5]
+    trace.stamp(TruthNow(5, 3, 0.0, 0))
+    assert len(read_ticks(tmp_path)) == 3
+
+
+def test_torn_header_is_not_believed(tmp_path):
+    TruthTrace(tmp_path, 4)
+    path = tmp_path / TRACE_FILE
+    raw = bytearray(path.read_bytes())
+    raw[20] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ChannelError, match="not whole"):
+        read_now(tmp_path)
+
+
+def test_spots_come_back(tmp_path):
+    rows = np.arange(10.0).reshape(2, 5)
+    write_spots(tmp_path, {7: rows}, TruthNow(1, 0, 2.0, 0))
+    now, spots = read_spots(tmp_path)
+    assert (now.t_ns, now.total_ions) == (1, 2.0)
+    assert np.array_equal(spots[7], rows)
+
+
+def test_no_truth(tmp_path):
+    for read in (read_now, read_spots):
+        with pytest.raises(ChannelError, match="no truth"):
+            read(tmp_path)
