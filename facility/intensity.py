@@ -87,7 +87,7 @@ def choose_level(
     min_ticks: int = 30,
     max_transit_share: float = 0.5,
     min_percent_share: float = 0.95,
-    median_dwell_s: float = 4e-3,
+    median_dwell_s: float = 3e-3,
 ) -> LevelChoice:
     """Pick the highest level that treats a layer's spots well.
 

@@ -144,7 +144,7 @@ def test_file_name_and_id_must_agree(tmp_path: Path) -> None:
          ["species.carbon.foo", "fill_ions"]),
         (r"^\[\[range_shifters\]\]\nid = ", "[[range_shifters]]\nbar = 1\nid = ", "config.unknown-key",
          ["range_shifters.0.bar", "water_equivalent_mm"]),
-        (r"= \[1e6, 2e6, ", "= [2e6, 1e6, ", "config.contradiction", ["intensity_levels_ions_per_s", "rise"]),
+        (r"= \[1e6, 1.5e6, ", "= [1.5e6, 1e6, ", "config.contradiction", ["intensity_levels_ions_per_s", "rise"]),
         (r"\[\[0.8, 80.0\]", "[[0.9, 80.0]", "config.contradiction", ["extraction.tail", "1.1"]),
         (r'^spill_gate = "rfko"', 'spill_gate = "chopper"', "config.contradiction", ["spill_gate", "present"]),
         (r"^max_current_a = 550.0", "max_current_a = 450.0", "config.contradiction",

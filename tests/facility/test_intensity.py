@@ -41,7 +41,7 @@ def test_tolerance_properties(spots: list[float], level: float, ions_per_count: 
 
 
 def test_even_layer_gets_the_level_of_about_four_milliseconds() -> None:
-    choice = choose_level(np.full(400, 4e5), 40.0, LEVELS, transit_s=2e-4)
+    choice = choose_level(np.full(400, 4e5), 40.0, LEVELS, transit_s=2e-4, median_dwell_s=4e-3)
     assert choice.acceptable
     assert choice.level_ions_per_s == 1e8
     assert choice.median_s == pytest.approx(4e-3)
