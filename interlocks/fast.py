@@ -53,18 +53,19 @@ KINDS = {
 
 RULE_DTYPE = np.dtype(
     [
-        # read every tick.  The first five kinds ask one question, lo <= va - rel * vb <= hi, so that no branch
-        # tells them apart: DIGITAL has hi = lo, EQUAL rel 1 and limits 0; without b, b is a.  A side without a limit has
+        # Read every tick.  The first five kinds ask one question, lo <= va - rel * vb <= hi, so that no branch tells
+        # them apart: DIGITAL has hi = lo, EQUAL rel 1 and limits 0; without b, b is a.  A side without a limit has
         # NO_LIMIT, the largest finite number, so that infinity is outside of it.
         ("kind", "i8"),
         ("when", "i8"),  # index of the signal that must not be zero for the rule to apply, -1: always
-        ("a", "i8"),  # index of the first signal
-        ("b", "i8"),  # index of the second signal
+        ("a", "u8"),  # index of the first signal; unsigned indices need no check for counting from the end
+        ("b", "u8"),  # index of the second signal
         ("lo", "f8"),
         ("hi", "f8"),
         ("rel", "f8"),
-        ("hist_a", "i8"),  # column of the history ring, -1 if none
-        ("hist_b", "i8"),
+        ("windowed", "i8"),  # 1: compare increments over the window
+        ("hist_a", "u8"),  # column of the history ring
+        ("hist_b", "u8"),
         ("window", "i8"),  # ticks, 0: no window
         # the rest of the rule
         ("debounce", "i8"),  # ticks
@@ -75,8 +76,8 @@ RULE_DTYPE = np.dtype(
         ("age", "i8"),  # STALE: ticks without a change
         ("present", "i8"),
         ("latched", "i8"),
-        ("value", "f8"),  # last value compared; STALE: us without a change
-        ("limit", "f8"),  # the limit it was last compared with when it was present
+        ("value", "f8"),  # value compared when it was last present; STALE: us without a change
+        ("limit", "f8"),  # the limit it was compared with then
         ("bad_value", "f8"),  # value at the trip
         ("bad_limit", "f8"),  # limit at the trip
         ("t_condition_ns", "i8"),  # when the condition became present
@@ -86,13 +87,14 @@ RULE_DTYPE = np.dtype(
     align=True,
 )
 
-LATCHED, PRESENT, FIRST, IN_FORCE = 0, 1, 2, 3
-"""Places of the latch vector: masks of latched and present rules, first rule that latched (-1: none), action."""
+LATCHED, PRESENT, FIRST, IN_FORCE, BUSY = 0, 1, 2, 3, 4
+"""Places of the latch vector: masks of latched and of present rules, first rule that latched (-1: none), action in
+force, mask of rules that were bad at the last tick."""
 
 
 def new_latch() -> Any:
     """A latch vector with nothing in it."""
-    return np.array([0, 0, -1, 0], dtype=np.int64)
+    return np.array([0, 0, -1, 0, 0], dtype=np.int64)
 
 
 def new_history(signals: int) -> tuple[Any, Any]:
@@ -103,22 +105,18 @@ def new_history(signals: int) -> tuple[Any, Any]:
 @kernel
 def _inside(rule: Any, va: Any, vb: Any) -> bool:
     """Compare ``va - rel * vb`` with the limits: DIGITAL, LIMIT, WINDOW, EXCESS, EQUAL."""
-    rule["value"] = va
     return bool(rule["lo"] <= va - rule["rel"] * vb <= rule["hi"])
 
 
 @kernel
 def _agrees(rule: Any, va: Any, vb: Any) -> bool:
     """Compare two values that should be the same: MISMATCH."""
-    difference = abs(va - vb)
-    rule["value"] = difference
-    return bool(difference - (rule["hi"] + rule["rel"] * max(abs(va), abs(vb))) <= 0.0)  # inf - inf is bad too
+    return bool(abs(va - vb) - (rule["hi"] + rule["rel"] * max(abs(va), abs(vb))) <= 0.0)  # inf - inf is bad too
 
 
 @kernel
 def _either(rule: Any, va: Any, vb: Any) -> bool:
     """One of two values is as it should be, and both are finite: EITHER."""
-    rule["value"] = va
     return bool((va == rule["lo"] or vb == rule["lo"]) and va - va == 0.0 and vb - vb == 0.0)
 
 
@@ -130,22 +128,23 @@ def _alive(rule: Any, va: Any, dt_ticks: int) -> bool:
     else:
         rule["age"] = 0
         rule["last"] = va
-    rule["value"] = rule["age"] * TICK_US
     return bool(va == va and rule["age"] <= rule["window"])
 
 
 @kernel
-def _limit(rule: Any, va: Any, vb: Any) -> Any:
-    """The limit, in the unit of ``value``, that a bad rule was compared with."""
+def _describe(rule: Any, va: Any, vb: Any) -> None:
+    """Write down what a bad rule compared with what."""
     kind = rule["kind"]
+    rule["value"] = va
     if kind == STALE:
-        return rule["window"] * TICK_US
-    if kind == MISMATCH:
-        return rule["hi"] + rule["rel"] * max(abs(va), abs(vb))
-    offset = rule["rel"] * vb
-    if va - offset < rule["lo"]:
-        return rule["lo"] + offset
-    return rule["hi"] + offset
+        rule["value"] = rule["age"] * TICK_US
+        rule["limit"] = rule["window"] * TICK_US
+    elif kind == MISMATCH:
+        rule["value"] = abs(va - vb)
+        rule["limit"] = rule["hi"] + rule["rel"] * max(abs(va), abs(vb))
+    else:
+        offset = rule["rel"] * vb
+        rule["limit"] = (rule["lo"] if va - offset < rule["lo"] else rule["hi"]) + offset
 
 
 @kernel
@@ -153,9 +152,8 @@ def _bad(rule: Any, va: Any, vb: Any, t_ns: int, dt_ticks: int) -> int:
     """The condition is bad at this tick: count, become present, latch.  0 not present, 1 present, 2 latched now."""
     rule["count"] += dt_ticks
     if rule["count"] < rule["debounce"]:
-        rule["present"] = 0
         return 0
-    rule["limit"] = _limit(rule, va, vb)
+    _describe(rule, va, vb)
     rule["present"] = 1
     if rule["latching"] == 0 or rule["latched"] != 0:
         return 1
@@ -197,6 +195,8 @@ def evaluate(
             hist[pos, k] = sig[hist_index[k]]
         hist_state[0] = pos
         hist_state[1] = reach + 1
+    before = latch[BUSY]
+    busy = 0
     present = 0
     bit = 1
     for i in range(rules.shape[0]):
@@ -205,7 +205,7 @@ def evaluate(
         when = rule["when"]
         va = sig[rule["a"]]
         vb = sig[rule["b"]]
-        if rule["hist_a"] >= 0:
+        if rule["windowed"] != 0:
             if fine:
                 place = (pos - min(rule["window"], reach)) & (HIST_LEN - 1)
                 va -= hist[place, rule["hist_a"]]
@@ -224,10 +224,8 @@ def evaluate(
             good = _alive(rule, va, dt_ticks)
         else:
             good = _either(rule, va, vb)
-        if good:
-            rule["count"] = 0
-            rule["present"] = 0
-        else:
+        if not good:
+            busy |= bit
             outcome = _bad(rule, va, vb, t_ns, dt_ticks)
             if outcome > 0:
                 present |= bit
@@ -235,7 +233,11 @@ def evaluate(
                 latch[LATCHED] |= bit
                 if latch[FIRST] < 0:
                     latch[FIRST] = i
+        elif before & bit != 0:
+            rule["count"] = 0
+            rule["present"] = 0
         bit <<= 1
+    latch[BUSY] = busy
     latch[PRESENT] = present
     action = 0
     if present != 0 or latch[LATCHED] != 0:

@@ -209,8 +209,8 @@ def _fill(row: Any, rule: Rule, columns: dict[int, int]) -> None:
     row["b"] = signals[-1]
     row["lo"], row["hi"], row["rel"] = _limits(rule)
     row["window"] = round(rule.window_us / fast.TICK_US)
-    row["hist_a"] = row["hist_b"] = -1
     if rule.kind in ("window", "mismatch") and rule.window_us > 0.0:
+        row["windowed"] = 1
         row["hist_a"] = columns.setdefault(signals[0], len(columns))
         row["hist_b"] = columns.setdefault(signals[-1], len(columns))
     row["debounce"] = round(rule.debounce_us / fast.TICK_US)

@@ -110,7 +110,14 @@ class Rack:
         with np.errstate(invalid="ignore", over="ignore"):
             self.action = int(
                 self._evaluate(
-                    self.rows, self.signals, self.hist, self.hist_state, self.rules.hist_index, self.latch, self.t_ns, dt
+                    self.rows,
+                    self.signals,
+                    self.hist,
+                    self.hist_state,
+                    self.rules.hist_index,
+                    self.latch,
+                    self.t_ns,
+                    dt,
                 )
             )
 
