@@ -58,14 +58,14 @@ class Run:
     ns_per_tick: float
 
 
-def deliver(kernel: Callable[..., Any], with_rules: bool) -> Run:
+def deliver(kernel: Callable[..., Any], with_rules: bool, side: int = SIDE) -> Run:
     """Deliver the layer once; the clock runs from the first beam to the end of the layer."""
     stopwatch = Stopwatch(kernel)
     original, rack.run = rack.run, stopwatch  # type: ignore[assignment]
     try:
         plant = make_plant(fast_rules() if with_rules else None)
         level = plant.facility.species[plant.species].intensity_levels_ions_per_s[LEVEL_ORDER]
-        plant.load_layer(TOKEN, ENERGY_CODE, level, spot_table(plant, ENERGY_CODE, SIDE, IONS))
+        plant.load_layer(TOKEN, ENERGY_CODE, level, spot_table(plant, ENERGY_CODE, side, IONS))
         plant.request_cycle(TOKEN, ENERGY_CODE)
         plant.advance(plant.t_ns + 10_000_000)
         plant.arm(TOKEN)
