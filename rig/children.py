@@ -48,13 +48,24 @@ def start(name: str, arguments: Sequence[str], folder: Path, log: Path) -> subpr
     with log.open("ab") as out:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=out,
             start_new_session=True,
             cwd=folder,
             env=env,
         )
+
+
+def tell_line(child: subprocess.Popen[bytes], line: str) -> None:
+    """Say one line to the child on its stdin, which is closed after it."""
+    if child.stdin is None:
+        raise InternalError("child.no-pipe", "the child was started without a pipe")
+    try:
+        child.stdin.write(line.encode() + b"\n")
+        child.stdin.close()
+    except OSError as problem:
+        raise ChannelError("child.deaf", f"it does not listen: {problem}", line) from problem
 
 
 def wait_ready(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from channels.epics_bridge import EpicsProvider, configure_libca
 from channels.keepalive import KeepAliveMaker
 from facility.config import Facility
 from facility.errors import ChannelError
+from rig.clocks import NominalClock
 from rig.home import Home
 from rig.keys import KeyStore
 from rig.operator_client import OperatorClient, OperatorLimits
@@ -45,7 +46,7 @@ async def operator_at(
 ) -> AsyncIterator[OperatorClient]:
     """An operator connected to a run; keep-alives flow inside the block."""
     configure_libca(run.ca_addresses)
-    clock = MonotonicClock()
+    clock = NominalClock(int(run.processes["plant"]["epoch_ns"]), run.speed)
     keys = KeyStore(home)
     nonces = RisingNonces()
     provider = EpicsProvider(clock)

@@ -14,7 +14,7 @@ from typing import Any
 
 from facility.config.models import Facility
 from facility.errors import ChannelError, ConfigError, IonctlError
-from rig.children import START_TIMEOUT_S, start, stop, wait_ready
+from rig.children import START_TIMEOUT_S, start, stop, tell_line, wait_ready
 from rig.home import Home
 from rig.keys import KeyStore
 from rig.run_dir import CONFIG_FILE, NAMES, RunFile, is_alive, read_run_file
@@ -76,6 +76,8 @@ class Supervisor:
                 tell(f"starting {name}")
                 run.processes[name] = self._start(name, run, options, keys)
                 run.write(self.folder)
+                if name == "safety":
+                    self._tell_peer(run)
         except BaseException:
             self._stop_children(run)
             raise
@@ -99,6 +101,10 @@ class Supervisor:
                 "run.config-hash", f"{name} runs configuration {ready.get('config_hash')}", str(log), run.config_hash
             )
         return ready
+
+    def _tell_peer(self, run: RunFile) -> None:
+        """Tell the plant where the safety controller's end of the link is."""
+        tell_line(self._children["plant"], f"127.0.0.1:{run.port('safety', 'link_port')}")
 
     def down(self, tell: Tell = lambda words: None) -> dict[str, str]:
         """Stop what runs: control, plant (beam off), safety. Returns what became of each."""
@@ -166,8 +172,9 @@ def _arguments(name: str, folder: Path, run: RunFile, options: RunOptions, keys:
         common.append("--log-json")
     if name == "plant":
         return [*common, *(["--allow-faults"] if options.allow_faults else [])]
+    common += ["--epoch-ns", str(run.processes["plant"]["epoch_ns"])]
     if name == "safety":
-        return [*common, "--plant-link-port", str(run.port("plant", "link_port"))]
-    ports = f"{run.port('plant')},{run.port('safety')}"
-    extra = ["--ca-ports", ports, "--key", str(keys.private_path("control"))]
+        return [*common, "--plant-link", f"127.0.0.1:{run.port('plant', 'link_port')}"]
+    servers = " ".join(run.ca_addresses)
+    extra = ["--servers", servers, "--key", str(keys.private_path("control")), "--home", str(keys.home.root)]
     return [*common, *extra, *(["--mqtt", options.mqtt] if options.mqtt else [])]

@@ -1,0 +1,162 @@
+"""Treatment control's process: Channel Access client of plant and safety controller, server of the operator's PVs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from channels.caproto_server import serve
+from channels.command import Signer
+from channels.epics_bridge import EpicsProvider, configure_libca
+from channels.protocol import Channel, Sample
+from control.ioc import ControlIoc
+from control.layer_machine import DELIVERING
+from control.machine_link import LinkLimits
+from control.spot_log import write_spot_log
+from control.telemetry import MqttTelemetry, Telemetry
+from facility.errors import ConfigError, IonctlError
+from facility.events import EventLog
+from facility.ids import IdSource, run_id
+from facility.timebase import seconds_to_ns
+from rig.clocks import NominalClock, SlippingClock
+from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader
+from rig.deliver import EVENTS_FILE, SPOTS_FILE
+from rig.home import Home
+from rig.keys import CONTROL, read_private, read_ring
+from rig.logs import bind
+from rig.processes.common import Launch, run_process, say_ready, stop_signal
+from rig.wall_clock import RisingNonces, unix_s
+
+_log = structlog.get_logger(__name__)
+
+HEARTBEAT_S = 1.0
+"""Silence of a server after which its link is lost, wall time; longer at speeds below one."""
+CONNECT_S = 20.0
+STOP_S = 3.0
+
+
+class Files:
+    """Writes the spot log and the events of a session when its record is closed."""
+
+    def __init__(self, home: Home, events: EventLog) -> None:
+        self._home = home
+        self._events = events
+        self._first: dict[str, int] = {}
+        self.stack: ControlStack | None = None
+
+    def told(self, topic: str, data: Mapping[str, Any]) -> None:
+        """A listener of the sequencer."""
+        if topic == "session":
+            session = str(data["session"])
+            bind(session=session or None)
+            if session:
+                self._first.setdefault(session, max(0, self._events.next_seq - 1))
+        elif topic == "layer":
+            bind(layer=data.get("layer"))
+        elif topic == "summary":
+            self._write(str(data["session"]))
+        if topic in ("state", "interlock", "message"):
+            _log.info(topic, **{key: value for key, value in data.items() if key != "session"})
+
+    def _write(self, session: str) -> None:
+        sequencer = None if self.stack is None else self.stack.sequencer
+        if sequencer is None or sequencer.session is None or sequencer.session.id != session:
+            return
+        folder = self._home.session_dir(session)
+        lines = b"".join(event.line() for event in self._events.since(self._first.get(session, 0)))
+        (folder / EVENTS_FILE).write_bytes(lines)
+        write_spot_log(sequencer.session, folder / SPOTS_FILE)
+
+
+@contextlib.asynccontextmanager
+async def telemetry_of(launch: Launch) -> AsyncIterator[Telemetry | None]:
+    """MQTT where a broker is given."""
+    broker: str = launch.options.mqtt
+    if not broker:
+        yield None
+        return
+    host, _, port = broker.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError("mqtt.address", f"broker {broker!r}", "--mqtt", "give host:port")
+    async with MqttTelemetry(host, int(port), launch.facility.id) as telemetry:
+        yield telemetry
+
+
+async def follow_plant(provider: EpicsProvider, prefix: str, clock: SlippingClock) -> None:
+    """Keep facility time in step with what the plant says."""
+    name = f"{prefix}:PLANT:Time-RB"
+    channels = await provider.connect([name], CONNECT_S)
+
+    def heard(_channel: Channel, sample: Sample) -> None:
+        if isinstance(sample.value, float):
+            clock.heard(seconds_to_ns(sample.value))
+
+    channels[name].subscribe(heard)
+
+
+async def stop_delivery(stack: ControlStack) -> None:
+    """Beam off, record written, if something is being delivered."""
+    if stack.sequencer.state not in DELIVERING:
+        return
+    with contextlib.suppress(IonctlError):
+        await stack.sequencer.pause()
+        await stack.sequencer.recorded(STOP_S)
+
+
+async def main(launch: Launch) -> None:
+    """Run treatment control until SIGTERM."""
+    options, facility, speed = launch.options, launch.facility, launch.speed
+    configure_libca(options.servers.split())
+    clock = SlippingClock(NominalClock(options.epoch_ns, speed))
+    provider = EpicsProvider(clock)
+    sink = (launch.folder / "control.events.jsonl").open("wb", buffering=0)
+    events = EventLog(run_id(launch.seed, facility.hash), clock, sink)
+    gate = CommandGate()
+    ioc = ControlIoc(facility.pv_prefix, clock, gate)
+    files = Files(Home(Path(options.home)), events)
+    signer = Signer(CONTROL.name, "control", read_private(Path(options.key)), RisingNonces())
+    try:
+        await follow_plant(provider, facility.pv_prefix, clock)
+        async with contextlib.AsyncExitStack() as alive:
+            stop = await alive.enter_async_context(stop_signal())
+            telemetry = await alive.enter_async_context(telemetry_of(launch))
+            parts = ControlParts(
+                facility=facility,
+                clock=clock,
+                ids=IdSource(launch.seed ^ round(unix_s() * 1e6)),  # real runs never share the id of a session
+                events=events,
+                signer=signer,
+                ring=read_ring(launch.folder, "control"),
+                load_program=file_loader(facility),
+                loop_s_per_facility_s=1.0 / speed,
+                link_limits=LinkLimits(connect_s=CONNECT_S, heartbeat_s=max(HEARTBEAT_S, 0.6 / speed)),
+                telemetry=telemetry,
+            )
+            stack = await alive.enter_async_context(control_stack(provider, ioc, gate, parts))
+            files.stack = stack
+            stack.sequencer.listeners.append(files.told)
+            server = await alive.enter_async_context(serve(ioc.pvdb, clock=clock))
+            say_ready(launch, ca_port=server.port, mqtt=options.mqtt)
+            await stop.wait()
+            await stop_delivery(stack)
+    finally:
+        await provider.close()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Beyond the common ones."""
+    parser.add_argument("--servers", required=True, help="host:port of every Channel Access server, blanks between")
+    parser.add_argument("--key", required=True, help="file of control's private key")
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--epoch-ns", type=int, required=True)
+    parser.add_argument("--mqtt", default="")
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("control", add_arguments, main))

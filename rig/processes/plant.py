@@ -1,0 +1,263 @@
+"""The plant's process: the machine in step with the wall clock, its soft IOCs, and the rack's end of the safety link.
+
+Two threads: `Rack` advances the plant and exchanges safety frames, the main thread's loop serves Channel Access.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from channels.caproto_server import serve
+from channels.datagram import DatagramEnd
+from facility.errors import ChannelError
+from facility.events import EventLog
+from facility.ids import run_id
+from facility.timebase import NS_PER_MS
+from interlocks.link import RackEnd, RackLines
+from interlocks.process_image import image_of
+from interlocks.rules import load_rules
+from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
+from ioc_sim.plant import PlantEvent
+from rig.clocks import NominalClock
+from rig.keys import read_ring
+from rig.pacing import Pacer
+from rig.processes.common import Launch, run_process, say_ready, stop_signal
+from rig.safety_side import WALL_WATCHDOG_MS, first_fault, paced_rules
+from rig.shared_plant import SharedPlant
+from rig.truth_file import TruthNow, TruthTrace, write_spots
+from rig.wall_clock import boot_identity, monotonic_ns
+
+_log = structlog.get_logger(__name__)
+
+LATE_SHOWN_NS = 100 * NS_PER_MS
+"""A late slice is shown this long (wall time), so that a rule with a debounce sees it."""
+PUBLISH_S = 0.1
+TRUTH_S = 0.25
+WARM_UP_S = 1.0
+"""Pacing is watched this long before the process says that it is ready."""
+TRACE_RECORDS = 2_000_000
+"""20 s of ticks with beam."""
+BEAM_OFF_S = 0.1
+_FRAME_EVERY = 2
+"""Slices for each frame to the safety controller."""
+
+
+class Rack(threading.Thread):
+    """Advances the plant and holds its end of the safety link."""
+
+    def __init__(
+        self, plant: SharedPlant, link: DatagramEnd, end: RackEnd, clock: NominalClock, pacer: Pacer, trace: TruthTrace,
+        on_events: Callable[[list[PlantEvent]], None],
+    ) -> None:  # fmt: skip
+        super().__init__(name="rack", daemon=True)
+        self.failure: BaseException | None = None
+        self.stopping = threading.Event()
+        self.pacer = pacer
+        self._plant = plant
+        self._link = link
+        self._end = end
+        self._clock = clock
+        self._trace = trace
+        self._on_events = on_events
+        self._lines: RackLines | None = None
+        self._late_until_ns = 0
+        self._slice = 0
+
+    def run(self) -> None:
+        """Until `stopping` is set, or something fails: the beam goes with this thread, since time stands still."""
+        try:
+            self.pacer.start(monotonic_ns(), self._plant.t_ns)
+            while not self.stopping.wait(self.pacer.wait_ns(monotonic_ns()) * 1e-9):
+                self._one_slice()
+        except BaseException as failure:
+            self.failure = failure
+            raise
+
+    def _one_slice(self) -> None:
+        plant, wall_ns = self._plant, monotonic_ns()
+        self._show_lateness(wall_ns)
+        target_ns = self.pacer.target_ns(wall_ns)
+        while plant.advance(target_ns) < target_ns:
+            pass
+        events = plant.take_events()
+        self._slice += 1
+        if self._slice % _FRAME_EVERY == 0:
+            self._send_image()
+        self._take_permit()
+        self._trace.stamp(self.truth_now())
+        if events:
+            self._on_events(events)
+
+    def _show_lateness(self, wall_ns: int) -> None:
+        late_ms = self.pacer.late_ms(wall_ns)
+        if late_ms > 0.0:
+            self._plant.set_late_ms(late_ms)
+            self._late_until_ns = wall_ns + LATE_SHOWN_NS
+        elif self._late_until_ns and wall_ns > self._late_until_ns:
+            self._plant.set_late_ms(0.0)
+            self._late_until_ns = 0
+
+    def _send_image(self) -> None:
+        with self._plant.lock:
+            image, fault = image_of(self._plant.signals), first_fault(self._plant)
+        self._link.send(self._end.send(image, fault, self._clock.now_ns()))
+
+    def _take_permit(self) -> None:
+        for frame in self._link.take():
+            self._end.receive(frame, self._clock.now_ns())
+        mask = self._end.take_reset()
+        if mask:
+            self._plant.reset_fast(mask)
+        lines = self._end.lines(self._clock.now_ns())
+        if lines != self._lines:
+            self._lines = lines
+            self._plant.set_safety_lines(*lines)
+
+    def truth_now(self) -> TruthNow:
+        """Where the truth stands."""
+        plant = self._plant
+        with plant.lock:
+            return TruthNow(plant.t_ns, plant.truth_count, plant.truth_total_ions, monotonic_ns())
+
+
+class PlantProcess:
+    """Everything around one plant."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        facility, speed = launch.facility, launch.speed
+        rules = load_rules(facility, launch.room, launch.species)
+        self.plant = SharedPlant(
+            facility, launch.room, launch.species, seed=launch.seed, rules=rules.fast(),
+            allow_faults=launch.options.allow_faults,
+        )  # fmt: skip
+        self.plant.advance(NS_PER_MS)  # compiles, or loads what was compiled before
+        trace = TruthTrace(launch.folder, TRACE_RECORDS)
+        self.plant.trace = trace.ring
+        self.plant.set_room_beam(True)
+        self.events = EventLog(run_id(launch.seed, facility.hash), self, self._sink(launch.folder))
+        self.iocs = PlantIocs(
+            self.plant, facility.pv_prefix, self, read_ring(launch.folder, "plant"),
+            heartbeat_ns=round(HEARTBEAT_NS * speed),
+        )  # fmt: skip
+        self.clock = NominalClock(monotonic_ns(), speed)
+        self.link = DatagramEnd(port=launch.options.link_port)
+        end = RackEnd(facility.hash, boot_identity(), paced_rules(rules, speed).link, self.clock.now_ns())
+        self._loop = asyncio.get_running_loop()
+        self.rack = Rack(self.plant, self.link, end, self.clock, Pacer(speed), trace, self._from_rack)
+        self._written_ions = -1.0
+
+    def now_ns(self) -> int:
+        """Facility time: the plant's own."""
+        return self.plant.t_ns
+
+    @staticmethod
+    def _sink(folder: Path):  # type: ignore[no-untyped-def]
+        return (folder / "plant.events.jsonl").open("wb", buffering=0)
+
+    def _from_rack(self, events: list[PlantEvent]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._on_events, events)
+
+    def _on_events(self, events: list[PlantEvent]) -> None:
+        for event in events:
+            if event.kind not in ("IMAGE", "STATE"):
+                self.events.emit("plant", event.kind.lower().replace("_", "-"), event.data, t_ns=event.t_ns)
+        with self.plant.lock:
+            self.iocs.on_events(events)
+
+    async def publish_for_ever(self) -> None:
+        """Offer new values to the PVs, and write the truth down, until cancelled."""
+        pacer = self.rack.pacer
+        slices = 0
+        while True:
+            await asyncio.sleep(PUBLISH_S)
+            if self.rack.failure is not None:
+                raise ChannelError("plant.rack", f"the rack's thread has failed: {self.rack.failure}", "plant")
+            self.iocs.set_pacing(pacer.late_slices, pacer.worst_late_ns * 1e-6, pacer.slip_ns * 1e-6, pacer.speed)
+            with self.plant.lock:
+                self.iocs.update(self.plant.t_ns)
+            slices += 1
+            if slices % round(TRUTH_S / PUBLISH_S) == 0:
+                self.write_truth()
+
+    def write_truth(self) -> None:
+        """Write the truth per spot where there is more of it."""
+        with self.plant.lock:
+            now = self.rack.truth_now()
+            if now.total_ions == self._written_ions:
+                return
+            spots = {token: rows.copy() for token, rows in self.plant.truth_spots().items()}
+        self._written_ions = now.total_ions
+        write_spots(self.launch.folder, spots, now)
+
+    def hear_peer(self) -> None:
+        """Read `host:port` of the safety controller's end from stdin, in a thread of its own."""
+
+        def read() -> None:
+            line = sys.stdin.readline().strip()
+            if line:
+                host, _, port = line.rpartition(":")
+                self.link.connect(host, int(port))
+
+        threading.Thread(target=read, name="peer", daemon=True).start()
+
+    async def check_pacing(self) -> None:
+        """Watch the pace for a moment; refuse a speed whose jitter comes near the watchdog."""
+        await asyncio.sleep(WARM_UP_S)
+        worst_ms = self.rack.pacer.worst_late_ns * 1e-6
+        if worst_ms > 0.5 * WALL_WATCHDOG_MS:
+            raise ChannelError(
+                "pacing.jitter", f"slices come up to {worst_ms:.0f} ms late at speed {self.launch.speed:g}", "plant",
+                "take a lower speed, or let this machine do less",
+            )  # fmt: skip
+
+    async def beam_off(self) -> None:
+        """All lines off, and time enough for the beam to be gone."""
+        self.plant.set_safety_lines(False, False, False)
+        self.plant.disarm()
+        await asyncio.sleep(BEAM_OFF_S)
+
+
+async def main(launch: Launch) -> None:
+    """Run the plant until SIGTERM."""
+    process = PlantProcess(launch)
+    process.rack.start()
+    try:
+        await process.check_pacing()
+        async with stop_signal() as stop, serve(process.iocs.pvdb, clock=process) as server:
+            process.hear_peer()
+            say_ready(
+                launch, ca_port=server.port, link_port=process.link.address[1], epoch_ns=process.clock.epoch_ns,
+            )  # fmt: skip
+            publishing = asyncio.create_task(process.publish_for_ever(), name="publish")
+            stopping = asyncio.create_task(stop.wait(), name="stop")
+            await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await process.beam_off()
+            stopping.cancel()
+            publishing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await publishing
+    finally:
+        process.rack.stopping.set()
+        process.rack.join(5.0)
+        process.write_truth()
+        process.link.close()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Beyond the common ones."""
+    parser.add_argument("--link-port", type=int, default=0)
+    parser.add_argument("--allow-faults", action="store_true")
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("plant", add_arguments, main))

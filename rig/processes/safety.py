@@ -1,0 +1,180 @@
+"""The safety controller's process: one scan for each frame of the rack, and the safety IOC.
+
+Two threads: `Scanner` blocks on the link and scans, the main thread's loop serves Channel Access.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from channels.caproto_server import serve
+from channels.command import Command, CommandResult
+from channels.command_server import CommandVerifier
+from channels.datagram import DatagramEnd
+from facility.errors import ChannelError
+from facility.events import EventLog
+from facility.ids import run_id
+from interlocks.controller import VERBS, Console, SafetyController
+from interlocks.link import PermitCommand, SafetyEnd
+from interlocks.rules import load_rules
+from interlocks.snapshot import Mode
+from rig.clocks import NominalClock
+from rig.keys import OPERATOR, read_ring
+from rig.processes.common import Launch, run_process, say_ready, stop_signal
+from rig.safety_side import HookedSafetyIoc, paced_rules
+from rig.wall_clock import boot_identity
+
+if TYPE_CHECKING:
+    from interlocks.snapshot import SafetyEvent
+
+_log = structlog.get_logger(__name__)
+
+SCAN_WAIT_S = 0.02
+"""Longest wait for a frame; then a scan without one."""
+PUBLISH_S = 0.1
+
+
+class LockedController(SafetyController):
+    """A controller whose every entry holds a lock: the scanning thread and the server's loop share it."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.lock = threading.RLock()
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def keep_alive(self, frame: bytes, now_ns: int) -> bool:
+        """See SafetyController."""
+        with self.lock:
+            return super().keep_alive(frame, now_ns)
+
+    def command(self, command: Command, now_ns: int) -> CommandResult:
+        """See SafetyController."""
+        with self.lock:
+            return super().command(command, now_ns)
+
+
+class Scanner(threading.Thread):
+    """Scans the rack's image, frame by frame, and answers each."""
+
+    def __init__(self, controller: LockedController, link: DatagramEnd, end: SafetyEnd, clock: NominalClock) -> None:
+        super().__init__(name="scanner", daemon=True)
+        self.failure: BaseException | None = None
+        self.stopping = threading.Event()
+        self.scans = 0
+        self._controller = controller
+        self._link = link
+        self._end = end
+        self._clock = clock
+
+    def run(self) -> None:
+        """Until `stopping` is set; a failure ends the frames, which ends the permit at the rack."""
+        try:
+            while not self.stopping.is_set():
+                self._link.wait(SCAN_WAIT_S)
+                self._scan()
+            self._link.send(self._end.send(PermitCommand(False, False, 0, 0), self._clock.now_ns()))
+        except BaseException as failure:
+            self.failure = failure
+            raise
+
+    def _scan(self) -> None:
+        end = self._end
+        for frame in self._link.take():
+            end.receive(frame, self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        ok = end.link_ok(now_ns)
+        with self._controller.lock:
+            command = self._controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault)
+        self.scans += 1
+        self._link.send(end.send(command, self._clock.now_ns()))
+
+
+class SafetyProcess:
+    """Everything around one safety controller."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        facility, options = launch.facility, launch.options
+        self.clock = NominalClock(options.epoch_ns, launch.speed)
+        rules = paced_rules(load_rules(facility, launch.room, launch.species), launch.speed)
+        ring = read_ring(launch.folder, "safety")
+        known = ring.find(OPERATOR.name)
+        if known is None:
+            raise ChannelError("safety.no-operator", "the key ring has no operator", str(launch.folder))
+        self.controller = LockedController(
+            rules, Mode(options.mode), Console(OPERATOR.name, known.key), self.clock.now_ns()
+        )
+        verifier = CommandVerifier(ring, VERBS, self.clock)
+        self.ioc = HookedSafetyIoc(facility.pv_prefix, self.controller, verifier, self.clock, self._touched)
+        self.link = DatagramEnd(port=options.link_port)
+        host, _, port = options.plant_link.rpartition(":")
+        self.link.connect(host, int(port))
+        end = SafetyEnd(facility.hash, boot_identity(), rules.link, self.clock.now_ns())
+        self.scanner = Scanner(self.controller, self.link, end, self.clock)
+        sink = (launch.folder / "safety.events.jsonl").open("wb", buffering=0)
+        self.events = EventLog(run_id(launch.seed, facility.hash), self.clock, sink)
+        self._soon = asyncio.Event()
+
+    def _touched(self) -> None:
+        self._soon.set()
+
+    async def publish_for_ever(self) -> None:
+        """Show the controller's state until cancelled; at once when somebody has commanded it."""
+        while True:
+            self._soon.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PUBLISH_S):
+                    await self._soon.wait()
+            if self.scanner.failure is not None:
+                raise ChannelError(
+                    "safety.scanner", f"the scanning thread has failed: {self.scanner.failure}", "safety"
+                )
+            with self.controller.lock:
+                events = self.controller.take_events()
+                self.ioc.refresh()
+            for event in events:
+                self._log(event)
+
+    def _log(self, event: SafetyEvent) -> None:
+        self.events.emit("safety", event.kind, event.data, t_ns=event.t_ns)
+        _log.info(
+            event.kind, t_s=event.t_ns * 1e-9, **{k: v for k, v in event.data.items() if k not in ("t_ns", "words")}
+        )
+
+
+async def main(launch: Launch) -> None:
+    """Run the safety controller until SIGTERM."""
+    process = SafetyProcess(launch)
+    process.scanner.start()
+    try:
+        async with stop_signal() as stop, serve(process.ioc.pvdb, clock=process.clock) as server:
+            say_ready(launch, ca_port=server.port, link_port=process.link.address[1])
+            publishing = asyncio.create_task(process.publish_for_ever(), name="publish")
+            stopping = asyncio.create_task(stop.wait(), name="stop")
+            await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            publishing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await publishing
+    finally:
+        process.scanner.stopping.set()
+        process.scanner.join(5.0)
+        process.link.close()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Beyond the common ones."""
+    parser.add_argument("--plant-link", required=True, help="host:port of the rack's end")
+    parser.add_argument("--link-port", type=int, default=0)
+    parser.add_argument("--epoch-ns", type=int, required=True)
+    parser.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.CLINICAL.value)
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("safety", add_arguments, main))

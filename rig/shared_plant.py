@@ -1,0 +1,45 @@
+"""A plant that two threads share: one advances it in step with the wall clock, the other serves its PVs."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ioc_sim.plant import Plant
+
+_NAMES = (
+    "advance", "take_events", "request_cycle", "end_cycle", "load_layer", "arm", "disarm", "pause", "resume",
+    "insert_range_shifters", "set_room_beam", "set_safety_lines", "reset_fast", "set_door", "set_estop", "set_gating",
+    "set_late_ms", "image", "watch_image", "read", "register", "truth_spots", "inject", "clear_faults",
+)  # fmt: skip
+_PROPERTIES = ("t_ns", "status", "beam_on_s", "truth_count", "truth_total_ions")
+
+
+class SharedPlant(Plant):
+    """A `Plant` whose every call holds `lock`; hold it yourself around what belongs together."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.lock = threading.RLock()
+        super().__init__(*args, **kwargs)
+
+
+def _locked(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(self: SharedPlant, *args: Any, **kwargs: Any) -> Any:
+        with self.lock:
+            return function(self, *args, **kwargs)
+
+    return call
+
+
+def _lock_all() -> None:
+    for name in _NAMES:
+        setattr(SharedPlant, name, _locked(getattr(Plant, name)))
+    for name in _PROPERTIES:
+        getter = getattr(Plant, name).fget
+        setattr(SharedPlant, name, property(_locked(getter)))
+
+
+_lock_all()
