@@ -95,6 +95,13 @@ class Sequencer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task; it ends only with the block, or by a defect, which whoever runs the sequencer has to notice."""
+        if self._task is None:
+            raise InternalError("control.not-entered", "the sequencer runs only inside its block", "sequencer")
+        return self._task
+
     # --- what people ask -----------------------------------------------------------------------------------
     async def load(self, program: ProgramLike, *, mode: Mode, operator: str) -> str:
         """Take a program; returns the session's id. CommandRefused where the state does not allow it."""
