@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -62,7 +63,7 @@ class Files:
         elif topic == "summary":
             self._write(str(data["session"]))
         if topic in ("state", "interlock", "message"):
-            _log.info(topic, **{key: value for key, value in data.items() if key != "session"})
+            _log.info(topic, data={key: value for key, value in data.items() if key != "session"})
 
     def _write(self, session: str) -> None:
         sequencer = None if self.stack is None else self.stack.sequencer
@@ -143,7 +144,11 @@ async def main(launch: Launch) -> None:
             stack.sequencer.listeners.append(files.told)
             server = await alive.enter_async_context(serve(ioc.pvdb, clock=clock))
             say_ready(launch, ca_port=server.port, mqtt=options.mqtt)
-            await stop.wait()
+            stopping = asyncio.create_task(stop.wait(), name="stop")
+            await asyncio.wait({stopping, stack.sequencer.task}, return_when=asyncio.FIRST_COMPLETED)
+            if stack.sequencer.task.done():
+                stopping.cancel()
+                stack.sequencer.task.result()  # raises: control without its sequencer must not look alive
             await stop_delivery(stack)
     finally:
         await provider.close()
