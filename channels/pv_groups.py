@@ -32,6 +32,7 @@ from caproto import (
     AlarmStatus,
     CaprotoValueError,
     ChannelChar,
+    ChannelString,
     ChannelType,
 )
 from caproto import _dbr as dbr
@@ -61,6 +62,8 @@ BACKLOG_UPDATES = 100
 INT_MAX = 2**31 - 1
 
 _ACKNOWLEDGE = (ChannelType.PUT_ACKS, ChannelType.PUT_ACKT)
+_STRING_TYPES = (ChannelType.STRING, ChannelType.STS_STRING, ChannelType.TIME_STRING, ChannelType.GR_STRING,
+                 ChannelType.CTRL_STRING)  # fmt: skip
 _RECORD_TYPES = {
     "float": "ai",
     "int": "longin",
@@ -112,21 +115,27 @@ class _Catalogued:
         if not field or field == "VAL":
             return self
         if field == "DESC":
-            return _fixed_text(self.entry.description)
+            return _FixedText(self.entry.description)
         if field == "RTYP":
-            return _fixed_text(self.reported_record_type)
+            return _FixedText(self.reported_record_type)
         raise KeyError(field)
 
 
 class _FixedText(ChannelChar):  # type: ignore[misc]
-    """A string that nobody may write: 39 characters as a string, all of it as a long string (``.DESC$``)."""
+    """A text that nobody may write: all of it as a long string (``.DESC$``), what an EPICS string holds as a string."""
+
+    def __init__(self, text: str) -> None:
+        stamp = epics_stamp(0)
+        super().__init__(value=text, max_length=len(text) + 1, report_as_string=True, timestamp=stamp)
+        self._short = ChannelString(value=text[:STRING_BYTES], timestamp=stamp)
 
     def check_access(self, hostname: str, username: str) -> Any:
+        """Read-only for everyone."""
         return AccessRights.READ
 
-
-def _fixed_text(text: str) -> _FixedText:
-    return _FixedText(value=text, max_length=len(text) + 1, report_as_string=True, timestamp=epics_stamp(0))
+    async def read(self, data_type: Any) -> Any:
+        """caproto by itself would send 40 characters and no terminator."""
+        return await (self._short.read(data_type) if data_type in _STRING_TYPES else super().read(data_type))
 
 
 class CataloguedDouble(_Catalogued, PvpropertyDouble):  # type: ignore[misc]
