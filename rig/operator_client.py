@@ -27,6 +27,7 @@ from rig.control_stack import Caller
 ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
 _TCS = ("TCS:State-Sts", "TCS:Progress-RB", "TCS:Session-RB", "TCS:Message-RB", "TCS:Summary-RB", "TCS:Cmd-Result")
 _SAFE = ("SAFE:Permit-Sts", "SAFE:Action-Sts", "SAFE:FirstFault-RB", "SAFE:Cmd-Result", "SAFE:Mode-Sts")
+_BEATS = ("TCS:Heartbeat-RB", "SAFE:Heartbeat-RB")
 _PUT_ONLY = ("TCS:Cmd", "SAFE:Cmd", "SAFE:KeepAlive")
 _SUMMARY_S = 20.0
 
@@ -40,6 +41,8 @@ class OperatorLimits:
     load_s: float = 30.0
     ready_s: float = 30.0
     keep_alive_s: float = 0.5
+    silence_s: float = 2.0
+    """Silence of control or of the safety controller after which the operator vouches for nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,19 @@ class OperatorClient:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._alive = asyncio.Event()
+        self._beats: dict[str, float] = {}
+        self.lost = ""
+        """Who has fallen silent; no keep-alives are sent from then on, so that the beam goes."""
 
     async def __aenter__(self) -> OperatorClient:
-        names = [f"{self._prefix}:{name}" for name in (*_TCS, *_SAFE, *_PUT_ONLY)]
-        monitored = {f"{self._prefix}:{name}" for name in (*_TCS, *_SAFE)}
+        monitored = {f"{self._prefix}:{name}" for name in (*_TCS, *_SAFE, *_BEATS)}
+        names = [*sorted(monitored), *(f"{self._prefix}:{name}" for name in _PUT_ONLY)]
         found = await self._provider.connect(names, self.limits.connect_s, monitor=monitored)
         self._channels = {name.removeprefix(f"{self._prefix}:"): channel for name, channel in found.items()}
         for name in (*_TCS, *_SAFE):
             self._channels[name].subscribe(self._wake)
+        for name in _BEATS:
+            self._channels[name].subscribe(self._on_beat)
         self._task = asyncio.create_task(self._keep_alive_for_ever(), name="operator-keep-alive")
         return self
 
@@ -102,15 +110,25 @@ class OperatorClient:
     def _wake(self, _channel: Channel, _sample: Sample) -> None:
         self._changed.set()
 
+    def _on_beat(self, channel: Channel, _sample: Sample) -> None:
+        self._beats[channel.name] = asyncio.get_running_loop().time()
+
+    def _who_is_silent(self) -> str:
+        now_s = asyncio.get_running_loop().time()
+        silent = [name for name, last_s in self._beats.items() if now_s - last_s > self.limits.silence_s]
+        return ", ".join(sorted(silent))
+
     async def _keep_alive_for_ever(self) -> None:
         channel = self._channels["SAFE:KeepAlive"]
-        while True:
+        while not self.lost:
             try:
                 await channel.put(self._keep_alive.make(), self.limits.keep_alive_s)
                 self._alive.set()
             except ChannelError:
                 pass  # the next one is as good; safety counts the silence
             await asyncio.sleep(self.limits.keep_alive_s)
+            self.lost = self._who_is_silent()
+        self._changed.set()
 
     # --- what is to be seen --------------------------------------------------------------------------------
     def _value(self, name: str) -> Any:
@@ -173,6 +191,11 @@ class OperatorClient:
         try:
             async with asyncio.timeout(timeout_s):
                 while not met():
+                    if self.lost:
+                        raise ChannelError(
+                            "target.lost", f"{self.lost} stands still; no keep-alives are sent any more", self._prefix,
+                            "the interlocks take the beam; look at: ionctl status",
+                        )  # fmt: skip
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rig.result import DeliveryResult
 
 SHAPE, SIZE_MM, DEPTH_MM, DOSE_GY = "sphere", 40.0, 150.0, 1.0
-SPEEDS = (10.0, 5.0, 2.0, 1.0)
+SPEEDS = (5.0, 2.0, 1.0)
 """Tried in this order until the machine holds one."""
 
 

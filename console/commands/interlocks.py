@@ -12,7 +12,6 @@ import click
 from console.settings import Settings
 
 if TYPE_CHECKING:
-    from interlocks.model import Rule
     from interlocks.rules import RuleSet
 
 _FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
@@ -35,6 +34,7 @@ def interlocks() -> None:
 def list_(settings: Settings, facility_name: str, room: str | None, species: str | None, as_json: bool) -> None:
     """List the rules; with what is latched where the facility is up."""
     from console.tables import print_json, print_table
+    from interlocks.explain import condition
 
     rules = _rules(settings, facility_name, room, species)
     latched = _latched(settings, facility_name)
@@ -61,6 +61,7 @@ def show(
 ) -> None:
     """Show one rule: what it sees, its limits, what it does, why, and where the limit comes from."""
     from console.tables import print_json, print_table
+    from interlocks.explain import condition
 
     rule = _rules(settings, facility_name, room, species).rule(rule_id)
     if as_json:
@@ -77,9 +78,8 @@ def show(
 @click.pass_obj
 def reset(settings: Settings, facility_name: str, as_json: bool) -> None:
     """Let go of latched rules whose cause is gone. Nothing starts beam by it."""
-    from rig.remote import reset_interlocks
-
     from console.tables import print_json
+    from rig.remote import reset_interlocks
 
     answer = reset_interlocks(settings.facility(facility_name), settings.home())
     if as_json:
@@ -87,32 +87,6 @@ def reset(settings: Settings, facility_name: str, as_json: bool) -> None:
     else:
         left = answer.get("latched", [])
         print(f"still latched: {', '.join(map(str, left))}" if left else "nothing is latched")
-
-
-def condition(rule: Rule) -> str:
-    """The condition that must hold, in one line."""
-    inputs = rule.inputs
-    first = inputs[0]
-    match rule.kind:
-        case "digital":
-            words = " and ".join(f"{name} = {rule.expected:g}" for name in inputs)
-        case "limit" | "window":
-            what = first if rule.kind == "limit" else f"increment of {first} in {rule.window_us / 1000:g} ms"
-            low = "" if rule.low is None else f"{rule.low:g} <= "
-            words = f"{low}{what}{'' if rule.high is None else f' <= {rule.high:g}'} {rule.unit}"
-        case "excess":
-            words = f"{first} <= {rule.relative:g} x {inputs[1]} + {rule.high:g} {rule.unit}"
-        case "mismatch":
-            words = f"|{first} - {inputs[1]}| <= {rule.relative or 0.0:g} x larger + {rule.high:g} {rule.unit}"
-        case "equal":
-            words = f"{first} = {inputs[1]}"
-        case "either":
-            words = " or ".join(f"{name} = {rule.expected:g}" for name in inputs)
-        case "stale":
-            words = f"{first} changes within {rule.window_us / 1000:g} ms"
-        case _:
-            words = f"{first} beats within {rule.high:g} {rule.unit}"
-    return words if rule.when is None else f"{words} (while {rule.when})"
 
 
 def _rules(settings: Settings, facility_name: str, room: str | None, species: str | None) -> RuleSet:
@@ -129,7 +103,6 @@ def _rules(settings: Settings, facility_name: str, room: str | None, species: st
 def _latched(settings: Settings, facility_name: str) -> list[dict[str, Any]] | None:
     """Latched rules of the facility that is up; None where none is."""
     from rig.remote import latched_interlocks
-
     from rig.supervisor import Supervisor
 
     facility = settings.facility(facility_name)

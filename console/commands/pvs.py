@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from facility.config.models import Facility
     from facility.pv_catalogue import PvEntry
 
 from console.settings import Settings
@@ -29,8 +30,9 @@ def pvs(settings: Settings, facility_name: str, server: str | None, as_json: boo
 
     if as_json and as_csv:
         raise click.UsageError("--json or --csv, not both")
-    prefix = settings.facility(facility_name).pv_prefix
-    chosen = [entry for entry in (*CATALOGUE, *_rule_entries(settings)) if server in (None, entry.server)]
+    facility = settings.facility(facility_name)
+    prefix = facility.pv_prefix
+    chosen = [entry for entry in (*CATALOGUE, *_rule_entries(settings, facility)) if server in (None, entry.server)]
     rows = [describe(entry, prefix) for entry in chosen]
     if as_json:
         from console.tables import print_json
@@ -60,8 +62,12 @@ def describe(entry: PvEntry, prefix: str) -> dict[str, Any]:
     }
 
 
-def _rule_entries(settings: Settings) -> list[PvEntry]:
-    return []
+def _rule_entries(settings: Settings, facility: Facility) -> tuple[PvEntry, ...]:
+    from interlocks.pvs import entries
+    from interlocks.rules import load_rules
+
+    room, species = next(iter(facility.rooms)), next(iter(facility.species))
+    return entries(load_rules(facility, room, species, settings.config_dir).rules)
 
 
 def _print_csv(rows: list[dict[str, Any]]) -> None:
