@@ -68,9 +68,7 @@ def render_trace(seed: int = SAMPLE_SEED) -> str:
     return "\n".join([*header, *(f"{a:.2f},{b:.2f}" for a, b in zip(t, amplitude, strict=True))]) + "\n"
 
 
-def load_trace(
-    name: str, config_dir: Path | None = None, env: Mapping[str, str] | None = None
-) -> BreathingTrace:
+def load_trace(name: str, config_dir: Path | None = None, env: Mapping[str, str] | None = None) -> BreathingTrace:
     """Read `breathing/<name>` from the configuration folders.
 
     Raises ConfigError: missing, other schema, not numbers, not evenly sampled from 0, fewer than 2 samples.

@@ -92,9 +92,7 @@ class EnergyTable:
             off = abs(float(np.interp(energy_mev_u, self.energy_mev_u, self.range_mm) - self.range_mm[code]))
         else:  # beyond the ends: local slope of the range
             inner = 1 if code == 0 else len(self) - 2
-            slope = (self.range_mm[inner] - self.range_mm[code]) / (
-                self.energy_mev_u[inner] - self.energy_mev_u[code]
-            )
+            slope = (self.range_mm[inner] - self.range_mm[code]) / (self.energy_mev_u[inner] - self.energy_mev_u[code])
             off = abs(float((energy_mev_u - self.energy_mev_u[code]) * slope))
         if off > allowed:
             raise ConfigError(
@@ -117,8 +115,7 @@ def _inputs_hash(facility: Facility, species: str) -> str:
         "spot_sigma": ion.spot_sigma,
         "circumference_m": facility.ring.circumference_m,
         "chambers": [
-            [ic.gas, ic.gap_mm, ic.w_ev, ic.density_g_cm3]
-            for ic in (facility.chambers.ic1, facility.chambers.ic2)
+            [ic.gas, ic.gap_mm, ic.w_ev, ic.density_g_cm3] for ic in (facility.chambers.ic1, facility.chambers.ic2)
         ],
     }
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
@@ -200,17 +197,13 @@ def parse_energy_table(text: str, facility: Facility, species: str, where: str =
     }
     for key, value in expected.items():
         if header.get(key) != value:
-            raise ConfigError(
-                "energy-table.header", f"{key} = {header.get(key)!r}", where, f"must be '{value}'; {fix}"
-            )
+            raise ConfigError("energy-table.header", f"{key} = {header.get(key)!r}", where, f"must be '{value}'; {fix}")
     body = "".join(lines[position:])
     digest = hashlib.sha256(body.encode()).hexdigest()
     if header.get("sha256") != digest:
         raise ConfigError("energy-table.edited", "the rows do not match the table's own hash", where, fix)
     if header.get("inputs_sha256") != _inputs_hash(facility, species):
-        raise ConfigError(
-            "energy-table.stale", "computed from other figures than the facility file holds", where, fix
-        )
+        raise ConfigError("energy-table.stale", "computed from other figures than the facility file holds", where, fix)
     rows = body.splitlines()
     if not rows or rows[0] != ",".join(COLUMNS):
         raise ConfigError("energy-table.columns", "unexpected columns", where, f"must be {','.join(COLUMNS)}")

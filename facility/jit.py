@@ -20,8 +20,12 @@ import numpy
 import platformdirs
 
 F = TypeVar("F", bound=Callable[..., Any])
+Record = Any
+"""A numpy record whose fields are read as attributes, in compiled and in plain code."""
 
 _ROOT = Path(__file__).resolve().parent.parent
+_NOT_INLINED = frozenset({"run", "_failed", "ring_ms", "normal_quantile"})
+"""The outermost loop, and functions that are rarely reached."""
 _COMPILED = ("facility/rng.py", "facility/signals.py", "facility/states.py", "facility/jit.py", "interlocks/fast.py",
              "ioc_sim/*.py", "ioc_sim/physics/*.py")  # fmt: skip
 

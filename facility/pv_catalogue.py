@@ -32,7 +32,7 @@ SPOT_COLUMNS = (
     "beam_off_move",
     "limit_us",
 )
-"""Columns of the layer table a front end loads; ``beam_off_move`` is 1 when the beam is off during the move to the spot."""
+"""Columns of the layer table a front end loads; ``beam_off_move`` is 1 when the move to the spot is without beam."""
 FE_STATUS = (
     "seq", "state", "hold_reason", "token", "spot", "spots", "done_spots", "ic1_ions", "ic2_ions", "demand", "permit",
     "beam_us", "first_rule",
@@ -94,9 +94,10 @@ def _command(group: str, server: Server, who: str) -> tuple[PvEntry, ...]:
 def _scan(axis: str) -> tuple[PvEntry, ...]:
     g = f"SCAN:{axis}"
     return (
-        PvEntry(f"{g}:Current-SP", "plant", g, "float", f"set point of scanning supply {axis}", "A", limits=(-600, 600)),
+        PvEntry(f"{g}:Current-SP", "plant", g, "float", f"set point of scanning supply {axis}", "A",
+                limits=(-600, 600)),
         PvEntry(f"{g}:Current-RB", "plant", g, "float", f"current readback of scanning supply {axis}", "A"),
-        PvEntry(f"{g}:Field-RB", "plant", g, "float", f"integrated field by the independent probe, magnet {axis}", "T m", 5),
+        PvEntry(f"{g}:Field-RB", "plant", g, "float", f"integrated field by the probe, magnet {axis}", "T m", 5),
         PvEntry(f"{g}:Power-Sts", "plant", g, "enum", f"state of scanning supply {axis}", states=OK_FAULT),
     )  # fmt: skip
 
@@ -125,7 +126,7 @@ CATALOGUE: tuple[PvEntry, ...] = (
     # extraction and spill
     PvEntry("SPILL:Status-RB", "plant", "SPILL", "floats", "spill state, values that change together",
             length=len(SPILL_STATUS), fields=SPILL_STATUS),
-    PvEntry("SPILL:Rate-RB", "plant", "SPILL", "float", "spill rate by chamber 1, mean since the last update", "ions/s", 0),
+    PvEntry("SPILL:Rate-RB", "plant", "SPILL", "float", "spill rate by chamber 1 since the last update", "ions/s", 0),
     PvEntry("SPILL:RfKo-Sts", "plant", "SPILL", "enum", "extraction device", states=OFF_ON),
     PvEntry("SPILL:FastQuad-Sts", "plant", "SPILL", "enum", "fast quadrupole", states=PASS_BLOCK),
     PvEntry("SPILL:Chopper-Sts", "plant", "SPILL", "enum", "chopper of the transport line", states=PASS_BLOCK),
@@ -173,8 +174,8 @@ CATALOGUE: tuple[PvEntry, ...] = (
             states=("NO_BEAM", "BEAM_PERMITTED")),
     PvEntry("SAFE:Action-Sts", "safety", "SAFE", "enum", "strongest action in force",
             states=("NONE", "INHIBIT", "HOLD", "PAUSE", "ABORT")),
-    PvEntry("SAFE:FirstFault-RB", "safety", "SAFE", "string", "id of the first rule that tripped since the last reset"),
-    PvEntry("SAFE:Latched-RB", "safety", "SAFE", "bytes", "canonical JSON list of latched rules with value, limit, time",
+    PvEntry("SAFE:FirstFault-RB", "safety", "SAFE", "string", "id of the first rule that tripped since the reset"),
+    PvEntry("SAFE:Latched-RB", "safety", "SAFE", "bytes", "canonical JSON list of latched rules: value, limit, time",
             length=RESULT_BYTES),
     PvEntry("SAFE:Mode-Sts", "safety", "SAFE", "enum", "operating mode", states=("CLINICAL", "QA", "SERVICE")),
     PvEntry("SAFE:Heartbeat-RB", "safety", "SAFE", "int", "rises while the safety controller scans"),

@@ -59,8 +59,8 @@ def checked_table(spots: np.ndarray, most: int, max_a: np.ndarray) -> np.ndarray
         raise CommandRefused(
             "fe.value", f"{table[row, column]} in {SPOT_COLUMNS[column]}", f"spot {row}", "give a number"
         )
-    for k, column in enumerate(("x_set_a", "y_set_a")):
-        _refuse_where(np.abs(table[:, SPOT_COLUMNS.index(column)]) > float(max_a[k]), table, column,
+    for k, name in enumerate(("x_set_a", "y_set_a")):
+        _refuse_where(np.abs(table[:, SPOT_COLUMNS.index(name)]) > float(max_a[k]), table, name,
                       f"within +-{float(max_a[k]):g} A")  # fmt: skip
     target = table[:, SPOT_COLUMNS.index("target_ions")]
     start = table[:, SPOT_COLUMNS.index("start_ions")]

@@ -1,7 +1,8 @@
 """Delivery front end: advances spots by dose, splits the tick, corrects position, holds, and keeps the register.
 
-It sees what its electronics see: counts of both chambers, the strip chamber, readbacks, the lines.  It never sees truth;
-the truth arrays in the calls below are only booked here, because only the set point says which spot ions belong to.
+It sees what its electronics see: counts of both chambers, the strip chamber, readbacks, the lines.  It never sees
+truth; the truth arrays in the calls below are only booked here, because only the set point says which spot ions
+belong to.
 
 - **Late charge**: counts of a tick hold charge of ions that came up to a drift time before.  The front end knows the
   drift from the voltage readback and solves the causal response for the ions of this tick, so that a spot ends when its
@@ -21,7 +22,7 @@ import math
 
 import numpy as np
 
-from facility.jit import kernel
+from facility.jit import Record, kernel
 from ioc_sim import layout as at
 from ioc_sim.layout import (
     DRIFT_RING,
@@ -47,13 +48,15 @@ FLAT_TOP = 6
 C_X, C_Y, C_XSET, C_YSET, C_TARGET, C_START, C_OFF_MOVE, C_LIMIT_US = 0, 1, 2, 3, 4, 5, 6, 7
 # register
 R_IC1, R_IC2, R_X, R_Y, R_BEAM_US, R_END, R_DONE = 3, 4, 5, 6, 7, 8, 9
+LOOP_TICKS = 8
+"""The slow intensity loop acts every 80 us; a power of two."""
 DRY_SHARE = 0.2
 DRY_TICKS = 3000
 """Beam below a fifth of the level for 30 ms: the ring is empty."""
 
 
 @kernel
-def estimate_ions(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: int, observed: float) -> float:
+def estimate_ions(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, observed: float) -> float:
     """Ions of this tick from chamber ``k``: solves observed = w0 n + sum of the late charge of earlier ticks."""
     ticks = int(v[at.EST_DRIFT + k])
     late = (v[at.EST_RAMP + k] - v[at.EST_BOX + k]) * v[at.EST_LATE_SHARE + k]
@@ -67,7 +70,7 @@ def estimate_ions(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: i
 
 
 @kernel
-def reset_estimate(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
+def reset_estimate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Empty the drift memory of both estimates; no beam may have come for a drift time."""
     for k in range(2):
         for j in range(DRIFT_RING):
@@ -81,7 +84,7 @@ def reset_estimate(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> 
 
 
 @kernel
-def next_spot(s: np.record, v: np.ndarray, spots: np.ndarray, after: int) -> int:
+def next_spot(s: Record, v: np.ndarray, spots: np.ndarray, after: int) -> int:
     """First spot after ``after`` with something left to deliver, -1 if none."""
     for i in range(after + 1, s.n_spots):
         if spots[i, C_TARGET] - spots[i, C_START] > 0.0:
@@ -90,14 +93,14 @@ def next_spot(s: np.record, v: np.ndarray, spots: np.ndarray, after: int) -> int
 
 
 @kernel
-def set_point(s: np.record, v: np.ndarray, spots: np.ndarray) -> None:
+def set_point(s: Record, v: np.ndarray, spots: np.ndarray) -> None:
     """Set points of the present spot with the position correction."""
     v[at.SET_A] = spots[s.spot, C_XSET] - v[at.TRIM_MM] * v[at.A_PER_MM]
     v[at.SET_A + 1] = spots[s.spot, C_YSET] - v[at.TRIM_MM + 1] * v[at.A_PER_MM + 1]
 
 
 @kernel
-def begin_spot(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, spot: int) -> None:
+def begin_spot(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray, spot: int) -> None:
     """Make ``spot`` the present one and send the magnets there."""
     old0 = v[at.SET_A]
     old1 = v[at.SET_A + 1]
@@ -121,7 +124,7 @@ def begin_spot(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: 
 
 
 @kernel
-def finish_spot(s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, last: bool) -> None:
+def finish_spot(s: Record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, last: bool) -> None:
     """Write the register of the present spot; ``last``: all ions up to now are its own."""
     i = s.spot
     ions1 = v[at.EST_IONS] if last else s.target_cum
@@ -137,7 +140,7 @@ def finish_spot(s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray,
 
 
 @kernel
-def book_partial(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
+def book_partial(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
     """Write what the present, unfinished spot has got so far; called when the delivery stops for good."""
     if s.spot < 0:
         return
@@ -155,7 +158,7 @@ def book_partial(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
 
 
 @kernel
-def book_tail(s: np.record, v: np.ndarray, reg: np.ndarray, ions0: float, ions1: float) -> None:
+def book_tail(s: Record, v: np.ndarray, reg: np.ndarray, ions0: float, ions1: float) -> None:
     """Ions that still come after an ABORT or a disarm belong to the spot that was cut; the register follows them."""
     v[at.EST_IONS] += ions0
     v[at.EST_IONS + 1] += ions1
@@ -164,7 +167,7 @@ def book_tail(s: np.record, v: np.ndarray, reg: np.ndarray, ions0: float, ions1:
 
 
 @kernel
-def book_truth(s: np.record, v: np.ndarray, truth: np.ndarray, spot: int, ions: int, x_mm: float, y_mm: float) -> None:
+def book_truth(s: Record, v: np.ndarray, truth: np.ndarray, spot: int, ions: int, x_mm: float, y_mm: float) -> None:
     """Add true ions to a spot (simulation only; nothing in the front end reads this)."""
     if ions <= 0:
         return
@@ -180,18 +183,24 @@ def book_truth(s: np.record, v: np.ndarray, truth: np.ndarray, spot: int, ions: 
 
 
 @kernel
-def tail_model(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> float:
-    """Advance the front end's own model of the extraction by a tick; ions still to come if stopped now."""
+def advance_model(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
+    """Advance the front end's own model of the extraction (rate as a share of the level) by a tick."""
     drive = s.drive * s.scale if s.spill_cmd == 1 else 0.0
     model = 0.0
-    ahead = 0.0
     for i in range(p.n_tails):
-        m = v[at.MODEL_TAIL + i] * q[at.TAIL_DECAY + i] + drive * (1.0 - q[at.TAIL_DECAY + i])
+        m = drive + (v[at.MODEL_TAIL + i] - drive) * q[at.TAIL_DECAY + i]
         v[at.MODEL_TAIL + i] = m if m > 1e-18 else 0.0
         model += q[at.TAIL_W + i] * m
-        ahead += q[at.TAIL_W + i] * m * q[at.TAIL_TICKS + i]
     smooth = s.rate_model + (model - s.rate_model) * p.rate_alpha
     s.rate_model = smooth if smooth > 1e-18 else 0.0
+
+
+@kernel
+def ions_to_come(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
+    """Ions that will still come if the beam is stopped now: the model's tail, scaled by the measured rate."""
+    ahead = 0.0
+    for i in range(p.n_tails):
+        ahead += q[at.TAIL_W + i] * v[at.MODEL_TAIL + i] * q[at.TAIL_TICKS + i]
     ratio = 1.0
     if s.rate_model > 0.02:
         ratio = s.rate_meas * s.level_inverse / s.rate_model
@@ -203,14 +212,14 @@ def tail_model(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> floa
 
 
 @kernel
-def settled(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> bool:
+def settled(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> bool:
     """Both readbacks stand within the settling tolerance of the set points."""
     return (abs((v[at.READ_A] - v[at.SET_A]) * v[at.MM_PER_A]) <= p.settle_mm
             and abs((v[at.READ_A + 1] - v[at.SET_A + 1]) * v[at.MM_PER_A + 1]) <= p.settle_mm)  # fmt: skip
 
 
 @kernel
-def position_feedback(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray) -> None:
+def position_feedback(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray) -> None:
     """Use a valid strip window: error against the plan, register centroid, trim of the set points."""
     axis_x = int(q[at.AXIS_SUPPLY])
     axis_y = int(q[at.AXIS_SUPPLY + 1])
@@ -232,7 +241,7 @@ def position_feedback(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, 
 
 
 @kernel
-def may_beam(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> int:
+def may_beam(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> int:
     """HOLD_NONE if nothing but settling keeps the beam away, else the reason."""
     if s.phase != FLAT_TOP or s.ring_token != s.fe_token or s.hebt_token != s.fe_token:
         return HOLD_RING
@@ -246,7 +255,7 @@ def may_beam(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> int:
 
 
 @kernel
-def stop_for(s: np.record, v: np.ndarray, state: int, reason: int, event: int) -> None:
+def stop_for(s: Record, v: np.ndarray, state: int, reason: int, event: int) -> None:
     """Take the demand away and change to ``state``."""
     s.demand = 0
     s.fe_state = state
@@ -257,7 +266,7 @@ def stop_for(s: np.record, v: np.ndarray, state: int, reason: int, event: int) -
 
 
 @kernel
-def try_start(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
+def try_start(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """From ARMED, HELD or between spots: beam on when everything is ready and the magnets stand."""
     reason = may_beam(p, q, s, v)
     if reason == HOLD_NONE:
@@ -277,12 +286,11 @@ def try_start(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
 
 
 @kernel
-def after_stop(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, tail: float
-) -> None:
+def after_stop(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray) -> None:
     """A stop spot has been stopped: wait for the tail, then finish it and go on or be done."""
     s.stop_ticks += 1
-    if s.stop_ticks < p.quiet_ticks and (tail > 0.5 * v[at.IC_IONS_PER_COUNT] or s.stop_ticks < 50):
+    flowing = s.stop_ticks < 50 or ions_to_come(p, q, s, v) > 0.5 * v[at.IC_IONS_PER_COUNT]
+    if s.stop_ticks < p.quiet_ticks and flowing:
         return
     finish_spot(s, v, spots, reg, True)
     s.target_cum = v[at.EST_IONS]
@@ -300,7 +308,7 @@ def after_stop(
 
 
 @kernel
-def regulate(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
+def regulate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Slow intensity loop: trims the drive so that the measured rate meets the level, as far as the spill has risen."""
     if s.spill_cmd == 1 and s.spill_on_ticks > 300 and s.scale >= 1.0:
         risen = s.rate_model / s.drive
@@ -310,16 +318,16 @@ def regulate(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
             s.drive = 3.0
         elif s.drive < 0.3:
             s.drive = 0.3
-        s.dry_ticks = s.dry_ticks + 1 if s.rate_meas < DRY_SHARE * s.level else 0
+        s.dry_ticks = s.dry_ticks + LOOP_TICKS if s.rate_meas < DRY_SHARE * s.level else 0
     else:
         s.dry_ticks = 0
 
 
 @kernel
 def front_end_tick(
-    p: np.record,
+    p: Record,
     q: np.ndarray,
-    s: np.record,
+    s: Record,
     v: np.ndarray,
     spots: np.ndarray,
     reg: np.ndarray,
@@ -340,7 +348,7 @@ def front_end_tick(
     v[at.EST_IONS + 1] += ions1
     ahead = before + s.rate_meas * 1e-5
     s.track = ahead + s.track_gain * (v[at.EST_IONS] - ahead)
-    tail = tail_model(p, q, s, v)
+    advance_model(p, q, s, v)
     s.move_ticks += 1
     if s.fe_state == IRRADIATING or s.stop_ticks < p.quiet_ticks:
         remaining = s.target_cum - s.track
@@ -355,14 +363,14 @@ def front_end_tick(
         stop_for(s, v, ABORTED, HOLD_PERMIT, EV_ABORTED)
         return share
     if s.fe_state == IRRADIATING:
-        irradiate(p, q, s, v, spots, reg, tail)
+        irradiate(p, q, s, v, spots, reg)
     elif s.fe_state == HELD:
         s.stop_ticks += 1
         if s.stop_ticks > 100:
             if s.permit_line == 0:
                 stop_for(s, v, PAUSED, HOLD_PERMIT, EV_PAUSED)
             else:
-                resume_held(p, q, s, v, spots, reg, tail)
+                resume_held(p, q, s, v)
     elif s.fe_state == PAUSED:
         s.stop_ticks += 1
     elif s.permit_line == 0:
@@ -373,9 +381,7 @@ def front_end_tick(
 
 
 @kernel
-def resume_held(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, tail: float
-) -> None:
+def resume_held(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Go on after a hold; a stop spot that the tail has already filled is finished without beam."""
     if s.stop_spot == 1 and s.target_cum - s.track <= v[at.IC_IONS_PER_COUNT]:
         s.fe_state = IRRADIATING
@@ -386,12 +392,10 @@ def resume_held(
 
 
 @kernel
-def irradiate(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, tail: float
-) -> None:
+def irradiate(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray) -> None:
     """The IRRADIATING state: stops, landings, moves without beam, and everything that takes the beam away."""
     if s.stopping == 1:
-        after_stop(p, q, s, v, spots, reg, tail)
+        after_stop(p, q, s, v, spots, reg)
         return
     reason = may_beam(p, q, s, v)
     if reason != HOLD_NONE:
@@ -406,7 +410,8 @@ def irradiate(
     s.spot_beam_ticks += 1
     s.layer_beam_ticks += 1
     s.beam_on_ticks += 1
-    regulate(p, q, s, v)
+    if s.tick & (LOOP_TICKS - 1) == 0:
+        regulate(p, q, s, v)
     if s.dry_ticks > DRY_TICKS:
         stop_for(s, v, HELD, HOLD_EMPTY, EV_HELD)
         return
@@ -416,14 +421,14 @@ def irradiate(
         land = s.level * 1e-5 * p.land_ticks
         if remaining < land:
             s.scale = max(remaining / land, p.land_floor)
-        if remaining <= tail + s.level * s.scale * 5e-6:
+        if remaining <= ions_to_come(p, q, s, v) + s.level * s.scale * 5e-6:
             s.demand = 0
             s.stopping = 1
             s.stop_ticks = 0
 
 
 @kernel
-def front_end_coarse(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
+def front_end_coarse(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
     """A 1 ms step without beam: an ABORT ends the layer, a lost permit pauses it, a lost flat top holds it."""
     if s.fe_state < ARMED or s.fe_state >= DONE:
         return
@@ -437,7 +442,7 @@ def front_end_coarse(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
 
 
 @kernel
-def arm(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndarray) -> None:
+def arm(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray) -> None:
     """From LOADED: send the magnets to the first spot with something left and wait for beam to be possible."""
     v[at.EST_IONS] = 0.0
     v[at.EST_IONS + 1] = 0.0
@@ -458,7 +463,7 @@ def arm(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, spots: np.ndar
 
 
 @kernel
-def disarm(s: np.record, v: np.ndarray, reg: np.ndarray) -> None:
+def disarm(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
     """Take an active layer out of action; the register keeps what was delivered."""
     book_partial(s, v, reg)
     s.demand = 0

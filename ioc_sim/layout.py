@@ -55,7 +55,7 @@ STATE_DTYPE = np.dtype(
         ("queued", "i8"), ("queued_token", "i8"), ("queued_code", "i8"), ("end_cycle", "i8"), ("cycle", "i8"),
         ("steps_done", "i8"), ("stored", "f8"), ("sensitivity", "f8"), ("spill_start_ns", "i8"),
         # extraction
-        ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"),
+        ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"), ("ripple", "f8"),
         # actuators
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
         ("quad_cmd", "i8"), ("quad_ticks", "i8"), ("quad_open", "f8"),
@@ -69,17 +69,21 @@ STATE_DTYPE = np.dtype(
         ("strip_ticks", "i8"), ("strip_n", "f8"), ("strip_x", "f8"), ("strip_y", "f8"), ("strip_clean", "i8"),
         ("strip_seq", "i8"), ("strip_valid", "i8"),
         # front end
-        ("fe_state", "i8"), ("hold_reason", "i8"), ("fe_token", "i8"), ("fe_code", "i8"), ("level", "f8"), ("level_inverse", "f8"),
+        ("fe_state", "i8"), ("hold_reason", "i8"), ("fe_token", "i8"), ("fe_code", "i8"), ("level", "f8"),
+        ("level_inverse", "f8"),
         ("n_spots", "i8"), ("spot", "i8"), ("done_spots", "i8"), ("done_token", "i8"), ("target_cum", "f8"),
         ("demand", "i8"), ("stop_spot", "i8"), ("stopping", "i8"), ("stop_ticks", "i8"), ("moving", "i8"),
         ("move_ticks", "i8"), ("move_allow_ticks", "i8"), ("settled_ticks", "i8"), ("spot_beam_ticks", "i8"),
         ("spot_x", "f8"), ("spot_y", "f8"), ("spot_w", "f8"), ("drive", "f8"), ("scale", "f8"), ("rate_meas", "f8"),
-        ("rate_model", "f8"), ("dry_ticks", "i8"), ("track", "f8"), ("track_gain", "f8"), ("layer_beam_ticks", "i8"), ("beam_on_ticks", "i8"),
+        ("rate_model", "f8"), ("dry_ticks", "i8"), ("track", "f8"), ("track_gain", "f8"),
+        ("layer_beam_ticks", "i8"), ("beam_on_ticks", "i8"),
         ("fe_heartbeat", "i8"), ("h_heartbeat", "i8"), ("rs_code", "i8"), ("rs_plan", "i8"), ("rs_moving_ns", "i8"),
         ("range_shifter", "i8"),
         # lines and room
-        ("p_permit", "i8"), ("p_hold", "i8"), ("link_ok", "i8"), ("room_token", "i8"), ("door_a", "i8"), ("door_b", "i8"),
-        ("estop_a", "i8"), ("estop_b", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"), ("late_ms", "f8"),
+        ("p_permit", "i8"), ("p_hold", "i8"), ("link_ok", "i8"), ("room_token", "i8"), ("door_a", "i8"),
+        ("door_b", "i8"),
+        ("estop_a", "i8"), ("estop_b", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
+        ("late_ms", "f8"),
         # image watch
         ("watch", "i8"), ("fe_beat_seen", "i8"), ("h_beat_seen", "i8"), ("beats_alive", "i8"), ("image_side", "i8"),
         # truth

@@ -11,6 +11,7 @@ from facility.config import Facility, Room
 from facility.energy_table import EnergyTable
 from facility.physics.chamber import drift_time_us
 from ioc_sim import layout as at
+from ioc_sim.front_end import LOOP_TICKS
 from ioc_sim.layout import (
     E_BRHO,
     E_COLUMNS,
@@ -23,6 +24,7 @@ from ioc_sim.layout import (
     MAX_LINES,
     PARAM_DTYPE,
 )
+from ioc_sim.physics.spill import LINE_TICKS
 
 TICK_US = 10.0
 MS_NS = 1_000_000
@@ -92,7 +94,7 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility) -> None:
     p.noise_kick = extraction.duty_noise_rms * math.sqrt(1.0 - p.noise_decay**2)
     p.n_lines = min(len(extraction.ripple_lines), MAX_LINES)
     for i, (hz, amplitude) in enumerate(extraction.ripple_lines[:MAX_LINES]):
-        step = 2.0 * math.pi * hz * TICK_US * 1e-6
+        step = 2.0 * math.pi * hz * TICK_US * 1e-6 * LINE_TICKS
         q[at.LINE_HZ + i], q[at.LINE_AMPLITUDE + i] = hz, amplitude
         q[at.LINE_COS + i], q[at.LINE_SIN + i] = math.cos(step), math.sin(step)
     p.overshoot = extraction.start_overshoot_rel
@@ -172,7 +174,7 @@ def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
     p.feedback_max_mm = front_end.position_feedback_max_mm
     p.land_ticks = 100.0
     p.land_floor = 0.1
-    p.loop_gain = 2.0 * math.pi * 50.0 * TICK_US * 1e-6
+    p.loop_gain = 2.0 * math.pi * 50.0 * TICK_US * 1e-6 * LOOP_TICKS
     p.rate_alpha = 0.03
     p.idle_grace_ticks = 250
     p.quiet_ticks = 400
@@ -181,7 +183,7 @@ def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
 def pack_parameters(
     facility: Facility, room_id: str, species: str, seed: int, gate_samples: int, gate_step_ns: int
 ) -> tuple[Any, np.ndarray]:
-    """Parameter record (one element) and parameter vector for one room and one species; ``seed`` is taken modulo 2^64."""
+    """Parameter record (one element) and parameter vector for a room and a species; ``seed`` counts modulo 2^64."""
     parameters = record(PARAM_DTYPE)
     p = parameters[0]
     q = np.zeros(at.N_Q)

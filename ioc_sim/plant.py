@@ -40,10 +40,11 @@ from ioc_sim.layout import (
     TRUTH_DTYPE,
 )
 from ioc_sim.params import energy_columns, pack_parameters, record
-from ioc_sim.rack import fast
+from ioc_sim.signals_tick import publish_latch
 
 TRACE_RECORDS = 131_072
 """Length of the truth ring: 1.31 s of ticks with beam."""
+_STATE_FIELDS = STATE_DTYPE.names or ()
 _EVENT_KINDS = (
     (EV_PHASE, "PHASE"), (EV_BEAM_ON, "BEAM_ON"), (EV_HELD, "HELD"), (EV_PAUSED, "PAUSED"), (EV_TRIP, "TRIP"),
     (EV_LAYER_DONE, "LAYER_DONE"), (EV_ABORTED, "ABORTED"), (EV_SPILL_END, "SPILL_END"), (EV_IMAGE, "IMAGE"),
@@ -122,9 +123,16 @@ class Plant:
     """
 
     def __init__(
-        self, facility: Facility, room_id: str, species: str, *, seed: int, rules: FastRules | None = None,
-        allow_faults: bool = False, trace_records: int = TRACE_RECORDS,
-    ) -> None:  # fmt: skip
+        self,
+        facility: Facility,
+        room_id: str,
+        species: str,
+        *,
+        seed: int,
+        rules: FastRules | None = None,
+        allow_faults: bool = False,
+        trace_records: int = TRACE_RECORDS,
+    ) -> None:
         self.facility = facility
         self.room_id = room_id
         self.species = species
@@ -136,6 +144,8 @@ class Plant:
         self._parameters, self._q = pack_parameters(facility, room_id, species, seed, len(self._trace_mm),
                                             round(breathing.step_s * 1e9))  # fmt: skip
         self._state = record(STATE_DTYPE)
+        self._plain = self._state.view(np.ndarray).view(STATE_DTYPE)
+        self._t_ns, self._events_bits = self._plain["t_ns"], self._plain["events"]
         self._v = np.zeros(at.N_V)
         self._faults = np.zeros((N_FAULT_POINTS, 5))
         self.signals = np.zeros(g.N_SIGNALS)
@@ -143,11 +153,11 @@ class Plant:
         self._register = np.zeros((1, len(REGISTER_COLUMNS)))
         self._truth = np.zeros((1, T_COLUMNS))
         self.trace = np.zeros(trace_records, TRUTH_DTYPE)
-        self.rule_rows = rules.rows if rules is not None else np.zeros(0, fast.RULE_DTYPE)
+        self.rule_rows = rules.rows if rules is not None else np.zeros(0, rack.RULE_DTYPE)
         self.rule_ids: tuple[str, ...] = tuple(rules.ids) if rules is not None else ()
         self._hist_index = np.asarray(rules.hist_index if rules is not None else [], dtype=np.int64)
-        self._hist, self._hist_state = fast.new_history(len(self._hist_index))
-        self._latch = fast.new_latch()
+        self._hist, self._hist_state = rack.new_history(len(self._hist_index))
+        self._latch = rack.new_latch()
         self._image_index = np.array(g.IMAGE, dtype=np.int64)
         self._image_scale = np.array([1.0 / g.SIGNALS[i].resolution for i in g.IMAGE])
         self._image_low = np.full(len(g.IMAGE), -math.inf)
@@ -157,13 +167,14 @@ class Plant:
         self._events: list[PlantEvent] = []
         self.truth_by_token: dict[int, np.ndarray] = {}
         commands.initial_state(self._state[0], self._v)
+        self._bind()
         self._step(0)
 
     # --- time ------------------------------------------------------------------------------------------------
     @property
     def t_ns(self) -> int:
         """End of the last tick that was run; never later than the last ``advance`` target."""
-        return int(self._state[0].t_ns)
+        return int(self._t_ns[0])
 
     def advance(self, until_ns: int) -> int:
         """Run to the last tick that ends at or before ``until_ns``; stop after a tick with events.
@@ -177,7 +188,7 @@ class Plant:
             if self._pending:
                 target = min(until_ns, self._next_tick_from(self._pending[0][0]))
             self._step(target)
-            if self._state[0].events:
+            if self._events_bits[0]:
                 self._collect()
                 self._now_ns = max(self._now_ns, self.t_ns)
                 return self._now_ns
@@ -203,12 +214,16 @@ class Plant:
 
     def _step(self, until_ns: int) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
-            rack.run(
-                self._parameters[0], self._q, self._state[0], self._v, self._faults, self.signals, self._spots, self._register,
-                self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state, self._hist_index,
-                self._latch, self._trace_mm, self._image_index, self._image_scale, self._image_low, self._image_high,
-                until_ns,
-            )  # fmt: skip
+            rack.run(*self._arguments, until_ns)
+
+    def _bind(self) -> None:
+        """The kernel's arguments; made anew when a layer brings new tables."""
+        self._arguments = (
+            self._parameters[0], self._q, self._state[0], self._v, self._faults, self.signals, self._spots,
+            self._register, self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state,
+            self._hist_index, self._latch, self._trace_mm, self._image_index, self._image_scale, self._image_low,
+            self._image_high,
+        )  # fmt: skip
 
     def _collect(self) -> None:
         s = self._state[0]
@@ -224,9 +239,9 @@ class Plant:
             return {"phase": RingPhase(int(s.phase)).name, "cycle": int(s.cycle), "token": int(s.ring_token),
                     "ions": round(float(s.stored))}  # fmt: skip
         if kind == "TRIP":
-            first = int(self._latch[fast.FIRST])
+            first = int(self._latch[rack.FIRST])
             name = self.rule_ids[first] if 0 <= first < len(self.rule_ids) else ""
-            return {"latched": int(self._latch[fast.LATCHED]), "first": name}
+            return {"latched": int(self._latch[rack.LATCHED]), "first": name}
         data: dict[str, int | float | str] = {"token": int(s.fe_token), "spot": int(s.spot)}
         if kind in ("HELD", "PAUSED", "ABORTED"):
             data["reason"] = HoldReason(int(s.hold_reason)).name
@@ -255,7 +270,7 @@ class Plant:
         self._later(commands.end_cycle, self._state[0])
 
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
-        """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active, or if it is not sound."""
+        """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active or if it is unsound."""
         commands.check_token(token)
         table = commands.checked_table(spots, MAX_SPOTS_PER_LAYER, self._q[at.SUPPLY_MAX_A : at.SUPPLY_MAX_A + 2])
         if not 0 <= energy_code < len(self.table):
@@ -275,6 +290,7 @@ class Plant:
         self._spots = table
         self._register = commands.fresh_register(table)
         self._truth = np.zeros((len(table), T_COLUMNS))
+        self._bind()
         commands.load(s, self._q, self._v, self._etab, token, energy_code, level, len(table))
         s.events |= EV_STATE
 
@@ -358,9 +374,9 @@ class Plant:
 
     def reset_fast(self, mask: int) -> int:
         """Clear fast latches in ``mask`` whose cause is gone; returns the mask of those still latched."""
-        left = int(fast.reset(self.rule_rows, self._latch, mask))
-        self._state[0].action = int(self._latch[fast.IN_FORCE])
-        rack.publish_latch(self.signals, self._latch)
+        left = int(rack.reset(self.rule_rows, self._latch, mask))
+        self._state[0].action = int(self._latch[rack.IN_FORCE])
+        publish_latch(self.signals, self._latch)
         return left
 
     def set_door(self, a_closed: bool, b_closed: bool) -> None:
@@ -394,14 +410,19 @@ class Plant:
     @property
     def status(self) -> PlantStatus:
         """State of ring, front end and beam-off devices."""
-        s = self._state[0]
-        left_ms = max(0, int(s.phase_end_ns) - int(s.t_ns)) * 1e-6 if int(s.phase) == RingPhase.FLAT_TOP else 0.0
+        s = dict(zip(_STATE_FIELDS, self._plain[0].item(), strict=True))
+        flat_top = s["phase"] == RingPhase.FLAT_TOP
         return PlantStatus(
-            int(s.t_ns), RingPhase(int(s.phase)), int(s.ring_token), int(s.ring_code), int(s.cycle), float(s.stored), left_ms,
-            FrontEndState(int(s.fe_state)), HoldReason(int(s.hold_reason)), int(s.fe_token), int(s.spot), int(s.n_spots),
-            int(s.done_spots), float(self._v[at.IC_LAYER_IONS]), float(self._v[at.IC_LAYER_IONS + 1]), bool(s.demand), bool(s.permit_line),
-            float(s.layer_beam_ticks) * 10.0, float(s.level), float(s.rate_meas), int(self._latch[fast.FIRST]),
-            bool(s.spill_cmd), bool(s.rfko_on), bool(s.quad_open < 0.5), bool(s.chopper_open < 0.5), bool(s.stopper_in),
+            t_ns=s["t_ns"], phase=RingPhase(s["phase"]), ring_token=s["ring_token"], energy_code=s["ring_code"],
+            cycle=s["cycle"], stored_ions=s["stored"],
+            flat_top_ms=max(0, s["phase_end_ns"] - s["t_ns"]) * 1e-6 if flat_top else 0.0,
+            state=FrontEndState(s["fe_state"]), hold_reason=HoldReason(s["hold_reason"]), token=s["fe_token"],
+            spot=s["spot"], spots=s["n_spots"], done_spots=s["done_spots"],
+            ic1_ions=float(self._v[at.IC_LAYER_IONS]), ic2_ions=float(self._v[at.IC_LAYER_IONS + 1]),
+            demand=s["demand"] == 1, permit=s["permit_line"] == 1, beam_us=s["layer_beam_ticks"] * 10.0,
+            level=s["level"], rate=s["rate_meas"], first_rule=int(self._latch[rack.FIRST]),
+            spill_cmd=s["spill_cmd"] == 1, rfko_on=s["rfko_on"] == 1, quad_block=s["quad_open"] < 0.5,
+            chopper_block=s["chopper_open"] < 0.5, stopper_in=s["stopper_in"] == 1,
         )  # fmt: skip
 
     @property
@@ -416,6 +437,11 @@ class Plant:
     def register(self) -> np.ndarray:
         """Per-spot register of the loaded layer, float64 (n, len(REGISTER_COLUMNS)), a copy."""
         return self._register.copy()
+
+    @property
+    def beats_alive(self) -> bool:
+        """Both heartbeats rose in the last millisecond; when this changes, an IMAGE event is raised."""
+        return bool(self._state[0].beats_alive)
 
     # --- truth: for tests and reports ------------------------------------------------------------------------
     def truth_spots(self) -> dict[int, np.ndarray]:

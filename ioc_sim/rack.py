@@ -1,6 +1,7 @@
 """The rack: physics, delivery front end and fast interlocks in one compiled loop.
 
-Order within a 10 us tick: lines as they stand, actuators, extraction, magnets, chambers, front end, signals, fast rules.
+Order within a 10 us tick: lines as they stand, actuators, extraction, magnets, chambers, front end, signals, fast
+rules.
 A trip decided at the end of a tick acts from the next.  Where no beam is possible the step is 1 ms on an absolute grid;
 that depends on the plant's state alone, so every target and every way of slicing a run takes the same steps.
 """
@@ -12,10 +13,10 @@ import math
 import numpy as np
 
 from facility import signals as g
-from facility.jit import kernel
-from ioc_sim import layout as at
-from interlocks import fast
+from facility.jit import Record, kernel
+from interlocks.fast import FIRST, IN_FORCE, LATCHED, RULE_DTYPE, evaluate, new_history, new_latch, reset
 from ioc_sim import faults as fp
+from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.front_end import (
     DONE,
@@ -35,6 +36,8 @@ from ioc_sim.physics.scanning import position_mm, read_supplies, supplies_coarse
 from ioc_sim.physics.spill import enter_fine, spill_tick
 from ioc_sim.signals_tick import count_chamber, publish_latch, publish_slow, publish_tick
 
+__all__ = ["FIRST", "IN_FORCE", "LATCHED", "RULE_DTYPE", "new_history", "new_latch", "reset", "run"]
+
 MS_NS = 1_000_000
 TICK_NS = 10_000
 STAY_FINE_TICKS = 2000
@@ -42,7 +45,7 @@ STAY_FINE_TICKS = 2000
 
 
 @kernel
-def beam_possible(s: np.record, v: np.ndarray, faults: np.ndarray) -> bool:
+def beam_possible(s: Record, v: np.ndarray, faults: np.ndarray) -> bool:
     """Whether ions can cross the isocentre plane, or their charge can still arrive."""
     if s.phase != FLAT_TOP or s.stored <= 0.0:
         return s.fine_age_ticks < STAY_FINE_TICKS
@@ -54,9 +57,7 @@ def beam_possible(s: np.record, v: np.ndarray, faults: np.ndarray) -> bool:
 
 
 @kernel
-def gate_sample(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, trace_mm: np.ndarray
-) -> None:
+def gate_sample(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, trace_mm: np.ndarray) -> None:
     """The breathing surrogate and the gate line at this moment."""
     if s.gating == 0:
         s.gate_open = 1
@@ -70,8 +71,15 @@ def gate_sample(
 
 
 @kernel
-def image_watch(s: np.record, v: np.ndarray, sig: np.ndarray, image_index: np.ndarray, image_scale: np.ndarray, low: np.ndarray,
-                high: np.ndarray) -> None:  # fmt: skip
+def image_watch(
+    s: Record,
+    v: np.ndarray,
+    sig: np.ndarray,
+    image_index: np.ndarray,
+    image_scale: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> None:
     """Raise EV_IMAGE when a watched signal has left its thresholds, or a heartbeat has stopped or come back."""
     fe_beat = int(sig[g.FE_HEARTBEAT])
     h_beat = int(sig[g.H_HEARTBEAT])
@@ -90,7 +98,7 @@ def image_watch(s: np.record, v: np.ndarray, sig: np.ndarray, image_index: np.nd
 
 @kernel
 def millisecond(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray, trace_mm: np.ndarray
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray, trace_mm: np.ndarray
 ) -> None:
     """Everything that is judged once a millisecond, at its beginning."""
     ring_ms(p, q, s, v, faults, etab)
@@ -106,8 +114,19 @@ def millisecond(
 
 
 @kernel
-def fine_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
-              truth: np.ndarray, trace: np.ndarray, etab: np.ndarray) -> None:  # fmt: skip
+def fine_tick(
+    p: Record,
+    q: np.ndarray,
+    s: Record,
+    v: np.ndarray,
+    faults: np.ndarray,
+    sig: np.ndarray,
+    spots: np.ndarray,
+    reg: np.ndarray,
+    truth: np.ndarray,
+    trace: np.ndarray,
+    etab: np.ndarray,
+) -> None:
     """Physics and front end over one 10 us tick."""
     permit_lines(s, v)
     actuators_tick(p, q, s, v, faults, 1)
@@ -185,7 +204,7 @@ def fine_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: 
 
 @kernel
 def coarse_step(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray
 ) -> None:
     """1 ms without beam: magnets, leakage of the chambers, signals."""
     permit_lines(s, v)
@@ -213,11 +232,30 @@ def coarse_step(
 
 
 @kernel
-def run(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray, reg: np.ndarray,
-        truth: np.ndarray, trace: np.ndarray, etab: np.ndarray, rules: np.ndarray, hist: np.ndarray,
-        hist_state: np.ndarray, hist_index: np.ndarray, latch: np.ndarray, trace_mm: np.ndarray,
-        image_index: np.ndarray, image_scale: np.ndarray, image_low: np.ndarray, image_high: np.ndarray,
-        until_ns: int) -> None:  # fmt: skip
+def run(
+    p: Record,
+    q: np.ndarray,
+    s: Record,
+    v: np.ndarray,
+    faults: np.ndarray,
+    sig: np.ndarray,
+    spots: np.ndarray,
+    reg: np.ndarray,
+    truth: np.ndarray,
+    trace: np.ndarray,
+    etab: np.ndarray,
+    rules: np.ndarray,
+    hist: np.ndarray,
+    hist_state: np.ndarray,
+    hist_index: np.ndarray,
+    latch: np.ndarray,
+    trace_mm: np.ndarray,
+    image_index: np.ndarray,
+    image_scale: np.ndarray,
+    image_low: np.ndarray,
+    image_high: np.ndarray,
+    until_ns: int,
+) -> None:
     """Advance to the last tick that ends at or before ``until_ns``, or to the first tick with an event."""
     while s.t_ns + TICK_NS <= until_ns:
         whole = s.t_ns % MS_NS == 0
@@ -249,7 +287,7 @@ def run(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.nda
             publish_slow(p, q, s, v, sig, faults, etab)
         if faulted(faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
             held = latch[0]
-            s.action = fast.evaluate(rules, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks)
+            s.action = evaluate(rules, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks)
             if latch[0] != held:
                 s.events |= EV_TRIP
         if boundary:

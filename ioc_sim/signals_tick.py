@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from facility import signals as g
-from facility.jit import kernel
-from ioc_sim import layout as at
+from facility.jit import Record, kernel
 from ioc_sim import faults as fp
+from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO
 
@@ -18,7 +18,7 @@ FLAT_TOP = 6
 
 
 @kernel
-def count_chamber(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: int, counts: float, ticks: int) -> float:
+def count_chamber(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, counts: float, ticks: int) -> float:
     """Book new counts of chamber ``k``; returns the ions they stand for."""
     ions = (counts - v[at.IC_READ + k]) * v[at.IC_IONS_PER_COUNT + k]
     v[at.IC_READ + k] = counts
@@ -32,14 +32,11 @@ def count_chamber(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: i
 
 @kernel
 def publish_tick(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, faults: np.ndarray
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, faults: np.ndarray
 ) -> None:
     """Signals that can change within a tick."""
     t_ns = s.t_ns
-    sig[g.FE_STATE] = s.fe_state
     sig[g.FE_DEMAND] = s.demand
-    sig[g.FE_ACTIVE] = 1.0 if ARMED <= s.fe_state <= PAUSED else 0.0
-    sig[g.FE_SPOT] = s.spot
     if s.spot >= 0:
         sig[g.FE_SPOT_TARGET_IONS] = s.target_cum - v[at.SPOT_CUM0]
         sig[g.FE_SPOT_LIMIT_US] = spots[s.spot, 7]
@@ -68,9 +65,6 @@ def publish_tick(
     sig[g.SCAN_X_PROBE_MM] = (v[at.PROBE_TM] * q[at.SUPPLY_A_PER_TM] - v[at.READ_A]) * v[at.MM_PER_A]
     sig[g.SCAN_Y_PROBE_MM] = (v[at.PROBE_TM + 1] * q[at.SUPPLY_A_PER_TM + 1] - v[at.READ_A + 1]) * v[at.MM_PER_A + 1]
     sig[g.SPILL_CMD] = s.spill_cmd
-    sig[g.RFKO_ON] = s.rfko_on
-    sig[g.QUAD_BLOCK] = 1.0 if s.quad_open < 0.5 else 0.0
-    sig[g.CHOPPER_BLOCK] = 1.0 if s.chopper_open < 0.5 else 0.0
     sig[g.RING_TOKEN] = faulted(faults, fp.RING_TOKEN, float(s.ring_token), t_ns)
     sig[g.HEBT_TOKEN] = faulted(faults, fp.HEBT_TOKEN, float(s.hebt_token), t_ns)
     sig[g.SCAN_OK] = faulted(faults, fp.SCAN_OK, 1.0, t_ns)
@@ -83,10 +77,16 @@ def publish_tick(
 
 @kernel
 def publish_slow(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray
 ) -> None:
     """Signals that change at 1 ms steps or on commands."""
     t_ns = s.t_ns
+    sig[g.FE_STATE] = s.fe_state
+    sig[g.FE_ACTIVE] = 1.0 if ARMED <= s.fe_state <= PAUSED else 0.0
+    sig[g.FE_SPOT] = s.spot
+    sig[g.RFKO_ON] = s.rfko_on
+    sig[g.QUAD_BLOCK] = 1.0 if s.quad_open < 0.5 else 0.0
+    sig[g.CHOPPER_BLOCK] = 1.0 if s.chopper_open < 0.5 else 0.0
     sig[g.FE_TOKEN] = s.fe_token
     sig[g.FE_LEVEL] = s.level
     sig[g.RING_PHASE] = s.phase

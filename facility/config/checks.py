@@ -34,8 +34,11 @@ def _species(f: Facility) -> Iterator[Problem]:
         if s.energy_min_mev_u >= s.energy_max_mev_u:
             yield Problem(f"{key}.energy_min_mev_u", s.energy_min_mev_u, "must lie below energy_max_mev_u")
         if f.ring.injection_energy_mev_u >= s.energy_min_mev_u:
-            yield Problem("ring.injection_energy_mev_u", f.ring.injection_energy_mev_u,
-                          f"must lie below {key}.energy_min_mev_u = {s.energy_min_mev_u}")
+            yield Problem(
+                "ring.injection_energy_mev_u",
+                f.ring.injection_energy_mev_u,
+                f"must lie below {key}.energy_min_mev_u = {s.energy_min_mev_u}",
+            )
         levels = s.intensity_levels_ions_per_s
         if any(a >= b for a, b in itertools.pairwise(levels)):
             yield Problem(f"{key}.intensity_levels_ions_per_s", levels, "must rise from each level to the next")
@@ -43,8 +46,9 @@ def _species(f: Facility) -> Iterator[Problem]:
         if any(a >= b for a, b in itertools.pairwise(energies)):
             yield Problem(f"{key}.spot_sigma", energies, "energies must rise")
         if energies[0] > s.energy_min_mev_u or energies[-1] < s.energy_max_mev_u:
-            yield Problem(f"{key}.spot_sigma", energies,
-                          f"must cover {s.energy_min_mev_u} to {s.energy_max_mev_u} MeV/u")
+            yield Problem(
+                f"{key}.spot_sigma", energies, f"must cover {s.energy_min_mev_u} to {s.energy_max_mev_u} MeV/u"
+            )
         if s.charge > s.mass_number or abs(s.mass_u - s.mass_number) > 0.1 * s.mass_number:
             yield Problem(f"{key}.mass_u", s.mass_u, "must be the mass of the bare ion in u, near mass_number")
 
@@ -62,8 +66,11 @@ def _beam(f: Facility) -> Iterator[Problem]:
     if not gate.present:
         yield Problem("beam_off.spill_gate", off.spill_gate, "must name a device that is present")
     if not (off.fast_quad.present or (off.chopper.present and off.spill_gate != "chopper")):
-        yield Problem("beam_off.fast_quad.present", off.fast_quad.present,
-                      "a second fast device beside the spill gate must be present")
+        yield Problem(
+            "beam_off.fast_quad.present",
+            off.fast_quad.present,
+            "a second fast device beside the spill gate must be present",
+        )
     for name in ("ring_dump", "source_inhibit", "stopper"):
         if not getattr(off, name).present:
             yield Problem(f"beam_off.{name}.present", False, "must be true: every facility needs it")
@@ -73,33 +80,46 @@ def _rooms(f: Facility) -> Iterator[Problem]:
     for name, room in f.rooms.items():
         key = f"rooms.{name}"
         if room.swap_xy != (room.sad_y_mm > room.sad_x_mm):
-            yield Problem(f"{key}.swap_xy", room.swap_xy,
-                          "true exactly where sad_y_mm > sad_x_mm: supply x feeds the upstream magnet")
+            yield Problem(
+                f"{key}.swap_xy",
+                room.swap_xy,
+                "true exactly where sad_y_mm > sad_x_mm: supply x feeds the upstream magnet",
+            )
         if room.strip_distance_mm >= min(room.sad_x_mm, room.sad_y_mm):
-            yield Problem(f"{key}.strip_distance_mm", room.strip_distance_mm,
-                          "must be shorter than both source-axis distances")
-        for axis, half, sad in (("x", room.field_half_mm[0], room.sad_x_mm),
-                                ("y", room.field_half_mm[1], room.sad_y_mm)):
+            yield Problem(
+                f"{key}.strip_distance_mm", room.strip_distance_mm, "must be shorter than both source-axis distances"
+            )
+        for axis, half, sad in (
+            ("x", room.field_half_mm[0], room.sad_x_mm),
+            ("y", room.field_half_mm[1], room.sad_y_mm),
+        ):
             supply_name = axis if not room.swap_xy else {"x": "y", "y": "x"}[axis]
             supply = f.scanning.x if supply_name == "x" else f.scanning.y
             for species_name, s in f.species.items():
                 rigidity = float(rigidity_tm(s.energy_max_mev_u, s))
                 reach = supply.max_current_a * supply.tesla_metre_per_a / rigidity * sad
                 if half > reach:
-                    yield Problem(f"{key}.field_half_mm", half,
-                                  f"scanning.{supply_name} reaches {reach:.1f} mm in {axis} with {species_name}"
-                                  f" at {s.energy_max_mev_u} MeV/u")
+                    yield Problem(
+                        f"{key}.field_half_mm",
+                        half,
+                        f"scanning.{supply_name} reaches {reach:.1f} mm in {axis} with {species_name}"
+                        f" at {s.energy_max_mev_u} MeV/u",
+                    )
 
 
 def _monitors(f: Facility) -> Iterator[Problem]:
     for name, ic in (("ic1", f.chambers.ic1), ("ic2", f.chambers.ic2)):
         if not ic.voltage_min_v <= ic.voltage_v <= ic.voltage_max_v:
-            yield Problem(f"chambers.{name}.voltage_v", ic.voltage_v,
-                          f"must lie between {ic.voltage_min_v} and {ic.voltage_max_v} V")
+            yield Problem(
+                f"chambers.{name}.voltage_v",
+                ic.voltage_v,
+                f"must lie between {ic.voltage_min_v} and {ic.voltage_max_v} V",
+            )
     for name, axis in (("x", f.scanning.x), ("y", f.scanning.y)):
         if axis.resistance_ohm * axis.max_current_a >= axis.max_voltage_v:
-            yield Problem(f"scanning.{name}.max_voltage_v", axis.max_voltage_v,
-                          "must exceed resistance_ohm x max_current_a")
+            yield Problem(
+                f"scanning.{name}.max_voltage_v", axis.max_voltage_v, "must exceed resistance_ohm x max_current_a"
+            )
     if f.gate.window_low_mm >= f.gate.window_high_mm:
         yield Problem("gate.window_low_mm", f.gate.window_low_mm, "must lie below gate.window_high_mm")
     ids = [shifter.id for shifter in f.range_shifters]

@@ -65,9 +65,7 @@ def _declares_facility(entry: Traversable) -> bool:
     return schema == FACILITY_SCHEMA
 
 
-def load_facility(
-    name_or_path: str, config_dir: Path | None = None, env: Mapping[str, str] | None = None
-) -> Facility:
+def load_facility(name_or_path: str, config_dir: Path | None = None, env: Mapping[str, str] | None = None) -> Facility:
     """Load a facility by name (`wuwei`) or by path (ends in `.toml` or holds a path separator).
 
     Raises ConfigError that names file, key, value and what is allowed, for every problem found.
@@ -84,9 +82,7 @@ def load_facility(
         known = list_facilities(config_dir, env)
         close = difflib.get_close_matches(name_or_path, known, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ConfigError(
-            "config.no-facility", f"no facility '{name_or_path}'", "", f"{hint}known: {', '.join(known)}"
-        )
+        raise ConfigError("config.no-facility", f"no facility '{name_or_path}'", "", f"{hint}known: {', '.join(known)}")
     where = str(source)
     try:
         data = tomllib.loads(source.read_text(encoding="utf-8"))

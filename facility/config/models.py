@@ -88,9 +88,7 @@ class Facility(Section):
             return self.rooms[name]
         except KeyError:
             known = ", ".join(self.rooms)
-            raise ConfigError(
-                "config.no-room", f"no room '{name}' at {self.id}", "rooms", f"it has: {known}"
-            ) from None
+            raise ConfigError("config.no-room", f"no room '{name}' at {self.id}", "rooms", f"it has: {known}") from None
 
     def particles_per_mu(self, species: str, energy_mev_u: float) -> float:
         """Ions that make one monitor unit: the MU's charge over the charge per ion in the first chamber."""

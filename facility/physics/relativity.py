@@ -82,8 +82,6 @@ def energy_for_rigidity_mev_u(rigidity: ArrayLike, species: IonLike) -> FloatArr
     return np.asarray(kinetic / species.mass_number, dtype=np.float64)
 
 
-def revolution_frequency_hz(
-    energy_mev_u: ArrayLike, species: IonLike, circumference_m: float
-) -> FloatArray:
+def revolution_frequency_hz(energy_mev_u: ArrayLike, species: IonLike, circumference_m: float) -> FloatArray:
     """Turns per second in a ring of this circumference."""
     return np.asarray(beta(energy_mev_u, species) * (SPEED_OF_LIGHT_M_S / circumference_m), dtype=np.float64)

@@ -59,9 +59,7 @@ def _shell(material: Material, eta2: FloatArray) -> FloatArray:
     return total
 
 
-def stopping_power_mev_cm2_g(
-    energy_mev_u: ArrayLike, species: IonLike, material: Material = WATER
-) -> FloatArray:
+def stopping_power_mev_cm2_g(energy_mev_u: ArrayLike, species: IonLike, material: Material = WATER) -> FloatArray:
     """Electronic mass stopping power of one ion, MeV cm2/g, same shape as the energy.
 
     Used from `MIN_ENERGY_MEV_U` up; lower energies get the value at that energy.
@@ -76,7 +74,11 @@ def stopping_power_mev_cm2_g(
     # the shell formula holds from beta gamma = 0.13 (8 MeV/u); below, its last value is kept
     shell = _shell(material, np.maximum(b2 * g * g, 0.13**2))
     barkas = (
-        1.5 * np.pi * FINE_STRUCTURE * i_mev / (ELECTRON_MASS_MEV * b2 * b)
+        1.5
+        * np.pi
+        * FINE_STRUCTURE
+        * i_mev
+        / (ELECTRON_MASS_MEV * b2 * b)
         * np.maximum(np.log(two_mc2 * b2 / i_mev), 0.0)
     )
     relativistic = correction(species.charge, b)

@@ -31,7 +31,7 @@ from ioc_sim.iocs.ring import RingGroup, SpillGroup
 from ioc_sim.iocs.view import View
 
 HEARTBEAT_NS = 250 * NS_PER_MS
-STATUS_NS = 200 * NS_PER_MS
+STATUS_NS = 250 * NS_PER_MS
 """How often the states of ring and front end are looked at beside events: they are dear to read."""
 _SHOWN = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "STATE", "TRIP"})
 """Kinds of events that are shown at once; the others concern the safety link."""

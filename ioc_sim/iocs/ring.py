@@ -34,7 +34,7 @@ class RingGroup(CataloguedGroup):
         self._phase = Outlet(self.phase)
         self._status = Packed(self.status)
         self._energy = Outlet(self.energy)
-        self._rigidity = Outlet(self.rigidity, least_ns=SLOW_NS, deadband=1e-5)
+        self._rigidity = Outlet(self.rigidity, deadband=1e-6)  # it is a product: its last bits are no change
         self._frequency = Outlet(self.frequency)
         self._ions = Outlet(self.ions, least_ns=2 * SLOW_NS, deadband=1e-3 * fill_ions)
         self.outlets = (self._phase, self._status, self._energy, self._rigidity, self._frequency, self._ions)
@@ -57,7 +57,7 @@ class RingGroup(CataloguedGroup):
         code = s.energy_code
         self._energy.offer(float(self._table.energy_mev_u[code]) if code >= 0 else 0.0, t_ns, now=event)
         self._frequency.offer(float(self._table.f_rev_hz[code]) if code >= 0 else 0.0, t_ns, now=event)
-        self._rigidity.offer(self._brho(view, fe_code), t_ns, now=event)
+        self._rigidity.offer(self._brho(view, fe_code), t_ns)
         self._ions.offer(s.stored_ions, t_ns, now=event)
 
     def _brho(self, view: View, fe_code: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facility.jit import kernel
+from facility.jit import Record, kernel
 from ioc_sim import faults as fp
 from ioc_sim.faults import faulted
 
@@ -20,7 +20,7 @@ DUMP_AFTER_TICKS = 5000
 
 
 @kernel
-def permit_lines(s: np.record, v: np.ndarray) -> None:
+def permit_lines(s: Record, v: np.ndarray) -> None:
     """The AND of everything that may stop the beam, from the lines as they stand at the start of the tick."""
     permit = s.action < ACTION_PAUSE and s.p_permit == 1 and s.link_ok == 1
     s.permit_line = 1 if permit else 0
@@ -28,7 +28,7 @@ def permit_lines(s: np.record, v: np.ndarray) -> None:
 
 
 @kernel
-def actuators_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, ticks: int) -> None:
+def actuators_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, ticks: int) -> None:
     """Commands to the devices and their motion over ``ticks`` ticks of 10 us."""
     cmd = 1 if (s.demand == 1 and s.permit_line == 1 and s.hold_line == 0) else 0
     if cmd == 1:

@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from facility.jit import kernel
-from ioc_sim import layout as at
+from facility.jit import Record, kernel
 from facility.rng import bell, draw, triangle
 from ioc_sim import faults as fp
+from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.layout import DRIFT_RING
 
@@ -25,7 +25,7 @@ SIGMA_PER_ION = 0.2
 
 
 @kernel
-def drift_ticks(p: np.record, q: np.ndarray, k: int, volt: float) -> int:
+def drift_ticks(p: Record, q: np.ndarray, k: int, volt: float) -> int:
     """Ion drift time in ticks at ``volt``, at least 1, at most the length of the ring."""
     if not volt > 1.0:
         return DRIFT_RING - 1
@@ -36,7 +36,7 @@ def drift_ticks(p: np.record, q: np.ndarray, k: int, volt: float) -> int:
 
 
 @kernel
-def voltage_changed(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: int, volt: float) -> None:
+def voltage_changed(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, volt: float) -> None:
     """Rebuild the running sums of chamber ``k`` for the drift time at ``volt``."""
     v[at.IC_VOLT + k] = volt
     ticks = drift_ticks(p, q, k, volt)
@@ -58,9 +58,7 @@ def voltage_changed(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k:
 
 
 @kernel
-def chamber_tick(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, k: int, ions: int
-) -> None:
+def chamber_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ions: int) -> None:
     """Collect the charge of one tick in chamber ``k`` and turn it into counts."""
     volt = faulted(faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
@@ -86,9 +84,7 @@ def chamber_tick(
 
 
 @kernel
-def chamber_idle(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, k: int, ticks: int
-) -> None:
+def chamber_idle(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ticks: int) -> None:
     """Chamber ``k`` over ``ticks`` ticks without any beam: leakage only, the drift has emptied."""
     volt = faulted(faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
@@ -98,13 +94,13 @@ def chamber_idle(
 
 
 @kernel
-def read_counts(s: np.record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
+def read_counts(s: Record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
     """The cumulative register as the electronics give it (a failed one may be stuck, dead or not-a-number)."""
     return faulted(faults, fp.IC1_COUNTS + k, v[at.IC_COUNTS + k], s.t_ns)
 
 
 @kernel
-def strip_window(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, sigma_mm: float) -> None:
+def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, sigma_mm: float) -> None:
     """Close a window of the strip chamber: centroid at isocentre, or an invalid window."""
     s.strip_seq += 1
     s.strip_valid = 0

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from facility.jit import kernel
-from ioc_sim import layout as at
+from facility.jit import Record, kernel
 from facility.rng import bell, draw
 from ioc_sim import faults as fp
+from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_ENERGY, E_Q1_FC, E_Q2_FC, E_RAMP_NS, EV_PHASE, EV_SPILL_END
 
@@ -25,7 +25,7 @@ HOLD_EMPTY = 2
 
 
 @kernel
-def enter(s: np.record, v: np.ndarray, phase: int, duration_ns: int) -> None:
+def enter(s: Record, v: np.ndarray, phase: int, duration_ns: int) -> None:
     """Begin ``phase`` now."""
     s.phase = phase
     s.phase_end_ns = s.t_ns + duration_ns
@@ -33,7 +33,7 @@ def enter(s: np.record, v: np.ndarray, phase: int, duration_ns: int) -> None:
 
 
 @kernel
-def take_request(s: np.record, v: np.ndarray) -> None:
+def take_request(s: Record, v: np.ndarray) -> None:
     """Make the queued request the running one."""
     s.ring_token = s.queued_token
     s.ring_code = s.queued_code
@@ -41,7 +41,7 @@ def take_request(s: np.record, v: np.ndarray) -> None:
 
 
 @kernel
-def start_cycle(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
+def start_cycle(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Begin a cycle for ``ring_token`` and ``ring_code``."""
     s.cycle += 1
     s.steps_done = 0
@@ -51,7 +51,7 @@ def start_cycle(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> Non
 
 
 @kernel
-def fill(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray) -> None:
+def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> None:
     """Ions stored after capture, with jitter from cycle to cycle; extraction sensitivity and upstream jitter too."""
     ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
     s.drive = 1.0
@@ -63,20 +63,20 @@ def fill(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.nd
 
 
 @kernel
-def layer_unfinished(s: np.record, v: np.ndarray) -> bool:
+def layer_unfinished(s: Record, v: np.ndarray) -> bool:
     """The front end holds a layer of this token that waits for more beam and may have it."""
     return FE_ARMED <= s.fe_state <= FE_HELD and s.fe_token == s.ring_token and s.permit_line == 1
 
 
 @kernel
-def beam_constants(s: np.record, v: np.ndarray, etab: np.ndarray) -> None:
+def beam_constants(s: Record, v: np.ndarray, etab: np.ndarray) -> None:
     """Charge that an ion of the energy in the ring frees in either chamber."""
     v[at.IC_FC_PER_ION] = etab[s.ring_code, E_Q1_FC]
     v[at.IC_FC_PER_ION + 1] = etab[s.ring_code, E_Q2_FC]
 
 
 @kernel
-def leave_flat_top(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, etab: np.ndarray) -> None:
+def leave_flat_top(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
     """End this flat top: the same energy again, the next lower energy, or dump and a new cycle."""
     s.end_cycle = 0
     if s.queued == 1 and s.stored > 0.05 * p.fill_ions and s.phase_end_ns - s.t_ns > 200_000_000:
@@ -98,7 +98,7 @@ def leave_flat_top(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, eta
 
 
 @kernel
-def flat_top_over(s: np.record, v: np.ndarray) -> bool:
+def flat_top_over(s: Record, v: np.ndarray) -> bool:
     """Whether the flat top ends now."""
     if s.t_ns >= s.phase_end_ns or s.end_cycle == 1 or s.stored <= 0.0:
         return True
@@ -110,7 +110,7 @@ def flat_top_over(s: np.record, v: np.ndarray) -> bool:
 
 
 @kernel
-def standby(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
+def standby(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Start the next cycle if one is wanted: the same again for an unfinished layer, else the queued request."""
     if s.permit_line == 0:
         return
@@ -122,7 +122,7 @@ def standby(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
 
 
 @kernel
-def ring_ms(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray) -> None:
+def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray) -> None:
     """Judge the cycle; called once each 1 ms of facility time."""
     phase = s.phase
     if phase == STANDBY:

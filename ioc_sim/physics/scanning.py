@@ -10,10 +10,10 @@ import math
 
 import numpy as np
 
-from facility.jit import kernel
-from ioc_sim import layout as at
+from facility.jit import Record, kernel
 from facility.rng import draw, flat, triangle
 from ioc_sim import faults as fp
+from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 
 STREAM_SUPPLY = 10
@@ -22,7 +22,7 @@ TICK_S = 1e-5
 
 
 @kernel
-def supply_step(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: int, dt_s: float) -> None:
+def supply_step(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, dt_s: float) -> None:
     """Move supply ``k`` (0 upstream, 1 downstream) by ``dt_s`` towards its set point."""
     current = v[at.CURRENT_A + k]
     speed = v[at.SPEED_A + k]
@@ -45,7 +45,7 @@ def supply_step(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, k: int
 
 
 @kernel
-def supplies_coarse(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
+def supplies_coarse(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Both supplies over 1 ms, in 10 us steps as long as they move."""
     for k in range(2):
         if abs(v[at.SET_A + k] - v[at.CURRENT_A + k]) < 1e-9 and abs(v[at.SPEED_A + k]) < 1e-3:
@@ -57,7 +57,7 @@ def supplies_coarse(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) ->
 
 
 @kernel
-def true_current(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
+def true_current(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
     """Current that flows in magnet ``k``: the supply's, with noise, as it may have failed."""
     noise = q[at.SUPPLY_NOISE_A + k] * triangle(draw(p.seed, STREAM_SUPPLY + k, s.tick), True)
     return faulted(faults, fp.SCAN_X_CURRENT + k, v[at.CURRENT_A + k] + noise, s.t_ns)
@@ -65,7 +65,7 @@ def true_current(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, fault
 
 @kernel
 def read_supplies(
-    p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray, current0: float, current1: float
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, current0: float, current1: float
 ) -> None:
     """Readback (quantised) and independent field probe of both magnets."""
     for k in range(2):

@@ -1,8 +1,8 @@
 """Slow extraction, first order: a calibrated rate model, not a tracking code.
 
-Model (each item named): the drive (RF-knock-out amplitude or betatron-core voltage, as a share of the level) feeds a sum
-of first-order lags, which give the start and the stop tail; the rate is multiplied by correlated noise (first-order,
-Gaussian), mains lines and a start overshoot; ions leave as a Poisson process; the ring empties.
+Model (each item named): the drive (RF-knock-out amplitude or betatron-core voltage, as a share of the level) feeds a
+sum of first-order lags, which give the start and the stop tail; the rate is multiplied by correlated noise
+(first-order, Gaussian), mains lines and a start overshoot; ions leave as a Poisson process; the ring empties.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import math
 
 import numpy as np
 
-from facility.jit import kernel
-from ioc_sim import layout as at
+from facility.jit import Record, kernel
 from facility.rng import draw, normal_high, normal_low, poisson
 from ioc_sim import faults as fp
+from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 
 STREAM_SPILL = 1
 STREAM_POISSON = 2
 TICK_S = 1e-5
+LINE_TICKS = 8
+"""The mains lines, 600 Hz and below, move in steps of 80 us; a power of two."""
 TINY = 1e-12
 """Rates below this (ions/s) are zero: no denormal numbers, which are slow."""
 
 
 @kernel
-def enter_fine(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None:
+def enter_fine(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Set the mains lines to their phase at the present time; called when 10 us steps begin."""
     t_s = s.t_ns * 1e-9
     for i in range(p.n_lines):
@@ -35,8 +37,8 @@ def enter_fine(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> None
 
 
 @kernel
-def lines(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> float:
-    """Advance the mains lines by one tick and return their sum (relative)."""
+def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
+    """Advance the mains lines by ``LINE_TICKS`` ticks and return their sum (relative)."""
     total = 0.0
     for i in range(p.n_lines):
         c = v[at.LINE_C + i] * q[at.LINE_COS + i] - v[at.LINE_S + i] * q[at.LINE_SIN + i]
@@ -47,7 +49,7 @@ def lines(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray) -> float:
 
 
 @kernel
-def spill_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults: np.ndarray) -> int:
+def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> int:
     """Ions that cross the isocentre plane in this tick; the ring loses what was extracted."""
     bits = draw(p.seed, STREAM_SPILL, s.tick)
     s.noise = s.noise * p.noise_decay + p.noise_kick * normal_low(bits)
@@ -63,7 +65,9 @@ def spill_tick(p: np.record, q: np.ndarray, s: np.record, v: np.ndarray, faults:
         state = v[at.TAIL_STATE + i] * q[at.TAIL_DECAY + i] + drive * (1.0 - q[at.TAIL_DECAY + i])
         v[at.TAIL_STATE + i] = state if state > TINY else 0.0
         rate += q[at.TAIL_W + i] * state
-    structure = 1.0 + s.noise + lines(p, q, s, v)
+    if s.tick & (LINE_TICKS - 1) == 0:
+        s.ripple = lines(p, q, s, v)
+    structure = 1.0 + s.noise + s.ripple
     if structure < 0.0:
         structure = 0.0
     extracted_open = faulted(faults, fp.QUAD, s.quad_open, s.t_ns)
