@@ -35,7 +35,7 @@ _HEARTBEAT_MAX = 2**31
 
 
 def _bytes(value: Any) -> bytes:
-    return value.encode("latin-1") if isinstance(value, str) else bytes(bytearray(value))
+    return bytes(bytearray(value))
 
 
 async def _put_command(group: Any, _channel: Any, value: Any) -> Any:

@@ -83,8 +83,3 @@ def mask_of(codes: NDArray[np.int32], name: str) -> int:
     """A bit mask of the image; all bits set if it is invalid."""
     code = int(codes[PLACE[name]])
     return MAX_CODE if code == INVALID or code < 0 else code
-
-
-def invalid_image() -> NDArray[np.int32]:
-    """An image in which nothing is known."""
-    return np.full(N_IMAGE, INVALID, dtype=np.int32)

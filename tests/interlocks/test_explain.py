@@ -1,0 +1,108 @@
+"""Words, bounds and the cause-and-effect matrix."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from facility.config import load_facility
+from facility.states import Action
+from interlocks import explain
+from interlocks.model import Rule
+from interlocks.snapshot import RuleView
+from tests.interlocks.support import body, one_rule, rule_set, wuwei
+
+RULES = rule_set()
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "words"),
+    [
+        ("chamber-disagreement", "ic1.ions and ic2.ions differ by at most 5 % plus 40000 ions over 100 ms"),
+        ("chamber-drift", "ic1.layer_ions and ic2.layer_ions differ by at most 2 % plus 50000 ions"),
+        ("spot-overdose-ic1", "fe.spot_ic1_ions is at most 1.1 times fe.spot_target_ions plus 20000 ions"),
+        ("dose-rate-high", "ic1.nominal_us gains at most 20000 us in 10 ms"),
+        ("position-x", "strip.err_x_mm between -2 and 2 mm, while strip.valid is set"),
+        ("door", "door.a_closed is 1 and door.b_closed is 1"),
+        ("safety-abort", "p.permit is 1 or p.hold is 1"),
+        ("energy-token-ring", "fe.token equals ring.token, while fe.demand is set"),
+        ("front-end-alive", "fe.heartbeat has shown life within 20 ms"),
+        ("gate-stale", "gate.age_ms at most 100 ms"),
+    ],
+)
+def test_conditions_in_words(rule_id: str, words: str) -> None:
+    assert explain.condition(RULES.rule(rule_id)) == words
+
+
+def test_the_other_kinds_in_words() -> None:
+    stale = one_rule(body(kind="stale", inputs=["h.heartbeat"], unit="count", low=None, high=None, window_us=500.0))
+    assert explain.condition(stale.rules[0]) == "h.heartbeat has changed within 0.5 ms"
+    assert explain.condition(one_rule(body(high=None)).rules[0]) == "ring.brho_rel at least 0.9"
+
+
+def test_what_must_happen_before_a_reset() -> None:
+    door = RULES.rule("door")
+    assert explain.before_reset(door, True).startswith("the cause must go first (door.a_closed is 1")
+    assert explain.before_reset(door, False) == "a physicist resets it; beam needs a separate start"
+    assert "an operator or a physicist" in explain.before_reset(RULES.rule("gate-stale"), False)
+    assert explain.before_reset(RULES.rule("gate"), True).startswith("nothing")
+
+
+def test_why() -> None:
+    view = RuleView(RULES.rule("position-x"), trip_value=2.5, trip_limit=2.0, since_ns=1_500_000_000)
+    assert view.words() == "Beam position, x: 2.5 mm, limit 2 mm, since 1.500000 s"
+    assert "not known" in RuleView(RULES.rule("door")).words()
+
+
+@pytest.mark.parametrize("action", ["INHIBIT", "HOLD", "PAUSE", "ABORT"])
+def test_every_action_has_a_consequence(action: str) -> None:
+    rule = RULES.rule("door").model_copy(update={"action": action})
+    assert explain.consequence(rule)
+
+
+def test_bounds_are_computed() -> None:
+    facility = wuwei()
+    position = explain.bound(RULES.rule("position-x"), RULES, facility)
+    assert position == pytest.approx((200.0, 20.0, 150.0, 5.0 + explain.tail_us(facility) + 50.0))
+    assert position.total_us == 370.0
+    assert position.actuator_us <= 180.0
+    door = explain.bound(RULES.rule("door"), RULES, facility)
+    assert door.decision_us == 4020.0
+    assert explain.bound(RULES.rule("front-end-alive"), RULES, facility).observation_us == 20_000.0
+    assert explain.bound(RULES.rule("gate-stale"), RULES, facility).observation_us == 100_000.0
+    assert explain.bound(RULES.rule("operator-heartbeat"), RULES, facility).observation_us == 2_000_000.0
+
+
+def test_the_tail_is_where_a_thousandth_is_left() -> None:
+    facility = wuwei()
+    t_us = explain.tail_us(facility)
+    left = sum(share * math.exp(-t_us / tau) for share, tau in facility.extraction.tail)
+    assert left == pytest.approx(0.001)
+
+
+def test_hold_does_not_use_the_quadrupole() -> None:
+    facility = wuwei()  # no chopper: the extraction alone
+    fastest, second = explain.actuator_us(facility, Action.HOLD)
+    assert fastest == pytest.approx(5.0 + explain.tail_us(facility) + 50.0)
+    assert second == math.inf
+    pimms = load_facility("pimms")
+    assert explain.actuator_us(pimms, Action.HOLD)[0] == 250.0
+    assert explain.actuator_us(pimms, Action.ABORT) == (170.0, 250.0)
+
+
+def test_matrix_has_a_row_for_each_rule() -> None:
+    rows = list(explain.matrix(RULES, wuwei()))
+    assert [row.rule for row in rows] == [rule.id for rule in RULES.rules]
+    by_id = {row.rule: row for row in rows}
+    door, gate, drift = by_id["door"], by_id["gate"], by_id["chamber-drift"]
+    assert (door.spill_off, door.fast_quad, door.dump, door.latches) == (True, True, True, True)
+    assert (gate.spill_off, gate.fast_quad, gate.dump, gate.latches) == (True, False, False, False)
+    assert (drift.fast_quad, drift.dump) == (True, False)
+    assert all(row.bound_us <= row.degraded_us for row in rows)
+
+
+@pytest.mark.parametrize("rule", RULES.rules, ids=lambda rule: rule.id)
+def test_every_rule_can_be_explained(rule: Rule) -> None:
+    assert "None" not in explain.condition(rule)
+    assert explain.before_reset(rule, True)

@@ -1,0 +1,163 @@
+"""Both ends of the safety link: nothing but a person's reset brings the permit back."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from channels.frames import Kind, Reason, SendState, make_link, send
+from interlocks import process_image
+from interlocks.link import DEAD_LINES, PermitCommand, RackEnd, SafetyEnd, pack_permit, unpack_permit
+from interlocks.process_image import NO_FAULT, FastFault
+from tests.interlocks.support import MS, good_signals, rule_set
+
+SETTINGS = rule_set().link
+OFF = PermitCommand(False, False, 0, 0)
+BEAM = PermitCommand(True, False, 0, 0)
+IMAGE = process_image.image_of(good_signals())
+
+
+class Pair:
+    """Rack and safety controller, a frame each way every millisecond."""
+
+    def __init__(self, facility: str = "hash") -> None:
+        self.t_ns = 0
+        self.rack = RackEnd("hash", 1, SETTINGS, 0)
+        self.safety = SafetyEnd(facility, 1, SETTINGS, 0)
+        self.command = OFF
+        self.cut = False
+
+    def run(self, count: int = 1, command: PermitCommand | None = None) -> tuple[bool, bool, bool]:
+        self.command = command or self.command
+        lines = DEAD_LINES
+        for _ in range(count):
+            self.t_ns += MS
+            up = self.rack.send(IMAGE, NO_FAULT, self.t_ns)
+            down = self.safety.send(self.command, self.t_ns)
+            if not self.cut:
+                self.safety.receive(up, self.t_ns)
+                self.rack.receive(down, self.t_ns)
+            self.heard = self.safety.link_ok(self.t_ns)
+            lines = self.rack.lines(self.t_ns)
+        return tuple(lines)
+
+
+def test_lines_follow_the_command_once_the_peer_was_seen_without_a_permit() -> None:
+    pair = Pair()
+    assert pair.run(3, BEAM) == (False, False, False)
+    assert pair.run(1, OFF) == (False, False, True)
+    assert pair.run(1, BEAM) == (True, False, True)
+    assert pair.run(1, PermitCommand(True, True, 0, 0)) == (True, True, True)
+    assert pair.heard
+    assert pair.safety.peer_boot == 1
+    assert pair.safety.image is not None
+    assert (pair.safety.image == IMAGE).all()
+    assert pair.safety.image_t_ns == pair.t_ns
+
+
+def test_nothing_is_heard_before_the_first_frame() -> None:
+    rack, safety = RackEnd("hash", 1, SETTINGS, 0), SafetyEnd("hash", 1, SETTINGS, 0)
+    for t_ns in range(0, 50 * MS, MS):
+        assert rack.lines(t_ns) == DEAD_LINES
+        assert not safety.link_ok(t_ns)
+    assert (rack.trips, safety.trips) == (0, 0)
+    assert rack.deadline_ns() > 40 * MS
+
+
+def test_a_cut_takes_the_lines_away_within_the_watchdog_and_a_peer_that_did_not_notice_stays_without() -> None:
+    pair = Pair()
+    pair.run(3, OFF)
+    pair.run(5, BEAM)
+    pair.cut = True
+    watchdog_ms = round(SETTINGS.watchdog_ms)
+    assert pair.run(watchdog_ms) == (True, False, True)
+    assert pair.run() == (False, False, False)
+    assert not pair.heard
+    assert (pair.rack.trips, pair.safety.trips) == (1, 1)
+    pair.cut = False
+    assert pair.run(50, BEAM) == (False, False, False)
+    assert pair.heard
+    assert pair.run(1, OFF) == (False, False, True)
+    assert pair.run(1, BEAM) == (True, False, True)
+
+
+def test_a_trip_shows_although_frames_came_again_before_anyone_looked() -> None:
+    pair = Pair()
+    pair.run(3, OFF)
+    pair.run(5, BEAM)
+    stranger = SafetyEnd("hash", 2, SETTINGS, 0)  # restarted
+    pair.t_ns += MS
+    assert not pair.rack.receive(stranger.send(BEAM, pair.t_ns), pair.t_ns)
+    assert pair.rack.last_reason is Reason.RESTARTED
+    assert pair.rack.lines(pair.t_ns) == DEAD_LINES
+    pair.safety = stranger
+    assert pair.run(20, BEAM) == (False, False, False)
+    assert pair.run(2, OFF) == (False, False, True)
+
+
+def test_a_restarted_rack_trips_the_safety_controller() -> None:
+    pair = Pair()
+    pair.run(5, OFF)
+    pair.rack = RackEnd("hash", 2, SETTINGS, pair.t_ns)
+    pair.run(1)
+    assert not pair.heard
+    pair.run(3)
+    assert pair.heard
+
+
+def test_another_facility_is_not_heard() -> None:
+    pair = Pair("other")
+    assert pair.run(30, OFF) == (False, False, False)
+    assert not pair.heard
+
+
+def test_a_reset_is_carried_out_once_and_only_when_its_number_rises() -> None:
+    pair = Pair()
+    pair.run(3, PermitCommand(False, False, 5, 7))  # an old number: not news
+    assert pair.rack.take_reset() == 0
+    pair.run(3, PermitCommand(False, False, 6, 8))
+    assert pair.rack.take_reset() == 6
+    assert pair.rack.take_reset() == 0
+    pair.run(3)
+    assert pair.rack.take_reset() == 0
+
+
+def test_a_restarted_controller_resets_nothing_by_its_number() -> None:
+    pair = Pair()
+    pair.run(3, PermitCommand(False, False, 0, 0))
+    pair.safety = SafetyEnd("hash", 2, SETTINGS, pair.t_ns)
+    pair.run(5, PermitCommand(False, False, 7, 9))
+    assert pair.rack.take_reset() == 0
+
+
+def test_payloads_that_are_none() -> None:
+    command = PermitCommand(True, False, 3, 4)
+    assert unpack_permit(pack_permit(command)) == command
+    assert unpack_permit(b"") is None
+    assert unpack_permit(b"\x02" + pack_permit(command)[1:]) is None
+    assert unpack_permit(b"\x01\x07" + pack_permit(command)[2:]) is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x03" * 10])
+def test_well_formed_frames_with_nonsense_inside_are_no_message(payload: bytes) -> None:
+    pair = Pair()
+    pair.run(3, OFF)
+    facts = make_link("hash", "rack", "safety", watchdog_ns=10 * MS, max_age_ns=5 * MS)
+    seq = pair.rack._sender.seq
+    _, frame = send(SendState(facts, 1, seq), Kind.PROCESS_IMAGE, payload, pair.rack._state.seq, pair.t_ns)
+    assert not pair.safety.receive(frame, pair.t_ns)
+    assert pair.safety.image is None
+    assert not pair.safety.link_ok(pair.t_ns)
+    back = make_link("hash", "safety", "rack", watchdog_ns=10 * MS, max_age_ns=5 * MS)
+    seq = pair.safety._sender.seq
+    _, frame = send(SendState(back, 1, seq), Kind.PERMIT, payload, pair.safety._state.seq, pair.t_ns)
+    assert not pair.rack.receive(frame, pair.t_ns)
+
+
+def test_the_first_fault_travels_with_the_image() -> None:
+    pair = Pair()
+    fault = FastFault(4, 1.5, 1.0, 42)
+    assert pair.safety.receive(pair.rack.send(IMAGE, fault, MS), MS)
+    assert pair.safety.fault == fault
+    assert math.isnan(NO_FAULT.value)
