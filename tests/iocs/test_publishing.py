@@ -113,6 +113,7 @@ def test_sequence_numbers_rise_by_one() -> None:
 def test_ring() -> None:
     bench = Bench()
     _, table = wuwei()
+    bench.run(100)
     bench.plant.set(
         phase=RingPhase.FLAT_TOP, ring_token=7, energy_code=100, cycle=3, stored_ions=2e9, flat_top_ms=4000.0
     )

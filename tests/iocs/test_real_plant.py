@@ -105,7 +105,7 @@ def test_a_layer_by_commands() -> None:
     assert floor.value("RING:Energy-RB") == floor.plant.table.energy_mev_u[CODE]
     assert floor.value("RING:Rigidity-RB") == floor.plant.table.rigidity_tm[CODE]
     seconds = (floor.plant.t_ns - started) / NS_PER_S
-    assert (floor.iocs.writes - written) / seconds <= 40.0, "6,000 updates in 150 s"
+    assert floor.iocs.writes - written <= 35.0 * seconds + 40.0, "some 5,000 in 120 s of 33 layers"
     assert floor.command("FE", "read_register").data == {"token": TOKEN, "n": len(table)}
 
 
