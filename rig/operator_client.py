@@ -127,7 +127,7 @@ class OperatorClient:
             except ChannelError:
                 pass  # the next one is as good; safety counts the silence
             await asyncio.sleep(self.limits.keep_alive_s)
-            self.lost = self._who_is_silent()
+            self.lost = self.lost or self._who_is_silent()
         self._changed.set()
 
     # --- what is to be seen --------------------------------------------------------------------------------

@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import NDArray
+
+from facility.errors import InternalError
 from ioc_sim.plant import Plant
 
 _NAMES = (
@@ -23,6 +26,14 @@ class SharedPlant(Plant):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.lock = threading.RLock()
         super().__init__(*args, **kwargs)
+
+    def write_trace_to(self, ring: NDArray[Any]) -> None:
+        """Let the kernel write the truth into this ring of `TRUTH_DTYPE` from now on; before the first beam only."""
+        with self.lock:
+            if self.truth_count:
+                raise InternalError("plant.trace", "the truth has begun to be written elsewhere", "SharedPlant")
+            self.trace = ring
+            self._bind()
 
 
 def _locked(function: Callable[..., Any]) -> Callable[..., Any]:

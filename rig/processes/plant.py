@@ -141,7 +141,7 @@ class PlantProcess:
         )  # fmt: skip
         self.plant.advance(NS_PER_MS)  # compiles, or loads what was compiled before
         trace = TruthTrace(launch.folder, TRACE_RECORDS)
-        self.plant.trace = trace.ring
+        self.plant.write_trace_to(trace.ring)
         self.plant.set_room_beam(True)
         self.events = EventLog(run_id(launch.seed, facility.hash), self, self._sink(launch.folder))
         self.iocs = PlantIocs(
