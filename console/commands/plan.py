@@ -34,7 +34,7 @@ def plan() -> None:
 @click.option("--dose-gy", type=float, default=2.0, show_default=True, help="Absorbed dose in water.")
 @click.option("--species", default="carbon", show_default=True)
 @click.option("--facility", "facility_name", default="wuwei", show_default=True)
-@click.option("--spacing-mm", type=float, default=2.0, show_default=True, help="Between spots.")
+@click.option("--spacing-mm", type=float, default=2.2, show_default=True, help="Between spots.")
 @click.option("--layer-mm", type=float, default=2.0, show_default=True, help="Between layers, in water.")
 @click.option("--output", type=PLAN_FILE, required=True, help="DICOM file to write.")
 @click.pass_obj

@@ -63,7 +63,7 @@ def make_plan(
     species: str,
     facility: Facility,
     *,
-    lateral_spacing_mm: float = 2.0,
+    lateral_spacing_mm: float = 2.2,
     layer_spacing_mm: float = 2.0,
     gantry_angle_deg: float | None = None,
     patient_id: str = "QA",

@@ -100,7 +100,7 @@ def test_flat_to_three_percent_and_deliverable(
 
 def test_absolute_dose_is_fluence_times_stopping(wuwei: Facility) -> None:
     """In the middle of a wide field, dose is ions per area times the depth dose: no Gaussian needed."""
-    plan = make_plan("cube", 40.0, 100.0, 1.0, "carbon", wuwei)
+    plan = make_plan("cube", 40.0, 100.0, 1.0, "carbon", wuwei, lateral_spacing_mm=2.0)
     depth = 95.0
     water = depth + wuwei.water_equivalent_upstream_mm()
     total = 0.0
@@ -121,7 +121,7 @@ def test_proximal_spots_are_light_where_distal_ones_pass_through(reference: Plan
     assert energies == sorted(energies, reverse=True)
     middle = layers[len(layers) // 2]
     radius = np.hypot(middle.x_mm, middle.y_mm)
-    assert middle.weight[radius > 27.0].mean() > 3.0 * middle.weight[radius < 10.0].mean()
+    assert middle.weight[radius > 27.0].mean() > 2.5 * middle.weight[radius < 10.0].mean()
 
 
 def test_spots_run_there_and_back(reference: Plan) -> None:
