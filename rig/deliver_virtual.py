@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import threading
@@ -51,9 +52,9 @@ def deliver_virtual(
 
 
 def deliver_in(
-    world: World, program: MachineProgram, on_progress: OnProgress | None = None
+    world: World, program: MachineProgram, on_progress: OnProgress | None = None, linger_s: float = 0.0
 ) -> tuple[Session, SessionSummary]:
-    """Deliver a program in a world: reset, load, prepare, start, wait for the end."""
+    """Deliver a program in a world: reset, load, prepare, start, wait for the end, and for `linger_s` s more."""
     limit_s = _SLOWEST * program.expected_s + _GRACE_S
 
     async def work(parts: WorldParts) -> tuple[Session, SessionSummary]:
@@ -64,6 +65,7 @@ def deliver_in(
         await operator.start()
         await operator.ended(session_id, limit_s, _throttled(operator_progress(parts, on_progress)))
         summary = await sequencer.recorded(limit_s)
+        await asyncio.sleep(linger_s)
         if sequencer.session is None:
             raise InternalError("virtual.session", "the session has gone before its record was read", session_id)
         return sequencer.session, summary

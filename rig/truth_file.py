@@ -1,11 +1,13 @@
 """Truth outside the plant's process: a mapped ring of ticks, and a table per spot. For tests and reports only.
 
-`truth.trace`: a header (`HEADER_DTYPE`), then a ring of `TRUTH_DTYPE` records, written by the kernel itself; it stays
-readable when the process has died. `truth.npz`: per layer token the table of `Plant.truth_spots`, replaced in one step.
+`truth.trace`: two headers (magic, records, t_ns, count, total_ions, wall_ns, seq, CRC), written in turn so that one of
+them is always whole, then a ring of `TRUTH_DTYPE` records, written by the kernel itself; it stays readable when the
+process has died. `truth.npz`: per layer token the table of `Plant.truth_spots`, replaced in one step.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,15 +22,14 @@ from ioc_sim.layout import TRUTH_DTYPE
 
 TRACE_FILE = "truth.trace"
 SPOTS_FILE = "truth.npz"
-HEADER_DTYPE = np.dtype(
-    [("magic", "S8"), ("records", "<i8"), ("t_ns", "<i8"), ("count", "<i8"), ("total_ions", "<f8"), ("wall_ns", "<i8"),
-     ("seq", "<i8"), ("crc", "<u4"), ("spare", "<u4")]
-)  # fmt: skip
+_HEADER = struct.Struct("<8sqqqdqq")
+_CRC = struct.Struct("<II")
+_HEADER_BYTES = _HEADER.size + _CRC.size
+_RING_AT = 2 * _HEADER_BYTES
 MAGIC = b"IONTRUTH"
-_READ_TRIES = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class TruthNow:
     """Where the truth stands: facility time, ticks written so far, all ions so far, wall time of the writer."""
 
@@ -43,12 +44,11 @@ class TruthTrace:
 
     def __init__(self, folder: Path, records: int) -> None:
         self._file = folder / TRACE_FILE
-        size = HEADER_DTYPE.itemsize + records * TRUTH_DTYPE.itemsize
         with self._file.open("wb") as out:
-            out.truncate(size)
-        self._header: Any = np.memmap(self._file, HEADER_DTYPE, "r+", 0, (1,))
-        self._map = np.memmap(self._file, TRUTH_DTYPE, "r+", HEADER_DTYPE.itemsize, (records,))
-        self._header["magic"], self._header["records"] = MAGIC, records
+            out.truncate(_RING_AT + records * TRUTH_DTYPE.itemsize)
+        self._headers = np.asarray(np.memmap(self._file, np.uint8, "r+", 0, (_RING_AT,)))
+        self._map = np.memmap(self._file, TRUTH_DTYPE, "r+", _RING_AT, (records,))
+        self._records = records
         self._seq = 0
         self.stamp(TruthNow(0, 0, 0.0, 0))
 
@@ -60,34 +60,39 @@ class TruthTrace:
     def stamp(self, now: TruthNow) -> None:
         """Say how far the ring has been written."""
         self._seq += 1
-        values = (now.t_ns, now.count, now.total_ions, now.wall_ns, self._seq)
-        for name, value in zip(("t_ns", "count", "total_ions", "wall_ns", "seq"), values, strict=True):
-            self._header[name] = value
-        self._header["crc"] = _crc(self._header)
+        body = _HEADER.pack(MAGIC, self._records, now.t_ns, now.count, now.total_ions, now.wall_ns, self._seq)
+        raw = body + _CRC.pack(zlib.crc32(body), 0)
+        at = (self._seq % 2) * len(raw)
+        self._headers[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
 
 
 def read_now(folder: Path) -> TruthNow:
-    """Where the truth stands; ChannelError if there is no truth, or the header never becomes whole."""
+    """Where the truth stands; ChannelError if there is no truth."""
     path = folder / TRACE_FILE
-    for _ in range(_READ_TRIES):
-        try:
-            with path.open("rb") as file:
-                raw = file.read(HEADER_DTYPE.itemsize)
-        except OSError as problem:
-            raise ChannelError("truth.missing", f"no truth trace: {problem}", str(path)) from problem
-        if len(raw) == HEADER_DTYPE.itemsize:
-            header = np.frombuffer(raw, HEADER_DTYPE)
-            if header["magic"][0] == MAGIC and int(header["crc"][0]) == _crc(header):
-                h = header[0]
-                return TruthNow(int(h["t_ns"]), int(h["count"]), float(h["total_ions"]), int(h["wall_ns"]))
-    raise ChannelError("truth.torn", "the header of the truth trace is not whole", str(path))
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_RING_AT)
+    except OSError as problem:
+        raise ChannelError("truth.missing", f"no truth trace: {problem}", str(path)) from problem
+    found = [header for at in (0, _HEADER_BYTES) if (header := _whole(raw[at : at + _HEADER_BYTES])) is not None]
+    if not found:
+        raise ChannelError("truth.torn", "no header of the truth trace is whole", str(path))
+    return max(found)[1]
+
+
+def _whole(raw: bytes) -> tuple[int, TruthNow] | None:
+    """Sequence number and content of a header, None if it is not whole."""
+    if len(raw) != _HEADER_BYTES or _CRC.unpack_from(raw, _HEADER.size)[0] != zlib.crc32(raw[: _HEADER.size]):
+        return None
+    magic, _, t_ns, count, total, wall_ns, seq = _HEADER.unpack_from(raw)
+    return (seq, TruthNow(t_ns, count, total, wall_ns)) if magic == MAGIC else None
 
 
 def read_ticks(folder: Path) -> npt.NDArray[Any]:
     """The ticks that the ring still holds, oldest first."""
     path = folder / TRACE_FILE
     count = read_now(folder).count
-    ring = np.fromfile(path, TRUTH_DTYPE, offset=HEADER_DTYPE.itemsize)
+    ring = np.fromfile(path, TRUTH_DTYPE, offset=_RING_AT)
     if count <= len(ring):
         return ring[:count]
     start = count % len(ring)
@@ -111,7 +116,3 @@ def read_spots(folder: Path) -> tuple[TruthNow, dict[int, npt.NDArray[np.float64
             return now, {int(k.removeprefix("token_")): data[k] for k in data.files if k.startswith("token_")}
     except (OSError, ValueError, KeyError) as problem:
         raise ChannelError("truth.missing", f"no truth per spot: {problem}", str(path)) from problem
-
-
-def _crc(header: Any) -> int:
-    return zlib.crc32(np.asarray(header).tobytes()[: HEADER_DTYPE.fields["crc"][1]])  # type: ignore[index]

@@ -26,13 +26,18 @@ def test_ring_is_read_oldest_first(tmp_path):
     assert len(read_ticks(tmp_path)) == 3
 
 
-def test_torn_header_is_not_believed(tmp_path):
-    TruthTrace(tmp_path, 4)
+@pytest.mark.parametrize("torn", [0, 1])
+def test_a_torn_header_is_not_believed_the_other_one_is(tmp_path, torn):
+    trace = TruthTrace(tmp_path, 4)
+    trace.stamp(TruthNow(7, 1, 1.0, 1))
     path = tmp_path / TRACE_FILE
     raw = bytearray(path.read_bytes())
-    raw[20] ^= 1
+    raw[20 + 64 * torn] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(ChannelError, match="not whole"):
+    assert read_now(tmp_path).t_ns == (0 if torn == 0 else 7)
+    raw[20 + 64 * (1 - torn)] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ChannelError, match="whole"):
         read_now(tmp_path)
 
 

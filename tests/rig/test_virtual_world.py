@@ -48,14 +48,14 @@ class Run:
         return next(e.t_ns for e in self.world.events.events if e.kind == kind)
 
 
-def run(seed: int = 1, name: str = "wuwei", faults: tuple[Fault, ...] = (), **options) -> Run:
+def run(seed: int = 1, name: str = "wuwei", faults: tuple[Fault, ...] = (), linger_s: float = 0.0, **options) -> Run:
     found = facility(name)
     plan = program(name)
     chosen = WorldOptions(load_program=lambda *_: plan, allow_faults=bool(faults), mode=Mode.QA)
     world = World(found, plan.room_id, "carbon", seed, replace(chosen, **options))
     for fault in faults:
         world.plant.inject(fault)
-    session, summary = deliver_in(world, plan)
+    session, summary = deliver_in(world, plan, linger_s=linger_s)
     truth = judge_truth(plan.layers, world.plant.truth_spots(), found)
     return Run(world, summary, truth, spot_log_bytes(session), world.events.to_bytes())
 
@@ -122,11 +122,15 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_trip_ends_the_session_with_the_rule_s_name(case):
     fault, rule, status = CASES[case]
-    done = run(faults=(replace(fault, at_ns=in_beam()),))
+    at_ns = in_beam()
+    done = run(faults=(replace(fault, at_ns=at_ns),), linger_s=5.0)
     assert done.summary.status == status
     assert rule in [trip for _, trip in done.trips()]
     assert done.summary.interlocks[0].rule == rule
     assert done.truth.truth_ions < done.truth.prescribed_ions
+    last_ion_ns = max(rows[:, 4].max() for rows in done.world.plant.truth_spots().values())
+    assert at_ns < last_ion_ns < at_ns + 50 * MS
+    assert done.world.plant.t_ns > last_ion_ns + 5000 * MS  # and truth ran on
 
 
 @pytest.mark.parametrize("case", ["door", "chamber voltage", "front end frozen", "fast tier frozen", "position"])

@@ -1,0 +1,175 @@
+"""Real processes over Channel Access: a delivery, and what happens when one dies or hangs in the middle of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from control.plan.dicom_writer import write_dicom_plan
+from control.plan.maker import make_plan
+from facility.config import load_facility
+from facility.errors import ChannelError, ConfigError
+from rig.children import start, wait_ready
+from rig.home import Home
+from rig.run_dir import RunFile, is_alive
+from rig.supervisor import RunOptions, Supervisor, _arguments
+from rig.truth_file import TruthNow, read_now, read_ticks
+
+pytestmark = [pytest.mark.ca, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+FACILITY = load_facility("wuwei")
+SPEED = 4.0
+
+
+def wait_for(met: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Look every 10 ms, `timeout_s` at most."""
+    deadline = time.monotonic() + timeout_s  # noqa: TID251 - real processes live in wall time
+    look = threading.Event()
+    while not met():
+        if time.monotonic() > deadline:  # noqa: TID251 - as above
+            pytest.fail(f"no {what} within {timeout_s} s")
+        look.wait(0.01)
+
+
+@dataclass
+class Stack:
+    supervisor: Supervisor
+    run: RunFile
+    plan: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.supervisor.folder
+
+    def pid(self, name: str) -> int:
+        return int(self.run.processes[name]["pid"])
+
+    def truth(self) -> TruthNow:
+        return read_now(self.folder)
+
+    def deliver(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "console.main", "--home", str(self.supervisor.home.root), "deliver",
+                   str(self.plan), "--target", "ca", "--json"]  # fmt: skip
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait_beam(self) -> None:
+        """Until ions come."""
+        start = self.truth().total_ions
+        wait_for(lambda: self.truth().total_ions > start + 1e6, 60.0, "beam")
+
+    def beam_stays_off(self, within_s: float) -> None:
+        """Within `within_s` (wall) no more ions come, and none for 5 s of facility time after that."""
+        last = [self.truth()]
+        deadline = time.monotonic() + within_s  # noqa: TID251 - as above
+
+        def quiet() -> bool:
+            now = self.truth()
+            if now.total_ions != last[0].total_ions:
+                last[0] = now
+                if time.monotonic() > deadline:  # noqa: TID251 - as above
+                    pytest.fail(f"beam after {within_s} s")
+            return now.t_ns - last[0].t_ns > 5_000_000_000
+
+        wait_for(quiet, within_s + 30.0, "5 s without beam")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "plan.dcm"
+    write_dicom_plan(make_plan("cube", 20.0, 150.0, 4.0, "carbon", FACILITY, layer_spacing_mm=4.0), path)
+    return path
+
+
+@pytest.fixture
+def stack(tmp_path: Path, plan: Path) -> Iterator[Stack]:
+    supervisor = Supervisor(Home(tmp_path / "home"), FACILITY.id)
+    run = supervisor.up(FACILITY, RunOptions("1", "carbon", speed=SPEED))
+    try:
+        yield Stack(supervisor, run, plan)
+    finally:
+        for name in ("safety", "control"):
+            if is_alive(supervisor.folder, name):
+                os.kill(int(run.processes[name]["pid"]), signal.SIGCONT)
+        supervisor.down()
+
+
+def test_delivery_over_channel_access(stack):
+    child = stack.deliver()
+    out, err = child.communicate(timeout=200)
+    assert child.returncode == 0, err
+    result = json.loads(out)
+    assert result["status"] == "completed"
+    assert result["interlocks"] == []
+    assert result["truth"]["spots_within"] == result["truth"]["spots"] == result["spots"]
+    assert abs(result["truth"]["total_error_pct"]) < 0.5
+    assert result["p99_position_error_mm"] < 0.3
+    assert all(Path(path).exists() for path in result["files"].values())
+    assert len(result["files"]) == 3
+    with pytest.raises(ChannelError, match="already run"):
+        stack.supervisor.up(FACILITY, RunOptions("1", "carbon"))
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "within_s"),
+    [
+        ("safety", signal.SIGKILL, 1.0),
+        ("safety", signal.SIGSTOP, 1.0),
+        ("control", signal.SIGKILL, 6.0),
+        ("control", signal.SIGSTOP, 6.0),
+    ],
+)
+def test_beam_goes_when_a_process_dies_or_hangs(stack, name, number, within_s):
+    child = stack.deliver()
+    stack.wait_beam()
+    os.kill(stack.pid(name), number)
+    stack.beam_stays_off(within_s)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=100)
+    assert child.returncode in (5, 6), err
+    assert err.count("\n") <= 2
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_ends_the_session_as_interrupted(stack):
+    child = stack.deliver()
+    stack.wait_beam()
+    child.send_signal(signal.SIGINT)
+    stack.beam_stays_off(2.0)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 5, err
+    assert json.loads(out)["status"] == "interrupted"
+    assert len(read_ticks(stack.folder)) > 0
+
+
+def test_sigterm_ends_each_process_in_order_with_code_0(stack):
+    pids = {name: stack.pid(name) for name in ("control", "plant", "safety")}
+    children = dict(stack.supervisor._children)
+    assert stack.supervisor.down() == dict.fromkeys(pids, "stopped")
+    assert {name: child.returncode for name, child in children.items()} == dict.fromkeys(pids, 0)
+    assert stack.supervisor.running() is None
+    assert not (stack.folder / "run.json").exists()
+
+
+def test_a_process_with_another_configuration_is_refused(tmp_path):
+    supervisor = Supervisor(Home(tmp_path), FACILITY.id)
+    other = load_facility("lanzhou")
+    run = RunFile("wuwei", "0" * 64, "1", "carbon", 1, 1.0, 0.0)
+    (supervisor.folder / "facility.json").write_text(other.canonical_json(), encoding="utf-8")
+    arguments = _arguments("plant", supervisor.folder, run, RunOptions("1", "carbon"), None)
+    child = start("plant", arguments, supervisor.folder, supervisor.folder / "plant.log")
+    with pytest.raises(ConfigError, match="hash"):
+        wait_ready(child, "plant", supervisor.folder / "plant.log", 60.0)
+    assert child.wait(30) == 3
+    for pipe in (child.stdin, child.stdout):
+        pipe.close()
