@@ -82,15 +82,20 @@ def step(spec: LatchSpec, state: LatchState, event: Event, t_ns: int) -> tuple[L
     """The next state and what follows."""
     if isinstance(event, Reset):
         return _reset(spec, state, event)
-    seen = state._replace(value=event.value, limit=event.limit)
     if event.good:
-        gone = (Effect.GONE,) if state.present else ()
-        return seen._replace(armed=True, present=False, bad_since_ns=None), gone
+        return _good(state, event)
     since = t_ns if state.bad_since_ns is None else state.bad_since_ns
-    seen = seen._replace(bad_since_ns=since)
+    seen = state._replace(value=event.value, limit=event.limit, bad_since_ns=since)
     if t_ns - since < spec.debounce_ns:
         return seen, ()
     return _present(spec, seen, t_ns)
+
+
+def _good(state: LatchState, event: Observed) -> tuple[LatchState, tuple[Effect, ...]]:
+    if state.armed and state.bad_since_ns is None and (state.value, state.limit) == (event.value, event.limit):
+        return state, ()  # nothing is new: by far the commonest step
+    gone = (Effect.GONE,) if state.present else ()
+    return state._replace(value=event.value, limit=event.limit, armed=True, present=False, bad_since_ns=None), gone
 
 
 def _present(spec: LatchSpec, state: LatchState, t_ns: int) -> tuple[LatchState, tuple[Effect, ...]]:

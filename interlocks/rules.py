@@ -35,13 +35,18 @@ _TOP_KEYS = frozenset({"schema", "link", "rule", "override"})
 
 @dataclass(frozen=True)
 class FastRules:
-    """Compiled H rules, what the rack evaluates. `rows` is a fresh copy with nothing remembered."""
+    """Compiled H rules, what the rack evaluates."""
 
-    rows: NDArray[Any]
-    """`interlocks.fast.RULE_DTYPE`, shape (n,)."""
+    compiled: NDArray[Any]
+    """`interlocks.fast.RULE_DTYPE`, shape (n,), with nothing remembered; take `rows`."""
     hist_index: NDArray[np.int64]
     """Signals whose history is kept, in the order of the ring's columns."""
     ids: tuple[str, ...]
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """A copy of the rows of its own for each evaluator: rows remember counts and latches."""
+        return self.compiled.copy()
 
 
 @dataclass(frozen=True)

@@ -383,53 +383,61 @@ class Sparse(Safety):
 
     scans = 0
 
-    def __init__(self) -> None:
+    def __init__(self, beats_watched: bool = False) -> None:
         super().__init__()
+        self._watched = beats_watched
+        """Somebody brings an image when a heartbeat stops or comes back."""
+        self._alive = True
         self._box: Any = None
         self._due_ns: int | None = 0
 
+    def _deadline(self) -> int | None:
+        return self.controller.next_deadline_ns(self.t_ns, beats_watched=self._watched and self._alive)
+
     def scan(self) -> PermitCommand:
-        due = self.controller.next_deadline_ns(self.t_ns) if self._box is not None else self.t_ns
+        due = self._deadline() if self._box is not None else self.t_ns
+        if self._watched and self.beats != self._alive:
+            self._alive, due = self.beats, self.t_ns
         if self._due_ns is not None:
             due = self._due_ns if due is None else min(due, self._due_ns)
         if self._box is None or _outside(self, *self._box) or (due is not None and due <= self.t_ns):
             self.scans += 1
             super().scan()
             self._box = self.controller.thresholds()
-            self._due_ns = self.controller.next_deadline_ns(self.t_ns)
+            self._due_ns = self._deadline()
         return self.out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(step, min_size=1, max_size=25))
 def test_leaving_scans_out_changes_no_trip(story: list[tuple[dict[str, float], int, str]]) -> None:
-    always, sparse = Safety(), Sparse()
-    for it in (always, sparse):
+    always, *sparse = pack = (Safety(), Sparse(), Sparse(beats_watched=True))
+    for it in pack:
         it.run(3)
         it.say("reset", "physicist")
         it.run(2)
     for changes, count, what in story:
-        for it in (always, sparse):
+        for it in pack:
             it.beats = {"freeze": False, "live": True}.get(what, it.beats)
             it.speaks = {"hush": False, "say": True}.get(what, it.speaks)
             it.set(**changes)
         for _ in range(count):
-            for it in (always, sparse):
+            for it in pack:
                 it.run()
-            assert always.out == sparse.out
-    assert [(e.t_ns, e.kind, e.data) for e in always.controller.take_events()] == [
-        (e.t_ns, e.kind, e.data) for e in sparse.controller.take_events()
-    ]
-    assert always.latched() == sparse.latched()
+            assert all(it.out == always.out for it in sparse)
+    events = [[(e.t_ns, e.kind, e.data) for e in it.controller.take_events()] for it in pack]
+    assert events[0] == events[1] == events[2]
+    assert all(it.latched() == always.latched() for it in sparse)
 
 
-def test_few_scans_are_left() -> None:
-    it = Sparse()
+@pytest.mark.parametrize(("beats_watched", "most"), [(False, 60), (True, 5)])
+def test_few_scans_are_left(beats_watched: bool, most: int) -> None:
+    it = Sparse(beats_watched)
     it.release()
     it.scans = 0
     it.run(1000)
     assert it.out.permit
-    assert it.scans <= 60  # heartbeats every 20 ms, keep-alives, no more
+    assert it.scans <= most  # heartbeats every 20 ms unless somebody watches them; keep-alives
 
 
 def test_deadlines_of_a_waiting_reset_and_of_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -106,3 +107,11 @@ def test_matrix_has_a_row_for_each_rule() -> None:
 def test_every_rule_can_be_explained(rule: Rule) -> None:
     assert "None" not in explain.condition(rule)
     assert explain.before_reset(rule, True)
+
+
+def test_the_reference_has_every_rule_with_the_bound_that_is_computed() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "interlocks.md").read_text(encoding="utf-8")
+    for row in explain.matrix(RULES, wuwei()):
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{row.rule}` |"))
+        assert f"| {row.cause} |" in line
+        assert f"| {row.bound_us / 1000.0:.2f} |" in line

@@ -278,8 +278,8 @@ def _plain(function: Any) -> Any:
     return getattr(function, "py_func", function)
 
 
-@pytest.fixture
-def both(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+@pytest.fixture(scope="module")
+def both() -> tuple[Any, Any]:
     """The evaluator in plain Python, and compiled."""
     helpers = ("_inside", "_agrees", "_either", "_alive", "_describe", "_bad", "_stronger")
     plain_source = {name: _plain(getattr(fast, name)) for name in (*helpers, "evaluate")}

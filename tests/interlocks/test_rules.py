@@ -203,7 +203,7 @@ def test_windowed_rules_share_columns_of_the_history() -> None:
     assert names == ["ic1.ions", "ic2.ions", "ic1.nominal_us", "ic2.nominal_us", "ic1.idle_ions", "ic2.idle_ions"]
 
 
-def test_fresh_rows_each_time() -> None:
-    rules = rule_set()
-    rules.fast().rows["latched"] = 1
-    assert not rules.fast().rows["latched"].any()
+def test_every_evaluator_has_rows_of_its_own() -> None:
+    compiled = rule_set().fast()
+    compiled.rows["latched"] = 1
+    assert not compiled.rows["latched"].any()
