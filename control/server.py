@@ -68,6 +68,7 @@ class ControlServer:
         verifier: judges the commands; its permissions are `PERMISSIONS`.
         load_program: reads and compiles a plan.
         telemetry: who else is told.
+        publish_s: shortest time between two updates of progress, event-loop s.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class ControlServer:
         load_program: LoadProgram,
         *,
         telemetry: Telemetry | None = None,
+        publish_s: float = PUBLISH_S,
     ) -> None:
+        self._publish_s = publish_s
         self._sequencer = sequencer
         self._publisher = publisher
         self._verifier = verifier
@@ -205,7 +208,7 @@ class ControlServer:
                 self._beat = (self._beat + 1) % 2**31
                 self._publisher.publish("TCS:Heartbeat-RB", self._beat)
             self._publish_progress()
-            await asyncio.sleep(PUBLISH_S if self._sequencer.state in DELIVERING else HEARTBEAT_S)
+            await asyncio.sleep(self._publish_s if self._sequencer.state in DELIVERING else HEARTBEAT_S)
 
     def _publish_progress(self) -> None:
         state = self._sequencer.state

@@ -74,6 +74,8 @@ class SafetyController:
         self._console_alive = False
         self._link_ok = False
         self._first = ""
+        self.revision = 0
+        """Rises whenever something may have changed that a snapshot shows."""
         self._now_ns = now_ns
         self._due = True
         self._waiting_command = ""
@@ -94,6 +96,7 @@ class SafetyController:
         Without a link, or with an image older than the watchdog, the link rules trip and the others keep what they last
         saw; before the first image everything is unknown, and unknown is a trip.
         """
+        self.revision += 1
         self._now_ns = now_ns
         fresh = link_ok and image is not None and self._is_fresh(image_t_ns, now_ns)
         self._link_ok = fresh
@@ -174,6 +177,7 @@ class SafetyController:
             return _refused(
                 command, "safety.role", f"{command.verb} is for {', '.join(sorted(allowed))}, not {command.role}"
             )
+        self.revision += 1
         self._now_ns = now_ns
         if command.verb == "set_mode":
             return self._set_mode(command)

@@ -85,6 +85,7 @@ class SafetyIoc:
         self.pvdb: dict[str, ChannelData] = {**self._group.pvdb, **self._rule_group.pvdb}
         self._channels = {name.removeprefix(f"{prefix}:"): channel for name, channel in self.pvdb.items()}
         self._shown: dict[str, tuple[Value, int]] = {}
+        self._revision = -1
         self._published_ns: int | None = None
         self._beat_ns: int | None = None
         self._beats = 0
@@ -120,8 +121,11 @@ class SafetyIoc:
             self._answer(result)
         if self._published_ns is not None and now_ns - self._published_ns < PUBLISH_NS:
             return self._published_ns + PUBLISH_NS
-        snapshot = self.controller.snapshot()
-        values = {name: (value, severity) for name, value, severity in self._values(snapshot, now_ns)}
+        values: dict[str, tuple[Value, int]] = {}
+        if self.controller.revision != self._revision:
+            self._revision = self.controller.revision
+            snapshot = self.controller.snapshot()
+            values = {name: (value, severity) for name, value, severity in self._values(snapshot, now_ns)}
         values["SAFE:Heartbeat-RB"] = (self._heartbeat(now_ns), int(Severity.NO_ALARM))
         changed = [name for name, shown in values.items() if self._shown.get(name) != shown]
         for name in changed:

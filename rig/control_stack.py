@@ -21,7 +21,7 @@ from control.machine_link import LinkLimits, MachineLink
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from control.sequencer import Sequencer
-from control.server import PERMISSIONS, ControlServer
+from control.server import PERMISSIONS, PUBLISH_S, ControlServer
 from control.session import ProgramLike
 from control.stages import SequencerLimits
 from control.telemetry import Telemetry
@@ -84,6 +84,7 @@ class ControlParts:
     loop_s_per_facility_s: float = 1.0
     link_limits: LinkLimits = field(default_factory=LinkLimits)
     telemetry: Telemetry | None = None
+    publish_s: float = PUBLISH_S
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ async def control_stack(
     try:
         async with (
             Sequencer(link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits) as sequencer,
-            ControlServer(sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry) as server,
+            ControlServer(
+                sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s
+            ) as server,
         ):
             gate.server = server
             yield ControlStack(sequencer, server, link)

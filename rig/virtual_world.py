@@ -35,8 +35,10 @@ from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
 
 T = TypeVar("T")
-UPDATE_NS = 100 * NS_PER_MS
-"""How often the soft IOCs are offered new values."""
+UPDATE_NS = 250 * NS_PER_MS
+"""How often the soft IOCs are offered what changes all the while; events are shown at once."""
+PROGRESS_S = 0.5
+"""How often control publishes progress: nobody watches a bar in facility time."""
 _TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP"})
 _OPERATOR_STREAM = 1
 """Jitter of the operator's channels, apart from control's."""
@@ -132,6 +134,7 @@ class World:
         parts = ControlParts(
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
+            publish_s=PROGRESS_S,
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
         try:
