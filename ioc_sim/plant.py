@@ -188,15 +188,14 @@ class Plant:
             if self._pending:
                 target = min(until_ns, self._next_tick_from(self._pending[0][0]))
             self._step(target)
-            if self._events_bits[0]:
+            applied = not self._events_bits[0] and self._apply_due(target)
+            if self._events_bits[0]:  # of the last tick, or of a command that has just been applied
                 self._collect()
                 self._now_ns = max(self._now_ns, self.t_ns)
                 return self._now_ns
-            if target == until_ns and not self._apply_due(until_ns):
+            if target == until_ns and not applied:
                 self._now_ns = until_ns
                 return until_ns
-            if target < until_ns:
-                self._apply_due(target)
 
     def _next_tick_from(self, t_ns: int) -> int:
         """Start of the first step that begins at or after ``t_ns``."""

@@ -31,22 +31,36 @@ def count_chamber(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, co
 
 
 @kernel
+def no_layer(sig: np.ndarray) -> None:
+    """Signals of a spot and a layer are zero while none is active: what was wrong with the last one is in the latch."""
+    sig[g.FE_SPOT_TARGET_IONS] = 0.0
+    sig[g.FE_SPOT_LIMIT_US] = 0.0
+    sig[g.FE_SPOT_IC1_IONS] = 0.0
+    sig[g.FE_SPOT_IC2_IONS] = 0.0
+    sig[g.FE_SPOT_BEAM_US] = 0.0
+    sig[g.IC1_LAYER_IONS] = 0.0
+    sig[g.IC2_LAYER_IONS] = 0.0
+
+
+@kernel
 def publish_tick(
     p: Record, q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, faults: np.ndarray
 ) -> None:
     """Signals that can change within a tick."""
     t_ns = s.t_ns
     sig[g.FE_DEMAND] = s.demand
-    if s.spot >= 0:
+    if ARMED <= s.fe_state <= PAUSED:
         sig[g.FE_SPOT_TARGET_IONS] = s.target_cum - v[at.SPOT_CUM0]
         sig[g.FE_SPOT_LIMIT_US] = spots[s.spot, 7]
-    sig[g.FE_SPOT_IC1_IONS] = v[at.EST_IONS] - v[at.SPOT_CUM0]
-    sig[g.FE_SPOT_IC2_IONS] = v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
-    sig[g.FE_SPOT_BEAM_US] = s.spot_beam_ticks * 10.0
+        sig[g.FE_SPOT_IC1_IONS] = v[at.EST_IONS] - v[at.SPOT_CUM0]
+        sig[g.FE_SPOT_IC2_IONS] = v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
+        sig[g.FE_SPOT_BEAM_US] = s.spot_beam_ticks * 10.0
+        sig[g.IC1_LAYER_IONS] = v[at.IC_LAYER_IONS]
+        sig[g.IC2_LAYER_IONS] = v[at.IC_LAYER_IONS + 1]
+    else:
+        no_layer(sig)
     sig[g.IC1_IONS] = v[at.IC_IONS]
     sig[g.IC2_IONS] = v[at.IC_IONS + 1]
-    sig[g.IC1_LAYER_IONS] = v[at.IC_LAYER_IONS]
-    sig[g.IC2_LAYER_IONS] = v[at.IC_LAYER_IONS + 1]
     sig[g.IC1_NOMINAL_US] = v[at.IC_NOMINAL_US]
     sig[g.IC2_NOMINAL_US] = v[at.IC_NOMINAL_US + 1]
     sig[g.IC1_IDLE_IONS] = v[at.IC_IDLE_IONS]
