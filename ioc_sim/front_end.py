@@ -335,8 +335,8 @@ def front_end_tick(
     observed1: float,
 ) -> float:
     """One 10 us tick.  Returns the share of the tick that belongs to the spot before a change (1.0: no change)."""
-    ions0 = estimate_ions(p, q, s, v, 0, observed0 - v[at.EST_LEAK])
-    ions1 = estimate_ions(p, q, s, v, 1, observed1 - v[at.EST_LEAK + 1])
+    ions0 = estimate_ions(p, q, s, v, 0, observed0)
+    ions1 = estimate_ions(p, q, s, v, 1, observed1)
     before = s.track
     s.rate_meas += (ions0 * 1e5 - s.rate_meas) * p.rate_alpha
     share = 1.0

@@ -174,7 +174,8 @@ TRIM_MM = 342  # 2
 A_PER_MM = 344  # 2
 MM_PER_A = 346  # 2
 MODEL_TAIL = 348  # 4
-N_V = 352
+IC_BAD = 352  # 2
+N_V = 354
 
 
 TRUTH_DTYPE = np.dtype(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from facility import signals as g
@@ -19,8 +21,15 @@ FLAT_TOP = 6
 
 @kernel
 def count_chamber(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, counts: float, ticks: int) -> float:
-    """Book new counts of chamber ``k``; returns the ions they stand for."""
-    ions = (counts - v[at.IC_READ + k]) * v[at.IC_IONS_PER_COUNT + k]
+    """Book new counts of chamber ``k``; returns the ions they stand for, the known leakage taken off.
+
+    A register that is not a number counts nothing and shows as NaN in every signal of the chamber, as long as it lasts.
+    """
+    if math.isnan(counts):
+        v[at.IC_BAD + k] = math.nan
+        return 0.0
+    v[at.IC_BAD + k] = 0.0
+    ions = (counts - v[at.IC_READ + k]) * v[at.IC_IONS_PER_COUNT + k] - v[at.EST_LEAK + k] * ticks
     v[at.IC_READ + k] = counts
     v[at.IC_IONS + k] += ions
     v[at.IC_LAYER_IONS + k] += ions
@@ -59,10 +68,10 @@ def publish_tick(
         sig[g.IC2_LAYER_IONS] = v[at.IC_LAYER_IONS + 1]
     else:
         no_layer(sig)
-    sig[g.IC1_IONS] = v[at.IC_IONS]
-    sig[g.IC2_IONS] = v[at.IC_IONS + 1]
-    sig[g.IC1_NOMINAL_US] = v[at.IC_NOMINAL_US]
-    sig[g.IC2_NOMINAL_US] = v[at.IC_NOMINAL_US + 1]
+    sig[g.IC1_IONS] = v[at.IC_IONS] + v[at.IC_BAD]
+    sig[g.IC2_IONS] = v[at.IC_IONS + 1] + v[at.IC_BAD + 1]
+    sig[g.IC1_NOMINAL_US] = v[at.IC_NOMINAL_US] + v[at.IC_BAD]
+    sig[g.IC2_NOMINAL_US] = v[at.IC_NOMINAL_US + 1] + v[at.IC_BAD + 1]
     sig[g.IC1_IDLE_IONS] = v[at.IC_IDLE_IONS]
     sig[g.IC2_IDLE_IONS] = v[at.IC_IDLE_IONS + 1]
     sig[g.IC1_HV_REL] = v[at.IC_VOLT_REL]

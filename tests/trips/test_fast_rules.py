@@ -1,6 +1,6 @@
 """Every rule of tier H, alone in the rack: its cause in the device, its effect by truth.
 
-One rule at a time, so that none can lean on another.  For each: decided, latched, beam off within what the rule promises
+One rule at a time, so that none can lean on another.  For each: decided, latched, beam off within what it promises
 (recomputed from raw ticks), reset refused while the cause is there and accepted afterwards.
 """
 

@@ -1,0 +1,47 @@
+"""A count register that is not a number stops the beam and spoils nothing that was counted before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facility import signals as g
+from facility.config import load_facility
+from facility.states import FrontEndState
+from interlocks.rules import load_rules
+from ioc_sim.faults import Fault, FaultKind
+from tests.plant.layers import MS, S, check_truth, go, grid, new_plant, run_until, start
+
+
+@pytest.mark.parametrize("device", ["ic1.counts", "ic2.counts"])
+def test_nan_counts_trip_and_the_register_stays_whole(device: str) -> None:
+    facility = load_facility("wuwei")
+    plant = new_plant(facility=facility, rules=load_rules(facility, "1", "carbon").fast(), seed=4)
+    spots = grid(half_mm=12.0)
+    start(plant, spots, level=1e7)
+    run_until(plant, "BEAM_ON")
+    at_ns = plant.t_ns + 33 * MS
+    plant.inject(Fault(device, FaultKind.NAN, at_ns=at_ns))
+    go(plant, at_ns + 20 * MS)
+    assert plant.status.state == FrontEndState.ABORTED
+    assert np.isfinite(plant.register()).all()
+    assert np.isnan(plant.signals[g.IC1_IONS if device.startswith("ic1") else g.IC2_IONS])
+    plant.clear_faults()
+    go(plant, plant._now_ns + 3 * S)
+    assert plant.reset_fast(2**30 - 1) == 0
+    start(plant, spots, level=1e7, token=78)
+    run_until(plant, "LAYER_DONE")
+    check_truth(plant, spots, 1e7, token=78)
+
+
+def test_leakage_without_beam_does_not_add_up() -> None:
+    plant = new_plant()
+    start(plant, grid(half_mm=12.0), level=1e7)
+    run_until(plant, "BEAM_ON")
+    plant.pause()
+    go(plant, plant._now_ns + S)
+    before = plant.status
+    go(plant, plant._now_ns + 60 * S)
+    after = plant.status
+    assert abs(after.ic1_ions - before.ic1_ions) < 500
+    assert abs(after.ic2_ions - before.ic2_ions) < 500
