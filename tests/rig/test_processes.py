@@ -104,9 +104,17 @@ def stack(tmp_path: Path, plan: Path) -> Iterator[Stack]:
         supervisor.down()
 
 
-def test_delivery_over_channel_access(stack):
-    child = stack.deliver()
-    out, err = child.communicate(timeout=200)
+def ended(child: subprocess.Popen[str], timeout_s: float) -> tuple[str, str]:
+    """What a console said before it ended."""
+    out, err = child.communicate(timeout=timeout_s)
+    assert "Traceback" not in err
+    assert err.count("\n") <= 2, err
+    return out, err
+
+
+def test_deliver_interrupt_and_end(stack):
+    """A whole delivery; then one that Ctrl-C ends; then SIGTERM for all. In one go, since processes start slowly."""
+    out, err = ended(child := stack.deliver(), 200.0)
     assert child.returncode == 0, err
     result = json.loads(out)
     assert result["status"] == "completed"
@@ -114,51 +122,49 @@ def test_delivery_over_channel_access(stack):
     assert result["truth"]["spots_within"] == result["truth"]["spots"] == result["spots"]
     assert abs(result["truth"]["total_error_pct"]) < 0.5
     assert result["p99_position_error_mm"] < 0.3
-    assert all(Path(path).exists() for path in result["files"].values())
     assert len(result["files"]) == 3
+    assert all(Path(path).exists() for path in result["files"].values())
     with pytest.raises(ChannelError, match="already run"):
         stack.supervisor.up(FACILITY, RunOptions("1", "carbon"))
 
-
-@pytest.mark.parametrize(
-    ("name", "number", "within_s"),
-    [
-        ("safety", signal.SIGKILL, 1.0),
-        ("safety", signal.SIGSTOP, 1.0),
-        ("control", signal.SIGKILL, 6.0),
-        ("control", signal.SIGSTOP, 6.0),
-    ],
-)
-def test_beam_goes_when_a_process_dies_or_hangs(stack, name, number, within_s):
-    child = stack.deliver()
-    stack.wait_beam()
-    os.kill(stack.pid(name), number)
-    stack.beam_stays_off(within_s)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=100)
-    assert child.returncode in (5, 6), err
-    assert err.count("\n") <= 2
-    assert "Traceback" not in err
-
-
-def test_ctrl_c_ends_the_session_as_interrupted(stack):
     child = stack.deliver()
     stack.wait_beam()
     child.send_signal(signal.SIGINT)
     stack.beam_stays_off(2.0)
-    out, err = child.communicate(timeout=60)
+    out, err = ended(child, 60.0)
     assert child.returncode == 5, err
     assert json.loads(out)["status"] == "interrupted"
     assert len(read_ticks(stack.folder)) > 0
 
-
-def test_sigterm_ends_each_process_in_order_with_code_0(stack):
-    pids = {name: stack.pid(name) for name in ("control", "plant", "safety")}
+    names = ("control", "plant", "safety")
     children = dict(stack.supervisor._children)
-    assert stack.supervisor.down() == dict.fromkeys(pids, "stopped")
-    assert {name: child.returncode for name, child in children.items()} == dict.fromkeys(pids, 0)
+    assert stack.supervisor.down() == dict.fromkeys(names, "stopped")
+    assert {name: child.returncode for name, child in children.items()} == dict.fromkeys(names, 0)
     assert stack.supervisor.running() is None
     assert not (stack.folder / "run.json").exists()
+
+
+@pytest.mark.parametrize(("name", "within_s"), [("safety", 1.0), ("control", 6.0)])
+def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
+    """Stopped, it takes the beam away; woken, it gives no beam by itself; after a person's reset the next delivery has
+    beam; killed, it takes it away again."""
+    child = stack.deliver()
+    stack.wait_beam()
+    os.kill(stack.pid(name), signal.SIGSTOP)
+    stack.beam_stays_off(within_s)
+    os.kill(stack.pid(name), signal.SIGCONT)
+    stack.beam_stays_off(0.5)
+    child.send_signal(signal.SIGINT)
+    _, err = ended(child, 100.0)
+    assert child.returncode in (5, 6), err
+
+    child = stack.deliver()
+    stack.wait_beam()
+    os.kill(stack.pid(name), signal.SIGKILL)
+    stack.beam_stays_off(within_s)
+    child.send_signal(signal.SIGINT)
+    _, err = ended(child, 100.0)
+    assert child.returncode in (5, 6), err
 
 
 def test_a_process_with_another_configuration_is_refused(tmp_path):
