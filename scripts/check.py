@@ -1,6 +1,6 @@
 """Everything `make test` checks, in one run; all steps run even when one fails, the last line sums up.
 
-The static checks and the coverage of interlocks/ share the two cores, then the tests take both, then those that
+The static checks and the uncompiled tests of interlocks/ share two cores, then the tests take both, then those that
 start real processes run alone, since their timing is what they test.
 """
 
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 PYTEST_NOTHING_COLLECTED = 5
 BUDGET_S = 600.0
+HALVES = 2
 
 
 @dataclass
@@ -77,6 +78,22 @@ def counts(steps: list[Step]) -> dict[str, int]:
     return total
 
 
+def interlock_tests(parts: int) -> list[list[str]]:
+    """The test files of interlocks/ in parts of about the same length."""
+    shares: list[list[Path]] = [[] for _ in range(parts)]
+    files = sorted((ROOT / "tests/interlocks").rglob("test_*.py"), key=lambda path: (-path.stat().st_size, path))
+    for path in files:
+        min(shares, key=lambda share: sum(p.stat().st_size for p in share)).append(path)
+    return [[path.relative_to(ROOT).as_posix() for path in sorted(share)] for share in shares if share]
+
+
+def coverage_of(files: list[str], data: Path) -> Step:
+    """Run tests uncompiled and note which branches they took."""
+    command = tool("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not ca", *files)
+    env = {"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": str(data)}
+    return Step("tests of interlocks/, not compiled", [command], env)
+
+
 def main() -> int:
     """Run all steps; exit code 1 if one failed."""
     begin = time.perf_counter()
@@ -91,13 +108,14 @@ def main() -> int:
                 tool("lint-imports"),
             ],
         )
+        halves = [coverage_of(files, folder / f"coverage.{i}") for i, files in enumerate(interlock_tests(HALVES))]
         covered = Step(
-            "branch coverage of interlocks/, not compiled",
+            "branch coverage of interlocks/",
             [
-                tool("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/interlocks"),
+                tool("coverage", "combine", "--quiet", str(folder)),
                 tool("coverage", "report", "--include=interlocks/*", "--fail-under=100", "--show-missing"),
             ],
-            env={"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": str(folder / "coverage")},
+            env={"COVERAGE_FILE": str(folder / "coverage")},
         )
         parallel = Step(
             "tests",
@@ -114,11 +132,12 @@ def main() -> int:
             junit=folder / "ca.xml",
         )
         with ThreadPoolExecutor(max_workers=2) as pool:
-            for step in pool.map(lambda item: run(item, live=False), (static, covered)):
+            for step in pool.map(lambda item: run(item, live=False), (*halves, static)):
                 print(step.output, end="", flush=True)
+        run(covered, live=True)
         run(parallel, live=True)
         run(serial, live=True)
-        steps = [static, covered, parallel, serial]
+        steps = [static, *halves, covered, parallel, serial]
         total = counts(steps)
     return report(steps, total, time.perf_counter() - begin)
 
