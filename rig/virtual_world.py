@@ -37,6 +37,8 @@ from rig.virtual_time import VirtualLoop, run_virtual
 T = TypeVar("T")
 UPDATE_NS = 250 * NS_PER_MS
 """How often the soft IOCs are offered what changes all the while; events are shown at once."""
+SHOWN_NS = 2 * NS_PER_MS
+"""When the plant's first state is shown: after its first tick, in which the room gets the beam."""
 PROGRESS_S = 0.5
 """How often control publishes progress: nobody watches a bar in facility time."""
 _TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP"})
@@ -102,7 +104,8 @@ class World:
         self._pause: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.plant.set_room_beam(True)
         self._refresh_ns = FAR_NS
-        self.loop.call_at_rank(0, Rank.IOC, self._update)
+        self.loop.call_at_rank(SHOWN_NS, Rank.IOC, self.iocs.refresh)
+        self.loop.call_at_rank(UPDATE_NS, Rank.IOC, self._update)
         self._refresh_at(0)
 
     def _ring(self, *names: str) -> KeyRing:
