@@ -26,7 +26,8 @@ def print_result(result: DeliveryResult) -> None:
     if interlocks:
         print_table("Interlocks", ("at s", "rule", "action", "layer", "detail"), [_interlock(i) for i in interlocks])
     else:
-        screen().print("No interlock took the beam.")
+        why = "" if result.completed else f" It ended because of: {result.summary['reason']}."
+        screen().print(f"No interlock took the beam.{why}")
     for name, path in result.files.items():
         screen().print(f"{name}: {path}", soft_wrap=True)
 

@@ -107,6 +107,7 @@ def _latched(settings: Settings, facility_name: str) -> list[dict[str, Any]] | N
 
     facility = settings.facility(facility_name)
     supervisor = Supervisor(settings.home(), facility.id)
-    if supervisor.running() is None:
+    _, lines = supervisor.status()
+    if not all(line.alive for line in lines):
         return None
     return latched_interlocks(facility, settings.home())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from control.spot_log import read_spot_log
 from facility.config import load_facility
 from facility.errors import ChannelError
 
+ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"session", "status", "spots", "layers", "prescribed", "delivered", "worst_spot_error_pct",
         "p99_position_error_mm", "beam_on_s", "facility_s", "wall_s", "interlocks"}  # fmt: skip
 
@@ -144,6 +147,30 @@ def test_a_file_that_is_no_plan(ionctl, tmp_path, small):
         assert outcome.err.count("\n") == 1
         assert name in outcome.err
     assert ionctl("deliver", str(tmp_path / "missing")).code == 4
+
+
+def test_ctrl_c_in_virtual_time_ends_the_session_as_interrupted(tmp_path):
+    plan = tmp_path / "long.dcm"
+    write_dicom_plan(make_plan("sphere", 50.0, 150.0, 2.0, "carbon", load_facility("wuwei")), plan)
+    code = (
+        "import os, signal, sys\n"
+        "from rig.virtual_world import World\n"
+        "show = World._on_plant\n"
+        "def kill(self, events):\n"
+        "    if any(event.kind == 'BEAM_ON' for event in events):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    show(self, events)\n"
+        "World._on_plant = kill\n"
+        "from console.main import run\n"
+        "sys.exit(run(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", code, "--home", str(tmp_path / "home"), "deliver", str(plan), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 5, done.stderr
+    result = json.loads(done.stdout)
+    assert result["status"] == "interrupted"
+    assert 0 < result["delivered"] < result["prescribed"]
+    assert Path(result["files"]["spot log"]).exists()
 
 
 def test_status_and_down_where_nothing_runs(ionctl):
