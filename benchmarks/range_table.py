@@ -1,7 +1,7 @@
 """Ranges in water by this project's own code, beside ICRU 90 where the reference tables are at hand.
 
-Run with ``python -m benchmarks.range_table``; it rewrites the table of docs/reference/ranges.md.  Nothing is fitted to the
-reference: the models are in ``facility/physics``.
+Run with ``python -m benchmarks.range_table``; it rewrites the table of docs/reference/ranges.md.  Nothing is fitted to
+the reference: the models are in ``facility/physics``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ MARK = "<!-- table made by benchmarks/range_table.py -->"
 
 def rows() -> list[str]:
     """Lines of both tables, Markdown."""
-    lines = ["| carbon, MeV/u | range, mm | stopping power, MeV cm2/g |", "|---|---|---|"]
-    for energy in CARBON_MEV_U:
-        lines.append(f"| {energy} | {float(range_water_mm(energy, CARBON)):.2f} "
-                     f"| {float(stopping_power_mev_cm2_g(energy, CARBON)):.1f} |")  # fmt: skip
-    lines += ["", "| protons, MeV | range, mm | stopping power, MeV cm2/g |", "|---|---|---|"]
-    for energy in PROTON_MEV:
-        lines.append(f"| {energy} | {float(range_water_mm(energy, PROTON)):.2f} "
-                     f"| {float(stopping_power_mev_cm2_g(energy, PROTON)):.2f} |")  # fmt: skip
-    return lines
+    lines: list[str] = []
+    for head, ion, energies, digits in (
+        ("carbon, MeV/u", CARBON, CARBON_MEV_U, 1),
+        ("protons, MeV", PROTON, PROTON_MEV, 2),
+    ):
+        lines += ["", f"| {head} | range, mm | stopping power, MeV cm2/g |", "|---|---|---|"]
+        lines.extend(
+            f"| {e} | {float(range_water_mm(e, ion)):.2f} | {float(stopping_power_mev_cm2_g(e, ion)):.{digits}f} |"
+            for e in energies
+        )
+    return lines[1:]
 
 
 def deviations() -> dict[str, float] | None:

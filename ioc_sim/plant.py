@@ -168,7 +168,7 @@ class Plant:
         self.truth_by_token: dict[int, np.ndarray] = {}
         commands.initial_state(self._state[0], self._v)
         self._bind()
-        self._step(0)
+        self._compile()
 
     # --- time ------------------------------------------------------------------------------------------------
     @property
@@ -214,6 +214,16 @@ class Plant:
     def _step(self, until_ns: int) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             rack.run(*self._arguments, until_ns)
+
+    def _compile(self) -> None:
+        """Compile everything that this plant will ever call, on copies: nothing may compile once time runs."""
+        self._step(0)
+        p, s, v = self._parameters[0], self._state.copy().view(np.recarray)[0], self._v.copy()
+        with np.errstate(over="ignore"):
+            front_end.arm(p, self._q, s, v, self._spots)
+            front_end.disarm(s, v, self._register.copy())
+        rack.reset(self.rule_rows.copy(), rack.new_latch(), 0)
+        publish_latch(self.signals.copy(), self._latch)
 
     def _bind(self) -> None:
         """The kernel's arguments; made anew when a layer brings new tables."""
