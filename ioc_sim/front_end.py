@@ -13,7 +13,8 @@ belong to.
 - **Landing**: before a stop (last spot, long move) the drive falls with what remains, and beam is taken off when the
   ions still to come (the tail of the extraction, as modelled and scaled by the measured rate) fill the prescription.
 - **Hold**: closed gate, empty ring or end of the flat top take the beam off; ions of the tail still advance spots; the
-  delivery goes on by itself at the exact remainder.  PAUSE waits for a command, ABORT for a new load.
+  delivery goes on by itself at the exact remainder.  An empty ring is left alone until its flat top has ended.  PAUSE
+  waits for a command, ABORT for a new load.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ LOOP_TICKS = 8
 """The slow intensity loop acts every 80 us; a power of two."""
 DRY_SHARE = 0.2
 DRY_TICKS = 3000
-"""Beam below a fifth of the level for 30 ms: the ring is empty."""
+"""Beam below a fifth of the level for 30 ms while the ring holds little: the ring is empty."""
+SPARSE_SHARE = 0.5
+"""Beam below half of the level while the ring holds little, half the spot's time gone: better a new cycle."""
+LOW_FILL = 0.05
+"""Share of a fill below which the ring cannot keep the level."""
 
 
 @kernel
@@ -312,13 +317,14 @@ def regulate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Slow intensity loop: trims the drive so that the measured rate meets the level, as far as the spill has risen."""
     if s.spill_cmd == 1 and s.spill_on_ticks > 300 and s.scale >= 1.0:
         risen = s.rate_model / s.drive
-        if risen > 0.3 and s.stored > 0.05 * p.fill_ions:
+        low = s.stored <= LOW_FILL * p.fill_ions
+        if risen > 0.3 and not low:
             s.drive += p.loop_gain * (risen - s.rate_meas * s.level_inverse)
         if s.drive > 3.0:
             s.drive = 3.0
         elif s.drive < 0.3:
             s.drive = 0.3
-        s.dry_ticks = s.dry_ticks + LOOP_TICKS if s.rate_meas < DRY_SHARE * s.level else 0
+        s.dry_ticks = s.dry_ticks + LOOP_TICKS if (low and s.rate_meas < DRY_SHARE * s.level) else 0
     else:
         s.dry_ticks = 0
 
@@ -388,7 +394,22 @@ def resume_held(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
         s.stopping = 1
         s.stop_ticks = 0
         return
+    if s.hold_reason == HOLD_EMPTY and s.phase == FLAT_TOP:
+        return
     try_start(p, q, s, v)
+
+
+@kernel
+def running_dry(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray) -> bool:
+    """The ring can no longer give the present spot its ions in time, because it holds too few.
+
+    A ring that is full and gives no beam is none of this: that is for the time-out of the spot.
+    """
+    if s.dry_ticks > DRY_TICKS:
+        return True
+    if s.spot_beam_ticks * 20.0 < spots[s.spot, C_LIMIT_US] or s.spill_on_ticks < 300:
+        return False
+    return s.stored < LOW_FILL * p.fill_ions and s.rate_meas < SPARSE_SHARE * s.level
 
 
 @kernel
@@ -412,7 +433,7 @@ def irradiate(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndar
     s.beam_on_ticks += 1
     if s.tick & (LOOP_TICKS - 1) == 0:
         regulate(p, q, s, v)
-    if s.dry_ticks > DRY_TICKS:
+    if running_dry(p, q, s, v, spots):
         stop_for(s, v, HELD, HOLD_EMPTY, EV_HELD)
         return
     s.scale = 1.0

@@ -172,7 +172,8 @@ def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
     p.settle_extra_ticks = 40
     p.feedback_gain = front_end.position_feedback_gain
     p.feedback_max_mm = front_end.position_feedback_max_mm
-    p.land_ticks = 100.0
+    # the drive falls over 2.5 times the slowest lag of the extraction, so that the rate can follow it down
+    p.land_ticks = 2.5 * max(tau_us for _, tau_us in facility.extraction.tail) / TICK_US
     p.land_floor = 0.1
     p.loop_gain = 2.0 * math.pi * 50.0 * TICK_US * 1e-6 * LOOP_TICKS
     p.rate_alpha = 0.03
