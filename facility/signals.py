@@ -48,8 +48,8 @@ FE_LEVEL = _signal("fe.level", "ions/s", "intensity level of the loaded layer", 
 # --- chambers ---------------------------------------------------------------------------------------------------
 IC1_IONS = _signal("ic1.ions", "ions", "chamber 1, cumulative counts times nominal ions per count")
 IC2_IONS = _signal("ic2.ions", "ions", "chamber 2, cumulative counts times nominal ions per count")
-IC1_LAYER_IONS = _signal("ic1.layer_ions", "ions", "chamber 1 since the layer was loaded, 0 while none is active", 1000.0)
-IC2_LAYER_IONS = _signal("ic2.layer_ions", "ions", "chamber 2 since the layer was loaded, 0 while none is active", 1000.0)
+IC1_LAYER_IONS = _signal("ic1.layer_ions", "ions", "chamber 1 since the layer was loaded, 0 if none is active", 1000.0)
+IC2_LAYER_IONS = _signal("ic2.layer_ions", "ions", "chamber 2 since the layer was loaded, 0 if none is active", 1000.0)
 IC1_NOMINAL_US = _signal("ic1.nominal_us", "us", "cumulative ions of chamber 1 over the layer's level")
 IC2_NOMINAL_US = _signal("ic2.nominal_us", "us", "cumulative ions of chamber 2 over the layer's level")
 IC1_IDLE_IONS = _signal("ic1.idle_ions", "ions", "cumulative ions of chamber 1 seen while no beam may come any more")

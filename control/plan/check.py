@@ -176,9 +176,7 @@ def _finite(beam: Beam, layer_index: int, findings: Findings) -> bool:
     return bad.size == 0
 
 
-def _energy_code(
-    beam: Beam, layer_index: int, facility: Facility, table: EnergyTable
-) -> tuple[int | None, float]:
+def _energy_code(beam: Beam, layer_index: int, facility: Facility, table: EnergyTable) -> tuple[int | None, float]:
     """(code, table's range minus the plan's in mm); (None, distance in mm) when nothing is near enough."""
     energy = beam.layers[layer_index].energy_mev_u
     ion = facility.species_named(beam.species)

@@ -55,7 +55,6 @@ class Place:
     qa: bool
 
 
-
 def check_beam(beam: Beam, index: int, place: Place, findings: Findings) -> BeamCheck:
     """Angle and range shifters of a beam; what does not fit is added to the findings."""
     for accessory in beam.accessories:

@@ -234,9 +234,7 @@ def _energy(point: Dataset, before: float | None, where: str) -> float:
     return before
 
 
-def _require_cumulative(
-    points: list[Dataset], index: int, total: float, final: float, context: _BeamContext
-) -> None:
+def _require_cumulative(points: list[Dataset], index: int, total: float, final: float, context: _BeamContext) -> None:
     """The weights of a control point are what the cumulative weight grows by until the next one."""
     where = context.control_point(index)
     here = tags.optional_number(points[index], "CumulativeMetersetWeight", where)

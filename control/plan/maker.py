@@ -144,9 +144,7 @@ def _target(shape: str, size: float, depth: float, dose: float, lateral: float, 
     }
     for name, (value, low, high, unit) in limits.items():
         if not low <= value <= high:
-            raise PlanError(
-                "plan.make", f"{name} of {value:g} {unit}", "plan make", f"give {low:g} to {high:g} {unit}"
-            )
+            raise PlanError("plan.make", f"{name} of {value:g} {unit}", "plan make", f"give {low:g} to {high:g} {unit}")
     return _Target(shape, size / 2.0, depth)
 
 

@@ -206,3 +206,14 @@ def test_times_are_facility_time(served: Served) -> None:
     served.start()
     stamp = served.ioc.pvdb["WW:SAFE:Permit-Sts"].epics_timestamp
     assert stamp.nanoSeconds % MS == 0
+
+
+def test_where_nothing_was_scanned_only_the_heartbeat_goes_on(served: Served) -> None:
+    served.start()
+    served.ioc.refresh()
+    beat, permit = served.value("SAFE:Heartbeat-RB"), served.value("SAFE:Permit-Sts")
+    for _ in range(2):
+        served.t_ns += 300 * MS
+        served.ioc.refresh()
+    assert served.value("SAFE:Heartbeat-RB") > beat
+    assert served.value("SAFE:Permit-Sts") == permit
