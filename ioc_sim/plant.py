@@ -7,9 +7,7 @@ sockets nor asyncio; the soft IOCs and the safety link are built around it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +38,10 @@ from ioc_sim.layout import (
     TRUTH_DTYPE,
 )
 from ioc_sim.params import energy_columns, pack_parameters, record
+from ioc_sim.plant_types import FastRules, PlantEvent, PlantStatus
 from ioc_sim.signals_tick import publish_latch
+
+__all__ = ["TRACE_RECORDS", "FastRules", "Plant", "PlantEvent", "PlantStatus"]
 
 TRACE_RECORDS = 131_072
 """Length of the truth ring: 1.31 s of ticks with beam."""
@@ -50,63 +51,6 @@ _EVENT_KINDS = (
     (EV_LAYER_DONE, "LAYER_DONE"), (EV_ABORTED, "ABORTED"), (EV_SPILL_END, "SPILL_END"), (EV_IMAGE, "IMAGE"),
     (EV_STATE, "STATE"),
 )  # fmt: skip
-
-
-class FastRules(Protocol):
-    """Compiled H rules, as ``interlocks.rules`` makes them."""
-
-    @property
-    def rows(self) -> Any:
-        """Rule rows, ``interlocks.fast.RULE_DTYPE``, shape (n,)."""
-
-    @property
-    def hist_index(self) -> Any:
-        """Signal indices of the history ring, int64."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Rule ids in row order."""
-
-
-@dataclass(frozen=True)
-class PlantEvent:
-    """Something that happened at the end of the tick at ``t_ns``."""
-
-    t_ns: int
-    kind: str
-    data: dict[str, int | float | str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PlantStatus:
-    """What an operator's panel would show."""
-
-    t_ns: int
-    phase: RingPhase
-    ring_token: int
-    energy_code: int
-    cycle: int
-    stored_ions: float
-    flat_top_ms: float
-    state: FrontEndState
-    hold_reason: HoldReason
-    token: int
-    spot: int
-    spots: int
-    done_spots: int
-    ic1_ions: float
-    ic2_ions: float
-    demand: bool
-    permit: bool
-    beam_us: float
-    level: float
-    rate: float
-    first_rule: int
-    spill_cmd: bool
-    rfko_on: bool
-    quad_block: bool
-    chopper_block: bool
-    stopper_in: bool
 
 
 class Plant:

@@ -1,0 +1,66 @@
+"""What the plant tells: its events, its status; and what it needs to know of the fast rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from facility.states import FrontEndState, HoldReason, RingPhase
+
+
+class FastRules(Protocol):
+    """Compiled H rules, as ``interlocks.rules`` makes them."""
+
+    @property
+    def rows(self) -> Any:
+        """Rule rows, ``interlocks.fast.RULE_DTYPE``, shape (n,)."""
+
+    @property
+    def hist_index(self) -> Any:
+        """Signal indices of the history ring, int64."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Rule ids in row order."""
+
+
+@dataclass(frozen=True)
+class PlantEvent:
+    """Something that happened at the end of the tick at ``t_ns``."""
+
+    t_ns: int
+    kind: str
+    data: dict[str, int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlantStatus:
+    """What an operator's panel would show."""
+
+    t_ns: int
+    phase: RingPhase
+    ring_token: int
+    energy_code: int
+    cycle: int
+    stored_ions: float
+    flat_top_ms: float
+    state: FrontEndState
+    hold_reason: HoldReason
+    token: int
+    spot: int
+    spots: int
+    done_spots: int
+    ic1_ions: float
+    ic2_ions: float
+    demand: bool
+    permit: bool
+    beam_us: float
+    level: float
+    rate: float
+    first_rule: int
+    spill_cmd: bool
+    rfko_on: bool
+    quad_block: bool
+    chopper_block: bool
+    stopper_in: bool
