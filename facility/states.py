@@ -58,3 +58,5 @@ class HoldReason(IntEnum):
     NO_PERMIT = 4
     SETTLING = 5
     OPERATOR = 6
+    HANG = 7
+    """It did not run for a while; the layer has ended there."""

@@ -93,11 +93,11 @@ def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, cod
     s.level_inverse = 1.0 / level
     s.fe_state, s.hold_reason = FrontEndState.LOADED, HoldReason.NONE
     s.spot, s.done_spots, s.demand = -1, 0, 0
-    s.layer_beam_ticks = 0
+    s.layer_beam_ticks = s.missed_ticks = 0
     s.target_cum = 0.0
     if int(s.done_token) == token:
         s.done_token = 0
-    for first in (at.IC_LAYER_IONS, at.EST_IONS, at.TRIM_MM):
+    for first in (at.IC_LAYER_IONS, at.EST_IONS, at.EST_UNREAD, at.TRIM_MM):
         v[first : first + 2] = 0.0
     for k in range(2):
         axis = list(q[at.AXIS_SUPPLY : at.AXIS_SUPPLY + 2]).index(k)

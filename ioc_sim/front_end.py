@@ -15,6 +15,8 @@ belong to.
 - **Hold**: closed gate, empty ring or end of the flat top take the beam off; ions of the tail still advance spots; the
   delivery goes on by itself at the exact remainder.  An empty ring is left alone until its flat top has ended.  PAUSE
   waits for a command, ABORT for a new load.
+- **Hang**: the chambers go on counting while the front end does not run.  One that has missed a tick of an active layer
+  ends the layer: what came meanwhile is booked, and nothing goes on from what it remembers.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from ioc_sim.physics.chambers import drift_ticks
 
 ARMED, IRRADIATING, HELD, PAUSED, DONE, ABORTED = 2, 3, 4, 5, 6, 7
 HOLD_NONE, HOLD_RING, HOLD_EMPTY, HOLD_GATE, HOLD_PERMIT, HOLD_SETTLING, HOLD_OPERATOR = 0, 1, 2, 3, 4, 5, 6
+HOLD_HANG = 7
 ACTION_PAUSE = 3
 ACTION_ABORT = 4
 FLAT_TOP = 6
@@ -330,6 +333,20 @@ def regulate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 
 
 @kernel
+def after_hang(s: Record, v: np.ndarray, reg: np.ndarray, ions0: float, ions1: float) -> float:
+    """The first tick after a hang: an active layer ends here, with what came in the meantime booked to its spot."""
+    s.missed_ticks = 0
+    if s.fe_state < ARMED or s.fe_state == DONE:
+        return 1.0
+    v[at.EST_IONS] += ions0
+    v[at.EST_IONS + 1] += ions1
+    book_partial(s, v, reg)
+    if s.fe_state != ABORTED:
+        stop_for(s, v, ABORTED, HOLD_HANG, EV_ABORTED)
+    return 1.0
+
+
+@kernel
 def front_end_tick(
     p: Record,
     q: np.ndarray,
@@ -337,12 +354,15 @@ def front_end_tick(
     v: np.ndarray,
     spots: np.ndarray,
     reg: np.ndarray,
-    observed0: float,
-    observed1: float,
+    ions0: float,
+    ions1: float,
 ) -> float:
-    """One 10 us tick.  Returns the share of the tick that belongs to the spot before a change (1.0: no change)."""
-    ions0 = estimate_ions(p, q, s, v, 0, observed0)
-    ions1 = estimate_ions(p, q, s, v, 1, observed1)
+    """One 10 us tick, with the ions since the last one by either chamber.
+
+    Returns the share of the tick that belongs to the spot before a change (1.0: no change).
+    """
+    if s.missed_ticks > 0:
+        return after_hang(s, v, reg, ions0, ions1)
     before = s.track
     s.rate_meas += (ions0 * 1e5 - s.rate_meas) * p.rate_alpha
     share = 1.0
@@ -451,6 +471,10 @@ def irradiate(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndar
 @kernel
 def front_end_coarse(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
     """A 1 ms step without beam: an ABORT ends the layer, a lost permit pauses it, a lost flat top holds it."""
+    if s.missed_ticks > 0:
+        after_hang(s, v, reg, v[at.EST_UNREAD], v[at.EST_UNREAD + 1])
+        v[at.EST_UNREAD] = 0.0
+        v[at.EST_UNREAD + 1] = 0.0
     if s.fe_state < ARMED or s.fe_state >= DONE:
         return
     if s.action == ACTION_ABORT:

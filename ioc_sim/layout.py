@@ -70,7 +70,7 @@ STATE_DTYPE = np.dtype(
         ("strip_seq", "i8"), ("strip_valid", "i8"),
         # front end
         ("fe_state", "i8"), ("hold_reason", "i8"), ("fe_token", "i8"), ("fe_code", "i8"), ("level", "f8"),
-        ("level_inverse", "f8"),
+        ("level_inverse", "f8"), ("missed_ticks", "i8"),
         ("n_spots", "i8"), ("spot", "i8"), ("done_spots", "i8"), ("done_token", "i8"), ("target_cum", "f8"),
         ("demand", "i8"), ("stop_spot", "i8"), ("stopping", "i8"), ("stop_ticks", "i8"), ("moving", "i8"),
         ("move_ticks", "i8"), ("move_allow_ticks", "i8"), ("settled_ticks", "i8"), ("spot_beam_ticks", "i8"),
@@ -175,7 +175,8 @@ A_PER_MM = 344  # 2
 MM_PER_A = 346  # 2
 MODEL_TAIL = 348  # 4
 IC_BAD = 352  # 2
-N_V = 354
+EST_UNREAD = 354  # 2
+N_V = 356
 
 
 TRUTH_DTYPE = np.dtype(

@@ -23,6 +23,7 @@ from ioc_sim.front_end import (
     FLAT_TOP,
     HELD,
     book_truth,
+    estimate_ions,
     front_end_coarse,
     front_end_tick,
     position_feedback,
@@ -164,6 +165,9 @@ def fine_tick(
         s.strip_clean = 0
     spot = s.spot
     before = ions
+    # the chamber electronics go on counting while the front end hangs; it finds what has come in the meantime
+    v[at.EST_UNREAD] += estimate_ions(p, q, s, v, 0, observed0)
+    v[at.EST_UNREAD + 1] += estimate_ions(p, q, s, v, 1, observed1)
     s.t_ns += TICK_NS
     s.tick += 1
     if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
@@ -172,11 +176,15 @@ def fine_tick(
             strip_window(p, q, s, v, faults, sigma)
             if s.strip_valid == 1 and s.spot >= 0 and s.fe_state < DONE:
                 position_feedback(p, q, s, v, spots)
-        share = front_end_tick(p, q, s, v, spots, reg, observed0, observed1)
+        share = front_end_tick(p, q, s, v, spots, reg, v[at.EST_UNREAD], v[at.EST_UNREAD + 1])
+        v[at.EST_UNREAD] = 0.0
+        v[at.EST_UNREAD + 1] = 0.0
         if share < 1.0:
             before = math.floor(share * ions + 0.5)
             supply_step(p, q, s, v, 0, (1.0 - share) * 1e-5)
             supply_step(p, q, s, v, 1, (1.0 - share) * 1e-5)
+    else:
+        s.missed_ticks += 1
     book_truth(s, v, truth, spot, before, x, y)
     if before < ions:
         book_truth(s, v, truth, s.spot, ions - before, x, y)

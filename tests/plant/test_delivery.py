@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facility.config import change_facility, load_facility
-from facility.states import FrontEndState, RingPhase
+from facility.states import FrontEndState, HoldReason, RingPhase
 from ioc_sim.faults import Fault, FaultKind
 from tests.plant.layers import MS, S, Spots, check_truth, go, grid, new_plant, run_until, start
 
@@ -178,3 +178,22 @@ def test_long_moves_are_made_without_beam() -> None:
     trace = plant.trace[: plant.truth_count]
     between = (np.abs(trace["x_um"]) < 35_000) & (trace["ions"] > 0) & (trace["spot"] >= 0)
     assert trace["ions"][between].sum() < 0.002 * spots.ions.sum()
+
+
+@pytest.mark.parametrize("hang_us", [20, 300, 8000])
+def test_front_end_that_has_hung_ends_the_layer_and_knows_what_came(hang_us: int) -> None:
+    plant = new_plant()
+    spots = grid()
+    start(plant, spots, level=1e8)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant.t_ns + 40 * MS)
+    hangs_ns = plant.t_ns
+    plant.inject(Fault("fe.freeze", FaultKind.SET, 1.0, hangs_ns, hangs_ns + hang_us * 1000))
+    run_until(plant, "ABORTED", seconds=0.1)
+    assert plant.t_ns <= hangs_ns + hang_us * 1000 + 20_000
+    assert plant.status.hold_reason is HoldReason.HANG
+    go(plant, plant.t_ns + 20 * MS)
+    truth = plant.truth_spots()[77]
+    late_and_noise = 2000.0
+    assert np.abs(plant.register()[:, 3] - truth[:, 0]).max() < late_and_noise
+    assert not truth[plant.status.spot + 1 :, 0].any(), "nothing goes on by itself"
