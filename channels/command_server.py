@@ -65,6 +65,8 @@ class CommandVerifier:
             issuers do not share the clock.
         nonces: last nonce by issuer. It is written before a command is handed out, so a mapping that stores what
             it is given (a file, a table) keeps replays out across restarts.
+        nonce_floor: nonces up to this one are used, whoever the issuer is. A server whose issuers count in calendar
+            time gives the moment of its own start: what was signed before it lived cannot be replayed to it.
         remembered: results kept for repeats; older ones are refused by their nonce.
     """
 
@@ -76,6 +78,7 @@ class CommandVerifier:
         *,
         max_age_ns: int | None = None,
         nonces: MutableMapping[str, int] | None = None,
+        nonce_floor: int = -1,
         remembered: int = _REMEMBERED,
     ) -> None:
         self._ring = ring
@@ -83,6 +86,7 @@ class CommandVerifier:
         self._clock = clock
         self._max_age_ns = max_age_ns
         self._nonces: MutableMapping[str, int] = {} if nonces is None else nonces
+        self._nonce_floor = nonce_floor
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._limit = remembered
 
@@ -129,7 +133,7 @@ class CommandVerifier:
         return None
 
     def _untimely(self, command: Command) -> Refusal | None:
-        if command.nonce <= self._nonces.get(command.issuer, -1):
+        if command.nonce <= max(self._nonces.get(command.issuer, -1), self._nonce_floor):
             return Refusal(command.id, "command.replayed", f"nonce {command.nonce} was used before")
         if self._max_age_ns is None:
             return None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from caproto import ChannelData
+from caproto import ChannelData, SkipWrite
 
 from channels.protocol import Value
 from channels.publish import publish
@@ -24,7 +24,7 @@ OnCommand = Callable[[bytes], None]
 async def _put_command(group: Any, _channel: Any, value: Any) -> Any:
     data = value.encode("latin-1") if isinstance(value, str) else bytes(bytearray(value))
     group.on_command(data)
-    return value
+    raise SkipWrite  # consumed: nobody can read a signed command from the PV
 
 
 class ControlGroup(CataloguedGroup):

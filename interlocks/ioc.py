@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from caproto import ChannelData
+from caproto import ChannelData, SkipWrite
 
 from channels.command import RESULT_MAX, CommandResult
 from channels.command_server import CommandVerifier, Refusal, Repeated
@@ -39,8 +39,9 @@ def _bytes(value: Any) -> bytes:
 
 
 async def _put_command(group: Any, _channel: Any, value: Any) -> Any:
+    """The command is consumed: nobody can read a signed reset from the PV."""
     group.ioc.on_command(_bytes(value))
-    return value
+    raise SkipWrite
 
 
 async def _put_keep_alive(group: Any, _channel: Any, value: Any) -> Any:

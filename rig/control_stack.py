@@ -85,6 +85,8 @@ class ControlParts:
     link_limits: LinkLimits = field(default_factory=LinkLimits)
     telemetry: Telemetry | None = None
     publish_s: float = PUBLISH_S
+    nonce_floor: int = -1
+    """See `CommandVerifier`."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ async def control_stack(
     link = await MachineLink.connect(provider, parts.facility.pv_prefix, make_caller, parts.link_limits)
     limits = SequencerLimits(scale=parts.loop_s_per_facility_s)
     rules = LayerRules.of(parts.facility)
-    verifier = CommandVerifier(parts.ring, PERMISSIONS, parts.clock)
+    verifier = CommandVerifier(parts.ring, PERMISSIONS, parts.clock, nonce_floor=parts.nonce_floor)
     try:
         async with (
             Sequencer(link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits) as sequencer,

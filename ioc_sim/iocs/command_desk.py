@@ -47,7 +47,7 @@ class CommandDesk:
         ring: who may sign, in which roles.
         clock: facility time.
         nonces: last nonce by issuer; a mapping that is stored keeps replays out across restarts.
-        max_age_ns: see `CommandVerifier`.
+        max_age_ns, nonce_floor: see `CommandVerifier`.
         roles: who may use the verbs.
     """
 
@@ -59,11 +59,14 @@ class CommandDesk:
         *,
         nonces: MutableMapping[str, int] | None = None,
         max_age_ns: int | None = None,
+        nonce_floor: int = -1,
         roles: Collection[str] = ROLES,
     ) -> None:
         self._verbs = dict(verbs)
         permissions = dict.fromkeys(self._verbs, roles)
-        self._verifier = CommandVerifier(ring, permissions, clock, nonces=nonces, max_age_ns=max_age_ns)
+        self._verifier = CommandVerifier(
+            ring, permissions, clock, nonces=nonces, max_age_ns=max_age_ns, nonce_floor=nonce_floor
+        )
         self._clock = clock
         self._replies: list[Any] = []
 

@@ -51,6 +51,7 @@ class PlantIocs:
         breathing: trace of the gate; None where gating is off: GATE:Amplitude-RB is INVALID then.
         nonces: by group (RING, FE, RS), last nonce by issuer; stored mappings keep replays out across restarts.
         max_age_ns: oldest a command may be; None where issuers do not share the clock.
+        nonce_floor: see `CommandVerifier`.
         heartbeat_ns: period of PLANT:Heartbeat-RB in facility time; the rig stretches it with the speed.
     """
 
@@ -64,6 +65,7 @@ class PlantIocs:
         breathing: Breathing | None = None,
         nonces: Mapping[str, MutableMapping[str, int]] | None = None,
         max_age_ns: int | None = None,
+        nonce_floor: int = -1,
         heartbeat_ns: int = HEARTBEAT_NS,
     ) -> None:
         self._plant = plant
@@ -72,7 +74,9 @@ class PlantIocs:
         stored = nonces or {}
 
         def desk(group: str, verbs: Mapping[str, Verb]) -> CommandDesk:
-            return CommandDesk(verbs, keyring, clock, nonces=stored.get(group), max_age_ns=max_age_ns)
+            return CommandDesk(
+                verbs, keyring, clock, nonces=stored.get(group), max_age_ns=max_age_ns, nonce_floor=nonce_floor
+            )
 
         self._commands = FrontEndCommands(plant)
         self._ring = RingGroup(prefix, clock, table, species.fill_ions, desk("RING", _ring_verbs(plant)))

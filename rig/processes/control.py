@@ -32,7 +32,7 @@ from rig.home import Home
 from rig.keys import CONTROL, read_private, read_ring
 from rig.logs import bind
 from rig.processes.common import Launch, run_process, say_ready, stop_signal
-from rig.wall_clock import RisingNonces, unix_s
+from rig.wall_clock import RisingNonces, boot_identity, unix_s
 
 _log = structlog.get_logger(__name__)
 
@@ -138,6 +138,7 @@ async def main(launch: Launch) -> None:
                 loop_s_per_facility_s=1.0 / speed,
                 link_limits=LinkLimits(connect_s=CONNECT_S, heartbeat_s=max(HEARTBEAT_S, 0.6 / speed)),
                 telemetry=telemetry,
+                nonce_floor=boot_identity(),
             )
             stack = await alive.enter_async_context(control_stack(provider, ioc, gate, parts))
             files.stack = stack

@@ -146,7 +146,7 @@ class PlantProcess:
         self.events = EventLog(run_id(launch.seed, facility.hash), self, self._sink(launch.folder))
         self.iocs = PlantIocs(
             self.plant, facility.pv_prefix, self, read_ring(launch.folder, "plant"),
-            heartbeat_ns=round(HEARTBEAT_NS * speed),
+            heartbeat_ns=round(HEARTBEAT_NS * speed), nonce_floor=boot_identity(),
         )  # fmt: skip
         self.clock = NominalClock(monotonic_ns(), speed)
         self.link = DatagramEnd(port=launch.options.link_port)

@@ -110,7 +110,7 @@ class SafetyProcess:
         self.controller = LockedController(
             rules, Mode(options.mode), Console(OPERATOR.name, known.key), self.clock.now_ns()
         )
-        verifier = CommandVerifier(ring, VERBS, self.clock)
+        verifier = CommandVerifier(ring, VERBS, self.clock, nonce_floor=boot_identity())
         self.ioc = HookedSafetyIoc(facility.pv_prefix, self.controller, verifier, self.clock, self._touched)
         self.link = DatagramEnd(port=options.link_port)
         host, _, port = options.plant_link.rpartition(":")

@@ -172,6 +172,16 @@ def test_an_old_command_is_refused_by_its_nonce_across_a_restart_too() -> None:
     assert stored == {"console": 3}
 
 
+def test_what_was_signed_before_a_server_lived_is_refused_without_a_store() -> None:
+    numbers = iter([41, 42, 43])
+    who = Signer("console", "operator", derived_private_key(SEED, "console"), lambda: next(numbers))
+    frames = [frame_of(who) for _ in range(3)]
+    assert isinstance(verifier().verify(frames[1]), Verified)
+    restarted = verifier(nonce_floor=42)
+    assert [refused(restarted, frame) for frame in frames[:2]] == ["command.replayed"] * 2
+    assert isinstance(restarted.verify(frames[2]), Verified)
+
+
 def test_memory_is_bounded_and_what_fell_out_is_refused_not_repeated() -> None:
     server, who = verifier(remembered=3), signer()
     frames = [frame_of(who) for _ in range(5)]

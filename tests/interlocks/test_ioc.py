@@ -124,6 +124,14 @@ def test_strangers_and_noise_are_refused(served: Served) -> None:
     assert served.controller.snapshot().released is False
 
 
+def test_a_signed_reset_cannot_be_read_from_the_command_pv(served: Served) -> None:
+    served.go(5)
+    served.ask("reset", "physicist")
+    served.go(5)
+    assert served.out.permit
+    assert b"physicist" not in bytes(bytearray(served.value("SAFE:Cmd")))
+
+
 def test_a_repeated_command_gets_the_same_answer_and_does_nothing(served: Served) -> None:
     served.go(5)
     signer = served.signers["operator"]
