@@ -142,6 +142,7 @@ class MachineLink:
         """Set on every change; the waiter clears it."""
         self.fe: FeStatus | None = None
         self.ring: RingStatus | None = None
+        self._worst = Action.NONE
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._beats: dict[str, tuple[object, float]] = {name: (None, loop.time()) for name in HEARTBEATS}
@@ -180,6 +181,15 @@ class MachineLink:
         """Strongest action in force; ABORT where nothing is known."""
         value = self._latest("SAFE:Action-Sts")
         return Action.ABORT if value is None else Action(int(value))
+
+    @property
+    def worst_action(self) -> Action:
+        """Strongest action seen since `acknowledge`, though it may have gone: a reset is no START."""
+        return max(self._worst, self.action)
+
+    def acknowledge(self) -> None:
+        """A person has decided to go on: what was in force before counts no more, what is in force now does."""
+        self._worst = Action.NONE
 
     @property
     def permit(self) -> bool:
@@ -272,11 +282,17 @@ class MachineLink:
             return self._on_fe
         if name == "RING:Status-RB":
             return self._on_ring
+        if name == "SAFE:Action-Sts":
+            return self._on_action
         return lambda _channel, _sample: self.wake.set()
 
     def _on_beat(self, name: str, value: object) -> None:
         if value != self._beats[name][0]:
             self._beats[name] = (value, self._loop.time())
+
+    def _on_action(self, _channel: Channel, _sample: Sample) -> None:
+        self._worst = self.worst_action
+        self.wake.set()
 
     def _on_fe(self, _channel: Channel, sample: Sample) -> None:
         if isinstance(sample.value, np.ndarray) and sample.value.size >= len(FE_STATUS):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from control.layer_machine import BEAM_POSSIBLE, DELIVERING, Event, State, matters
 from control.machine_link import FeStatus, MachineLink
 from control.session import Session
-from control.stages import UNFINISHED
+from control.stages import ACTIVE, UNFINISHED
 from facility.errors import CommandRefused
 from facility.states import Action, FrontEndState
 
@@ -18,6 +18,7 @@ Found = tuple[Event, str]
 
 _WATCHED = DELIVERING | {State.PREPARED, State.READY, State.INTERRUPTED}
 """States that a lost link or an interlock concerns."""
+_ENDED = frozenset({State.INTERRUPTED, State.TERMINATED, State.COMPLETED})
 _STRAY_EVERY_S = 1.0
 
 
@@ -63,16 +64,18 @@ class Observer:
         fe = self._own(session)
         if state in _WATCHED:
             armed = state in BEAM_POSSIBLE or state is State.INTERRUPTED
-            if self._link.action is Action.ABORT or (armed and fe is not None and fe.state is FrontEndState.ABORTED):
+            # what control begins by itself ends with an interlock that was reset before control looked, too
+            action = self._link.worst_action if state in DELIVERING else self._link.action
+            if action is Action.ABORT or (armed and fe is not None and fe.state is FrontEndState.ABORTED):
                 yield Event.ABORTED_BY_INTERLOCK, self._rule()
             if (lost := self._link.lost()) is not None:
                 yield Event.LINK_LOST, f"link lost: {lost}"
                 return  # whatever else was known is old
             paused = armed and fe is not None and fe.state is FrontEndState.PAUSED and not self._resuming
-            if self._link.action is Action.PAUSE or paused:
+            if action is Action.PAUSE or paused:
                 yield Event.PAUSED_BY_INTERLOCK, self._rule()
-        if session is not None and state not in BEAM_POSSIBLE and self._stray_beam():
-            yield Event.BEAM_ON, "beam although nothing is armed"
+        if session is not None and state not in BEAM_POSSIBLE and self._stray_beam(state):
+            yield Event.BEAM_ON, "beam, or a front end that waits for it, although nothing is armed"
         if (late := self._timeout(state, fe)) is not None:
             yield late
 
@@ -135,10 +138,15 @@ class Observer:
             return None
         return fe
 
-    def _stray_beam(self) -> bool:
-        """Beam where there should be none; at most once a second, since what is done about it takes its time."""
+    def _stray_beam(self, state: State) -> bool:
+        """Beam where there should be none, or after the end of a delivery a front end that would still start by itself,
+        since the command that should have stopped it was lost; at most once a second, since what is done about it takes
+        its time."""
         fe = self._link.fe
-        if fe is None or fe.state is not FrontEndState.IRRADIATING:
+        if fe is None:
+            return False
+        waits = state in _ENDED and fe.state in ACTIVE and self._link.lost() is None
+        if not waits and fe.state is not FrontEndState.IRRADIATING:
             return False
         return asyncio.get_running_loop().time() - self._stray_s >= _STRAY_EVERY_S
 

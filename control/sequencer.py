@@ -37,6 +37,7 @@ _CHECK_S = 0.25
 _BEST_EFFORT = frozenset({Effect.PAUSE_BEAM, Effect.STOP_BEAM, Effect.PEEK, Effect.ACCOUNT, Effect.END_CYCLE})
 """Effects whose failure is noted but changes nothing: the interlocks hold the beam, not control."""
 _INTERLOCKS = frozenset({Event.PAUSED_BY_INTERLOCK, Event.ABORTED_BY_INTERLOCK})
+_GO_ON = frozenset({Event.START, Event.RESUME, Event.RESELECT})
 _VERIFIED = frozenset({Event.VERIFIED_MORE, Event.VERIFIED_LAST})
 _RECORDED = {State.COMPLETED: "completed", State.INTERRUPTED: "interrupted", State.TERMINATED: "terminated"}
 
@@ -247,6 +248,8 @@ class Sequencer:
                 request.answer.set_exception(_not_now(self.state, request.event))
             return
         self._results.clear()  # what stages found before a person decided does not count any more
+        if request.event in _GO_ON:
+            self._link.acknowledge()
         request.apply()
         if not request.answer.done():
             request.answer.set_result(None)

@@ -497,3 +497,46 @@ def test_a_second_program_replaces_one_that_was_not_started() -> None:
         assert b.sequencer.progress()["spots_done"] == 20
 
     run(test)
+
+
+@pytest.mark.parametrize("left", [FrontEndState.ARMED, FrontEndState.HELD])
+def test_a_front_end_that_was_not_paused_is_paused_when_the_link_returns(left: FrontEndState) -> None:
+    """The pause was lost with the link: a front end that would go on by itself must not wait for its chance."""
+
+    async def test(b: Bench) -> None:
+        await started(b, program(layers=2, ions=1e6))
+        await b.sequencer.until({State.IRRADIATING}, 10.0)
+        b.machine.channels["SAFE:Permit-Sts"].set_state(LinkState.DISCONNECTED)
+        await b.sequencer.recorded(1.0)
+        b.machine._set_fe(left)  # as if no pause had come
+        await asyncio.sleep(2.0)
+        assert b.machine.state is left
+        b.machine.channels["SAFE:Permit-Sts"].set_state(LinkState.CONNECTED)
+        await asyncio.sleep(1.5)
+        assert b.machine.state is FrontEndState.PAUSED
+        assert b.sequencer.state is State.INTERRUPTED
+
+    run(test)
+
+
+@pytest.mark.parametrize(("action", "end"), [(Action.ABORT, State.TERMINATED), (Action.PAUSE, State.INTERRUPTED)])
+def test_a_trip_that_was_reset_before_control_looked_still_ends_the_delivery(action: Action, end: State) -> None:
+    """Between two layers nothing is armed that would remember the trip; a reset alone must not start the next one."""
+
+    async def test(b: Bench) -> None:
+        def trip_and_reset(_rows: np.ndarray) -> None:  # while control reads the register
+            if "load_layer 1002" not in b.machine.log and not tripped:
+                tripped.append(True)
+                b.machine.channels["SAFE:Action-Sts"].publish(int(action))
+                b.machine.channels["SAFE:Action-Sts"].publish(0)
+
+        tripped: list[bool] = []
+        b.machine.spoil = trip_and_reset
+        await started(b, program(layers=2))
+        assert await b.sequencer.until(ENDED, 30.0) is end
+        assert "arm 1002" not in b.machine.log
+        if end is State.INTERRUPTED:
+            await b.sequencer.resume()
+            assert await b.sequencer.until({State.COMPLETED}, 30.0) is State.COMPLETED
+
+    run(test)
