@@ -92,6 +92,7 @@ class LinkEnd:
         `delay_ns` is for DELAY, ns; `bit` is the number of the bit that CORRUPT flips.
         """
         self._faults.append(_Pending(fault, count, delay_ns, bit))
+        self._link.suspect()
 
     def send(self, frame: bytes) -> None:
         """Send; InternalError for more than FRAME_MAX bytes or 1,000 frames in flight."""
@@ -175,11 +176,22 @@ class MemoryLink:
     def __init__(self, loop: FacilityLoop, latency_ns: int = 100_000) -> None:
         self.loop = loop
         self.latency_ns = latency_ns
-        self.cut = False
-        """True: nothing arrives any more, what is in flight included."""
+        self._cut = False
+        self.suspect: Callable[[], None] = lambda: None
+        """Called before something befalls the link, for owners who do not send all the while."""
         self.a = LinkEnd(self)
         self.b = LinkEnd(self)
         self.a._peer, self.b._peer = self.b, self.a
+
+    @property
+    def cut(self) -> bool:
+        """True: nothing arrives any more, what is in flight included."""
+        return self._cut
+
+    @cut.setter
+    def cut(self, cut: bool) -> None:
+        self._cut = cut
+        self.suspect()
 
 
 def _flipped(frame: bytes, bit: int) -> bytes:

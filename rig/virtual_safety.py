@@ -3,7 +3,8 @@
 A real link carries a frame each way every millisecond, and the controller scans as often. Here frames are really
 encoded, carried and judged, but an exchange takes place only when it could matter: when a watched value of the process
 image has crossed a threshold, when time alone changes a rule, when a person has done something. In between both ends
-are told that nothing was said. `always=True` exchanges every millisecond instead; a test shows the same trips.
+are told that nothing was said. `always=True` exchanges every millisecond instead; a test shows the same trips. From the
+first fault of the wire on that is so anyway: both watchdogs must run.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class VirtualSafety:
         self._safety = SafetyEnd(key, BOOT, settings, loop.now_ns())
         self.wire.a.on_frame(self._at_rack)
         self.wire.b.on_frame(self._at_safety)
+        self.wire.suspect = self._wire_fails
         self._lines: RackLines | None = None
         self._next_ns = FAR_NS
         self._exchange_at(loop.now_ns())
@@ -88,11 +90,27 @@ class VirtualSafety:
         self._next_ns = FAR_NS
         now_ns = self._loop.now_ns()
         self._forgive_silence(now_ns)
+        self._watch(now_ns)
         self.exchanges += 1
         frame = self._rack.send(image_of(self._plant.signals), first_fault(self._plant), now_ns)
         self.wire.a.send(frame)
         if self.always:
             self._exchange_at(now_ns + self._period_ns)
+
+    def _watch(self, now_ns: int) -> None:
+        """What both ends notice by themselves, without a frame: that none comes any more."""
+        if not self.always:
+            return
+        self._show_lines(now_ns)
+        if self._safety.peer_boot is not None and not self._safety.link_ok(now_ns):
+            self._scan(now_ns, ok=False)
+
+    def _wire_fails(self) -> None:
+        """Something is about to befall the link: no exchange is left out from here on."""
+        now_ns = self._loop.now_ns()
+        self._forgive_silence(now_ns)
+        self.always = True
+        self._exchange_at(self._grid(now_ns + 1))
 
     def _forgive_silence(self, now_ns: int) -> None:
         """Nothing was sent since the last exchange because there was nothing to say: neither watchdog counts it."""
@@ -105,15 +123,17 @@ class VirtualSafety:
     def _at_safety(self, frame: bytes) -> None:
         """The image has arrived: scan, answer, and say what the plant must watch from here on."""
         now_ns = self._loop.now_ns()
-        end, controller = self._safety, self.controller
-        end.receive(frame, now_ns)
-        ok = end.link_ok(now_ns)
-        command = controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault)
+        self._safety.receive(frame, now_ns)
+        self._scan(now_ns, ok=self._safety.link_ok(now_ns))
+        if not self.always:
+            self._plant.watch_image(*self.controller.thresholds())
+            self.touched()
+
+    def _scan(self, now_ns: int, *, ok: bool) -> None:
+        end = self._safety
+        command = self.controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault)
         self.wire.b.send(end.send(command, now_ns))
         self._scanned()
-        if not self.always:
-            self._plant.watch_image(*controller.thresholds())
-            self.touched()
 
     def _at_rack(self, frame: bytes) -> None:
         now_ns = self._loop.now_ns()
@@ -121,6 +141,9 @@ class VirtualSafety:
         mask = self._rack.take_reset()
         if mask:
             self._plant.reset_fast(mask)
+        self._show_lines(now_ns)
+
+    def _show_lines(self, now_ns: int) -> None:
         lines = self._rack.lines(now_ns)
         if lines != self._lines:
             self._lines = lines

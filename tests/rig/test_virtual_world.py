@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
 
+from channels.memory_link import LinkFault
 from control.plan.maker import make_small_plan
 from control.plan.program import compile_program
 from control.session import SessionSummary
@@ -190,3 +192,29 @@ def test_control_cannot_reset():
             await parts.operator.ask("SAFE", "reset")
 
     world.run(work)
+
+
+def _cut(world: World) -> None:
+    world.safety.wire.cut = True
+
+
+def _corrupt_permits(world: World) -> None:
+    world.safety.wire.b.inject(LinkFault.CORRUPT, 3)
+
+
+def _lose_images(world: World) -> None:
+    world.safety.wire.a.inject(LinkFault.DROP, 20)
+
+
+@pytest.mark.parametrize("fault", [_cut, _corrupt_permits, _lose_images])
+@pytest.mark.parametrize("always", [False, True])
+def test_a_link_that_fails_takes_the_beam(fault: Callable[[World], None], always: bool):
+    plan = program()
+    options = WorldOptions(load_program=lambda *_: plan, mode=Mode.QA, exchange_always=always)
+    world = World(facility(), plan.room_id, "carbon", 1, options)
+    at_ns = in_beam()
+    world.loop.call_at_rank(at_ns, 0, fault, world)
+    _, summary = deliver_in(world, plan, linger_s=1.0)
+    assert summary.status == "terminated"
+    last_ion_ns = max(rows[:, 4].max() for rows in world.plant.truth_spots().values())
+    assert at_ns < last_ion_ns < at_ns + 25 * MS
