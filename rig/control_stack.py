@@ -32,6 +32,8 @@ from facility.ids import IdSource
 from facility.timebase import Clock
 from rig.children import error_from_dict
 
+RULE_NAME_S = 0.5
+"""Longest wait for the name of a rule that tripped, event-loop s: processes publish ten times a second of wall time."""
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 
 
@@ -108,7 +110,8 @@ async def control_stack(
         return Caller(CommandClient(cmd, result, parts.signer, parts.clock))
 
     link = await MachineLink.connect(provider, parts.facility.pv_prefix, make_caller, parts.link_limits)
-    limits = SequencerLimits(scale=parts.loop_s_per_facility_s)
+    scale = parts.loop_s_per_facility_s
+    limits = SequencerLimits(scale=scale, rule_name_s=RULE_NAME_S / min(scale, 1.0))
     rules = LayerRules.of(parts.facility)
     verifier = CommandVerifier(parts.ring, PERMISSIONS, parts.clock, nonce_floor=parts.nonce_floor)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -29,6 +30,8 @@ from rig.run_dir import CONFIG_FILE, Lock
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a Python thread keeps the interpreter from another: pacing and link must not wait 5 ms for the server."""
+PRIORITY = -10
+"""Niceness that plant and safety controller ask for; most users are not given it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -114,6 +117,18 @@ def _facility(options: argparse.Namespace) -> Facility:
             f"expected {options.config_hash}",
         )
     return facility
+
+
+def hurry() -> None:
+    """Ask to be scheduled before others, where that is allowed. Threads inherit it: call it before they start."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+
+
+def settle() -> None:
+    """What has been made by now stays: keep the collector from walking over it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def say_ready(launch: Launch, **data: Any) -> None:

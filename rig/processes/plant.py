@@ -29,7 +29,7 @@ from ioc_sim.plant import PlantEvent
 from rig.clocks import NominalClock
 from rig.keys import read_ring
 from rig.pacing import Pacer
-from rig.processes.common import Launch, run_process, say_ready, stop_signal
+from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.safety_side import WALL_WATCHDOG_MS, first_fault, paced_rules
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
@@ -229,7 +229,9 @@ class PlantProcess:
 
 async def main(launch: Launch) -> None:
     """Run the plant until SIGTERM."""
+    hurry()
     process = PlantProcess(launch)
+    settle()
     process.rack.start()
     try:
         await process.check_pacing()
@@ -249,6 +251,9 @@ async def main(launch: Launch) -> None:
     finally:
         process.rack.stopping.set()
         process.rack.join(5.0)
+        pacer = process.rack.pacer
+        _log.info("pacing", slices=pacer.slices, late=pacer.late_slices, worst_late_ms=pacer.worst_late_ns * 1e-6,
+                  slip_ms=pacer.slip_ns * 1e-6)  # fmt: skip
         process.write_truth()
         process.link.close()
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -27,7 +28,7 @@ from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
 from rig.clocks import NominalClock
 from rig.keys import OPERATOR, read_ring
-from rig.processes.common import Launch, run_process, say_ready, stop_signal
+from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.safety_side import HookedSafetyIoc, paced_rules
 from rig.wall_clock import boot_identity
 
@@ -62,7 +63,10 @@ class LockedController(SafetyController):
 class Scanner(threading.Thread):
     """Scans the rack's image, frame by frame, and answers each."""
 
-    def __init__(self, controller: LockedController, link: DatagramEnd, end: SafetyEnd, clock: NominalClock) -> None:
+    def __init__(
+        self, controller: LockedController, link: DatagramEnd, end: SafetyEnd, clock: NominalClock,
+        changed: Callable[[], None],
+    ) -> None:  # fmt: skip
         super().__init__(name="scanner", daemon=True)
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
@@ -71,6 +75,11 @@ class Scanner(threading.Thread):
         self._link = link
         self._end = end
         self._clock = clock
+        self._changed = changed
+        self._permit = False
+        self.worst_gap_ns = 0
+        """Longest time between two scans, nominal."""
+        self._last_ns = 0
 
     def run(self) -> None:
         """Until `stopping` is set; a failure ends the frames, which ends the permit at the rack."""
@@ -88,11 +97,17 @@ class Scanner(threading.Thread):
         for frame in self._link.take():
             end.receive(frame, self._clock.now_ns())
         now_ns = self._clock.now_ns()
+        if self._last_ns:
+            self.worst_gap_ns = max(self.worst_gap_ns, now_ns - self._last_ns)
+        self._last_ns = now_ns
         ok = end.link_ok(now_ns)
         with self._controller.lock:
             command = self._controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault)
         self.scans += 1
         self._link.send(end.send(command, self._clock.now_ns()))
+        if command.permit != self._permit:
+            self._permit = command.permit
+            self._changed()
 
 
 class SafetyProcess:
@@ -116,13 +131,19 @@ class SafetyProcess:
         host, _, port = options.plant_link.rpartition(":")
         self.link.connect(host, int(port))
         end = SafetyEnd(facility.hash, boot_identity(), rules.link, self.clock.now_ns())
-        self.scanner = Scanner(self.controller, self.link, end, self.clock)
+        self._loop = asyncio.get_running_loop()
+        self.scanner = Scanner(self.controller, self.link, end, self.clock, self._permit_changed)
         sink = (launch.folder / "safety.events.jsonl").open("wb", buffering=0)
         self.events = EventLog(run_id(launch.seed, facility.hash), self.clock, sink)
         self._soon = asyncio.Event()
 
     def _touched(self) -> None:
         self._soon.set()
+
+    def _permit_changed(self) -> None:
+        """On the scanning thread: what took the permit is shown at once."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._soon.set)
 
     async def publish_for_ever(self) -> None:
         """Show the controller's state until cancelled; at once when somebody has commanded it."""
@@ -150,7 +171,9 @@ class SafetyProcess:
 
 async def main(launch: Launch) -> None:
     """Run the safety controller until SIGTERM."""
+    hurry()
     process = SafetyProcess(launch)
+    settle()
     process.scanner.start()
     try:
         async with stop_signal() as stop, serve(process.ioc.pvdb, clock=process.clock) as server:
@@ -165,6 +188,8 @@ async def main(launch: Launch) -> None:
     finally:
         process.scanner.stopping.set()
         process.scanner.join(5.0)
+        worst_ms = process.scanner.worst_gap_ns * 1e-6 / launch.speed
+        _log.info("scanning", scans=process.scanner.scans, worst_gap_ms=worst_ms)
         process.link.close()
 
 
