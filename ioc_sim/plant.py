@@ -46,6 +46,7 @@ __all__ = ["TRACE_RECORDS", "FastRules", "Plant", "PlantEvent", "PlantStatus"]
 TRACE_RECORDS = 131_072
 """Length of the truth ring: 1.31 s of ticks with beam."""
 _STATE_FIELDS = STATE_DTYPE.names or ()
+_IC1, _IC2, _DONE = (REGISTER_COLUMNS.index(name) for name in ("ic1_ions", "ic2_ions", "done"))
 _EVENT_KINDS = (
     (EV_PHASE, "PHASE"), (EV_BEAM_ON, "BEAM_ON"), (EV_HELD, "HELD"), (EV_PAUSED, "PAUSED"), (EV_TRIP, "TRIP"),
     (EV_LAYER_DONE, "LAYER_DONE"), (EV_ABORTED, "ABORTED"), (EV_SPILL_END, "SPILL_END"), (EV_IMAGE, "IMAGE"),
@@ -388,8 +389,16 @@ class Plant:
         return float(self._v[getattr(at, name) + index])
 
     def register(self) -> np.ndarray:
-        """Per-spot register of the loaded layer, float64 (n, len(REGISTER_COLUMNS)), a copy."""
-        return self._register.copy()
+        """Per-spot register of the loaded layer, float64 (n, len(REGISTER_COLUMNS)), a copy.
+
+        The row of a spot that is under way, held or paused says what it has got so far.
+        """
+        register = self._register.copy()
+        s = self._state[0]
+        if commands.is_active(s) and int(s.spot) >= 0 and not register[int(s.spot), _DONE]:
+            for k, column in enumerate((_IC1, _IC2)):
+                register[int(s.spot), column] += self._v[at.EST_IONS + k] - self._v[at.SPOT_CUM0 + k]
+        return register
 
     @property
     def beats_alive(self) -> bool:

@@ -27,6 +27,11 @@ class Home:
         return _folder(self.root / "sessions" / session)
 
     @property
+    def sessions(self) -> Path:
+        """Folders of the sessions: all of the home that control is told of."""
+        return _folder(self.root / "sessions")
+
+    @property
     def keys(self) -> Path:
         """Keys that sign commands."""
         return _folder(self.root / "keys")

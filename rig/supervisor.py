@@ -176,5 +176,5 @@ def _arguments(name: str, folder: Path, run: RunFile, options: RunOptions, keys:
     if name == "safety":
         return [*common, "--plant-link", f"127.0.0.1:{run.port('plant', 'link_port')}"]
     servers = " ".join(run.ca_addresses)
-    extra = ["--servers", servers, "--key", str(keys.private_path("control")), "--home", str(keys.home.root)]
+    extra = ["--servers", servers, "--key", str(keys.private_path("control")), "--sessions", str(keys.home.sessions)]
     return [*common, *extra, *(["--mqtt", options.mqtt] if options.mqtt else [])]

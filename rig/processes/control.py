@@ -28,7 +28,6 @@ from facility.timebase import seconds_to_ns
 from rig.clocks import NominalClock, SlippingClock
 from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader
 from rig.deliver import EVENTS_FILE, SPOTS_FILE
-from rig.home import Home
 from rig.keys import CONTROL, read_private, read_ring
 from rig.logs import bind
 from rig.processes.common import Launch, run_process, say_ready, stop_signal
@@ -45,8 +44,8 @@ STOP_S = 3.0
 class Files:
     """Writes the spot log and the events of a session when its record is closed."""
 
-    def __init__(self, home: Home, events: EventLog) -> None:
-        self._home = home
+    def __init__(self, sessions: Path, events: EventLog) -> None:
+        self._sessions = sessions
         self._events = events
         self._first: dict[str, int] = {}
         self.stack: ControlStack | None = None
@@ -69,7 +68,8 @@ class Files:
         sequencer = None if self.stack is None else self.stack.sequencer
         if sequencer is None or sequencer.session is None or sequencer.session.id != session:
             return
-        folder = self._home.session_dir(session)
+        folder = self._sessions / session
+        folder.mkdir(parents=True, exist_ok=True)
         lines = b"".join(event.line() for event in self._events.since(self._first.get(session, 0)))
         (folder / EVENTS_FILE).write_bytes(lines)
         write_spot_log(sequencer.session, folder / SPOTS_FILE)
@@ -120,7 +120,7 @@ async def main(launch: Launch) -> None:
     events = EventLog(run_id(launch.seed, facility.hash), clock, sink)
     gate = CommandGate()
     ioc = ControlIoc(facility.pv_prefix, clock, gate)
-    files = Files(Home(Path(options.home)), events)
+    files = Files(Path(options.sessions), events)
     signer = Signer(CONTROL.name, "control", read_private(Path(options.key)), RisingNonces())
     try:
         await follow_plant(provider, facility.pv_prefix, clock)
@@ -159,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Beyond the common ones."""
     parser.add_argument("--servers", required=True, help="host:port of every Channel Access server, blanks between")
     parser.add_argument("--key", required=True, help="file of control's private key")
-    parser.add_argument("--home", required=True)
+    parser.add_argument("--sessions", required=True, help="where session folders go")
     parser.add_argument("--epoch-ns", type=int, required=True)
     parser.add_argument("--mqtt", default="")
 

@@ -122,7 +122,7 @@ def test_lindhard_sorensen_goes_over_into_bloch_and_mott() -> None:
     j = np.arange(1, 200_000, dtype=np.float64)
     bloch = -y2 * float(np.sum(1.0 / (j * (j * j + y2))))
     assert float(correction(6, 0.06)) == pytest.approx(bloch, abs=0.012)
-    difference = float(correction(6, 0.7)) - (-(6 / 137.036 / 0.7) ** 2 * 1.202)
+    difference = float(correction(6, 0.7)) - (-((6 / 137.036 / 0.7) ** 2) * 1.202)
     assert difference == pytest.approx(np.pi * 6 / 137.036 / 2 * 0.7, rel=0.1)
 
 

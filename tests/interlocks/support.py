@@ -91,6 +91,7 @@ class Rack:
         self.signals = good_signals()
         self.t_ns = 0
         self.action = 0
+        self.beating = True
         self._evaluate = evaluate
 
     def tick(self, count: int = 1, **changes: float) -> int:
@@ -106,6 +107,8 @@ class Rack:
         return self.action
 
     def _run(self, dt: int) -> None:
+        if self.beating and (self.t_ns + dt * TICK) // MS > self.t_ns // MS:
+            self.signals[INDEX["fe.heartbeat"]] += 1.0
         self.t_ns += dt * TICK
         with np.errstate(invalid="ignore", over="ignore"):
             self.action = int(

@@ -76,7 +76,18 @@ SHARED = {"safety-abort": {"safety-permit"}, "safety-permit": {"safety-abort"}}
 
 
 def test_every_h_rule_of_the_file_has_a_case() -> None:
-    assert {rule.id for rule in rule_set().h} == set(ANALOG) | set(DIGITAL)
+    assert {rule.id for rule in rule_set().h} == set(ANALOG) | set(DIGITAL) | {"front-end-beats"}
+
+
+def test_a_front_end_that_misses_three_beats_is_missed() -> None:
+    it = rack(rule_set())
+    it.tick(1000)
+    assert it.latched() == []
+    it.beating = False
+    it.tick(300)
+    assert it.latched() == []
+    it.tick(200)
+    assert it.latched() == ["front-end-beats"]
 
 
 @pytest.mark.parametrize("rule_id", ANALOG)

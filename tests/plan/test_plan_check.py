@@ -38,9 +38,7 @@ def layer_at(energy: float = 280.0, x: float = 0.0, weight: float = 1e6, n: int 
     """A row of spots along y; the last one at x with this weight."""
     xs, ws = np.zeros(n), np.full(n, 1e6)
     xs[-1], ws[-1] = x, weight
-    layer = make_layer(
-        "field", 3, 0, energy_mev_u=energy, x_mm=xs, y_mm=np.linspace(-8, 8, n), weight=ws, **more
-    )
+    layer = make_layer("field", 3, 0, energy_mev_u=energy, x_mm=xs, y_mm=np.linspace(-8, 8, n), weight=ws, **more)
     if layer is None:
         raise ValueError("no weight")
     return layer
@@ -108,9 +106,7 @@ def test_nan_that_slipped_past_the_readers(wuwei: Facility) -> None:
 
 
 def test_the_spot_is_named_by_its_index_in_the_file(wuwei: Facility) -> None:
-    layer = make_layer(
-        "field", 3, 0, energy_mev_u=280.0, x_mm=[0, 0, 150], y_mm=[0, 2, 0], weight=[0.0, 1e6, 1e6]
-    )
+    layer = make_layer("field", 3, 0, energy_mev_u=280.0, x_mm=[0, 0, 150], y_mm=[0, 2, 0], weight=[0.0, 1e6, 1e6])
     assert layer is not None
     assert refusal(plan_of(layer), wuwei).where == "beam 3 'field', layer 0, spot 2"
 

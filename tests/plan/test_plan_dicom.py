@@ -228,9 +228,7 @@ def test_weights_scale_with_beam_meterset(small_plan: Plan) -> None:
         reference.BeamMeterset = str(2 * float(reference.BeamMeterset))
 
     back = read_plan(edited(small_plan, double), "file")
-    np.testing.assert_allclose(
-        back.beams[0].layers[0].weight, 2 * small_plan.beams[0].layers[0].weight, rtol=1e-12
-    )
+    np.testing.assert_allclose(back.beams[0].layers[0].weight, 2 * small_plan.beams[0].layers[0].weight, rtol=1e-12)
 
 
 def test_setup_beams_are_skipped_and_named(small_plan: Plan) -> None:

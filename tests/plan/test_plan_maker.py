@@ -107,9 +107,7 @@ def test_absolute_dose_is_fluence_times_stopping(wuwei: Facility) -> None:
     for layer in plan.beams[0].layers:
         central = (np.abs(layer.x_mm) < 9.1) & (np.abs(layer.y_mm) < 9.1)
         per_cm2 = layer.weight[central].mean() / 0.04
-        curve = depth_dose_mev_cm2_g(
-            layer.energy_mev_u, [water], wuwei.species["carbon"], wuwei.ripple_filter.sigma_mm
-        )
+        curve = depth_dose_mev_cm2_g(layer.energy_mev_u, [water], wuwei.species["carbon"], wuwei.ripple_filter.sigma_mm)
         total += per_cm2 * float(curve[0]) * MEV_PER_G_TO_GY
     assert total == pytest.approx(float(dose_gy(plan, wuwei, 0.0, 0.0, [depth])[0]), rel=0.01)
     assert total == pytest.approx(1.0, rel=0.02)

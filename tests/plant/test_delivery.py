@@ -197,3 +197,16 @@ def test_front_end_that_has_hung_ends_the_layer_and_knows_what_came(hang_us: int
     late_and_noise = 2000.0
     assert np.abs(plant.register()[:, 3] - truth[:, 0]).max() < late_and_noise
     assert not truth[plant.status.spot + 1 :, 0].any(), "nothing goes on by itself"
+
+
+def test_register_of_a_paused_layer_holds_the_spot_that_was_cut() -> None:
+    plant = new_plant()
+    spots = grid()
+    start(plant, spots, level=LEVEL)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant.t_ns + 53 * MS)
+    plant.pause()
+    go(plant, plant._now_ns + 20 * MS)
+    truth = plant.truth_spots()[77][:, 0]
+    np.testing.assert_allclose(plant.register()[:, 3], truth, atol=700.0)
+    assert plant.register()[:, 3].sum() == pytest.approx(truth.sum(), rel=2e-3)

@@ -116,7 +116,7 @@ CASES = {
     "magnet status": (Fault("scan.ok", FaultKind.DEAD), "scan-supplies", "terminated"),
     "position": (Fault("beam.x", FaultKind.OFFSET, 5.0), "position-x", "terminated"),
     "energy token": (Fault("ring.token", FaultKind.OFFSET, 1.0), "energy-token-ring", "terminated"),
-    "front end frozen": (Fault("fe.freeze", FaultKind.SET, 1.0), "front-end-alive", "terminated"),
+    "front end frozen": (Fault("fe.freeze", FaultKind.SET, 1.0), "front-end-beats", "terminated"),
     "fast tier frozen": (Fault("h.freeze", FaultKind.SET, 1.0), "fast-tier-alive", "terminated"),
 }
 

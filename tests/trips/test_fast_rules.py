@@ -62,6 +62,7 @@ CAUSES = {
     "energy-token-transport": Cause("hebt.token", FaultKind.SET, 5.0),
     "ring-rigidity": Cause("ring.brho", FaultKind.SCALE, 1.01),
     "range-shifter": Cause("rs.code", FaultKind.OFFSET, 2.0),
+    "front-end-beats": Cause("fe.freeze", FaultKind.SET, 1.0),
 }
 LINES = ("link-safety", "safety-permit", "safety-abort")
 GATES = ("safety-hold", "gate")
@@ -131,7 +132,8 @@ def test_cause_in_the_device_takes_the_beam(rule_id: str) -> None:
         peak = 12.0 if CAUSES[rule_id].device == "spill.rate" else 1.0
         assert surplus_ions(plant, at_ns) <= 1.5 * peak * LEVEL * promised.total_us * 1e-6
     expected = FrontEndState.ABORTED if rule.strength == Action.ABORT else FrontEndState.PAUSED
-    assert plant.status.state in (expected, FrontEndState.DONE)
+    if CAUSES[rule_id].device != "fe.freeze":  # a frozen front end cannot even say that it was stopped
+        assert plant.status.state in (expected, FrontEndState.DONE)
     assert not plant.status.permit
 
 
