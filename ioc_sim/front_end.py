@@ -27,20 +27,25 @@ import numpy as np
 
 from facility.jit import Record, kernel
 from ioc_sim import layout as at
+from ioc_sim.dose_estimate import advance_model, ions_to_come
 from ioc_sim.layout import (
-    DRIFT_RING,
     EV_ABORTED,
     EV_BEAM_ON,
     EV_HELD,
     EV_LAYER_DONE,
     EV_PAUSED,
-    T_FIRST_NS,
-    T_IONS,
-    T_LAST_NS,
-    T_SUM_X,
-    T_SUM_Y,
 )
-from ioc_sim.physics.chambers import drift_ticks
+from ioc_sim.spot_book import (
+    C_LIMIT_US,
+    C_X,
+    C_Y,
+    begin_spot,
+    book_partial,
+    book_tail,
+    finish_spot,
+    next_spot,
+    set_point,
+)
 
 ARMED, IRRADIATING, HELD, PAUSED, DONE, ABORTED = 2, 3, 4, 5, 6, 7
 HOLD_NONE, HOLD_RING, HOLD_EMPTY, HOLD_GATE, HOLD_PERMIT, HOLD_SETTLING, HOLD_OPERATOR = 0, 1, 2, 3, 4, 5, 6
@@ -48,10 +53,6 @@ HOLD_HANG = 7
 ACTION_PAUSE = 3
 ACTION_ABORT = 4
 FLAT_TOP = 6
-# layer table
-C_X, C_Y, C_XSET, C_YSET, C_TARGET, C_START, C_OFF_MOVE, C_LIMIT_US = 0, 1, 2, 3, 4, 5, 6, 7
-# register
-R_IC1, R_IC2, R_X, R_Y, R_BEAM_US, R_END, R_DONE = 3, 4, 5, 6, 7, 8, 9
 LOOP_TICKS = 8
 """The slow intensity loop acts every 80 us; a power of two."""
 DRY_SHARE = 0.2
@@ -61,162 +62,6 @@ SPARSE_SHARE = 0.5
 """Beam below half of the level while the ring holds little, half the spot's time gone: better a new cycle."""
 LOW_FILL = 0.05
 """Share of a fill below which the ring cannot keep the level."""
-
-
-@kernel
-def estimate_ions(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, observed: float) -> float:
-    """Ions of this tick from chamber ``k``: solves observed = w0 n + sum of the late charge of earlier ticks."""
-    ticks = int(v[at.EST_DRIFT + k])
-    late = (v[at.EST_RAMP + k] - v[at.EST_BOX + k]) * v[at.EST_LATE_SHARE + k]
-    ions = (observed - late) * v[at.EST_GAIN + k]
-    pos = s.ring_pos
-    oldest = v[at.EST_RING + at.DRIFT_RING * k + ((pos - ticks) & (DRIFT_RING - 1))]
-    v[at.EST_RAMP + k] = v[at.EST_RAMP + k] - v[at.EST_BOX + k] + ticks * ions
-    v[at.EST_BOX + k] += ions - oldest
-    v[at.EST_RING + at.DRIFT_RING * k + (pos)] = ions
-    return ions
-
-
-@kernel
-def reset_estimate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
-    """Empty the drift memory of both estimates; no beam may have come for a drift time."""
-    for k in range(2):
-        for j in range(DRIFT_RING):
-            v[at.EST_RING + at.DRIFT_RING * k + (j)] = 0.0
-        v[at.EST_BOX + k] = 0.0
-        v[at.EST_RAMP + k] = 0.0
-        ticks = drift_ticks(p, q, k, v[at.IC_VOLT + k])
-        v[at.EST_DRIFT + k] = ticks
-        v[at.EST_LATE_SHARE + k] = 1.0 / (ticks * (ticks + 1.0))
-        v[at.EST_GAIN + k] = 1.0 / (0.5 + 1.0 / (ticks + 1.0))
-
-
-@kernel
-def next_spot(s: Record, v: np.ndarray, spots: np.ndarray, after: int) -> int:
-    """First spot after ``after`` with something left to deliver, -1 if none."""
-    for i in range(after + 1, s.n_spots):
-        if spots[i, C_TARGET] - spots[i, C_START] > 0.0:
-            return i
-    return -1
-
-
-@kernel
-def set_point(s: Record, v: np.ndarray, spots: np.ndarray) -> None:
-    """Set points of the present spot with the position correction."""
-    v[at.SET_A] = spots[s.spot, C_XSET] - v[at.TRIM_MM] * v[at.A_PER_MM]
-    v[at.SET_A + 1] = spots[s.spot, C_YSET] - v[at.TRIM_MM + 1] * v[at.A_PER_MM + 1]
-
-
-@kernel
-def begin_spot(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray, spot: int) -> None:
-    """Make ``spot`` the present one and send the magnets there."""
-    old0 = v[at.SET_A]
-    old1 = v[at.SET_A + 1]
-    s.spot = spot
-    v[at.SPOT_CUM0] = s.target_cum
-    v[at.SPOT_CUM0 + 1] = v[at.EST_IONS + 1]
-    s.target_cum += spots[spot, C_TARGET] - spots[spot, C_START]
-    set_point(s, v, spots)
-    s.spot_beam_ticks = 0
-    s.spot_x = 0.0
-    s.spot_y = 0.0
-    s.spot_w = 0.0
-    s.move_ticks = 0
-    s.settled_ticks = 0
-    move0 = abs(v[at.SET_A] - old0) / (q[at.SUPPLY_VOLT_PER_L] * 1e-5)
-    move1 = abs(v[at.SET_A + 1] - old1) / (q[at.SUPPLY_VOLT_PER_L + 1] * 1e-5)
-    s.move_allow_ticks = p.settle_extra_ticks + math.floor(1.3 * max(move0, move1))
-    s.strip_clean = 0
-    following = next_spot(s, v, spots, spot)
-    s.stop_spot = 1 if (following < 0 or spots[following, C_OFF_MOVE] > 0.5) else 0
-
-
-@kernel
-def finish_spot(s: Record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, last: bool) -> None:
-    """Write the register of the present spot; ``last``: all ions up to now are its own."""
-    i = s.spot
-    ions1 = v[at.EST_IONS] if last else s.target_cum
-    reg[i, R_IC1] += ions1 - v[at.SPOT_CUM0]
-    reg[i, R_IC2] += v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
-    if s.spot_w > 0.0:
-        reg[i, R_X] = s.spot_x / s.spot_w
-        reg[i, R_Y] = s.spot_y / s.spot_w
-    reg[i, R_BEAM_US] += s.spot_beam_ticks * 10.0
-    reg[i, R_END] = float(s.t_ns)
-    reg[i, R_DONE] = 1.0
-    s.done_spots += 1
-
-
-@kernel
-def book_partial(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
-    """Write what the present, unfinished spot has got so far; called when the delivery stops for good."""
-    if s.spot < 0:
-        return
-    i = s.spot
-    reg[i, R_IC1] += v[at.EST_IONS] - v[at.SPOT_CUM0]
-    reg[i, R_IC2] += v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
-    if s.spot_w > 0.0:
-        reg[i, R_X] = s.spot_x / s.spot_w
-        reg[i, R_Y] = s.spot_y / s.spot_w
-    reg[i, R_BEAM_US] += s.spot_beam_ticks * 10.0
-    reg[i, R_END] = float(s.t_ns)
-    v[at.SPOT_CUM0] = v[at.EST_IONS]
-    v[at.SPOT_CUM0 + 1] = v[at.EST_IONS + 1]
-    s.spot_beam_ticks = 0
-
-
-@kernel
-def book_tail(s: Record, v: np.ndarray, reg: np.ndarray, ions0: float, ions1: float) -> None:
-    """Ions that still come after an ABORT or a disarm belong to the spot that was cut; the register follows them."""
-    v[at.EST_IONS] += ions0
-    v[at.EST_IONS + 1] += ions1
-    s.stop_ticks += 1
-    book_partial(s, v, reg)
-
-
-@kernel
-def book_truth(s: Record, v: np.ndarray, truth: np.ndarray, spot: int, ions: int, x_mm: float, y_mm: float) -> None:
-    """Add true ions to a spot (simulation only; nothing in the front end reads this)."""
-    if ions <= 0:
-        return
-    if spot < 0:
-        s.unbooked_ions += ions
-        return
-    if truth[spot, T_IONS] == 0.0:
-        truth[spot, T_FIRST_NS] = float(s.t_ns)
-    truth[spot, T_IONS] += ions
-    truth[spot, T_SUM_X] += ions * x_mm
-    truth[spot, T_SUM_Y] += ions * y_mm
-    truth[spot, T_LAST_NS] = float(s.t_ns)
-
-
-@kernel
-def advance_model(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
-    """Advance the front end's own model of the extraction (rate as a share of the level) by a tick."""
-    drive = s.drive * s.scale if s.spill_cmd == 1 else 0.0
-    model = 0.0
-    for i in range(p.n_tails):
-        m = drive + (v[at.MODEL_TAIL + i] - drive) * q[at.TAIL_DECAY + i]
-        v[at.MODEL_TAIL + i] = m if m > 1e-18 else 0.0
-        model += q[at.TAIL_W + i] * m
-    smooth = s.rate_model + (model - s.rate_model) * p.rate_alpha
-    s.rate_model = smooth if smooth > 1e-18 else 0.0
-
-
-@kernel
-def ions_to_come(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
-    """Ions that will still come if the beam is stopped now: the model's tail, scaled by the measured rate."""
-    ahead = 0.0
-    for i in range(p.n_tails):
-        ahead += q[at.TAIL_W + i] * v[at.MODEL_TAIL + i] * q[at.TAIL_TICKS + i]
-    ratio = 1.0
-    if s.rate_model > 0.02:
-        ratio = s.rate_meas * s.level_inverse / s.rate_model
-        if ratio > 2.0:
-            ratio = 2.0
-        elif ratio < 0.5:
-            ratio = 0.5
-    return ahead * ratio * s.level * 1e-5
 
 
 @kernel

@@ -17,17 +17,15 @@ from facility.jit import Record, kernel
 from interlocks.fast import FIRST, IN_FORCE, LATCHED, RULE_DTYPE, evaluate, new_history, new_latch, reset
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
+from ioc_sim.dose_estimate import estimate_ions, reset_estimate
 from ioc_sim.faults import faulted
 from ioc_sim.front_end import (
     DONE,
     FLAT_TOP,
     HELD,
-    book_truth,
-    estimate_ions,
     front_end_coarse,
     front_end_tick,
     position_feedback,
-    reset_estimate,
 )
 from ioc_sim.layout import DRIFT_RING, E_BRHO, E_SIGMA, EV_IMAGE, EV_TRIP
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
@@ -36,6 +34,7 @@ from ioc_sim.physics.ring import ring_ms
 from ioc_sim.physics.scanning import position_mm, read_supplies, supplies_coarse, supply_step, true_current
 from ioc_sim.physics.spill import enter_fine, spill_tick
 from ioc_sim.signals_tick import count_chamber, publish_latch, publish_slow, publish_tick
+from ioc_sim.spot_book import book_truth
 
 __all__ = ["FIRST", "IN_FORCE", "LATCHED", "RULE_DTYPE", "new_history", "new_latch", "reset", "run"]
 
