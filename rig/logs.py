@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any, TextIO
@@ -11,9 +12,37 @@ import structlog
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+class _Unbreakable:
+    """Where lines go: stderr as it is when the line is written, or a given stream; a stream that fails loses the line.
+
+    Whoever logs may be answering a command or taking the beam away: a closed terminal must not stop that.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def _now(self) -> TextIO:
+        return sys.stderr if self._stream is None else self._stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._now().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._now().flush()
+
+    def isatty(self) -> bool:
+        try:
+            return self._now().isatty()
+        except (OSError, ValueError):
+            return False
+
+
 def configure_logs(*, json_lines: bool, level: str = "info", stream: TextIO | None = None) -> None:
     """Set up structlog, and what caproto and asyncio log through `logging`; always to stderr, or `stream`."""
-    out = sys.stderr if stream is None else stream
+    out = _Unbreakable(stream)
     number = LEVELS.get(level, logging.INFO)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -27,7 +56,7 @@ def configure_logs(*, json_lines: bool, level: str = "info", stream: TextIO | No
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: structlog.PrintLogger(out),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(stream=out, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
