@@ -56,7 +56,7 @@ def configure_logs(*, json_lines: bool, level: str = "info", stream: TextIO | No
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: structlog.PrintLogger(out),
+        logger_factory=lambda *_: structlog.PrintLogger(out),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(stream=out, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True)
