@@ -26,9 +26,8 @@ def deliver(
     speed: float, as_json: bool,
 ) -> int:  # fmt: skip
     """Deliver PLAN, spot by spot. Ctrl-C takes the beam off and ends the session as interrupted."""
-    from rig.deliver import DeliveryRequest, deliver_plan
-
     from console.progress import progress_bar
+    from rig.deliver import DeliveryRequest, deliver_plan
     from rig.logs import configure_logs
 
     configure_logs(json_lines=settings.log_json, level=settings.log_level)
