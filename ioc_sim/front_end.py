@@ -27,6 +27,25 @@ import numpy as np
 
 from facility.jit import Record, kernel
 from ioc_sim import layout as at
+from ioc_sim.codes import (
+    ABORTED,
+    ACTION_ABORT,
+    ACTION_INHIBIT,
+    ARMED,
+    DONE,
+    FLAT_TOP,
+    HELD,
+    HOLD_EMPTY,
+    HOLD_GATE,
+    HOLD_HANG,
+    HOLD_NONE,
+    HOLD_OPERATOR,
+    HOLD_PERMIT,
+    HOLD_RING,
+    HOLD_SETTLING,
+    IRRADIATING,
+    PAUSED,
+)
 from ioc_sim.dose_estimate import advance_model, ions_to_come
 from ioc_sim.layout import (
     EV_ABORTED,
@@ -47,12 +66,6 @@ from ioc_sim.spot_book import (
     set_point,
 )
 
-ARMED, IRRADIATING, HELD, PAUSED, DONE, ABORTED = 2, 3, 4, 5, 6, 7
-HOLD_NONE, HOLD_RING, HOLD_EMPTY, HOLD_GATE, HOLD_PERMIT, HOLD_SETTLING, HOLD_OPERATOR = 0, 1, 2, 3, 4, 5, 6
-HOLD_HANG = 7
-ACTION_PAUSE = 3
-ACTION_ABORT = 4
-FLAT_TOP = 6
 LOOP_TICKS = 8
 """The slow intensity loop acts every 80 us; a power of two."""
 DRY_SHARE = 0.2
@@ -100,7 +113,7 @@ def may_beam(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> int:
         return HOLD_RING
     if s.stored < 1e-4 * p.fill_ions:
         return HOLD_EMPTY
-    if s.permit_line == 0 or s.action == 1 or s.rs_code != s.rs_plan or s.stopper_in == 1:
+    if s.permit_line == 0 or s.action == ACTION_INHIBIT or s.rs_code != s.rs_plan or s.stopper_in == 1:
         return HOLD_PERMIT
     if s.hold_line == 1 or (s.gating == 1 and s.gate_open == 0):
         return HOLD_GATE

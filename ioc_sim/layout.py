@@ -85,7 +85,7 @@ STATE_DTYPE = np.dtype(
         ("estop_a", "i8"), ("estop_b", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
         ("late_ms", "f8"),
         # image watch
-        ("watch", "i8"), ("fe_beat_seen", "i8"), ("h_beat_seen", "i8"), ("beats_alive", "i8"), ("image_side", "i8"),
+        ("watch", "i8"), ("fe_beat_seen", "i8"), ("h_beat_seen", "i8"), ("beats_alive", "i8"),
         # truth
         ("trace_count", "i8"), ("truth_total", "f8"), ("unbooked_ions", "f8"),
     ],

@@ -17,12 +17,10 @@ from facility.jit import Record, kernel
 from interlocks.fast import FIRST, IN_FORCE, LATCHED, RULE_DTYPE, evaluate, new_history, new_latch, reset
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
+from ioc_sim.codes import ARMED, DONE, FLAT_TOP, HELD
 from ioc_sim.dose_estimate import estimate_ions, reset_estimate
 from ioc_sim.faults import faulted
 from ioc_sim.front_end import (
-    DONE,
-    FLAT_TOP,
-    HELD,
     front_end_coarse,
     front_end_tick,
     position_feedback,
@@ -49,7 +47,7 @@ def beam_possible(s: Record, v: np.ndarray, faults: np.ndarray) -> bool:
     """Whether ions can cross the isocentre plane, or their charge can still arrive."""
     if s.phase != FLAT_TOP or s.stored <= 0.0:
         return s.fine_age_ticks < STAY_FINE_TICKS
-    if 2 <= s.fe_state <= HELD or s.spill_off_ticks < STAY_FINE_TICKS:
+    if ARMED <= s.fe_state <= HELD or s.spill_off_ticks < STAY_FINE_TICKS:
         return True
     if faulted(faults, fp.RFKO, 0.0, s.t_ns) > 0.0:
         return True
@@ -281,7 +279,7 @@ def run(
             millisecond(p, q, s, v, faults, etab, trace_mm)
         if s.fine == 1:
             fine_tick(p, q, s, v, faults, sig, spots, reg, truth, trace, etab)
-            busy = s.spill_cmd == 1 or (s.phase == FLAT_TOP and 2 <= s.fe_state <= HELD)
+            busy = s.spill_cmd == 1 or (s.phase == FLAT_TOP and ARMED <= s.fe_state <= HELD)
             s.fine_age_ticks = 0 if busy else s.fine_age_ticks + 1
             dt_ticks = 1
         else:

@@ -10,13 +10,9 @@ from facility import signals as g
 from facility.jit import Record, kernel
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
+from ioc_sim.codes import ARMED, FLAT_TOP, PAUSED
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO
-
-IRRADIATING = 3
-ARMED = 2
-PAUSED = 5
-FLAT_TOP = 6
 
 
 @kernel

@@ -10,11 +10,9 @@ import numpy as np
 
 from facility.jit import Record, kernel
 from ioc_sim import faults as fp
+from ioc_sim.codes import ACTION_ABORT, ACTION_HOLD, ACTION_PAUSE
 from ioc_sim.faults import faulted
 
-ACTION_HOLD = 2
-ACTION_PAUSE = 3
-ACTION_ABORT = 4
 DUMP_AFTER_TICKS = 5000
 """The ring is dumped when the permit has been away for 50 ms."""
 

@@ -12,16 +12,27 @@ from facility.jit import Record, kernel
 from facility.rng import bell, draw
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
+from ioc_sim.codes import (
+    ARMED,
+    CAPTURE,
+    DUMP,
+    ENERGY_STEP,
+    FLAT_TOP,
+    HELD,
+    HOLD_EMPTY,
+    INJECTION,
+    RAMP,
+    RAMP_DOWN,
+    RESONANCE,
+    STABILISE,
+    STANDARDISE,
+    STANDBY,
+)
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_ENERGY, E_Q1_FC, E_Q2_FC, E_RAMP_NS, EV_PHASE, EV_SPILL_END
 
 STREAM_FILL = 30
 STREAM_JITTER = 31
-(STANDBY, INJECTION, CAPTURE, RAMP, STABILISE, RESONANCE, FLAT_TOP, ENERGY_STEP, DUMP, RAMP_DOWN, STANDARDISE) = range(
-    11
-)
-FE_ARMED, FE_HELD = 2, 4
-HOLD_EMPTY = 2
 
 
 @kernel
@@ -65,7 +76,7 @@ def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray)
 @kernel
 def layer_unfinished(s: Record, v: np.ndarray) -> bool:
     """The front end holds a layer of this token that waits for more beam and may have it."""
-    return FE_ARMED <= s.fe_state <= FE_HELD and s.fe_token == s.ring_token and s.permit_line == 1
+    return ARMED <= s.fe_state <= HELD and s.fe_token == s.ring_token and s.permit_line == 1
 
 
 @kernel
@@ -104,9 +115,7 @@ def flat_top_over(s: Record, v: np.ndarray) -> bool:
         return True
     if s.done_token == s.ring_token and s.queued == 1:
         return True
-    return (
-        s.fe_state == FE_HELD and s.hold_reason == HOLD_EMPTY and s.fe_token == s.ring_token and s.spill_off_ticks > 500
-    )
+    return s.fe_state == HELD and s.hold_reason == HOLD_EMPTY and s.fe_token == s.ring_token and s.spill_off_ticks > 500
 
 
 @kernel

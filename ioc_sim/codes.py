@@ -1,0 +1,18 @@
+"""The shared enumerations as plain integers, which is what compiled code compares; their home is facility.states."""
+
+from __future__ import annotations
+
+from facility.states import Action, FrontEndState, HoldReason, RingPhase
+
+(STANDBY, INJECTION, CAPTURE, RAMP, STABILISE, RESONANCE, FLAT_TOP, ENERGY_STEP, DUMP, RAMP_DOWN, STANDARDISE) = (
+    int(phase) for phase in RingPhase if phase is not RingPhase.FAULT
+)
+ARMED, IRRADIATING, HELD, PAUSED, DONE, ABORTED = (
+    int(state) for state in FrontEndState if state not in (FrontEndState.IDLE, FrontEndState.LOADED)
+)
+HOLD_NONE, HOLD_RING, HOLD_EMPTY, HOLD_GATE, HOLD_PERMIT, HOLD_SETTLING, HOLD_OPERATOR, HOLD_HANG = (
+    int(reason) for reason in HoldReason
+)
+ACTION_INHIBIT, ACTION_HOLD, ACTION_PAUSE, ACTION_ABORT = (
+    int(action) for action in Action if action is not Action.NONE
+)
