@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MASK_BITS = 30
+"""Bits of a mask that one word of the process image carries; the rest is in the word named _high."""
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -97,8 +100,10 @@ LINK_P_OK = _signal("link.p_ok", "bool", "frames of the safety controller arrive
 P_PERMIT = _signal("p.permit", "bool", "the safety controller permits beam", 1.0)
 P_HOLD = _signal("p.hold", "bool", "the safety controller asks for HOLD", 1.0)
 H_PERMIT = _signal("h.permit", "bool", "no fast rule with ABORT or PAUSE is latched", 1.0)
-H_LATCHED = _signal("h.latched", "mask", "latched fast rules, bit mask by position in the rule file", 1.0)
-H_PRESENT = _signal("h.present", "mask", "fast rules whose condition is present, bit mask", 1.0)
+H_LATCHED = _signal("h.latched", "mask", "latched fast rules 0 to 29, bit mask by position in the rule file", 1.0)
+H_LATCHED_HIGH = _signal("h.latched_high", "mask", "latched fast rules from 30 on, bit mask", 1.0)
+H_PRESENT = _signal("h.present", "mask", "fast rules 0 to 29 whose condition is present, bit mask", 1.0)
+H_PRESENT_HIGH = _signal("h.present_high", "mask", "fast rules from 30 on whose condition is present, bit mask", 1.0)
 H_FIRST = _signal("h.first", "index", "first fast rule that latched, -1 if none", 1.0)
 H_HEARTBEAT = _signal("h.heartbeat", "count", "rises by one each 1 ms the fast evaluator lives (modulo 2^20)", 1.0)
 PACING_LATE_MS = _signal("pacing.late_ms", "ms", "how late the plant runs behind its pace (0 in virtual time)", 0.1)

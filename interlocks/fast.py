@@ -18,8 +18,8 @@ from facility.jit import kernel
 
 HIST_LEN = 16_384
 """Places of the history ring of a windowed signal, one for each 10 us tick; a power of two."""
-MAX_RULES = 30
-"""The masks of latched and present rules travel as int32."""
+MAX_RULES = 60
+"""The masks of latched and present rules travel as two words of 30 bits."""
 TICK_US = 10.0
 NO_LIMIT = float(np.finfo(np.float64).max)
 

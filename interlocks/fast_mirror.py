@@ -13,7 +13,7 @@ from interlocks.model import Rule
 from interlocks.process_image import PLACE, FastFault, mask_of
 from interlocks.snapshot import RuleView
 
-_PINNED = ("h.latched", "h.present", "h.first")
+_PINNED = ("h.latched", "h.latched_high", "h.present", "h.present_high", "h.first")
 
 
 class FastMirror:

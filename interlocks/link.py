@@ -25,7 +25,7 @@ from interlocks.process_image import NO_FAULT, FastFault
 RACK = "rack"
 SAFETY = "safety"
 NS_PER_MS = 1_000_000
-_PERMIT = struct.Struct(">BBII")
+_PERMIT = struct.Struct(">BBQI")
 _FLAGS = {0: False, 1: True}
 
 

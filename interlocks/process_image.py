@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facility.errors import InternalError
-from facility.signals import IMAGE, SIGNALS
+from facility.signals import IMAGE, MASK_BITS, SIGNALS
 
 INVALID = -(2**31)
 """The code of a value that is none."""
@@ -80,6 +80,10 @@ def unpack(payload: bytes) -> tuple[NDArray[np.int32], FastFault] | None:
 
 
 def mask_of(codes: NDArray[np.int32], name: str) -> int:
-    """A bit mask of the image; all bits set if it is invalid."""
-    code = int(codes[PLACE[name]])
-    return MAX_CODE if code == INVALID or code < 0 else code
+    """A bit mask of the image, of the words `name` and `name`_high; all bits of a word set if it is invalid."""
+    return _word(codes[PLACE[name]]) | _word(codes[PLACE[f"{name}_high"]]) << MASK_BITS
+
+
+def _word(code: int) -> int:
+    whole = (1 << MASK_BITS) - 1
+    return int(code) if 0 <= code <= whole else whole

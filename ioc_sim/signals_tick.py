@@ -133,7 +133,9 @@ def publish_slow(
 @kernel
 def publish_latch(sig: np.ndarray, latch: np.ndarray) -> None:
     """What the fast tier tells the safety controller."""
-    sig[g.H_LATCHED] = latch[0]
-    sig[g.H_PRESENT] = latch[1]
+    sig[g.H_LATCHED] = latch[0] & ((1 << g.MASK_BITS) - 1)
+    sig[g.H_LATCHED_HIGH] = latch[0] >> g.MASK_BITS
+    sig[g.H_PRESENT] = latch[1] & ((1 << g.MASK_BITS) - 1)
+    sig[g.H_PRESENT_HIGH] = latch[1] >> g.MASK_BITS
     sig[g.H_FIRST] = latch[2]
     sig[g.H_PERMIT] = 1.0 if latch[3] < 3 else 0.0

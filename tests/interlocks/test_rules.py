@@ -157,8 +157,8 @@ def test_a_wrong_rule_is_refused_with_id_and_key(changes: dict[str, object], key
 
 
 def test_too_many_fast_rules() -> None:
-    rules = "".join(f"[[rule]]\n{body(id=f'rule-{i}')}\n" for i in range(31))
-    assert "31 rules of tier H" in refused(TEXT.split("[[rule]]")[0] + rules)
+    rules = "".join(f"[[rule]]\n{body(id=f'rule-{i}')}\n" for i in range(fast.MAX_RULES + 1))
+    assert f"{fast.MAX_RULES + 1} rules of tier H" in refused(TEXT.split("[[rule]]")[0] + rules)
 
 
 def test_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
