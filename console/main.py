@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from console.lazy import LazyGroup
 from console.own_packages import refuse_foreign_packages
 from console.settings import Settings
 from facility.errors import ExitCode, IonctlError
@@ -21,36 +21,17 @@ COMMANDS = {
     "up": ("console.commands.processes", "up", "Start plant, safety controller and control server."),
     "down": ("console.commands.processes", "down", "Stop them: beam off first."),
     "status": ("console.commands.processes", "status", "Show what runs, and where it is reached."),
-    "interlocks": ("console.commands.interlocks", "interlocks", "List, show and reset interlocks."),
+    "interlocks": (
+        "console.commands.interlocks",
+        "interlocks",
+        "What must never happen: rules, latches, resets, proofs.",
+    ),
     "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
     "facility": ("console.commands.facilities", "facility", "List and show facilities."),
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is used; help needs none of them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, in the order a new user wants them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{module}.{attribute} is no command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list under 'Commands', from the table."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_, _, words) in COMMANDS.items()])
-
-
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config-dir", type=click.Path(path_type=Path, file_okay=False, exists=True),
               help="Folder searched first for facility files and tables.")  # fmt: skip
 @click.option("--home", "home_dir", type=click.Path(path_type=Path, file_okay=False),

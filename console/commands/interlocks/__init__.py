@@ -1,0 +1,24 @@
+"""`ionctl interlocks`: what must never happen, what is latched, and letting go of it. One module for each command."""
+
+from __future__ import annotations
+
+import click
+
+from console.lazy import LazyGroup
+
+_HERE = "console.commands.interlocks"
+COMMANDS = {
+    "list": (f"{_HERE}.list", "list_", "List the rules, with what is tripped where the facility is up."),
+    "show": (f"{_HERE}.show", "show", "Explain one rule: what it protects from, why it is tripped, what ends it."),
+    "reset": (f"{_HERE}.reset", "reset", "Let go of latched rules whose cause is gone."),
+}
+"""name -> (module, attribute, help); a new command is a module and a line here."""
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+def interlocks() -> None:
+    """What must never happen: rules, latches, proofs.
+
+    Resets and bypasses go from here straight to the safety controller, signed with the console's own keys; control
+    holds none.
+    """
