@@ -54,6 +54,12 @@ _EVENT_KINDS = (
 )  # fmt: skip
 
 
+def check_ring(ring: np.ndarray) -> None:
+    """The kernel finds a place in the truth ring with a mask: InternalError unless its length is a power of two."""
+    if len(ring) == 0 or len(ring) & (len(ring) - 1):
+        raise InternalError("plant.trace", f"{len(ring)} records", "truth ring", "give a power of two")
+
+
 class Plant:
     """One ring, one beamline, one room at a time.
 
@@ -64,7 +70,7 @@ class Plant:
         seed: run seed; same seed, same commands at the same times: the same run, bit for bit.
         rules: compiled fast rules, or None for none (tests of physics only).
         allow_faults: whether ``inject`` is allowed at all.
-        trace_records: length of the truth ring in ticks.
+        trace_records: length of the truth ring in ticks, a power of two.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Plant:
         self._register = np.zeros((1, len(REGISTER_COLUMNS)))
         self._truth = np.zeros((1, T_COLUMNS))
         self.trace = np.zeros(trace_records, TRUTH_DTYPE)
+        check_ring(self.trace)
         self.rule_rows = rules.rows if rules is not None else np.zeros(0, rack.RULE_DTYPE)
         self.rule_ids: tuple[str, ...] = tuple(rules.ids) if rules is not None else ()
         self._hist_index = np.asarray(rules.hist_index if rules is not None else [], dtype=np.int64)

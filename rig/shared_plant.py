@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from facility.errors import InternalError
-from ioc_sim.plant import Plant
+from ioc_sim.plant import Plant, check_ring
 
 _NAMES = (
     "advance", "take_events", "request_cycle", "end_cycle", "load_layer", "arm", "disarm", "pause", "resume",
@@ -32,6 +32,7 @@ class SharedPlant(Plant):
         with self.lock:
             if self.truth_count:
                 raise InternalError("plant.trace", "the truth has begun to be written elsewhere", "SharedPlant")
+            check_ring(ring)
             self.trace = ring
             self._bind()
 

@@ -43,7 +43,7 @@ PUBLISH_S = 0.1
 TRUTH_S = 0.25
 WARM_UP_S = 1.0
 """Pacing is watched this long before the process says that it is ready."""
-TRACE_RECORDS = 2_000_000
+TRACE_RECORDS = 1 << 21
 """20 s of ticks with beam."""
 BEAM_OFF_S = 0.1
 _FRAME_EVERY = 2

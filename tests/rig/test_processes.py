@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from control.plan.dicom_writer import write_dicom_plan
@@ -134,7 +135,9 @@ def test_deliver_interrupt_and_end(stack):
     out, err = ended(child, 60.0)
     assert child.returncode == 5, err
     assert json.loads(out)["status"] == "interrupted"
-    assert len(read_ticks(stack.folder)) > 0
+    ticks = read_ticks(stack.folder)["t_ns"]
+    assert len(ticks) > 1000
+    assert (np.diff(ticks) >= 10_000).all(), "no tick is lost or written twice"
 
     names = ("control", "plant", "safety")
     children = dict(stack.supervisor._children)

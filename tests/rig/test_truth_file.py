@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facility.errors import ChannelError
+from facility.errors import ChannelError, InternalError
+from ioc_sim.layout import TRUTH_DTYPE
+from ioc_sim.plant import check_ring
+from rig.processes.plant import TRACE_RECORDS
 from rig.truth_file import TRACE_FILE, TruthNow, TruthTrace, read_now, read_spots, read_ticks, write_spots
 
 
@@ -53,3 +56,10 @@ def test_no_truth(tmp_path):
     for read in (read_now, read_spots):
         with pytest.raises(ChannelError, match="no truth"):
             read(tmp_path)
+
+
+def test_a_ring_whose_mask_would_lose_records_is_refused():
+    check_ring(np.zeros(TRACE_RECORDS, TRUTH_DTYPE))
+    for records in (0, 3, 2_000_000):
+        with pytest.raises(InternalError, match="power of two"):
+            check_ring(np.zeros(records, TRUTH_DTYPE))
