@@ -7,17 +7,19 @@ One rule at a time, so that none can lean on another.  For each: decided, latche
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from facility.config import load_facility
+from facility.pv_catalogue import SPOT_COLUMNS
 from facility.states import Action, FrontEndState
 from interlocks.explain import bound
 from interlocks.rules import RuleSet, compile_fast, load_rules
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
+from rig.trials.causes import Trial, TrialState, load_trials
 from tests.plant.layers import MS, Spots, go, grid, new_plant, start
 from tests.trips.beam_off import beam_off_ns, surplus_ions
 
@@ -26,46 +28,10 @@ SINGLE_IONS_US = 800.0
 """A thousandth of the rate is one ion a tick here: by chance the 50 us mean stays above it for two lags more."""
 
 
-@dataclass(frozen=True)
-class Cause:
-    """A fault, and whether the rule's condition holds from its first instant (then the bound counts from there)."""
-
-    device: str
-    kind: FaultKind
-    value: float = 0.0
-    immediate: bool = True
-    at_end: bool = False
-    """Needs the last spot: the layer is short."""
-    limit_us: float = 1e6
-
-
-CAUSES = {
-    "chamber-disagreement": Cause("ic2.gain", FaultKind.SCALE, 0.7),
-    "chamber-drift": Cause("ic2.gain", FaultKind.SCALE, 0.7, immediate=False),
-    "spot-overdose-ic1": Cause("spill.rate", FaultKind.SCALE, 200.0, immediate=False, at_end=True),
-    "spot-overdose-ic2": Cause("ic1.counts", FaultKind.STUCK, immediate=False),
-    "dose-rate-high": Cause("spill.rate", FaultKind.SCALE, 8.0),
-    "dose-rate-peak": Cause("spill.rate", FaultKind.SCALE, 12.0),
-    "beam-without-demand-ic1": Cause("rfko.on", FaultKind.SET, 1.0, immediate=False, at_end=True),
-    "beam-without-demand-ic2": Cause("rfko.on", FaultKind.SET, 1.0, immediate=False, at_end=True),
-    "spot-timeout": Cause("ic1.counts", FaultKind.STUCK, immediate=False, limit_us=15_000.0),
-    "position-x": Cause("beam.x", FaultKind.OFFSET, 5.0),
-    "position-y": Cause("beam.y", FaultKind.OFFSET, -5.0),
-    "scan-readback-x": Cause("scan_x.readback", FaultKind.OFFSET, 25.0),
-    "scan-readback-y": Cause("scan_y.readback", FaultKind.OFFSET, -25.0),
-    "scan-field-x": Cause("scan_x.probe", FaultKind.OFFSET, 0.006),
-    "scan-field-y": Cause("scan_y.probe", FaultKind.OFFSET, -0.006),
-    "chamber-electronics-ic1": Cause("ic1.ok", FaultKind.DEAD),
-    "chamber-electronics-ic2": Cause("ic2.ok", FaultKind.NAN),
-    "scan-supplies": Cause("scan.ok", FaultKind.DEAD),
-    "energy-token-ring": Cause("ring.token", FaultKind.OFFSET, 1.0),
-    "energy-token-transport": Cause("hebt.token", FaultKind.SET, 5.0),
-    "ring-rigidity": Cause("ring.brho", FaultKind.SCALE, 1.01),
-    "range-shifter": Cause("rs.code", FaultKind.OFFSET, 2.0),
-    "front-end-beats": Cause("fe.freeze", FaultKind.SET, 1.0),
-}
 LINES = ("link-safety", "safety-permit", "safety-abort")
 GATES = ("safety-hold", "gate")
+SPOT_LIMIT_US = {"spot-timeout": 15_000.0}
+"""Shorter than in any plan, so that the whole of it fits into a trial."""
 
 
 @functools.cache
@@ -74,19 +40,27 @@ def rule_set() -> RuleSet:
     return load_rules(load_facility("wuwei"), "1", "carbon")
 
 
-def plant_with(rule_id: str, cause: Cause | None = None) -> tuple[Plant, Spots]:
+@functools.cache
+def trials() -> dict[str, Trial]:
+    """How each rule is tried, from the file."""
+    return load_trials(rule_set())
+
+
+CAUSES = [rule.id for rule in rule_set().h if rule.id not in (*LINES, *GATES)]
+
+
+def plant_with(rule_id: str) -> tuple[Plant, Spots]:
     """A rack with this one rule, irradiating."""
     rules = compile_fast((rule_set().rule(rule_id),))
     plant = new_plant(rules=rules, seed=5, trace_records=1 << 18)
     spots = (
         grid(half_mm=1.6, step_mm=3.2, low=1e6, high=1.25e6)
-        if cause and cause.at_end
+        if trials()[rule_id].stop_spot
         else grid(half_mm=15.0, low=4e5, high=1e6)
     )
     plant.request_cycle(77, 150)
     table = spots.table(plant, 150)
-    if cause is not None:
-        table[:, 7] = cause.limit_us
+    table[:, SPOT_COLUMNS.index("limit_us")] = SPOT_LIMIT_US.get(rule_id, 1e6)
     plant.load_layer(77, 150, LEVEL, table)
     plant.arm(77)
     while plant.status.state != FrontEndState.IRRADIATING:
@@ -94,26 +68,35 @@ def plant_with(rule_id: str, cause: Cause | None = None) -> tuple[Plant, Spots]:
     return plant, spots
 
 
-def instant(rule_id: str, plant: Plant, at_end: bool) -> int:
+def instant(rule_id: str, plant: Plant) -> int:
     """A seeded random instant with beam: anywhere within spots, on no grid."""
     rng = np.random.default_rng(sum(rule_id.encode()))
-    return plant._now_ns + int(rng.integers(1 * MS, 3 * MS) if at_end else rng.integers(30 * MS, 60 * MS))
+    early = trials()[rule_id].stop_spot
+    return plant._now_ns + int(rng.integers(1 * MS, 3 * MS) if early else rng.integers(30 * MS, 60 * MS))
+
+
+TAIL_NS = 20 * MS
+"""After a stop: extraction tail and late charge are over."""
 
 
 def trip(rule_id: str, also: tuple[Fault, ...] = ()) -> tuple[Plant, int]:
     """Inject the cause and run on; the plant and the instant of the cause."""
-    cause = CAUSES[rule_id]
-    plant, _ = plant_with(rule_id, cause)
+    plant, _ = plant_with(rule_id)
     for fault in also:
         plant.inject(fault)
-    at_ns = instant(rule_id, plant, cause.at_end)
-    plant.inject(Fault(cause.device, cause.kind, cause.value, at_ns=at_ns))
+    at_ns = instant(rule_id, plant)
+    if TrialState.SPOT not in trials()[rule_id].applies_in:
+        plant.pause()
+        at_ns += TAIL_NS
+    for one in trials()[rule_id].faults:
+        plant.inject(one.at(at_ns))
     go(plant, at_ns + 400 * MS)
     return plant, at_ns
 
 
-def test_every_fast_rule_is_tried_here() -> None:
-    assert {rule.id for rule in rule_set().h} == {*CAUSES, *LINES, *GATES}
+def points(rule_id: str) -> set[str]:
+    """Devices that fail in the trial of a rule."""
+    return {fault.point for fault in trials()[rule_id].faults}
 
 
 @pytest.mark.parametrize("rule_id", CAUSES)
@@ -125,14 +108,14 @@ def test_cause_in_the_device_takes_the_beam(rule_id: str) -> None:
     assert row["latched"] == 1
     condition_ns, decision_ns = int(row["t_condition_ns"]), int(row["t_decision_ns"])
     assert at_ns <= condition_ns <= decision_ns <= condition_ns + 20_000
-    off_ns = beam_off_ns(plant, at_ns)
+    trial = trials()[rule_id]
+    off_ns = beam_off_ns(plant, at_ns if TrialState.SPOT in trial.applies_in else decision_ns)
     assert off_ns - decision_ns <= (promised.decision_us + promised.actuator_us) * 1000
-    if CAUSES[rule_id].immediate:
+    if trial.immediate:
         assert off_ns - at_ns <= promised.total_us * 1000
-        peak = 12.0 if CAUSES[rule_id].device == "spill.rate" else 1.0
-        assert surplus_ions(plant, at_ns) <= 1.5 * peak * LEVEL * promised.total_us * 1e-6
+        assert surplus_ions(plant, at_ns) <= 1.5 * trial.rate_factor * LEVEL * promised.total_us * 1e-6
     expected = FrontEndState.ABORTED if rule.strength == Action.ABORT else FrontEndState.PAUSED
-    if CAUSES[rule_id].device != "fe.freeze":  # a frozen front end cannot even say that it was stopped
+    if "fe.freeze" not in points(rule_id):  # a frozen front end cannot even say that it was stopped
         assert plant.status.state in (expected, FrontEndState.DONE)
     assert not plant.status.permit
 

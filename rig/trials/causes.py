@@ -1,0 +1,215 @@
+"""Read `configs/interlock_trials.toml`: how every rule is tried, typed and checked against rules and fault points."""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from facility.config import find_config
+from facility.config.base import NonNegative, Section
+from facility.errors import ConfigError
+from interlocks.model import Rule, RuleId
+from interlocks.rules import RuleSet
+from ioc_sim.faults import ABOUT, Fault, FaultKind
+
+SCHEMA = "ionctl.trials/1"
+FILE_NAME = "interlock_trials.toml"
+MAX_FAULTS = 4
+NEAR_KINDS = ("limit", "window", "mismatch", "excess", "beat", "stale")
+"""Kinds of rules whose limit is a number that a quantity can be brought near to."""
+
+
+class TrialState(StrEnum):
+    """Where a delivery stands when the cause begins."""
+
+    STANDBY = "standby"
+    """Nothing loaded, the ring stands by, the permit is given."""
+    RING = "ring"
+    """A layer is armed and waits for the ring."""
+    ARMED = "armed"
+    """Armed on the flat top, the gate keeps the beam off."""
+    SPOT = "spot"
+    """Irradiating."""
+    MOVE = "move"
+    """Between spots, beam off."""
+    HELD = "held"
+    """Beam off in mid-layer, the gate is closed."""
+    PAUSED = "paused"
+    """Beam off by the operator, in mid-layer."""
+    ENERGY = "energy"
+    """A layer is done, the next one has another energy."""
+
+
+class Act(StrEnum):
+    """Causes that are no fault of a device of the plant."""
+
+    RELAY_PAUSE = "relay-pause"
+    """The relays of the safety link's lines show PAUSE: permit away, hold on."""
+    RELAY_ABORT = "relay-abort"
+    """Both relays fall: ABORT."""
+    RELAY_HOLD = "relay-hold"
+    """Both relays on: HOLD."""
+    CUT_TO_RACK = "cut-to-rack"
+    """Frames of the safety controller are lost on their way."""
+    CUT_FROM_RACK = "cut-from-rack"
+    """Frames of the rack are lost on their way."""
+    CONSOLE_SILENT = "console-silent"
+    """The operator's console sends no keep-alives."""
+    PLANT_LATE = "plant-late"
+    """The plant falls behind its pace."""
+
+
+KindName = Literal["STUCK", "SET", "OFFSET", "SCALE", "DRIFT", "NAN", "DEAD"]
+StateName = Literal["any", "standby", "ring", "armed", "spot", "move", "held", "paused", "energy"]
+ActName = Literal[
+    "relay-pause", "relay-abort", "relay-hold", "cut-to-rack", "cut-from-rack", "console-silent", "plant-late"
+]
+
+
+class DeviceFault(Section):
+    """What fails in which device."""
+
+    point: str
+    kind: KindName
+    value: float = 0.0
+
+    def at(self, t_ns: int) -> Fault:
+        """The fault, from this instant on."""
+        return Fault(self.point, FaultKind[self.kind], self.value, at_ns=t_ns)
+
+
+class Near(Section):
+    """A fault that puts the judged quantity at a chosen share of the rule's limit."""
+
+    point: str
+    kind: KindName
+    zero: float
+    """Value at which the quantity is as far from its limit as it is without a fault."""
+    at_limit: float
+
+    def fault(self, share: float, t_ns: int) -> Fault:
+        """The quantity at `share` of its limit, from this instant on."""
+        value = self.zero + share * (self.at_limit - self.zero)
+        return Fault(self.point, FaultKind[self.kind], value, at_ns=t_ns)
+
+
+class Trial(Section):
+    """How one rule is tried."""
+
+    rule: RuleId
+    faults: Annotated[tuple[DeviceFault, ...], Field(max_length=MAX_FAULTS)] = ()
+    act: ActName | None = None
+    builds_up_ms: NonNegative = 0.0
+    """Longest time until the condition holds, but for the rule's own delays; 0: from the first instant."""
+    states: Annotated[tuple[StateName, ...], Field(min_length=1)]
+    stop_spot: bool = False
+    gating: bool = False
+    also: tuple[RuleId, ...] = ()
+    removed: Literal["repair", "unload", "undo"]
+    near: Near | None = None
+
+    @property
+    def immediate(self) -> bool:
+        """The condition holds from the first instant on."""
+        return self.builds_up_ms == 0.0
+
+    @property
+    def applies_in(self) -> tuple[TrialState, ...]:
+        """States, in the order of a delivery."""
+        return tuple(state for state in TrialState if "any" in self.states or state.value in self.states)
+
+    @property
+    def rate_factor(self) -> float:
+        """How much more beam there is than planned, by the cause itself."""
+        scales = [fault.value for fault in self.faults if fault.point == "spill.rate" and fault.kind == "SCALE"]
+        return max([1.0, *scales])
+
+
+def load_trials(rules: RuleSet, config_dir: Path | None = None) -> dict[str, Trial]:
+    """Trials by rule, in the order of the rules, from the first `interlock_trials.toml` of the configuration folders.
+
+    Raises ConfigError that names file, rule and key.
+    """
+    source = find_config(FILE_NAME, config_dir)
+    if source is None:
+        raise ConfigError("trials.no-file", f"no {FILE_NAME}", "", "give a --config-dir that holds one")
+    return trials_from_toml(source.read_text(encoding="utf-8"), rules, str(source))
+
+
+def trials_from_toml(text: str, rules: RuleSet, where: str = FILE_NAME) -> dict[str, Trial]:
+    """Trials from the text of a file, one for each rule."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError("trials.syntax", str(problem), where) from problem
+    if data.get("schema") != SCHEMA:
+        raise ConfigError("trials.schema", f"schema {data.get('schema')!r}", f"{where}, key schema", f"give {SCHEMA!r}")
+    unknown = sorted(set(data) - {"schema", "trial"})
+    if unknown:
+        raise ConfigError("trials.unknown-key", f"unknown key {unknown[0]!r}", where, "allowed: schema, trial")
+    entries = data.get("trial")
+    if not isinstance(entries, list):
+        raise ConfigError("trials.no-trials", "give tables [[trial]]", f"{where}, key trial")
+    found: dict[str, Trial] = {}
+    for number, entry in enumerate(entries):
+        trial = _trial(entry, number, where)
+        if trial.rule in found:
+            raise ConfigError("trials.repeated", "two trials of one rule", f"{where}, rule {trial.rule}, key rule")
+        _check(trial, rules, f"{where}, rule {trial.rule}")
+        found[trial.rule] = trial
+    missing = [rule.id for rule in rules.rules if rule.id not in found]
+    if missing:
+        raise ConfigError("trials.missing", f"rule {missing[0]!r} is never tried", where, "add a [[trial]] for it")
+    return {rule.id: found[rule.id] for rule in rules.rules}
+
+
+def _trial(entry: Any, number: int, where: str) -> Trial:
+    name = entry.get("rule") if isinstance(entry, dict) else None
+    place = f"{where}, rule {name}" if isinstance(name, str) else f"{where}, trial number {number}"
+    try:
+        return Trial.model_validate(_tuples(entry))
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError("trials.bad-value", f"{key}: {first['msg']}", f"{place}, key {key}") from problem
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of a TOML table as the tuples that a strict model takes."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _check(trial: Trial, rules: RuleSet, where: str) -> None:
+    def refuse(key: str, what: str, fix: str) -> None:
+        raise ConfigError("trials.bad-trial", what, f"{where}, key {key}", fix)
+
+    if trial.rule not in rules.by_id:
+        refuse("rule", f"no rule {trial.rule!r} in interlocks.toml", "take the trial out, or add the rule")
+    if bool(trial.faults) == (trial.act is not None):
+        refuse("faults", "faults and act together, or neither", "give one of them")
+    points = [(f"faults.{i}.point", fault.point) for i, fault in enumerate(trial.faults)]
+    if trial.near is not None:
+        points.append(("near.point", trial.near.point))
+        if rules.by_id[trial.rule].kind not in NEAR_KINDS:
+            refuse("near", "this rule has no number as its limit", "take the key out")
+    for key, point in points:
+        if point not in ABOUT:
+            refuse(key, f"no fault point {point!r}", "see ioc_sim/faults.py")
+    for other in trial.also:
+        if other not in rules.by_id or other == trial.rule:
+            refuse("also", f"{other!r} is no other rule of interlocks.toml", f"known: {', '.join(rules.by_id)}")
+    if "any" in trial.states and len(trial.states) > 1:
+        refuse("states", "'any' and others", "give 'any' alone")
+    if (trial.removed == "undo") != (trial.act is not None):
+        refuse("removed", f"{trial.removed!r}", "'undo' for an act, 'repair' or 'unload' for faults")
+
+
+def has_number(rule: Rule) -> bool:
+    """Whether the rule's limit is a number that a quantity can be brought near to."""
+    return rule.kind in NEAR_KINDS

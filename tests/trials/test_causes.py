@@ -1,0 +1,61 @@
+"""The file that says how each rule is tried: complete, typed, and refused with rule and key where it is wrong."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+
+from facility.config import list_facilities, load_facility
+from facility.errors import ConfigError
+from interlocks.rules import load_rules
+from rig.trials.causes import TrialState, load_trials, trials_from_toml
+
+TEXT = resources.files("configs").joinpath("interlock_trials.toml").read_text(encoding="utf-8")
+
+
+def rules(name: str = "wuwei", species: str = "carbon"):
+    facility = load_facility(name)
+    return load_rules(facility, next(iter(facility.rooms)), species)
+
+
+@pytest.mark.parametrize("name", list_facilities())
+def test_every_rule_is_tried_and_every_trial_has_a_rule(name: str) -> None:
+    for species in load_facility(name).species:
+        known = rules(name, species)
+        trials = load_trials(known)
+        assert list(trials) == [rule.id for rule in known.rules]
+        assert all(trial.applies_in for trial in trials.values())
+
+
+def test_any_is_all_states_in_the_order_of_a_delivery() -> None:
+    assert load_trials(rules())["door"].applies_in == tuple(TrialState)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('schema = "ionctl.trials/1"', 'schema = "ionctl.trials/2"', "key schema"),
+        ('rule = "door"', 'rule = "doors"', "rule doors, key rule"),
+        ('rule = "door"', 'rule = "gate"', "rule gate, key rule"),
+        ('point = "door.a"', 'point = "door.c"', "rule door, key faults.0.point"),
+        ('point = "door.a", kind = "SET"', 'point = "door.a", kind = "OPEN"', "rule door, key faults.0.kind"),
+        ('point = "door.a", kind', 'point = "door.a", colour = 1, kind', "rule door, key faults.0.colour"),
+        ('also = ["scan-field-x"]', 'also = ["scan-field-z"]', "rule scan-readback-x, key also"),
+        ('act = "plant-late"', "", "rule plant-late, key faults"),
+        ('act = "plant-late"', 'act = "plant-early"', "rule plant-late, key act"),
+        ('point = "ic1.hv", kind = "SCALE", zero', 'point = "ic9.hv", kind = "SCALE", zero', "key near.point"),
+        ('[[trial]]\nrule = "door"', '[[trial]]\ncolour = 1\nrule = "door"', "rule door, key colour"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_rule_and_key(old: str, new: str, said: str) -> None:
+    assert old in TEXT
+    with pytest.raises(ConfigError) as refused:
+        trials_from_toml(TEXT.replace(old, new, 1), rules())
+    assert said in str(refused.value)
+
+
+def test_a_rule_without_a_trial_is_named() -> None:
+    begin = TEXT.index('[[trial]]\nrule = "plant-late"')
+    with pytest.raises(ConfigError, match="plant-late"):
+        trials_from_toml(TEXT[:begin], rules())
