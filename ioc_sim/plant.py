@@ -39,6 +39,7 @@ from ioc_sim.layout import (
 )
 from ioc_sim.params import energy_columns, pack_parameters, record
 from ioc_sim.plant_types import FastRules, PlantEvent, PlantStatus
+from ioc_sim.rerun import RunLog
 from ioc_sim.signals_tick import publish_latch
 
 __all__ = ["TRACE_RECORDS", "FastRules", "Plant", "PlantEvent", "PlantStatus"]
@@ -117,6 +118,8 @@ class Plant:
         self._now_ns = 0
         self._pending: list[tuple[int, Any, tuple[Any, ...]]] = []
         self._events: list[PlantEvent] = []
+        self.log: RunLog | None = None
+        """Where a post-mortem looks back; whoever wants one gives it before time runs."""
         self.truth_by_token: dict[int, np.ndarray] = {}
         commands.initial_state(self._state[0], self._v)
         self._bind()
@@ -135,6 +138,8 @@ class Plant:
         """
         if until_ns < self._now_ns:
             raise InternalError("plant.time", f"asked to go back from {self._now_ns} to {until_ns} ns", "Plant.advance")
+        if self.log is not None and self._now_ns >= self.log.due_ns:
+            self.log.take(self)
         while True:
             target = until_ns
             if self._pending:
@@ -159,6 +164,7 @@ class Plant:
         applied = False
         while self._pending and self._pending[0][0] <= self.t_ns <= at_ns:
             _, function, arguments = self._pending.pop(0)
+            self._note(at_ns, function, *arguments)
             function(*arguments)
             applied = True
         return applied
@@ -216,6 +222,11 @@ class Plant:
     def _later(self, function: Any, *arguments: Any) -> None:
         """Apply at the first tick that begins at or after now."""
         self._pending.append((self._now_ns, function, arguments))
+
+    def _note(self, run_to_ns: int, function: Any, *arguments: Any) -> None:
+        """Something is about to be done to the state from outside of the kernel."""
+        if self.log is not None:
+            self.log.note(run_to_ns, function, arguments)
 
     # --- commands --------------------------------------------------------------------------------------------
     def request_cycle(self, token: int, energy_code: int) -> None:
@@ -335,6 +346,7 @@ class Plant:
 
     def reset_fast(self, mask: int) -> int:
         """Clear fast latches in ``mask`` whose cause is gone; returns the mask of those still latched."""
+        self._note(self._now_ns, self.reset_fast, mask)
         left = int(rack.reset(self.rule_rows, self._latch, mask))
         self._state[0].action = int(self._latch[rack.IN_FORCE])
         publish_latch(self.signals, self._latch)
@@ -354,6 +366,7 @@ class Plant:
 
     def set_late_ms(self, late_ms: float) -> None:
         """How late the pacing of the plant is; written by whoever paces it."""
+        self._note(self._now_ns, self.set_late_ms, late_ms)
         self._state[0].late_ms = late_ms
 
     # --- observation -----------------------------------------------------------------------------------------
@@ -364,6 +377,7 @@ class Plant:
     def watch_image(self, low: np.ndarray, high: np.ndarray) -> None:
         """Raise an IMAGE event at the next 1 ms boundary at which an image value, in units of its resolution, is
         outside ``low .. high``; both float64 (len(IMAGE),)."""
+        self._note(self._now_ns, self.watch_image, low, high)
         self._image_low[:] = low
         self._image_high[:] = high
         self._state[0].watch = 1
@@ -437,11 +451,13 @@ class Plant:
             raise CommandRefused(
                 "fault.forbidden", "faults are not allowed in this run", "inject", "use --allow-faults"
             )
+        self._note(self._now_ns, self.inject, fault)
         i = fault.index()
         self._faults[i] = (int(fault.kind), fault.value, fault.at_ns, fault.until_ns, math.nan)
 
     def clear_faults(self) -> None:
         """Mend every device."""
+        self._note(self._now_ns, self.clear_faults)
         self._faults[:] = 0.0
 
     @property
