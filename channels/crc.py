@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 CRC32C_POLYNOMIAL = 0x1EDC6F41
 """Castagnoli, normal form; G. Castagnoli et al., IEEE Trans. Comm. 41 (1993) 883."""
 _REFLECTED = 0x82F63B78
-LENGTH_MAX = 512
+LENGTH_MAX = 640
 """Longest message, bytes."""
 
 

@@ -14,7 +14,7 @@ offset  bytes  field
 20      4      sequence number, rising by one, modulo 2^32
 24      4      echo: the last sequence number accepted from the peer, 0 before the first
 28      8      facility time when sent, ns
-36      2      length of the payload, at most 256
+36      2      length of the payload, at most 512
 38      n      payload
 38 + n  4      CRC-32 (IEEE 802.3, 0x04C11DB7) of all before it
 42 + n  4      CRC-32C (Castagnoli, 0x1EDC6F41) of the same, started from the link's key
@@ -23,7 +23,7 @@ offset  bytes  field
 Residual error: an error that passes both CRCs is a multiple of both generators, which have no common factor, so of
 their product of degree 64: at worst 2^-64 = 5.4e-20 of corrupted frames pass. Were every frame of a link with 1,000
 frames a second corrupted at random, that is 2e-13 an hour, below the 1e-9 an hour that is 1 % of SIL 3. CRC-32C alone
-finds every error of up to 5 bits in up to 5,243 bits (P. Koopman, DSN 2002); a frame has at most 2,416.
+finds every error of up to 5 bits in up to 5,243 bits (P. Koopman, DSN 2002); a frame has at most 4,464.
 
 Meaning of a bad frame: its payload is never used. The first one is flagged (`first_bad`, `bad_in_a_row`); the link
 stays usable. `bad_limit` in a row, a restarted peer, or `watchdog_ns` without a good frame or without progress of the
@@ -42,7 +42,7 @@ from typing import NamedTuple, TypeAlias
 from channels.crc import crc32c
 from facility.errors import InternalError
 
-PAYLOAD_MAX = 256
+PAYLOAD_MAX = 512
 _MAGIC = b"IL"
 _VERSION = 1
 _HEADER = struct.Struct(">2sBBIIQIIQH")

@@ -95,6 +95,45 @@ ESTOP_A = _signal("estop.a_ok", "bool", "emergency stop chain A, 1 is not presse
 ESTOP_B = _signal("estop.b_ok", "bool", "emergency stop chain B, 1 is not pressed", 1.0)
 GATE_OPEN = _signal("gate.open", "bool", "motion gate, 1 lets beam through (1 when gating is off)", 1.0)
 GATE_AGE_MS = _signal("gate.age_ms", "ms", "age of the newest gate sample (0 when gating is off)", 0.1)
+# --- slow devices: one fault point each, of the same name and in the same order (ioc_sim.physics.utilities) -------
+RF_FREQUENCY_REL = _signal("rf.frequency_rel", "1", "measured revolution frequency over the table value", 1e-7)
+HEBT_DIPOLE_REL = _signal("hebt.dipole_rel", "1", "current of the transport dipoles over the table value", 1e-6)
+HEBT_QUAD_REL = _signal("hebt.quad_rel", "1", "current of the transport quadrupoles over the table value", 1e-6)
+SEPTUM_HV_REL = _signal("septum.hv_rel", "1", "high voltage of the electrostatic septum over its set value", 1e-5)
+BUMP_CURRENT_REL = _signal("bump.current_rel", "1", "current of the extraction bumps over the table value", 1e-5)
+IC1_KTP = _signal("ic1.ktp", "1", "correction of chamber 1 for temperature and pressure, over the value in use", 1e-5)
+IC2_KTP = _signal("ic2.ktp", "1", "correction of chamber 2 for temperature and pressure, over the value in use", 1e-5)
+GAS_FLOW_REL = _signal("gas.flow_rel", "1", "gas flow of the chambers over its set value", 1e-4)
+COOLING_FLOW_REL = _signal("cooling.flow_rel", "1", "cooling water of the magnets over its set value", 1e-4)
+COOLING_TEMPERATURE = _signal("cooling.temperature_c", "degC", "hottest return of the cooling water", 0.01)
+VACUUM_RING = _signal("vacuum.ring_mbar", "mbar", "worst pressure in the ring", 1e-12)
+VACUUM_HEBT = _signal("vacuum.hebt_mbar", "mbar", "worst pressure in the transport line", 1e-11)
+LOSS_HEBT = _signal("loss.hebt_usv_h", "uSv/h", "beam loss monitor of the transport line", 0.01)
+STRAY_ROOM = _signal("stray.room_usv_h", "uSv/h", "stray radiation in the treatment room, away from the patient", 0.1)
+AREA_DOSE = _signal("area.dose_usv_h", "uSv/h", "area monitor where people work", 0.001)
+PATIENT_SHIFT = _signal(
+    "patient.shift_mm", "mm", "largest shift of the patient's surface from the planned position", 0.01
+)
+PATIENT_ROTATION = _signal("patient.rotation_deg", "deg", "rotation of the patient's surface from the plan", 0.01)
+GATE_DRIFT = _signal("gate.drift_mm", "mm", "end-exhale baseline of the surrogate against that of the plan", 0.01)
+TIMING_LATE = _signal("timing.late_us", "us", "how late the last cycle event arrived at the rack", 0.01)
+SNOUT_SPEED = _signal("snout.speed_mm_s", "mm/s", "speed of the snout", 0.01)
+UPS_OK = _signal("ups.ok", "bool", "uninterruptible supply of the safety systems reports no fault", 1.0)
+INTERCOM_OK = _signal("intercom.ok", "bool", "intercom and video to the patient report no fault", 1.0)
+GUARD_A = _signal("guard.a_clear", "bool", "touch guard of the snout, contact A, 1 is clear", 1.0)
+GUARD_B = _signal("guard.b_clear", "bool", "touch guard of the snout, contact B, 1 is clear", 1.0)
+GATE_SOURCE_OK = _signal("gate.source_ok", "bool", "camera or belt of the gate reports no fault", 1.0)
+RIPPLE_CODE = _signal("ripple.code", "code", "ripple filter in the beam, by its coding pins", 1.0)
+ROUTE_A = _signal(
+    "hebt.route_a", "index", "room to which the switching dipoles lead, polarity sensor A, -1 if none", 1.0
+)
+ROUTE_B = _signal(
+    "hebt.route_b", "index", "room to which the switching dipoles lead, polarity sensor B, -1 if none", 1.0
+)
+RANGE_SHIFTER_B = _signal("rs.code_b", "code", "range shifters in the beam, bit mask, second set of switches", 1.0)
+TIMING_TOKEN = _signal("timing.token", "token", "layer token that came with the last cycle event", 1.0)
+FIRST_SLOW, LAST_SLOW = RF_FREQUENCY_REL, TIMING_TOKEN
+RIPPLE_PLAN = _signal("ripple.plan_code", "code", "ripple filter the facility's tables were made for", 1.0)
 # --- links and permits ------------------------------------------------------------------------------------------
 LINK_P_OK = _signal("link.p_ok", "bool", "frames of the safety controller arrive in order and in time", 1.0)
 P_PERMIT = _signal("p.permit", "bool", "the safety controller permits beam", 1.0)

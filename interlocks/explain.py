@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -128,6 +129,11 @@ def before_reset(rule: Rule, present: bool) -> str:
     cause = f"the cause must go first ({condition(rule)}); then " if present else ""
     who = "an operator or a physicist" if rule.reset == "operator" else "a physicist"
     return f"{cause}{who} resets it; beam needs a separate start"
+
+
+def canonical(rule: Rule) -> tuple[int, ...]:
+    """Numbers of the canonical interlocks (1 to 40) that the rule's citation names."""
+    return tuple(int(found) for found in re.findall(r"\bno\. (\d+)", rule.citation))
 
 
 def number(value: float) -> str:

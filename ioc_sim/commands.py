@@ -11,6 +11,7 @@ from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason
 from ioc_sim import layout as at
 from ioc_sim.layout import E_BRHO, E_Q1_FC, EV_STATE
+from ioc_sim.physics.utilities import initial_slow
 
 _ACTIVE = (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED)
 TOKEN_MAX = 2**31 - 1
@@ -34,6 +35,7 @@ def initial_state(s: Any, v: np.ndarray) -> None:
     s.fine_age_ticks = 10**6
     s.stop_ticks = 10**6
     s.move_ticks = 10**6
+    initial_slow(v)
 
 
 def is_active(s: Any) -> bool:

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from facility import signals as g
 from facility.errors import CommandRefused
 from facility.jit import kernel
 
@@ -87,6 +88,10 @@ ROOM_TOKEN = _point("room.token", "beam token of the room")
 FRONT_END = _point("fe.freeze", "SET 1: the front end hangs, its outputs freeze")
 FAST_TIER = _point("h.freeze", "SET 1: the fast interlock tier hangs, its outputs freeze")
 RING_IONS = _point("ring.fill", "ions of a fill, 1")
+FIRST_SLOW = len(_names)
+"""The slow devices' points begin here, in the order of their signals."""
+for _signal in g.SIGNALS[g.FIRST_SLOW : g.LAST_SLOW + 1]:
+    _point(_signal.name, f"{_signal.description}; {_signal.unit}")
 
 FAULT_POINTS: tuple[str, ...] = tuple(_names)
 ABOUT: dict[str, str] = dict(zip(_names, _about, strict=True))

@@ -176,7 +176,8 @@ MM_PER_A = 346  # 2
 MODEL_TAIL = 348  # 4
 IC_BAD = 352  # 2
 EST_UNREAD = 354  # 2
-N_V = 356
+SLOW = 356  # 32
+N_V = 388
 
 
 TRUTH_DTYPE = np.dtype(

@@ -13,6 +13,7 @@ from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, FLAT_TOP, PAUSED
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO
+from ioc_sim.physics.utilities import utilities_ms
 
 
 @kernel
@@ -128,6 +129,7 @@ def publish_slow(
     sig[g.PACING_LATE_MS] = s.late_ms
     sig[g.FE_HEARTBEAT] = s.fe_heartbeat & 0xFFFFF
     sig[g.H_HEARTBEAT] = s.h_heartbeat & 0xFFFFF
+    utilities_ms(p, s, v, sig, faults, etab)
 
 
 @kernel

@@ -35,6 +35,11 @@ GOOD: dict[str, float] = {
     "ring.ions": 1e9, "spill.cmd": 1.0, "rfko.on": 1.0,
     "door.a_closed": 1.0, "door.b_closed": 1.0, "estop.a_ok": 1.0, "estop.b_ok": 1.0, "gate.open": 1.0,
     "link.p_ok": 1.0, "p.permit": 1.0, "h.permit": 1.0, "h.first": -1.0,
+    "rf.frequency_rel": 1.0, "hebt.dipole_rel": 1.0, "hebt.quad_rel": 1.0, "septum.hv_rel": 1.0,
+    "bump.current_rel": 1.0, "ic1.ktp": 1.0, "ic2.ktp": 1.0, "gas.flow_rel": 1.0, "cooling.flow_rel": 1.0,
+    "cooling.temperature_c": 25.0, "vacuum.ring_mbar": 1e-9, "vacuum.hebt_mbar": 1e-7, "loss.hebt_usv_h": 1.0,
+    "stray.room_usv_h": 50.0, "area.dose_usv_h": 0.1, "ups.ok": 1.0, "intercom.ok": 1.0, "guard.a_clear": 1.0,
+    "guard.b_clear": 1.0, "gate.source_ok": 1.0, "ripple.code": 1.0, "ripple.plan_code": 1.0, "timing.token": 7.0,
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channels.command import Status
+from channels.frames import PAYLOAD_MAX
 from channels.keepalive import KeepAliveMaker
 from channels.keys import derived_private_key
 from facility.errors import ConfigError, InternalError
@@ -33,13 +34,43 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float], int]] = {
     "strip-electronics": ({}, {"strip__ok": 0.0}, 1),
     "gate-stale": ({"gate__age_ms": 98.0}, {"gate__age_ms": 102.0}, 1),
     "link-return": ({}, {"link__p_ok": 0.0}, 1),
+    "ring-frequency": ({"rf__frequency_rel": 1.00009}, {"rf__frequency_rel": 1.00011}, 1),
+    "hebt-dipole": ({"hebt__dipole_rel": 0.9991}, {"hebt__dipole_rel": 0.9989}, 1),
+    "hebt-quadrupole": ({"hebt__quad_rel": 1.0049}, {"hebt__quad_rel": 1.0051}, 1),
+    "septum-voltage": ({"septum__hv_rel": 0.991}, {"septum__hv_rel": 0.989}, 1),
+    "bump-current": ({"bump__current_rel": 1.009}, {"bump__current_rel": 1.011}, 1),
+    "range-shifter-switches": ({}, {"rs__code_b": 2.0}, 1),
+    "ripple-filter": ({}, {"ripple__code": 2.0}, 1),
+    "beam-route": ({}, {"hebt__route_b": 1.0}, 1),
+    "timing-late": ({"timing__late_us": 9.9}, {"timing__late_us": 10.1}, 1),
+    "timing-token": ({}, {"timing__token": 6.0}, 1),
+    "gas-density-ic1": ({"ic1__ktp": 1.009}, {"ic1__ktp": 1.011}, 1),
+    "gas-density-ic2": ({"ic2__ktp": 0.991}, {"ic2__ktp": 0.989}, 1),
+    "gas-flow": ({"gas__flow_rel": 0.81}, {"gas__flow_rel": 0.79}, 1),
+    "loss-hebt": ({"loss__hebt_usv_h": 99.0}, {"loss__hebt_usv_h": 101.0}, 1),
+    "stray-room": ({"stray__room_usv_h": 495.0}, {"stray__room_usv_h": 505.0}, 1),
+    "area-radiation": ({"area__dose_usv_h": 2.4}, {"area__dose_usv_h": 2.6}, 1),
+    "gate-source": ({}, {"gate__source_ok": 0.0}, 1),
+    "gate-drift": ({"gate__drift_mm": -0.98}, {"gate__drift_mm": -1.02}, 1),
+    "patient-position": ({"patient__shift_mm": 0.98}, {"patient__shift_mm": 1.02}, 1),
+    "patient-rotation": ({"patient__rotation_deg": 0.98}, {"patient__rotation_deg": 1.02}, 1),
+    "collision": ({}, {"guard__b_clear": 0.0}, 1),
+    "snout-motion": ({"snout__speed_mm_s": 0.98}, {"snout__speed_mm_s": -1.02}, 1),
+    "ups": ({}, {"ups__ok": 0.0}, 1),
+    "intercom": ({}, {"intercom__ok": 0.0}, 1),
+    "cooling-flow": ({"cooling__flow_rel": 0.81}, {"cooling__flow_rel": 0.79}, 1),
+    "cooling-temperature": ({"cooling__temperature_c": 39.5}, {"cooling__temperature_c": 40.5}, 1),
+    "vacuum-ring": ({"vacuum__ring_mbar": 9.9e-8}, {"vacuum__ring_mbar": 1.01e-7}, 1),
+    "vacuum-hebt": ({"vacuum__hebt_mbar": 9.9e-6}, {"vacuum__hebt_mbar": 1.01e-5}, 1),
     "plant-late": ({"pacing__late_ms": 490.0}, {"pacing__late_ms": 510.0}, 6),
 }
 BY_TIME = {"link-plant", "front-end-alive", "fast-tier-alive", "operator-heartbeat"}
+AFTER_ANOTHER = {"patient-position-gross"}
+"""Beyond a limit that another rule has set closer already."""
 
 
 def test_every_p_rule_of_the_file_has_a_case() -> None:
-    assert {rule.id for rule in rule_set().p} == set(CASES) | BY_TIME
+    assert {rule.id for rule in rule_set().p} == set(CASES) | BY_TIME | AFTER_ANOTHER
 
 
 @pytest.mark.parametrize("rule_id", CASES)
@@ -65,6 +96,14 @@ def test_trips_beyond_its_limit_and_not_short_of_it(rule_id: str) -> None:
         result = it.say("reset", "physicist")
     assert result.status is Status.DONE
     assert it.run().permit
+
+
+def test_a_patient_who_moves_far_ends_the_layer() -> None:
+    it = Safety()
+    it.release()
+    assert it.run(5, patient__shift_mm=1.98).hold, "a PAUSE so far"
+    assert not it.run(1, patient__shift_mm=2.02).hold
+    assert it.latched() == ["patient-position", "patient-position-gross"]
 
 
 def test_a_door_that_contradicts_itself_is_a_trip_either_way() -> None:
@@ -489,7 +528,7 @@ def test_payload_there_and_back() -> None:
     assert found[1] == fault
     assert process_image.unpack(b"") is None
     assert process_image.unpack(process_image.pack(codes, NO_FAULT)[:-1]) is None
-    assert len(process_image.pack(codes)) == process_image.PAYLOAD_BYTES <= 256
+    assert len(process_image.pack(codes)) == process_image.PAYLOAD_BYTES <= PAYLOAD_MAX
 
 
 def test_wrong_shapes_are_defects() -> None:

@@ -115,3 +115,20 @@ def test_the_reference_has_every_rule_with_the_bound_that_is_computed() -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"| `{row.rule}` |"))
         assert f"| {row.cause} |" in line
         assert f"| {row.bound_us / 1000.0:.2f} |" in line
+
+
+CANONICAL = range(1, 41)
+NOT_YET = {2, 4, 7, 10, 11, 15, 27, 29, 30, 39, 40}
+
+
+def test_every_canonical_interlock_has_a_rule_and_the_reference_says_which() -> None:
+    rules_of = {n: [rule for rule in RULES.rules if n in explain.canonical(rule)] for n in CANONICAL}
+    assert {n for n, rules in rules_of.items() if not rules} == NOT_YET
+    assert not {n for rule in RULES.rules for n in explain.canonical(rule)} - set(CANONICAL)
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "interlocks.md").read_text(encoding="utf-8")
+    table = text.split("## The forty canonical interlocks")[1].split("\n## ")[0]
+    rows = {int(line.split("|")[1]): line for line in table.splitlines() if line[:3].strip("| ").isdigit()}
+    assert set(rows) == set(CANONICAL)
+    for n, rules in rules_of.items():
+        named = rows[n].split("|")[3]
+        assert named.strip() == ", ".join(f"`{rule.id}` ({rule.tier})" for rule in rules), f"no. {n}"
