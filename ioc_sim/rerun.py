@@ -42,6 +42,8 @@ class Snapshot(NamedTuple):
 
     now_ns: int
     arrays: Mapping[str, np.ndarray]
+    deeds: int
+    """How many deeds had been noted: those are in the arrays already."""
 
 
 class Cut(NamedTuple):
@@ -78,18 +80,20 @@ class RunLog:
         self._reach_ns = reach_ns
         self._snapshots: deque[Snapshot] = deque()
         self._deeds: deque[Deed] = deque()
+        self._forgotten = 0
         self.due_ns = 0
         """When the next snapshot is due."""
 
     def take(self, plant: Plant) -> None:
         """Copy the plant's state; forget what no cut can need any more."""
         now_ns = plant._now_ns
-        self._snapshots.append(snapshot(plant))
+        self._snapshots.append(self._snapshot(plant))
         self.due_ns = now_ns + SNAPSHOT_NS
         while len(self._snapshots) > 1 and self._snapshots[1].now_ns <= now_ns - self._reach_ns:
             self._snapshots.popleft()
-        while self._deeds and self._deeds[0].run_to_ns < self._snapshots[0].now_ns:
+        while self._forgotten < self._snapshots[0].deeds:
             self._deeds.popleft()
+            self._forgotten += 1
 
     def note(self, run_to_ns: int, function: Any, arguments: tuple[Any, ...]) -> None:
         """Something is about to be done to the plant."""
@@ -103,13 +107,12 @@ class RunLog:
             raise InternalError("plant.log", "no snapshot has been taken", "RunLog")
         before = [shot for shot in self._snapshots if shot.now_ns <= from_ns]
         start = before[-1] if before else self._snapshots[0]
-        deeds = tuple(deed for deed in self._deeds if deed.run_to_ns >= start.now_ns)
-        return Cut(start, deeds, snapshot(plant), plant.trace)
+        deeds = tuple(self._deeds)[start.deeds - self._forgotten :]
+        return Cut(start, deeds, self._snapshot(plant), plant.trace)
 
-
-def snapshot(plant: Plant) -> Snapshot:
-    """The plant as it stands."""
-    return Snapshot(plant._now_ns, {name: array.copy() for name, array in own_arrays(plant).items()})
+    def _snapshot(self, plant: Plant) -> Snapshot:
+        arrays = {name: array.copy() for name, array in own_arrays(plant).items()}
+        return Snapshot(plant._now_ns, arrays, self._forgotten + len(self._deeds))
 
 
 @dataclass

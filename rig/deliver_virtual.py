@@ -16,6 +16,7 @@ from control.spot_log import spot_log_bytes
 from facility.errors import InternalError
 from interlocks.snapshot import Mode
 from rig.deliver import EVENTS_FILE, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of, write_files
+from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
 from rig.truth_check import judge_truth
 from rig.virtual_world import World, WorldOptions, WorldParts
@@ -35,7 +36,7 @@ def deliver_virtual(
     """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted."""
     started_s = monotonic_s()
     mode = Mode.QA if request.qa else Mode.CLINICAL
-    options = WorldOptions(mode=mode, load_program=lambda _path, _room, _qa: program)
+    options = WorldOptions(mode=mode, load_program=lambda _path, _room, _qa: program, post_mortem=True)
     world = World(request.facility, request.room, species_of(program), request.seed, options)
     with _pause_on_interrupt(world):
         session, summary = deliver_in(world, program, on_progress)
@@ -43,6 +44,7 @@ def deliver_virtual(
     wall_s = monotonic_s() - started_s
     folder = request.home.session_dir(summary.session)
     files = write_files(folder, {SPOTS_FILE: spot_log_bytes(session), EVENTS_FILE: world.events.to_bytes()})
+    write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)
     result = DeliveryResult(
         "virtual", request.facility.id, request.room, request.seed, None, asdict(summary), truth, wall_s, files

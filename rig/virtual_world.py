@@ -19,7 +19,7 @@ from channels.memory import Latency, MemoryProvider
 from channels.publish import stamp_with
 from control.ioc import ControlIoc
 from facility.config import Facility
-from facility.events import EventLog
+from facility.events import Event, EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import NS_PER_MS, Rank, ranked
 from interlocks.controller import VERBS, Console, SafetyController
@@ -30,7 +30,9 @@ from ioc_sim.plant import Plant, PlantEvent
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
 from rig.keys import CONTROL, OPERATOR, PHYSICIST
 from rig.operator_client import OperatorClient
+from rig.post_mortem import TRIPS, PostMortem, about_run
 from rig.safety_side import HookedSafetyIoc
+from rig.virtual_post_mortem import VirtualPostMortems
 from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
 
@@ -58,6 +60,8 @@ class WorldOptions:
     """Longest stretch the plant runs in one call; a run must not depend on it."""
     latency: Latency = Latency()  # noqa: RUF009 - frozen
     load_program: LoadProgram | None = None
+    post_mortem: bool = False
+    """Freeze what every signal did around each trip; the files are in `World.post_mortems`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class World:
         )
         self.loop = VirtualLoop(self._advance)
         self.events = EventLog(run_id(seed, facility.hash), self.loop)
+        self._post_mortems = self._freeze_trips(room, species) if options.post_mortem else None
         prefix = facility.pv_prefix
         with stamp_with(self.loop):
             self.iocs = PlantIocs(self.plant, prefix, self.loop, self._ring(CONTROL.name))
@@ -115,6 +120,21 @@ class World:
                 ring.add(issuer.name, self._keys[issuer.name].public_key(), issuer.roles)
         return ring
 
+    def _freeze_trips(self, room: str, species: str) -> VirtualPostMortems:
+        facility, seed = self.facility, self.seed
+        about = about_run(facility, room, species, seed, self.options.mode)
+        return VirtualPostMortems(
+            self.loop, self.plant, self.events,
+            lambda records: Plant(facility, room, species, seed=seed, rules=self.rules.fast(), allow_faults=True,
+                                  trace_records=records),
+            about,
+        )  # fmt: skip
+
+    @property
+    def post_mortems(self) -> tuple[PostMortem, ...]:
+        """One for each trip so far, or each group of trips within one window."""
+        return () if self._post_mortems is None else tuple(self._post_mortems.files)
+
     # --- running --------------------------------------------------------------------------------------------
     def run(self, work: Callable[[WorldParts], Coroutine[Any, Any, T]]) -> T:
         """Run `work` with everything alive, to its end."""
@@ -123,7 +143,10 @@ class World:
     async def _run(self, work: Callable[[WorldParts], Coroutine[Any, Any, T]]) -> T:
         with stamp_with(self.loop), ranked(Rank.CONTROL):
             async with self._alive() as parts:
-                return await work(parts)
+                result = await work(parts)
+                if self._post_mortems is not None:
+                    await self._post_mortems.settled()
+                return result
 
     @contextlib.asynccontextmanager
     async def _alive(self) -> AsyncIterator[WorldParts]:
@@ -188,7 +211,8 @@ class World:
     def _on_plant(self, events: list[PlantEvent]) -> None:
         for event in events:
             if event.kind in _TRACED:
-                self.events.emit("plant", event.kind.lower().replace("_", "-"), event.data, t_ns=event.t_ns)
+                logged = self.events.emit("plant", event.kind.lower().replace("_", "-"), event.data, t_ns=event.t_ns)
+                self._note_trip(logged)
         self.iocs.on_events(events)
 
     def _update(self) -> None:
@@ -206,9 +230,13 @@ class World:
         """Log what the safety controller found; what it found is shown at once."""
         found = self.controller.take_events()
         for event in found:
-            self.events.emit("safety", event.kind, event.data, t_ns=event.t_ns)
+            self._note_trip(self.events.emit("safety", event.kind, event.data, t_ns=event.t_ns))
         if found:
             self._refresh_at(self.loop.now_ns())
+
+    def _note_trip(self, event: Event) -> None:
+        if self._post_mortems is not None and event.kind in TRIPS:
+            self._post_mortems.trip(event)
 
     def _refresh_at(self, t_ns: int) -> None:
         if t_ns < self._refresh_ns:

@@ -84,13 +84,17 @@ def test_layers_commands_and_coarse_steps_in_between_are_done_again() -> None:
         run_until(plant, "LAYER_DONE", slice_ns=71 * MS)
         assert plant.status.state == FrontEndState.DONE
         plant.disarm()
-    plant.set_door(False, True)
-    plant.insert_range_shifters(1, 1)
-    go(plant, plant._now_ns + 400_500_000)
     assert plant.log is not None
+    plant.insert_range_shifters(2, 2)
+    plant.advance(plant._now_ns)  # done, at the very moment of a snapshot: it must not be done twice
+    plant.log.take(plant)
+    go(plant, plant._now_ns + 300 * MS)
+    plant.set_door(False, True)
+    go(plant, plant._now_ns + 400_500_000)
     first_ns = plant.log._snapshots[0].now_ns
-    run, block = again(plant, first_ns)
-    assert run.differences == ()
+    for from_ns in (first_ns, plant._now_ns - 600 * MS):
+        run, block = again(plant, from_ns)
+        assert run.differences == ()
     assert (np.diff(block.rows["t_ns"]) > 0).all()
     assert block.signals[-1, g.DOOR_A] == 0.0
 
