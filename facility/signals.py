@@ -35,20 +35,10 @@ def _signal(name: str, unit: str, description: str, resolution: float = 0.0) -> 
     return len(_signals) - 1
 
 
-# --- front end -------------------------------------------------------------------------------------------------
-FE_HEARTBEAT = _signal("fe.heartbeat", "count", "rises by one each 1 ms the front end lives (modulo 2^20)", 1.0)
-FE_STATE = _signal("fe.state", "enum", "FrontEndState", 1.0)
-FE_TOKEN = _signal("fe.token", "token", "layer token of the loaded layer, 0 if none", 1.0)
-FE_DEMAND = _signal("fe.demand", "bool", "front end asks for beam", 1.0)
-FE_ACTIVE = _signal("fe.active", "bool", "a layer is armed, irradiating or held", 1.0)
-FE_SPOT = _signal("fe.spot", "index", "spot being delivered, -1 if none", 1.0)
-FE_SPOT_TARGET_IONS = _signal("fe.spot_target_ions", "ions", "prescription of the spot being delivered")
+# --- these change from tick to tick while there is beam: first in the vector, looked at each tick -------------------
 FE_SPOT_IC1_IONS = _signal("fe.spot_ic1_ions", "ions", "delivered to the spot by chamber 1, late charge corrected")
 FE_SPOT_IC2_IONS = _signal("fe.spot_ic2_ions", "ions", "delivered to the spot by chamber 2, late charge corrected")
 FE_SPOT_BEAM_US = _signal("fe.spot_beam_us", "us", "beam-demanded time of the spot")
-FE_SPOT_LIMIT_US = _signal("fe.spot_limit_us", "us", "longest allowed beam-demanded time of the spot")
-FE_LEVEL = _signal("fe.level", "ions/s", "intensity level of the loaded layer", 1000.0)
-# --- chambers ---------------------------------------------------------------------------------------------------
 IC1_IONS = _signal("ic1.ions", "ions", "chamber 1, cumulative counts times nominal ions per count")
 IC2_IONS = _signal("ic2.ions", "ions", "chamber 2, cumulative counts times nominal ions per count")
 IC1_LAYER_IONS = _signal("ic1.layer_ions", "ions", "chamber 1 since the layer was loaded, 0 if none is active", 1000.0)
@@ -57,21 +47,34 @@ IC1_NOMINAL_US = _signal("ic1.nominal_us", "us", "cumulative ions of chamber 1 o
 IC2_NOMINAL_US = _signal("ic2.nominal_us", "us", "cumulative ions of chamber 2 over the layer's level")
 IC1_IDLE_IONS = _signal("ic1.idle_ions", "ions", "cumulative ions of chamber 1 seen while no beam may come any more")
 IC2_IDLE_IONS = _signal("ic2.idle_ions", "ions", "cumulative ions of chamber 2 seen while no beam may come any more")
+STRIP_ERR_X_MM = _signal("strip.err_x_mm", "mm", "centroid minus plan at isocentre, x, last valid window")
+STRIP_ERR_Y_MM = _signal("strip.err_y_mm", "mm", "centroid minus plan at isocentre, y, last valid window")
+SCAN_X_ERR_MM = _signal("scan_x.err_mm", "mm", "current readback minus set point as millimetres at isocentre, x supply")
+SCAN_Y_ERR_MM = _signal("scan_y.err_mm", "mm", "current readback minus set point as millimetres at isocentre, y supply")
+SCAN_X_PROBE_MM = _signal("scan_x.probe_mm", "mm", "field probe minus current readback as millimetres, x supply")
+SCAN_Y_PROBE_MM = _signal("scan_y.probe_mm", "mm", "field probe minus current readback as millimetres, y supply")
+N_FAST = len(_signals)
+"""The signals before this place may change with every tick.  The others are quiet: each change has all rules judged."""
+# --- front end -------------------------------------------------------------------------------------------------
+FE_HEARTBEAT = _signal("fe.heartbeat", "count", "rises by one each 1 ms the front end lives (modulo 2^20)", 1.0)
+FE_STATE = _signal("fe.state", "enum", "FrontEndState", 1.0)
+FE_TOKEN = _signal("fe.token", "token", "layer token of the loaded layer, 0 if none", 1.0)
+FE_DEMAND = _signal("fe.demand", "bool", "front end asks for beam", 1.0)
+FE_ACTIVE = _signal("fe.active", "bool", "a layer is armed, irradiating or held", 1.0)
+FE_SPOT = _signal("fe.spot", "index", "spot being delivered, -1 if none", 1.0)
+FE_SPOT_TARGET_IONS = _signal("fe.spot_target_ions", "ions", "prescription of the spot being delivered")
+FE_SPOT_LIMIT_US = _signal("fe.spot_limit_us", "us", "longest allowed beam-demanded time of the spot")
+FE_LEVEL = _signal("fe.level", "ions/s", "intensity level of the loaded layer", 1000.0)
+# --- chambers ---------------------------------------------------------------------------------------------------
 IC1_HV_REL = _signal("ic1.hv_rel", "1", "high voltage of chamber 1 over its set value", 1e-5)
 IC2_HV_REL = _signal("ic2.hv_rel", "1", "high voltage of chamber 2 over its set value", 1e-5)
 IC1_OK = _signal("ic1.ok", "bool", "electronics of chamber 1 report no fault", 1.0)
 IC2_OK = _signal("ic2.ok", "bool", "electronics of chamber 2 report no fault", 1.0)
 # --- strip chamber ----------------------------------------------------------------------------------------------
 STRIP_VALID = _signal("strip.valid", "bool", "the last window held enough charge, on a settled spot")
-STRIP_ERR_X_MM = _signal("strip.err_x_mm", "mm", "centroid minus plan at isocentre, x, last valid window")
-STRIP_ERR_Y_MM = _signal("strip.err_y_mm", "mm", "centroid minus plan at isocentre, y, last valid window")
 STRIP_OK = _signal("strip.ok", "bool", "electronics of the strip chamber report no fault", 1.0)
 # --- scanning magnets -------------------------------------------------------------------------------------------
 SCAN_DUE = _signal("scan.due", "bool", "the settling window of the last move has passed and beam is demanded")
-SCAN_X_ERR_MM = _signal("scan_x.err_mm", "mm", "current readback minus set point as millimetres at isocentre, x supply")
-SCAN_Y_ERR_MM = _signal("scan_y.err_mm", "mm", "current readback minus set point as millimetres at isocentre, y supply")
-SCAN_X_PROBE_MM = _signal("scan_x.probe_mm", "mm", "field probe minus current readback as millimetres, x supply")
-SCAN_Y_PROBE_MM = _signal("scan_y.probe_mm", "mm", "field probe minus current readback as millimetres, y supply")
 SCAN_OK = _signal("scan.ok", "bool", "both supplies report no fault", 1.0)
 # --- ring and transport -----------------------------------------------------------------------------------------
 RING_PHASE = _signal("ring.phase", "enum", "RingPhase", 1.0)

@@ -6,6 +6,11 @@ needs and everything it remembers is in its row, so that a snapshot of the rows 
 A condition is *bad* at a tick if the signals say so; it is *present* once it has been bad for ``debounce`` ticks in
 one piece (0 and 1: at once); a rule with ``latching`` set stays *latched* until ``reset``.  Every comparison is
 written so that NaN and infinity are bad.  No allocation, no division, no exception.
+
+Most ticks change nothing that a rule could mind.  Of the signals, the first ``N_FAST`` change from tick to tick and the
+others are quiet.  While no rule is bad, a tick is done once the rules that look at a fast signal or at a window stand
+within their limits (the *screen*) and no quiet signal has changed since all rules were judged; anything else, a
+not-a-number among it, has all rules judged.  What is found and when is the same as if all were judged each tick.
 """
 
 from __future__ import annotations
@@ -15,12 +20,15 @@ from typing import Any
 import numpy as np
 
 from facility.jit import kernel
+from facility.signals import N_FAST
 
 HIST_LEN = 16_384
 """Places of the history ring of a windowed signal, one for each 10 us tick; a power of two."""
 MAX_RULES = 60
 """The masks of latched and present rules travel as two words of 30 bits."""
 TICK_US = 10.0
+TICK_NS = 10_000
+NEVER_NS = int(np.iinfo(np.int64).max)
 NO_LIMIT = float(np.finfo(np.float64).max)
 
 DIGITAL = 0
@@ -73,7 +81,7 @@ RULE_DTYPE = np.dtype(
         ("latching", "i8"),  # 0: in force while present and no longer
         # what it remembers
         ("count", "i8"),  # ticks the condition has been bad for
-        ("age", "i8"),  # STALE: ticks without a change
+        ("changed_ns", "i8"),  # STALE: when it changed last; NEVER_NS: the rule does not apply
         ("present", "i8"),
         ("latched", "i8"),
         ("value", "f8"),  # value compared when it was last present; STALE: us without a change
@@ -87,14 +95,45 @@ RULE_DTYPE = np.dtype(
     align=True,
 )
 
-LATCHED, PRESENT, FIRST, IN_FORCE, BUSY = 0, 1, 2, 3, 4
+SCREEN_DTYPE = np.dtype(
+    [(name, "u8") for name in ("a", "b")]
+    + [(name, "f8") for name in ("lo", "hi", "rel")]
+    + [(name, "i8") for name in ("when", "window")]
+    + [(name, "u8") for name in ("hist_a", "hist_b")],
+    align=True,
+)
+"""What the screen needs of a rule; the names are those of ``RULE_DTYPE``."""
+PLAIN, WINDOWED, BOTH = 0, 1, 2
+"""Parts of the screen: limits of a value, limits of an increment, mismatch."""
+
+LATCHED, PRESENT, FIRST, IN_FORCE, BUSY, DUE_NS, JUDGED = 0, 1, 2, 3, 4, 5, 6
 """Places of the latch vector: masks of latched and of present rules, first rule that latched (-1: none), action in
-force, mask of rules that were bad at the last tick."""
+force, mask of rules that were bad at the last tick, when time alone makes a rule bad, how often all were judged."""
 
 
 def new_latch() -> Any:
     """A latch vector with nothing in it."""
-    return np.array([0, 0, -1, 0, 0], dtype=np.int64)
+    return np.array([0, 0, -1, 0, 0, 0, 0], dtype=np.int64)
+
+
+def new_seen(signals: int) -> Any:
+    """Quiet signals as they were when all rules were judged last: never yet."""
+    return np.full(signals, np.nan)
+
+
+def new_screen(rows: Any) -> tuple[Any, Any]:
+    """The screen of these rules and the lengths of its parts, in the order PLAIN, WINDOWED, BOTH."""
+    parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    for row in rows:
+        if row["windowed"] == 0 and min(row["a"], row["b"], max(row["when"], N_FAST)) >= N_FAST:
+            continue  # it looks at quiet signals only
+        entry = np.zeros(1, SCREEN_DTYPE)[0]
+        for name in SCREEN_DTYPE.names or ():
+            entry[name] = row[name]
+        if row["kind"] > MISMATCH:
+            entry["lo"], entry["hi"] = 1.0, 0.0  # not for a screen: never passes
+        parts[BOTH if row["kind"] == MISMATCH else WINDOWED if row["windowed"] else PLAIN].append(entry)
+    return np.array([*parts[0], *parts[1], *parts[2]], SCREEN_DTYPE), np.array([len(part) for part in parts], np.int64)
 
 
 def new_history(signals: int) -> tuple[Any, Any]:
@@ -121,23 +160,23 @@ def _either(rule: Any, va: Any, vb: Any) -> bool:
 
 
 @kernel
-def _alive(rule: Any, va: Any, dt_ticks: int) -> bool:
+def _alive(rule: Any, va: Any, t_ns: int, dt_ticks: int) -> bool:
     """A value that must keep changing: false if it has not for more than ``window`` ticks, or is NaN."""
-    if va == rule["last"]:
-        rule["age"] += dt_ticks
-    else:
-        rule["age"] = 0
+    if rule["changed_ns"] == NEVER_NS:  # the rule did not apply until now
+        rule["changed_ns"] = t_ns - dt_ticks * TICK_NS
+    if va != rule["last"]:
+        rule["changed_ns"] = t_ns
         rule["last"] = va
-    return bool(va == va and rule["age"] <= rule["window"])
+    return bool(va == va and t_ns - rule["changed_ns"] <= rule["window"] * TICK_NS)
 
 
 @kernel
-def _describe(rule: Any, va: Any, vb: Any) -> None:
+def _describe(rule: Any, va: Any, vb: Any, t_ns: int) -> None:
     """Write down what a bad rule compared with what."""
     kind = rule["kind"]
     rule["value"] = va
     if kind == STALE:
-        rule["value"] = rule["age"] * TICK_US
+        rule["value"] = (t_ns - rule["changed_ns"]) * 1e-3
         rule["limit"] = rule["window"] * TICK_US
     elif kind == MISMATCH:
         rule["value"] = abs(va - vb)
@@ -153,7 +192,7 @@ def _bad(rule: Any, va: Any, vb: Any, t_ns: int, dt_ticks: int) -> int:
     rule["count"] += dt_ticks
     if rule["count"] < rule["debounce"]:
         return 0
-    _describe(rule, va, vb)
+    _describe(rule, va, vb, t_ns)
     rule["present"] = 1
     if rule["latching"] == 0 or rule["latched"] != 0:
         return 1
@@ -175,9 +214,10 @@ def _stronger(rule: Any, action: int) -> int:
 
 @kernel
 def evaluate(
-    rules: Any, sig: Any, hist: Any, hist_state: Any, hist_index: Any, latch: Any, t_ns: int, dt_ticks: int
-) -> int:
-    """Judge all rules on the signals of the tick that ends at ``t_ns`` and return the action in force.
+    rules: Any, screen: Any, parts: Any, seen: Any, sig: Any, hist: Any, hist_state: Any, hist_index: Any, latch: Any,
+    t_ns: int, dt_ticks: int,
+) -> int:  # fmt: skip
+    """Judge the signals of the tick that ends at ``t_ns`` and return the action in force.
 
     On a fine tick (``dt_ticks`` 1) the windowed signals go into the history ring first; on a coarse one (100, no beam
     possible) increments count as zero, or NaN where a signal is not finite.  While the ring is filling, a window
@@ -195,10 +235,53 @@ def evaluate(
             hist[pos, k] = sig[hist_index[k]]
         hist_state[0] = pos
         hist_state[1] = reach + 1
+        if latch[BUSY] == 0 and t_ns < latch[DUE_NS]:
+            changed = 0
+            for i in range(N_FAST, sig.shape[0]):
+                changed += 1 if sig[i] != seen[i] else 0
+            quiet = changed == 0
+            first = parts[PLAIN]
+            last = first + parts[WINDOWED]
+            if quiet:
+                for i in range(first):
+                    row = screen[i]
+                    value = sig[row["a"]] - row["rel"] * sig[row["b"]]
+                    if not (row["lo"] <= value <= row["hi"]) and (row["when"] < 0 or sig[row["when"]] != 0.0):
+                        quiet = False
+                        break
+            if quiet:
+                for i in range(first, last):
+                    row = screen[i]
+                    place = (pos - min(row["window"], reach)) & (HIST_LEN - 1)
+                    va = sig[row["a"]] - hist[place, row["hist_a"]]
+                    vb = sig[row["b"]] - hist[place, row["hist_b"]]
+                    value = va - row["rel"] * vb
+                    if not (row["lo"] <= value <= row["hi"]) and (row["when"] < 0 or sig[row["when"]] != 0.0):
+                        quiet = False
+                        break
+            if quiet:
+                for i in range(last, last + parts[BOTH]):
+                    row = screen[i]
+                    va = sig[row["a"]]
+                    vb = sig[row["b"]]
+                    if row["window"] > 0:
+                        place = (pos - min(row["window"], reach)) & (HIST_LEN - 1)
+                        va -= hist[place, row["hist_a"]]
+                        vb -= hist[place, row["hist_b"]]
+                    value = abs(va - vb) - (row["hi"] + row["rel"] * max(abs(va), abs(vb)))
+                    if not (value <= 0.0) and (row["when"] < 0 or sig[row["when"]] != 0.0):
+                        quiet = False
+                        break
+            if quiet:
+                return int(latch[IN_FORCE])
+    for i in range(N_FAST, sig.shape[0]):
+        seen[i] = sig[i]
+    latch[JUDGED] += 1
     before = latch[BUSY]
     busy = 0
     present = 0
     bit = 1
+    due_ns = NEVER_NS
     for i in range(rules.shape[0]):
         rule = rules[i]
         kind = rule["kind"]
@@ -215,13 +298,14 @@ def evaluate(
                 vb -= vb
         if when >= 0 and sig[when] == 0.0:
             good = True
-            rule["age"] = 0
+            rule["changed_ns"] = NEVER_NS
         elif kind < MISMATCH:
             good = _inside(rule, va, vb)
         elif kind == MISMATCH:
             good = _agrees(rule, va, vb)
         elif kind == STALE:
-            good = _alive(rule, va, dt_ticks)
+            good = _alive(rule, va, t_ns, dt_ticks)
+            due_ns = min(due_ns, rule["changed_ns"] + (rule["window"] + 1) * TICK_NS)
         else:
             good = _either(rule, va, vb)
         if not good:
@@ -239,6 +323,7 @@ def evaluate(
         bit <<= 1
     latch[BUSY] = busy
     latch[PRESENT] = present
+    latch[DUE_NS] = due_ns
     action = 0
     if present != 0 or latch[LATCHED] != 0:
         for i in range(rules.shape[0]):

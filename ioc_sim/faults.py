@@ -14,7 +14,7 @@ import numpy as np
 
 from facility import signals as g
 from facility.errors import CommandRefused
-from facility.jit import kernel
+from facility.jit import Record, kernel
 
 FOREVER_NS = 2**62
 
@@ -146,8 +146,8 @@ def _failed(faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
 
 
 @kernel
-def faulted(faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
+def faulted(s: Record, faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
     """The quantity of fault point ``i`` as its (possibly failed) hardware gives it at ``t_ns``."""
-    if faults[i, F_KIND] == 0.0:
+    if s.faults == 0 or faults[i, F_KIND] == 0.0:
         return value
     return _failed(faults, i, value, t_ns)

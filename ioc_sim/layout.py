@@ -22,9 +22,9 @@ PARAM_DTYPE = np.dtype(
         ("flat_top_ns", "i8"), ("energy_step_ns", "i8"), ("dump_ns", "i8"), ("ramp_down_ns", "i8"),
         ("standardise_ns", "i8"),
         ("energies_per_flat_top", "i8"), ("step_loss", "f8"), ("fill_ions", "f8"), ("fill_jitter", "f8"),
-        ("transmission", "f8"),
+        ("transmission", "f8"), ("flat_top_inverse", "f8"),
         # extraction
-        ("n_tails", "i8"),
+        ("n_tails", "i8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
         ("n_lines", "i8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),
@@ -84,6 +84,7 @@ STATE_DTYPE = np.dtype(
         ("door_b", "i8"),
         ("estop_a", "i8"), ("estop_b", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
         ("late_ms", "f8"),
+        ("faults", "i8"), ("line_key", "i8"),
         # image watch
         ("watch", "i8"), ("fe_beat_seen", "i8"), ("h_beat_seen", "i8"), ("beats_alive", "i8"),
         # truth
@@ -177,7 +178,8 @@ MODEL_TAIL = 348  # 4
 IC_BAD = 352  # 2
 EST_UNREAD = 354  # 2
 SLOW = 356  # 32
-N_V = 388
+ANGLE_PER_A = 388  # 2
+N_V = 390
 
 
 TRUTH_DTYPE = np.dtype(

@@ -24,7 +24,7 @@ from ioc_sim.layout import (
     MAX_LINES,
     PARAM_DTYPE,
 )
-from ioc_sim.physics.spill import LINE_TICKS
+from ioc_sim.physics.spill import LINE_TICKS, THIN_SHARE, TICK_S
 
 TICK_US = 10.0
 MS_NS = 1_000_000
@@ -77,6 +77,9 @@ def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     p.fill_ions = ion.fill_ions
     p.fill_jitter = ion.fill_jitter_rel
     p.transmission = ion.transmission
+    p.flat_top_inverse = 1.0 / p.flat_top_ns
+    p.thin_inverse = 1.0 / (THIN_SHARE * ion.fill_ions)
+    p.ring_loss_per_rate = TICK_S / ion.transmission
 
 
 def _extraction(p: Any, q: np.ndarray, facility: Facility) -> None:

@@ -20,7 +20,7 @@ from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_CO
 from facility.states import FrontEndState, HoldReason, RingPhase
 from ioc_sim import commands, front_end, rack
 from ioc_sim import layout as at
-from ioc_sim.faults import N_FAULT_POINTS, Fault
+from ioc_sim.faults import F_KIND, N_FAULT_POINTS, Fault
 from ioc_sim.layout import (
     E_Q1_FC,
     EV_ABORTED,
@@ -110,6 +110,8 @@ class Plant:
         self.rule_ids: tuple[str, ...] = tuple(rules.ids) if rules is not None else ()
         self._hist_index = np.asarray(rules.hist_index if rules is not None else [], dtype=np.int64)
         self._hist, self._hist_state = rack.new_history(len(self._hist_index))
+        self._screen, self._parts = rack.new_screen(self.rule_rows)
+        self._seen = rack.new_seen(g.N_SIGNALS)
         self._latch = rack.new_latch()
         self._image_index = np.array(g.IMAGE, dtype=np.int64)
         self._image_scale = np.array([1.0 / g.SIGNALS[i].resolution for i in g.IMAGE])
@@ -188,8 +190,8 @@ class Plant:
         self._arguments = (
             self._parameters[0], self._q, self._state[0], self._v, self._faults, self.signals, self._spots,
             self._register, self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state,
-            self._hist_index, self._latch, self._trace_mm, self._image_index, self._image_scale, self._image_low,
-            self._image_high,
+            self._hist_index, self._screen, self._parts, self._seen, self._latch, self._trace_mm, self._image_index,
+            self._image_scale, self._image_low, self._image_high,
         )  # fmt: skip
 
     def _collect(self) -> None:
@@ -454,11 +456,13 @@ class Plant:
         self._note(self._now_ns, self.inject, fault)
         i = fault.index()
         self._faults[i] = (int(fault.kind), fault.value, fault.at_ns, fault.until_ns, math.nan)
+        self._state[0].faults = np.count_nonzero(self._faults[:, F_KIND])
 
     def clear_faults(self) -> None:
         """Mend every device."""
         self._note(self._now_ns, self.clear_faults)
         self._faults[:] = 0.0
+        self._state[0].faults = 0
 
     @property
     def ions_per_count(self) -> float:

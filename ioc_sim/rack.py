@@ -14,7 +14,18 @@ import numpy as np
 
 from facility import signals as g
 from facility.jit import Record, kernel
-from interlocks.fast import FIRST, IN_FORCE, LATCHED, RULE_DTYPE, evaluate, new_history, new_latch, reset
+from interlocks.fast import (
+    FIRST,
+    IN_FORCE,
+    LATCHED,
+    RULE_DTYPE,
+    evaluate,
+    new_history,
+    new_latch,
+    new_screen,
+    new_seen,
+    reset,
+)
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, DONE, FLAT_TOP, HELD
@@ -25,16 +36,34 @@ from ioc_sim.front_end import (
     front_end_tick,
     position_feedback,
 )
-from ioc_sim.layout import DRIFT_RING, E_BRHO, E_SIGMA, EV_IMAGE, EV_TRIP
+from ioc_sim.layout import DRIFT_RING, E_SIGMA, EV_IMAGE, EV_TRIP
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
 from ioc_sim.physics.chambers import chamber_idle, chamber_tick, read_counts, strip_window
 from ioc_sim.physics.ring import ring_ms
 from ioc_sim.physics.scanning import position_mm, read_supplies, supplies_coarse, supply_step, true_current
 from ioc_sim.physics.spill import enter_fine, spill_tick
-from ioc_sim.signals_tick import count_chamber, publish_latch, publish_slow, publish_tick
+from ioc_sim.signals_tick import (
+    count_chamber,
+    lines_changed,
+    publish_latch,
+    publish_lines,
+    publish_slow,
+    publish_tick,
+)
 from ioc_sim.spot_book import book_truth
 
-__all__ = ["FIRST", "IN_FORCE", "LATCHED", "RULE_DTYPE", "new_history", "new_latch", "reset", "run"]
+__all__ = [
+    "FIRST",
+    "IN_FORCE",
+    "LATCHED",
+    "RULE_DTYPE",
+    "new_history",
+    "new_latch",
+    "new_screen",
+    "new_seen",
+    "reset",
+    "run",
+]
 
 MS_NS = 1_000_000
 TICK_NS = 10_000
@@ -49,7 +78,7 @@ def beam_possible(s: Record, v: np.ndarray, faults: np.ndarray) -> bool:
         return s.fine_age_ticks < STAY_FINE_TICKS
     if ARMED <= s.fe_state <= HELD or s.spill_off_ticks < STAY_FINE_TICKS:
         return True
-    if faulted(faults, fp.RFKO, 0.0, s.t_ns) > 0.0:
+    if faulted(s, faults, fp.RFKO, 0.0, s.t_ns) > 0.0:
         return True
     return s.fine_age_ticks < STAY_FINE_TICKS
 
@@ -65,7 +94,7 @@ def gate_sample(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.n
     j = (i + 1) % p.gate_samples
     s.gate_mm = trace_mm[i] + (trace_mm[j] - trace_mm[i]) * (place - i)
     inside = 1.0 if p.gate_low_mm <= s.gate_mm <= p.gate_high_mm else 0.0
-    s.gate_open = 1 if faulted(faults, fp.GATE, inside, s.t_ns) == 1.0 else 0
+    s.gate_open = 1 if faulted(s, faults, fp.GATE, inside, s.t_ns) == 1.0 else 0
 
 
 @kernel
@@ -101,9 +130,9 @@ def millisecond(
     """Everything that is judged once a millisecond, at its beginning."""
     ring_ms(p, q, s, v, faults, etab)
     gate_sample(p, q, s, v, faults, trace_mm)
-    if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
+    if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
         s.fe_heartbeat += 1
-    if faulted(faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
+    if faulted(s, faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
         s.h_heartbeat += 1
     if s.stopper_cmd != s.stopper_in and s.t_ns >= s.stopper_done_ns:
         s.stopper_in = s.stopper_cmd
@@ -136,17 +165,22 @@ def fine_tick(
     x = 0.0
     y = 0.0
     if s.ring_code >= 0:
-        brho = etab[s.ring_code, E_BRHO] * faulted(faults, fp.RING_BRHO, 1.0, s.t_ns)
-        drift = (s.t_ns - s.spill_start_ns) / p.flat_top_ns
+        brho = faulted(s, faults, fp.RING_BRHO, 1.0, s.t_ns)
+        drift = (s.t_ns - s.spill_start_ns) * p.flat_top_inverse
         a0 = current0 if q[at.AXIS_SUPPLY] == 0 else current1
         a1 = current1 if q[at.AXIS_SUPPLY] == 0 else current0
         x = faulted(
-            faults, fp.BEAM_X, position_mm(q, 0, a0, brho) + v[at.OFFSET_MM] + drift * q[at.SPILL_DRIFT_MM], s.t_ns
+            s,
+            faults,
+            fp.BEAM_X,
+            position_mm(q, v, 0, a0, brho) + v[at.OFFSET_MM] + drift * q[at.SPILL_DRIFT_MM],
+            s.t_ns,
         )
         y = faulted(
+            s,
             faults,
             fp.BEAM_Y,
-            position_mm(q, 1, a1, brho) + v[at.OFFSET_MM + 1] + drift * q[at.SPILL_DRIFT_MM + 1],
+            position_mm(q, v, 1, a1, brho) + v[at.OFFSET_MM + 1] + drift * q[at.SPILL_DRIFT_MM + 1],
             s.t_ns,
         )
     read_supplies(p, q, s, v, faults, current0, current1)
@@ -167,7 +201,7 @@ def fine_tick(
     v[at.EST_UNREAD + 1] += estimate_ions(p, q, s, v, 1, observed1)
     s.t_ns += TICK_NS
     s.tick += 1
-    if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
+    if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
         if s.strip_ticks >= p.strip_window_ticks:
             sigma = etab[s.ring_code, E_SIGMA] if s.ring_code >= 0 else 3.0
             strip_window(p, q, s, v, faults, sigma)
@@ -204,13 +238,11 @@ def fine_tick(
     record["stored_k"] = math.floor(s.stored * 1e-3) if s.stored > 0.0 else 0
     s.trace_count += 1
     s.ring_pos = (s.ring_pos + 1) & (DRIFT_RING - 1)
-    publish_tick(p, q, s, v, sig, spots, faults)
+    publish_tick(p, q, s, v, sig)
 
 
 @kernel
-def coarse_step(
-    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray, spots: np.ndarray
-) -> None:
+def coarse_step(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray) -> None:
     """1 ms without beam: magnets, leakage of the chambers, signals."""
     permit_lines(s, v)
     actuators_tick(p, q, s, v, faults, 100)
@@ -233,7 +265,7 @@ def coarse_step(
     s.strip_valid = 0
     s.t_ns += MS_NS
     s.tick += 100
-    publish_tick(p, q, s, v, sig, spots, faults)
+    publish_tick(p, q, s, v, sig)
 
 
 @kernel
@@ -253,6 +285,9 @@ def run(
     hist: np.ndarray,
     hist_state: np.ndarray,
     hist_index: np.ndarray,
+    screen: np.ndarray,
+    parts: np.ndarray,
+    seen: np.ndarray,
     latch: np.ndarray,
     trace_mm: np.ndarray,
     image_index: np.ndarray,
@@ -262,6 +297,7 @@ def run(
     until_ns: int,
 ) -> None:
     """Advance to the last tick that ends at or before ``until_ns``, or to the first tick with an event."""
+    fresh = True  # a command or a line may have changed anything since the last call
     while s.t_ns + TICK_NS <= until_ns:
         whole = s.t_ns % MS_NS == 0
         if whole:
@@ -283,16 +319,19 @@ def run(
             s.fine_age_ticks = 0 if busy else s.fine_age_ticks + 1
             dt_ticks = 1
         else:
-            coarse_step(p, q, s, v, faults, sig, spots)
-            if faulted(faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
+            coarse_step(p, q, s, v, faults, sig)
+            if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
                 front_end_coarse(s, v, reg)
             dt_ticks = 100
         boundary = s.t_ns % MS_NS == 0
         if boundary:
             publish_slow(p, q, s, v, sig, faults, etab)
-        if faulted(faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
+        if lines_changed(s) or boundary or fresh:
+            publish_lines(s, v, sig, spots, faults)
+            fresh = False
+        if faulted(s, faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
             held = latch[0]
-            s.action = evaluate(rules, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks)
+            s.action = evaluate(rules, screen, parts, seen, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks)
             if latch[0] != held:
                 s.events |= EV_TRIP
         if boundary:

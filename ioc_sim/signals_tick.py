@@ -39,8 +39,6 @@ def count_chamber(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, co
 @kernel
 def no_layer(sig: np.ndarray) -> None:
     """Signals of a spot and a layer are zero while none is active: what was wrong with the last one is in the latch."""
-    sig[g.FE_SPOT_TARGET_IONS] = 0.0
-    sig[g.FE_SPOT_LIMIT_US] = 0.0
     sig[g.FE_SPOT_IC1_IONS] = 0.0
     sig[g.FE_SPOT_IC2_IONS] = 0.0
     sig[g.FE_SPOT_BEAM_US] = 0.0
@@ -49,15 +47,9 @@ def no_layer(sig: np.ndarray) -> None:
 
 
 @kernel
-def publish_tick(
-    p: Record, q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, faults: np.ndarray
-) -> None:
-    """Signals that can change within a tick."""
-    t_ns = s.t_ns
-    sig[g.FE_DEMAND] = s.demand
+def publish_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray) -> None:
+    """The fast signals: those that change from tick to tick."""
     if ARMED <= s.fe_state <= PAUSED:
-        sig[g.FE_SPOT_TARGET_IONS] = s.target_cum - v[at.SPOT_CUM0]
-        sig[g.FE_SPOT_LIMIT_US] = spots[s.spot, 7]
         sig[g.FE_SPOT_IC1_IONS] = v[at.EST_IONS] - v[at.SPOT_CUM0]
         sig[g.FE_SPOT_IC2_IONS] = v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
         sig[g.FE_SPOT_BEAM_US] = s.spot_beam_ticks * 10.0
@@ -71,24 +63,54 @@ def publish_tick(
     sig[g.IC2_NOMINAL_US] = v[at.IC_NOMINAL_US + 1] + v[at.IC_BAD + 1]
     sig[g.IC1_IDLE_IONS] = v[at.IC_IDLE_IONS]
     sig[g.IC2_IDLE_IONS] = v[at.IC_IDLE_IONS + 1]
-    sig[g.IC1_HV_REL] = v[at.IC_VOLT_REL]
-    sig[g.IC2_HV_REL] = v[at.IC_VOLT_REL + 1]
-    sig[g.IC1_OK] = faulted(faults, fp.IC1_OK, 1.0, t_ns)
-    sig[g.IC2_OK] = faulted(faults, fp.IC2_OK, 1.0, t_ns)
-    sig[g.STRIP_VALID] = s.strip_valid
     sig[g.STRIP_ERR_X_MM] = v[at.STRIP_ERR_MM]
     sig[g.STRIP_ERR_Y_MM] = v[at.STRIP_ERR_MM + 1]
-    due = s.spill_cmd == 1 and s.move_ticks > s.move_allow_ticks
-    sig[g.SCAN_DUE] = 1.0 if due else 0.0
     sig[g.SCAN_X_ERR_MM] = (v[at.READ_A] - v[at.SET_A]) * v[at.MM_PER_A]
     sig[g.SCAN_Y_ERR_MM] = (v[at.READ_A + 1] - v[at.SET_A + 1]) * v[at.MM_PER_A + 1]
     sig[g.SCAN_X_PROBE_MM] = (v[at.PROBE_TM] * q[at.SUPPLY_A_PER_TM] - v[at.READ_A]) * v[at.MM_PER_A]
     sig[g.SCAN_Y_PROBE_MM] = (v[at.PROBE_TM + 1] * q[at.SUPPLY_A_PER_TM + 1] - v[at.READ_A + 1]) * v[at.MM_PER_A + 1]
+
+
+@kernel
+def scan_due(s: Record) -> bool:
+    """Beam is asked for, and the settling window of the last move has passed."""
+    return s.spill_cmd == 1 and s.move_ticks > s.move_allow_ticks
+
+
+@kernel
+def lines_changed(s: Record) -> bool:
+    """Whether a quiet signal can have changed within this tick; a failed device may change at any time."""
+    key = (
+        s.demand | (s.spill_cmd << 1) | (s.strip_valid << 2) | ((1 if scan_due(s) else 0) << 3) | (s.fe_state << 4)
+        | (s.spot << 8)
+    )  # fmt: skip
+    changed = key != s.line_key or s.faults != 0
+    s.line_key = key
+    return changed
+
+
+@kernel
+def publish_lines(s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, faults: np.ndarray) -> None:
+    """Quiet signals that follow a tick, a command or a line: published when one of those has come."""
+    t_ns = s.t_ns
+    sig[g.FE_DEMAND] = s.demand
+    if ARMED <= s.fe_state <= PAUSED:
+        sig[g.FE_SPOT_TARGET_IONS] = s.target_cum - v[at.SPOT_CUM0]
+        sig[g.FE_SPOT_LIMIT_US] = spots[s.spot, 7]
+    else:
+        sig[g.FE_SPOT_TARGET_IONS] = 0.0
+        sig[g.FE_SPOT_LIMIT_US] = 0.0
+    sig[g.IC1_HV_REL] = v[at.IC_VOLT_REL]
+    sig[g.IC2_HV_REL] = v[at.IC_VOLT_REL + 1]
+    sig[g.IC1_OK] = faulted(s, faults, fp.IC1_OK, 1.0, t_ns)
+    sig[g.IC2_OK] = faulted(s, faults, fp.IC2_OK, 1.0, t_ns)
+    sig[g.STRIP_VALID] = s.strip_valid
+    sig[g.SCAN_DUE] = 1.0 if scan_due(s) else 0.0
     sig[g.SPILL_CMD] = s.spill_cmd
-    sig[g.RING_TOKEN] = faulted(faults, fp.RING_TOKEN, float(s.ring_token), t_ns)
-    sig[g.HEBT_TOKEN] = faulted(faults, fp.HEBT_TOKEN, float(s.hebt_token), t_ns)
-    sig[g.SCAN_OK] = faulted(faults, fp.SCAN_OK, 1.0, t_ns)
-    sig[g.STRIP_OK] = faulted(faults, fp.STRIP_OK, 1.0, t_ns)
+    sig[g.RING_TOKEN] = faulted(s, faults, fp.RING_TOKEN, float(s.ring_token), t_ns)
+    sig[g.HEBT_TOKEN] = faulted(s, faults, fp.HEBT_TOKEN, float(s.hebt_token), t_ns)
+    sig[g.SCAN_OK] = faulted(s, faults, fp.SCAN_OK, 1.0, t_ns)
+    sig[g.STRIP_OK] = faulted(s, faults, fp.STRIP_OK, 1.0, t_ns)
     sig[g.GATE_OPEN] = 1.0 if (s.gating == 0 or s.gate_open == 1) else 0.0
     sig[g.LINK_P_OK] = s.link_ok
     sig[g.P_PERMIT] = s.p_permit
@@ -113,19 +135,19 @@ def publish_slow(
     sig[g.RING_FLAT_TOP] = 1.0 if s.phase == FLAT_TOP else 0.0
     sig[g.RING_IONS] = s.stored
     if s.fe_code >= 0 and s.ring_code >= 0:
-        true_brho = etab[s.ring_code, E_BRHO] * faulted(faults, fp.RING_BRHO, 1.0, t_ns)
+        true_brho = etab[s.ring_code, E_BRHO] * faulted(s, faults, fp.RING_BRHO, 1.0, t_ns)
         sig[g.RING_BRHO_REL] = true_brho / etab[s.fe_code, E_BRHO]
     else:
         sig[g.RING_BRHO_REL] = 1.0
     sig[g.STOPPER_IN] = s.stopper_in
-    sig[g.ROOM_TOKEN] = faulted(faults, fp.ROOM_TOKEN, float(s.room_token), t_ns)
-    sig[g.RANGE_SHIFTER] = faulted(faults, fp.RS_READBACK, float(s.rs_code), t_ns)
+    sig[g.ROOM_TOKEN] = faulted(s, faults, fp.ROOM_TOKEN, float(s.room_token), t_ns)
+    sig[g.RANGE_SHIFTER] = faulted(s, faults, fp.RS_READBACK, float(s.rs_code), t_ns)
     sig[g.RANGE_SHIFTER_PLAN] = s.rs_plan
-    sig[g.DOOR_A] = faulted(faults, fp.DOOR_A, float(s.door_a), t_ns)
-    sig[g.DOOR_B] = faulted(faults, fp.DOOR_B, float(s.door_b), t_ns)
-    sig[g.ESTOP_A] = faulted(faults, fp.ESTOP_A, float(s.estop_a), t_ns)
-    sig[g.ESTOP_B] = faulted(faults, fp.ESTOP_B, float(s.estop_b), t_ns)
-    sig[g.GATE_AGE_MS] = faulted(faults, fp.GATE_AGE, 0.0, t_ns) if s.gating == 1 else 0.0
+    sig[g.DOOR_A] = faulted(s, faults, fp.DOOR_A, float(s.door_a), t_ns)
+    sig[g.DOOR_B] = faulted(s, faults, fp.DOOR_B, float(s.door_b), t_ns)
+    sig[g.ESTOP_A] = faulted(s, faults, fp.ESTOP_A, float(s.estop_a), t_ns)
+    sig[g.ESTOP_B] = faulted(s, faults, fp.ESTOP_B, float(s.estop_b), t_ns)
+    sig[g.GATE_AGE_MS] = faulted(s, faults, fp.GATE_AGE, 0.0, t_ns) if s.gating == 1 else 0.0
     sig[g.PACING_LATE_MS] = s.late_ms
     sig[g.FE_HEARTBEAT] = s.fe_heartbeat & 0xFFFFF
     sig[g.H_HEARTBEAT] = s.h_heartbeat & 0xFFFFF

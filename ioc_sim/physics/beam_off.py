@@ -66,7 +66,7 @@ def actuators_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: n
 
     s.no_permit_ticks = 0 if s.permit_line == 1 else s.no_permit_ticks + ticks
     wanted = s.action == ACTION_ABORT or s.no_permit_ticks > DUMP_AFTER_TICKS
-    dump = faulted(faults, fp.DUMP, 1.0 if wanted else 0.0, s.t_ns) > 0.5
+    dump = faulted(s, faults, fp.DUMP, 1.0 if wanted else 0.0, s.t_ns) > 0.5
     s.dump_ticks = s.dump_ticks + ticks if dump else 0
     s.dump_cmd = 1 if dump else 0
     if dump and s.dump_ticks > p.dump_delay_ticks:

@@ -60,7 +60,7 @@ def voltage_changed(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, 
 @kernel
 def chamber_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ions: int) -> None:
     """Collect the charge of one tick in chamber ``k`` and turn it into counts."""
-    volt = faulted(faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
+    volt = faulted(s, faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
     ticks = int(v[at.IC_DRIFT + k])
@@ -74,7 +74,7 @@ def chamber_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
     charge = seen * v[at.IC_FC_PER_ION + k] * v[at.IC_EFFICIENCY + k] * (1.0 - loss)
     noise = triangle(draw(p.seed, STREAM_IC, s.tick), k == 1)
     spread = SIGMA_PER_ION * math.sqrt(seen) * v[at.IC_FC_PER_ION + k]
-    gain = faulted(faults, fp.IC1_GAIN + k, q[at.IC_GAIN + k], s.t_ns)
+    gain = faulted(s, faults, fp.IC1_GAIN + k, q[at.IC_GAIN + k], s.t_ns)
     total = (charge + spread * noise) * gain + q[at.IC_LEAK_FC_PER_TICK + k]
     v[at.IC_CHARGE_FC + k] += total if total == total else 0.0
     # the amplifier's noise is in the reading, not in the charge: it does not add up; the counter never falls
@@ -86,7 +86,7 @@ def chamber_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
 @kernel
 def chamber_idle(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ticks: int) -> None:
     """Chamber ``k`` over ``ticks`` ticks without any beam: leakage only, the drift has emptied."""
-    volt = faulted(faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
+    volt = faulted(s, faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
     v[at.IC_CHARGE_FC + k] += q[at.IC_LEAK_FC_PER_TICK + k] * ticks
@@ -96,7 +96,7 @@ def chamber_idle(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
 @kernel
 def read_counts(s: Record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
     """The cumulative register as the electronics give it (a failed one may be stuck, dead or not-a-number)."""
-    return faulted(faults, fp.IC1_COUNTS + k, v[at.IC_COUNTS + k], s.t_ns)
+    return faulted(s, faults, fp.IC1_COUNTS + k, v[at.IC_COUNTS + k], s.t_ns)
 
 
 @kernel
@@ -109,8 +109,8 @@ def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
                        + p.strip_coefficient * p.strip_coefficient * sigma_mm * sigma_mm / s.strip_n)  # fmt: skip
         x = s.strip_x / s.strip_n + sd * bell(draw(p.seed, STREAM_STRIP, s.tick))
         y = s.strip_y / s.strip_n + sd * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
-        v[at.STRIP_MM] = faulted(faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
-        v[at.STRIP_MM + 1] = faulted(faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
+        v[at.STRIP_MM] = faulted(s, faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
+        v[at.STRIP_MM + 1] = faulted(s, faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
         s.strip_valid = 1
     s.strip_n = 0.0
     s.strip_x = 0.0

@@ -29,7 +29,7 @@ from ioc_sim.codes import (
     STANDBY,
 )
 from ioc_sim.faults import faulted
-from ioc_sim.layout import E_ENERGY, E_Q1_FC, E_Q2_FC, E_RAMP_NS, EV_PHASE, EV_SPILL_END
+from ioc_sim.layout import E_BRHO, E_ENERGY, E_Q1_FC, E_Q2_FC, E_RAMP_NS, EV_PHASE, EV_SPILL_END
 
 STREAM_FILL = 30
 STREAM_JITTER = 31
@@ -66,7 +66,7 @@ def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray)
     """Ions stored after capture, with jitter from cycle to cycle; extraction sensitivity and upstream jitter too."""
     ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
     s.drive = 1.0
-    s.stored = max(0.0, faulted(faults, fp.RING_IONS, 1.0, s.t_ns) * ions)
+    s.stored = max(0.0, faulted(s, faults, fp.RING_IONS, 1.0, s.t_ns) * ions)
     s.sensitivity = 1.0 + p.sensitivity_spread * bell(draw(p.seed, STREAM_FILL + 7, s.cycle))
     for axis in range(2):
         jitter = bell(draw(p.seed, STREAM_JITTER + axis, s.cycle))
@@ -80,8 +80,11 @@ def layer_unfinished(s: Record, v: np.ndarray) -> bool:
 
 
 @kernel
-def beam_constants(s: Record, v: np.ndarray, etab: np.ndarray) -> None:
-    """Charge that an ion of the energy in the ring frees in either chamber."""
+def beam_constants(q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
+    """At the energy in the ring: charge that an ion frees in either chamber, deflection by a magnet's current."""
+    for axis in range(2):
+        k = int(q[at.AXIS_SUPPLY + axis])
+        v[at.ANGLE_PER_A + axis] = q[at.SUPPLY_TM_PER_A + k] / etab[s.ring_code, E_BRHO]
     v[at.IC_FC_PER_ION] = etab[s.ring_code, E_Q1_FC]
     v[at.IC_FC_PER_ION + 1] = etab[s.ring_code, E_Q2_FC]
 
@@ -155,11 +158,11 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         enter(s, v, RESONANCE, p.resonance_ns)
     elif phase == RESONANCE:
         s.spill_start_ns = s.t_ns
-        beam_constants(s, v, etab)
+        beam_constants(q, s, v, etab)
         enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == ENERGY_STEP:
         s.hebt_token = s.ring_token
-        beam_constants(s, v, etab)
+        beam_constants(q, s, v, etab)
         enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == DUMP:
         s.stored = 0.0

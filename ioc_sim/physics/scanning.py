@@ -60,7 +60,7 @@ def supplies_coarse(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 def true_current(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
     """Current that flows in magnet ``k``: the supply's, with noise, as it may have failed."""
     noise = q[at.SUPPLY_NOISE_A + k] * triangle(draw(p.seed, STREAM_SUPPLY + k, s.tick), True)
-    return faulted(faults, fp.SCAN_X_CURRENT + k, v[at.CURRENT_A + k] + noise, s.t_ns)
+    return faulted(s, faults, fp.SCAN_X_CURRENT + k, v[at.CURRENT_A + k] + noise, s.t_ns)
 
 
 @kernel
@@ -74,20 +74,23 @@ def read_supplies(
         read = current + q[at.SUPPLY_READ_NOISE_A + k] * flat(bits, False)
         step = q[at.SUPPLY_STEP_A + k]
         v[at.READ_A + k] = faulted(
-            faults, fp.SCAN_X_READBACK + k, math.floor(read * q[at.SUPPLY_STEPS_PER_A + k] + 0.5) * step, s.t_ns
+            s, faults, fp.SCAN_X_READBACK + k, math.floor(read * q[at.SUPPLY_STEPS_PER_A + k] + 0.5) * step, s.t_ns
         )
         probe = current + q[at.SUPPLY_PROBE_NOISE_A + k] * flat(bits, True)
-        v[at.PROBE_TM + k] = faulted(faults, fp.SCAN_X_PROBE + k, probe * q[at.SUPPLY_TM_PER_A + k], s.t_ns)
+        v[at.PROBE_TM + k] = faulted(s, faults, fp.SCAN_X_PROBE + k, probe * q[at.SUPPLY_TM_PER_A + k], s.t_ns)
 
 
 @kernel
-def position_mm(q: np.ndarray, axis: int, current_a: float, brho_tm: float) -> float:
+def position_mm(q: np.ndarray, v: np.ndarray, axis: int, current_a: float, brho_rel: float) -> float:
     """Position along ``axis`` at the isocentre plane, mm, by the room's wiring and distances.
+
+    ``brho_rel`` is the rigidity over that of the energy table.
 
     tan by its series: the angle is below 0.03, the error below 1e-12 of it.
     """
-    k = int(q[at.AXIS_SUPPLY + axis])
-    angle = q[at.SUPPLY_TM_PER_A + k] * current_a / brho_tm
+    angle = v[at.ANGLE_PER_A + axis] * current_a
+    if brho_rel != 1.0:
+        angle /= brho_rel
     sq = angle * angle
     tan = angle * (1.0 + sq * (1.0 / 3.0 + sq * (2.0 / 15.0 + sq * (17.0 / 315.0))))
     return q[at.AXIS_POLARITY + axis] * q[at.AXIS_SAD_MM + axis] * tan

@@ -22,6 +22,8 @@ STREAM_POISSON = 2
 TICK_S = 1e-5
 LINE_TICKS = 8
 """The mains lines, 600 Hz and below, move in steps of 80 us; a power of two."""
+THIN_SHARE = 0.02
+"""Below this share of a fill the extraction thins out in proportion to what is stored."""
 TINY = 1e-12
 """Rates below this (ions/s) are zero: no denormal numbers, which are slow."""
 
@@ -53,10 +55,10 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
     """Ions that cross the isocentre plane in this tick; the ring loses what was extracted."""
     bits = draw(p.seed, STREAM_SPILL, s.tick)
     s.noise = s.noise * p.noise_decay + p.noise_kick * normal_low(bits)
-    on = faulted(faults, fp.RFKO, float(s.rfko_on), s.t_ns)
+    on = faulted(s, faults, fp.RFKO, float(s.rfko_on), s.t_ns)
     drive = 0.0
     if on > 0.0 and s.stored > 0.0:
-        supply = s.stored / (0.02 * p.fill_ions)
+        supply = s.stored * p.thin_inverse
         drive = s.level * s.drive * s.scale * s.sensitivity * on * (supply if supply < 1.0 else 1.0)
         drive *= 1.0 + s.overshoot
         s.overshoot *= p.overshoot_decay
@@ -70,14 +72,14 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
     structure = 1.0 + s.noise + s.ripple
     if structure < 0.0:
         structure = 0.0
-    extracted_open = faulted(faults, fp.QUAD, s.quad_open, s.t_ns)
-    rate = faulted(faults, fp.SPILL, rate * structure, s.t_ns) * extracted_open
+    extracted_open = faulted(s, faults, fp.QUAD, s.quad_open, s.t_ns)
+    rate = faulted(s, faults, fp.SPILL, rate * structure, s.t_ns) * extracted_open
     s.rate = rate
-    mean = rate * TICK_S / p.transmission
+    mean = rate * p.ring_loss_per_rate
     if mean > s.stored:
         mean = s.stored if s.stored > 0.0 else 0.0
     s.stored -= mean
-    mean *= p.transmission * faulted(faults, fp.CHOPPER, s.chopper_open, s.t_ns)
+    mean *= p.transmission * faulted(s, faults, fp.CHOPPER, s.chopper_open, s.t_ns)
     if mean <= 0.0:
         return 0
     return poisson(mean, normal_high(bits), p.seed, STREAM_POISSON, s.tick)

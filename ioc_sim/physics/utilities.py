@@ -80,7 +80,7 @@ def utilities_ms(p: Record, s: Record, v: np.ndarray, sig: np.ndarray, faults: n
     t_ns = s.t_ns
     bits = np.uint64(0)
     for i in range(N_ANALOGUE):
-        driven = faulted(faults, FIRST_SLOW + i, _NOMINAL[i], t_ns)
+        driven = faulted(s, faults, FIRST_SLOW + i, _NOMINAL[i], t_ns)
         if i & 1 == 0:
             bits = draw(p.seed, STREAM_SLOW + i, s.tick)
         if driven == driven:
@@ -88,12 +88,12 @@ def utilities_ms(p: Record, s: Record, v: np.ndarray, sig: np.ndarray, faults: n
             driven = v[at.SLOW + i] + _NOISE[i] * triangle(bits, i & 1 == 1)
         sig[g.FIRST_SLOW + i] = driven
     for i in range(N_ANALOGUE, g.RIPPLE_CODE + 1 - g.FIRST_SLOW):
-        sig[g.FIRST_SLOW + i] = faulted(faults, FIRST_SLOW + i, _NOMINAL[i], t_ns)
+        sig[g.FIRST_SLOW + i] = faulted(s, faults, FIRST_SLOW + i, _NOMINAL[i], t_ns)
     if s.demand == 1 and s.phase == FLAT_TOP and s.fe_code >= 0 and s.ring_code != s.fe_code:
         sig[g.RF_FREQUENCY_REL] *= etab[s.ring_code, E_FREV] / etab[s.fe_code, E_FREV]
     first = FIRST_SLOW - g.FIRST_SLOW
-    sig[g.ROUTE_A] = faulted(faults, first + g.ROUTE_A, float(s.room_token), t_ns)
-    sig[g.ROUTE_B] = faulted(faults, first + g.ROUTE_B, float(s.room_token), t_ns)
-    sig[g.RANGE_SHIFTER_B] = faulted(faults, first + g.RANGE_SHIFTER_B, float(s.rs_code), t_ns)
-    sig[g.TIMING_TOKEN] = faulted(faults, first + g.TIMING_TOKEN, float(s.ring_token), t_ns)
+    sig[g.ROUTE_A] = faulted(s, faults, first + g.ROUTE_A, float(s.room_token), t_ns)
+    sig[g.ROUTE_B] = faulted(s, faults, first + g.ROUTE_B, float(s.room_token), t_ns)
+    sig[g.RANGE_SHIFTER_B] = faulted(s, faults, first + g.RANGE_SHIFTER_B, float(s.rs_code), t_ns)
+    sig[g.TIMING_TOKEN] = faulted(s, faults, first + g.TIMING_TOKEN, float(s.ring_token), t_ns)
     sig[g.RIPPLE_PLAN] = 1.0

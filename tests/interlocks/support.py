@@ -93,6 +93,8 @@ class Rack:
         self.rows = rules.rows.copy()
         self.hist, self.hist_state = fast.new_history(len(rules.hist_index))
         self.latch = fast.new_latch()
+        self.screen, self.parts = fast.new_screen(self.rows)
+        self.seen = fast.new_seen(N_SIGNALS)
         self.signals = good_signals()
         self.t_ns = 0
         self.action = 0
@@ -119,6 +121,9 @@ class Rack:
             self.action = int(
                 self._evaluate(
                     self.rows,
+                    self.screen,
+                    self.parts,
+                    self.seen,
                     self.signals,
                     self.hist,
                     self.hist_state,

@@ -513,10 +513,10 @@ def test_the_image_keeps_values_to_their_resolution() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, -(2.0**31)])
 def test_what_does_not_fit_travels_as_invalid(value: float) -> None:
     values = good_signals()[list(IMAGE)]
-    values[0] = value
+    values[process_image.PLACE["fe.heartbeat"]] = value
     codes = process_image.encode(values)
-    assert codes[0] == process_image.INVALID
-    assert math.isnan(process_image.decode(codes)[0])
+    assert codes[process_image.PLACE["fe.heartbeat"]] == process_image.INVALID
+    assert math.isnan(process_image.decode(codes)[process_image.PLACE["fe.heartbeat"]])
 
 
 def test_payload_there_and_back() -> None:

@@ -14,7 +14,7 @@ from facility.signals import INDEX
 from facility.states import Action
 from interlocks import fast
 from interlocks.rules import RuleSet, compile_fast
-from tests.interlocks.support import TICK, Rack, body, one_rule, rule_set
+from tests.interlocks.support import TICK, Rack, body, good_signals, one_rule, rule_set
 
 
 def rack(rules: RuleSet) -> Rack:
@@ -304,6 +304,49 @@ def both() -> tuple[Any, Any]:
         compiled_space[name] = njit(type(plain_source[name])(plain_source[name].__code__, compiled_space, name))
     function = plain_source["evaluate"]
     return plain["evaluate"], njit(error_model="numpy")(type(function)(function.__code__, compiled_space, "evaluate"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_screen_finds_what_judging_every_tick_finds(both: tuple[Any, Any], seed: int) -> None:
+    """One rack has its memory of quiet signals blanked before each tick, so that it judges all rules always."""
+    extra = [stale_rule(when=when).rules[0] for when in (None, "fe.active")]
+    compiled = compile_fast((*rule_set().h, *extra))
+    screened, always = Rack(compiled, both[1]), Rack(compiled, both[1])
+    rng = np.random.default_rng(seed)
+    for step in range(3_000):
+        if step % 50 == 0:
+            screened.signals = _random_signals(rng, screened) if step % 400 else good_signals()
+            always.signals = screened.signals.copy()
+        always.seen[:] = math.nan
+        for it in (screened, always):
+            it.coarse() if step % 97 == 0 else it.tick()
+        assert screened.action == always.action
+        assert screened.latch[: fast.DUE_NS].tobytes() == always.latch[: fast.DUE_NS].tobytes()
+        if step % 300 == 299:
+            for it in (screened, always):
+                fast.reset(it.rows, it.latch, -1)
+    told = ("present", "latched", "count", "bad_value", "bad_limit", "t_condition_ns", "t_decision_ns")
+    for name in told:
+        assert screened.rows[name].tobytes() == always.rows[name].tobytes(), name
+    assert screened.latch[fast.JUDGED] < always.latch[fast.JUDGED] == 3_000
+
+
+def test_a_rule_of_a_kind_that_no_screen_knows_has_all_judged_each_tick() -> None:
+    it = rack(
+        one_rule(body(kind="either", inputs=["ic1.ions", "ic2.ions"], equals=0.0, low=None, high=None, unit="ions"))
+    )
+    it.tick(10)
+    assert it.latch[fast.JUDGED] == 10
+    assert it.tick(ic1__ions=3.0, ic2__ions=3.0) == Action.ABORT
+
+
+def test_quiet_ticks_are_not_judged() -> None:
+    it = rack(rule_set())
+    it.beating = False
+    it.tick(200)
+    assert it.latch[fast.JUDGED] == 1
+    it.tick(scan__ok=0.0)
+    assert it.latched() == ["scan-supplies"]
 
 
 def _random_signals(rng: np.random.Generator, rack_: Rack) -> NDArray[np.float64]:
