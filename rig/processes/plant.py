@@ -25,10 +25,12 @@ from interlocks.link import RackEnd, RackLines
 from interlocks.process_image import image_of
 from interlocks.rules import load_rules
 from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
-from ioc_sim.plant import PlantEvent
+from ioc_sim.plant import Plant, PlantEvent
 from rig.clocks import NominalClock
 from rig.keys import read_ring
+from rig.paced_post_mortem import PacedPostMortems
 from rig.pacing import Pacer
+from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.safety_side import WALL_WATCHDOG_MS, first_fault, paced_rules
 from rig.shared_plant import SharedPlant
@@ -55,7 +57,7 @@ class Rack(threading.Thread):
 
     def __init__(
         self, plant: SharedPlant, link: DatagramEnd, end: RackEnd, clock: NominalClock, pacer: Pacer, trace: TruthTrace,
-        on_events: Callable[[list[PlantEvent]], None],
+        on_events: Callable[[list[PlantEvent]], None], on_permit_lost: Callable[[PlantEvent], None],
     ) -> None:  # fmt: skip
         super().__init__(name="rack", daemon=True)
         self.failure: BaseException | None = None
@@ -67,6 +69,7 @@ class Rack(threading.Thread):
         self._clock = clock
         self._trace = trace
         self._on_events = on_events
+        self._on_permit_lost = on_permit_lost
         self._lines: RackLines | None = None
         self._late_until_ns = 0
         self._slice = 0
@@ -117,9 +120,12 @@ class Rack(threading.Thread):
         if mask:
             self._plant.reset_fast(mask)
         lines = self._end.lines(self._clock.now_ns())
-        if lines != self._lines:
-            self._lines = lines
+        before, self._lines = self._lines, lines
+        if lines != before:
             self._plant.set_safety_lines(*lines)
+            if before is not None and before.permit and not lines.permit:
+                said: dict[str, int | float | str] = {"hold": int(lines.hold), "link_ok": int(lines.link_ok)}
+                self._on_permit_lost(PlantEvent(self._plant.t_ns, "PERMIT_LOST", said))
 
     def truth_now(self) -> TruthNow:
         """Where the truth stands."""
@@ -152,7 +158,15 @@ class PlantProcess:
         self.link = DatagramEnd(port=launch.options.link_port)
         end = RackEnd(facility.hash, boot_identity(), paced_rules(rules, speed).link, self.clock.now_ns())
         self._loop = asyncio.get_running_loop()
-        self.rack = Rack(self.plant, self.link, end, self.clock, Pacer(speed), trace, self._from_rack)
+        self.rack = Rack(
+            self.plant, self.link, end, self.clock, Pacer(speed), trace, self._from_rack, self._permit_lost
+        )
+        self.post_mortems = PacedPostMortems(
+            self.plant, launch.folder,
+            lambda records: Plant(facility, launch.room, launch.species, seed=launch.seed, rules=rules.fast(),
+                                  allow_faults=True, trace_records=records),
+            about_run(facility, launch.room, launch.species, launch.seed, None), self._post_mortem_made,
+        )  # fmt: skip
         self._written_ions = -1.0
 
     def now_ns(self) -> int:
@@ -170,9 +184,30 @@ class PlantProcess:
     def _on_events(self, events: list[PlantEvent]) -> None:
         for event in events:
             if event.kind not in ("IMAGE", "STATE"):
-                self.events.emit("plant", event.kind.lower().replace("_", "-"), event.data, t_ns=event.t_ns)
+                self._log(event)
         with self.plant.lock:
             self.iocs.on_events(events)
+
+    def _permit_lost(self, event: PlantEvent) -> None:
+        """On the rack's thread: the safety controller has taken the permit, or its link has fallen silent."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._log, event)
+
+    def _log(self, event: PlantEvent) -> None:
+        """Into the event log; a trip is frozen. `nominal_ns` is the time that the safety controller goes by."""
+        kind = event.kind.lower().replace("_", "-")
+        nominal = {"nominal_ns": self.clock.now_ns()} if kind in TRIPS else {}
+        logged = self.events.emit("plant", kind, {**event.data, **nominal}, t_ns=event.t_ns)
+        if kind in TRIPS:
+            self.post_mortems.trip(logged)
+
+    def _post_mortem_made(self, made: PostMortem) -> None:
+        """On a thread of its own: a file has been written."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._log_post_mortem, made)
+
+    def _log_post_mortem(self, made: PostMortem) -> None:
+        self.events.emit("plant", KIND, made.event, cause_seq=made.cause.seq)
 
     async def publish_for_ever(self) -> None:
         """Offer new values to the PVs, and write the truth down, until cancelled."""
@@ -233,6 +268,7 @@ async def main(launch: Launch) -> None:
     process = PlantProcess(launch)
     settle()
     process.rack.start()
+    process.post_mortems.start()
     try:
         await process.check_pacing()
         async with stop_signal() as stop, serve(process.iocs.pvdb, clock=process) as server:
@@ -251,6 +287,8 @@ async def main(launch: Launch) -> None:
     finally:
         process.rack.stopping.set()
         process.rack.join(5.0)
+        process.post_mortems.stop()
+        await asyncio.sleep(0)  # what it said at last is logged
         pacer = process.rack.pacer
         _log.info("pacing", slices=pacer.slices, late=pacer.late_slices, worst_late_ms=pacer.worst_late_ns * 1e-6,
                   slip_ms=pacer.slip_ns * 1e-6)  # fmt: skip

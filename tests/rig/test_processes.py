@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from facility.config import load_facility
 from facility.errors import ChannelError, ConfigError
 from rig.children import start, wait_ready
 from rig.home import Home
+from rig.post_mortem_file import read_recording
 from rig.run_dir import RunFile, is_alive
 from rig.supervisor import RunOptions, Supervisor, _arguments
 from rig.truth_file import TruthNow, read_now, read_ticks
@@ -68,6 +70,24 @@ class Stack:
         """Until ions come."""
         start = self.truth().total_ions
         wait_for(lambda: self.truth().total_ions > start + 1e6, 60.0, "beam")
+
+    def wait_frozen(self) -> None:
+        """Until a post-mortem is written: the same as what happened, of a run whose pace was not disturbed by it."""
+        path = self.folder / "plant.events.jsonl"
+        found: list[dict[str, Any]] = []
+
+        def frozen() -> bool:
+            lines = path.read_bytes().splitlines(keepends=True)
+            events = [json.loads(line) for line in lines if line.endswith(b"\n")]
+            found[:] = [event for event in events if event["kind"] == "post-mortem"]
+            return bool(found)
+
+        wait_for(frozen, 30.0, "post-mortem")
+        said = found[0]["data"]
+        about = read_recording(self.folder / "post-mortem" / said["file"], said["sha256"]).about
+        assert about["identical"] is True
+        assert about["event"]["seq"] == found[0]["cause_seq"]
+        assert about["t_off_ns"] is not None
 
     def beam_stays_off(self, within_s: float, quiet_s: float = 5.0) -> None:
         """Within `within_s` (wall) no more ions come, and none for `quiet_s` of facility time after that."""
@@ -155,6 +175,7 @@ def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
     stack.wait_beam()
     os.kill(stack.pid(name), signal.SIGSTOP)
     stack.beam_stays_off(within_s)
+    stack.wait_frozen()
     _, err = ended(child, 100.0)  # the console notices by itself
     assert child.returncode in (5, 6), err
     stack.beam_stays_off(0.5, quiet_s=3.0 * SPEED)  # 3 s on the wall: nobody sends keep-alives any more
