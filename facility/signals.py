@@ -96,6 +96,8 @@ DOOR_A = _signal("door.a_closed", "bool", "door contact A, 1 is closed", 1.0)
 DOOR_B = _signal("door.b_closed", "bool", "door contact B, 1 is closed", 1.0)
 ESTOP_A = _signal("estop.a_ok", "bool", "emergency stop chain A, 1 is not pressed", 1.0)
 ESTOP_B = _signal("estop.b_ok", "bool", "emergency stop chain B, 1 is not pressed", 1.0)
+KEY_A = _signal("key.a", "code", "mode key switch, bank A: 1 clinical, 2 QA, 3 service, 0 between or broken", 1.0)
+KEY_B = _signal("key.b", "code", "mode key switch, bank B, codes as bank A", 1.0)
 GATE_OPEN = _signal("gate.open", "bool", "motion gate, 1 lets beam through (1 when gating is off)", 1.0)
 GATE_AGE_MS = _signal("gate.age_ms", "ms", "age of the newest gate sample (0 when gating is off)", 0.1)
 # --- slow devices: one fault point each, of the same name and in the same order (ioc_sim.physics.utilities) -------

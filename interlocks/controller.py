@@ -11,29 +11,31 @@ within those values, a scan would change nothing.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from itertools import chain
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
-from channels import keepalive
 from channels.command import Command, CommandResult, Status
-from channels.keepalive import Beat, KeepAliveState
-from facility.errors import ConfigError
 from facility.states import Action
 from interlocks import latch, permit, process_image
+from interlocks.answers import refused
+from interlocks.bypass import NO_MODE
+from interlocks.bypass_desk import BypassDesk
+from interlocks.console_watch import Console, ConsoleWatch
 from interlocks.evaluator import code_limits
 from interlocks.fast_mirror import FastMirror
-from interlocks.latch import RANK
+from interlocks.field_book import FieldBook, FieldStore, MemoryStore, aborted
 from interlocks.link import PermitCommand
-from interlocks.model import CONSOLE_INPUT
-from interlocks.process_image import NO_FAULT, FastFault
+from interlocks.model import CONSOLE_INPUT, MODE_CODES
+from interlocks.process_image import NO_FAULT, PLACE, FastFault
 from interlocks.rules import RuleSet
 from interlocks.scanner import Scanner
 from interlocks.snapshot import Mode, RuleView, SafetyEvent, SafetySnapshot
+from interlocks.standing import acts, objection, words_of_inhibits
+
+__all__ = ["MAX_EVENTS", "VERBS", "Console", "SafetyController"]
 
 NS_PER_MS = 1_000_000
 MAX_EVENTS = 10_000
@@ -41,16 +43,13 @@ MAX_EVENTS = 10_000
 VERBS: dict[str, frozenset[str]] = {
     "reset": frozenset({"operator", "physicist"}),
     "set_mode": frozenset({"physicist"}),
+    "bypass": frozenset({"physicist"}),
+    "unbypass": frozenset({"operator", "physicist"}),
+    "open_field": frozenset({"operator", "physicist"}),
+    "close_field": frozenset({"operator", "physicist"}),
+    "resolve": frozenset({"physicist"}),
 }
 """Roles that may use each verb; control has none."""
-
-
-class Console:
-    """Who must show signs of life, and with what key."""
-
-    def __init__(self, source: str, key: Ed25519PublicKey) -> None:
-        self.source = source
-        self.key = key
 
 
 class SafetyController:
@@ -61,19 +60,23 @@ class SafetyController:
         mode: operating mode.
         console: the operator's console.
         now_ns: facility time of the start.
+        store: where the record of the field lives; None for memory.
     """
 
-    def __init__(self, rules: RuleSet, mode: Mode, console: Console, now_ns: int) -> None:
+    def __init__(
+        self, rules: RuleSet, mode: Mode, console: Console, now_ns: int, store: FieldStore | None = None
+    ) -> None:
         self.rules = rules
         self.mode = mode
         self._scanner = Scanner(rules.p)
         self._fast = FastMirror(rules.h)
         self._permit = permit.PermitState()
         self._max_age_ms = rules.link.watchdog_ms
-        self._console = KeepAliveState(console.source, console.key, _silence_ns(rules), now_ns)
-        self._console_alive = False
+        self._console = ConsoleWatch(console, rules, now_ns)
         self._link_ok = False
-        self._first = ""
+        self._first: tuple[int, int, int, str] | None = None
+        """Time, tier, place and id of the first rule that latched since the last release."""
+        self._place = {rule.id: (0 if rule.tier == "H" else 1, place) for place, rule in enumerate(rules.rules)}
         self.revision = 0
         """Rises whenever something may have changed that a snapshot shows."""
         self._now_ns = now_ns
@@ -81,6 +84,17 @@ class SafetyController:
         self._waiting_command = ""
         self._events: deque[SafetyEvent] = deque(maxlen=MAX_EVENTS)
         self._results: deque[CommandResult] = deque(maxlen=MAX_EVENTS)
+        self._bypasses = BypassDesk(rules.rules, rules.policy, self._emit)
+        self._field = FieldBook(rules.rules, rules.policy, store or MemoryStore(), self._emit)
+        self._verbs = {
+            "reset": self._reset,
+            "set_mode": self._set_mode,
+            "bypass": self._bypass,
+            "unbypass": self._unbypass,
+            "open_field": self._open_field,
+            "close_field": self._close_field,
+            "resolve": self._resolve,
+        }
 
     # --- scan --------------------------------------------------------------------------------------------------
     def scan(
@@ -103,9 +117,10 @@ class SafetyController:
         if fresh and image is not None:
             self._scanner.take(process_image.decode(image), image_t_ns)
             self._note_fast(image, fault)
+        self._pass_time(now_ns)
         self._judge(now_ns)
         self._step_permit(now_ns)
-        self._due = False
+        self._due = self._step_field()
         return self.command_to_rack()
 
     def _is_fresh(self, image_t_ns: int, now_ns: int) -> bool:
@@ -113,40 +128,77 @@ class SafetyController:
         return -self._max_age_ms <= age_ms <= self._max_age_ms
 
     def _note_fast(self, image: NDArray[np.int32], fault: FastFault) -> None:
+        before = self._fast.present_mask
         for rule_id in self._fast.take(image, fault, self._now_ns):
-            view = self._fast.view(rule_id)
-            self._trip(view)
+            self._trip(self._fast.view(rule_id))
+        appeared = self._fast.present_mask & ~before & self._fast.bypassed_mask
+        for place, rule in enumerate(self.rules.h) if appeared else ():
+            if appeared >> place & 1:
+                self._emit("bypass.masked", id=rule.id)
 
     def _judge(self, now_ns: int) -> None:
-        own = (1.0 if self._link_ok else 0.0, self._console_age_ms(now_ns))
+        code = float(MODE_CODES[self.mode.value])
+        own = (1.0 if self._link_ok else 0.0, self._console.age_ms(now_ns), *self._field.inputs, code)
+        bypassed = self._bypasses.rules
         for rule_id, effect in self._scanner.judge(own, self._link_ok, now_ns):
+            view = self._scanner.view(rule_id)
             if effect is latch.Effect.TRIPPED:
-                self._trip(self._scanner.view(rule_id))
+                self._trip(view)
+            elif effect is latch.Effect.APPEARED and rule_id in bypassed:
+                self._emit("bypass.masked", id=rule_id, value=view.value, limit=view.limit)
 
-    def _console_age_ms(self, now_ns: int) -> float:
-        if not self._console_alive:
-            return math.inf
-        return (now_ns - self._console.since_ns) / NS_PER_MS
+    # --- mode, bypasses, field ----------------------------------------------------------------------------------
+    def _key_stands_at(self, mode: str) -> bool:
+        """Both banks of the key switch say this mode."""
+        code = float(MODE_CODES[mode])
+        return self._scanner.value("key.a") == code and self._scanner.value("key.b") == code
+
+    def _mode_in_force(self) -> str:
+        """The mode that was set, if the key switch agrees."""
+        return self.mode.value if self._key_stands_at(self.mode.value) else NO_MODE
+
+    def _pass_time(self, now_ns: int) -> None:
+        if self._bypasses.pass_time(self._mode_in_force(), now_ns):
+            self._mask()
+
+    def _mask(self) -> None:
+        """Let both tiers know which rules act."""
+        self._scanner.bypass(self._bypasses.rules)
+        self._fast.bypassed_mask = self._bypasses.fast_mask
+        self._due = True
+
+    def _layer_active(self) -> bool:
+        """A layer is armed, irradiating, held or paused; so is one of which nothing is known."""
+        return self._scanner.value("fe.active") != 0.0
+
+    def _step_field(self) -> bool:
+        """Count HOLDs and interruptions; True if that is a reason to judge again."""
+        present = frozenset(chain(self._scanner.present_ids(), self._fast.present_ids()))
+        released = permit.lines(self._permit).permit
+        return self._field.observe(self._layer_active(), present, released, aborted(released, self._permit.dropped))
 
     def _trip(self, view: RuleView) -> None:
-        self._first = self._first or view.rule.id
-        self._emit("interlock.trip", **view.to_data(), words=view.words(), mode=self.mode.value)
+        earlier, found = self._first, (view.since_ns, *self._place[view.rule.id], view.rule.id)
+        self._first = found if earlier is None else min(earlier, found)
+        self._emit("interlock.trip", **view.to_data(), words=view.words())
+        if earlier is not None and self._first != earlier:
+            self._emit("first-fault", id=view.rule.id, instead_of=earlier[-1], t_condition_ns=view.since_ns)
 
     def _step_permit(self, now_ns: int) -> None:
-        seen = permit.Observed(
-            self._scanner.action, self._scanner.inhibited, self._fast.latched_mask, self._fast.latched_action
-        )
+        seen = permit.Observed(self._scanner.action, self._scanner.inhibited, self._fast.acting_mask, self._fast.acting)
         self._permit, effects = permit.step(self._permit, seen, now_ns)
         self._apply(effects)
 
     def _apply(self, effects: tuple[permit.Effect, ...]) -> None:
         for effect in effects:
             if effect is permit.Effect.RELEASED:
-                self._first = ""
-                self._emit("permit.released", mode=self.mode.value)
+                self._first = None
+                self._emit("permit.released")
                 self._answer_waiting(Status.DONE, "", "the permit is given")
             elif effect is permit.Effect.DROPPED:
-                self._emit("permit.dropped", first=self._first, action=self._permit.action.name)
+                self._emit("permit.dropped", first=self._first_id, action=self._permit.action.name)
+            elif effect is permit.Effect.INHIBITED:
+                self._answer_waiting(Status.DONE, "", words_of_inhibits(self._views()))
             elif effect is permit.Effect.RESET_INCOMPLETE:
                 self._emit("reset.incomplete", latched=list(self._latched_ids()))
                 self._answer_waiting(
@@ -156,15 +208,19 @@ class SafetyController:
     def command_to_rack(self) -> PermitCommand:
         """What the rack is told as things stand."""
         lines = permit.lines(self._permit)
-        return PermitCommand(lines.permit, lines.hold, self._permit.reset_mask, self._permit.reset_seq)
+        return PermitCommand(
+            lines.permit, lines.hold, self._permit.reset_mask, self._permit.reset_seq, self._fast.bypassed_mask
+        )
+
+    @property
+    def _first_id(self) -> str:
+        return "" if self._first is None else self._first[-1]
 
     # --- keep-alives and commands -------------------------------------------------------------------------------
     def keep_alive(self, frame: bytes, now_ns: int) -> bool:
         """A keep-alive frame of the console has come; True if it was a sign of life."""
-        self._console, outcome = keepalive.check(self._console, frame, now_ns)
-        if not isinstance(outcome, Beat):
+        if not self._console.heard(frame, now_ns):
             return False
-        self._console_alive = True
         self._due = self._due or self._scanner.is_present_on(CONSOLE_INPUT)
         return True
 
@@ -172,26 +228,50 @@ class SafetyController:
         """Carry out a verified command; control has no role that may."""
         allowed = VERBS.get(command.verb)
         if allowed is None:
-            return _refused(command, "safety.verb", f"no verb {command.verb!r}; there are {', '.join(sorted(VERBS))}")
+            return refused(command, "safety.verb", f"no verb {command.verb!r}; there are {', '.join(sorted(VERBS))}")
         if command.role not in allowed:
-            return _refused(
+            return refused(
                 command, "safety.role", f"{command.verb} is for {', '.join(sorted(allowed))}, not {command.role}"
             )
         self.revision += 1
         self._now_ns = now_ns
-        if command.verb == "set_mode":
-            return self._set_mode(command)
-        return self._reset(command)
+        return self._verbs[command.verb](command)
+
+    def _bypass(self, command: Command) -> CommandResult:
+        result = self._bypasses.bypass(command, self._mode_in_force(), self._now_ns)
+        self._mask()
+        return result
+
+    def _unbypass(self, command: Command) -> CommandResult:
+        result = self._bypasses.unbypass(command, self._now_ns)
+        self._mask()
+        return result
+
+    def _open_field(self, command: Command) -> CommandResult:
+        self._due = True
+        return self._field.open(command, self._layer_active())
+
+    def _close_field(self, command: Command) -> CommandResult:
+        self._due = True
+        return self._field.close(command, self._layer_active())
+
+    def _resolve(self, command: Command) -> CommandResult:
+        self._due = True
+        return self._field.resolve(command)
 
     def _set_mode(self, command: Command) -> CommandResult:
         wanted = command.args.get("mode")
         known = {mode.value: mode for mode in Mode}
         if wanted not in known:
-            return _refused(command, "safety.mode", f"no mode {wanted!r}; there are {', '.join(known)}")
+            return refused(command, "safety.mode", f"no mode {wanted!r}; there are {', '.join(known)}")
         if self._permit.released:
-            return _refused(command, "safety.permit", "the mode changes only without a permit")
+            return refused(command, "safety.permit", "the mode changes only without a permit")
+        if wanted != Mode.CLINICAL.value and not self._key_stands_at(str(wanted)):
+            return refused(command, "safety.key", f"turn the key switch to {wanted} first")
         self.mode = known[str(wanted)]
-        self._emit("mode", mode=self.mode.value, by=command.issuer)
+        self._bypasses.end_all(self._now_ns)
+        self._mask()
+        self._emit("mode", by=command.issuer)
         return CommandResult(command.id, Status.DONE, data={"mode": self.mode.value})
 
     def _reset(self, command: Command) -> CommandResult:
@@ -199,45 +279,32 @@ class SafetyController:
 
         A person's signed reset is a sign of life of the console, and admits one that has restarted.
         """
-        self._console = keepalive.admit(self._console, self._now_ns)
-        self._console_alive = True
+        self._console.admit(self._now_ns)
         self._judge(self._now_ns)
-        refusal = self._objection(command)
+        refusal = objection(command, self._views())
         self._step_permit(self._now_ns)
         if refusal is not None:
             return refusal
-        cleared = self._latched_ids()
+        latched = self._latched_ids()
         self._scanner.reset(command.role, self._now_ns)
         self._step_permit(self._now_ns)
-        self._permit, effects = permit.step(self._permit, permit.Granted(self._fast.latched_mask), self._now_ns)
+        fast_mask = self._fast.resettable_mask
+        self._permit, effects = permit.step(self._permit, permit.Granted(fast_mask), self._now_ns)
+        goes = {rule.id for place, rule in enumerate(self.rules.h) if fast_mask >> place & 1}
+        cleared = [rule_id for rule_id in latched if rule_id in goes or not self._is_latched(rule_id)]
         for rule_id in cleared:
             self._emit("interlock.cleared", id=rule_id, by=command.issuer, role=command.role)
         self._apply(effects)
         self._due = True
-        data = {"cleared": list(cleared), "latched": [], "permit": self._permit.released}
+        data = {"cleared": cleared, "latched": [], "permit": self._permit.released}
         if permit.Effect.RESET_FAST in effects:
             self._waiting_command = command.id
             return CommandResult(command.id, Status.ACCEPTED, words="waits for the fast tier", data=data)
-        return CommandResult(command.id, Status.DONE, data=data)
+        words = words_of_inhibits(self._views()) if permit.Effect.INHIBITED in effects else ""
+        return CommandResult(command.id, Status.DONE, words=words, data=data)
 
-    def _objection(self, command: Command) -> CommandResult | None:
-        views = self._views()
-        standing = [view for view in views if view.present and self._blocks(view)]
-        if standing:
-            words = "; ".join(view.words() if view.latched else f"{view.rule.title}: present" for view in standing[:5])
-            return _refused(command, "safety.present", words, standing)
-        beyond = [view for view in views if view.latched and RANK[view.rule.reset] > RANK[command.role]]
-        if beyond:
-            words = f"{', '.join(view.rule.id for view in beyond)}: a physicist must reset it"
-            return _refused(command, "safety.role", words, beyond)
-        return None
-
-    @staticmethod
-    def _blocks(view: RuleView) -> bool:
-        """Present rules that stand against a permit: not a gate, and not the rack's echo of this very permit."""
-        if view.rule.strength == Action.INHIBIT:
-            return True
-        return view.rule.latches
+    def _is_latched(self, rule_id: str) -> bool:
+        return any(view.latched for view in self._views() if view.rule.id == rule_id)
 
     def _answer_waiting(self, status: Status, code: str, words: str) -> None:
         command_id, self._waiting_command = self._waiting_command, ""
@@ -255,39 +322,45 @@ class SafetyController:
         if self._due:
             return now_ns
         times = list(self._scanner.deadlines(now_ns, beats=not beats_watched))
+        bypassed = self._bypasses.deadline_ns()
+        if bypassed is not None:
+            times.append(bypassed)
         if self._permit.waits_until_ns is not None:
             times.append(self._permit.waits_until_ns)
-        if self._console_alive and not self._scanner.is_present_on(CONSOLE_INPUT):
-            times.append(self._console.since_ns + self._console.max_age_ns + 1)
+        if self._console.alive and not self._scanner.is_present_on(CONSOLE_INPUT):
+            times.append(self._console.deadline_ns())
         return max(now_ns, min(times)) if times else None
 
     def thresholds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lowest and highest value of each image signal, in units of its resolution, within which no rule changes its
         mind: the arguments of `Plant.watch_image`."""
-        return code_limits(chain(self._scanner.boxes(), self._fast.boxes()))
+        active = self._scanner.value("fe.active")
+        own = ((PLACE["fe.active"], active, active),)
+        return code_limits(chain(self._scanner.boxes(), self._fast.boxes(), own))
 
     # --- what there is to see -----------------------------------------------------------------------------------
     def snapshot(self) -> SafetySnapshot:
         """Everything as it stands."""
         lines = permit.lines(self._permit)
         views = self._views()
-        in_force = (view.rule.strength for view in views if view.latched or (view.present and not self._is_echo(view)))
+        in_force = (view.rule.strength for view in views if acts(view))
+        field = self._field.state
         return SafetySnapshot(
             self._now_ns,
             lines.permit,
             lines.hold,
             self._permit.released,
             max(in_force, default=Action.NONE),
-            self._first,
+            self._first_id,
             self.mode,
             self._link_ok,
             views,
+            self._mode_in_force() != NO_MODE,
+            field.session,
+            dict(zip(self._field.spec.rules, field.holds, strict=True)),
+            field.pauses,
+            field.unresolved,
         )
-
-    @staticmethod
-    def _is_echo(view: RuleView) -> bool:
-        """The rack's answer to the lines from here, not a finding of its own."""
-        return view.rule.tier == "H" and view.rule.inputs[0].startswith("p.")
 
     def take_events(self) -> list[SafetyEvent]:
         """Events since the last call, in order."""
@@ -302,25 +375,13 @@ class SafetyController:
         return results
 
     def _views(self) -> tuple[RuleView, ...]:
-        return tuple(
+        views = (
             self._fast.view(rule.id) if rule.tier == "H" else self._scanner.view(rule.id) for rule in self.rules.rules
         )
+        return tuple(self._bypasses.shown(view) for view in views)
 
     def _latched_ids(self) -> tuple[str, ...]:
         return tuple(view.rule.id for view in self._views() if view.latched)
 
     def _emit(self, kind: str, **data: object) -> None:
-        self._events.append(SafetyEvent(self._now_ns, kind, data))
-
-
-def _refused(command: Command, code: str, words: str, views: list[RuleView] | None = None) -> CommandResult:
-    data = {"latched": [view.rule.id for view in views]} if views else {}
-    return CommandResult(command.id, Status.REFUSED, code, words[:1000], data)
-
-
-def _silence_ns(rules: RuleSet) -> int:
-    """Longest silence of the console, from the rule that watches it."""
-    for rule in rules.p:
-        if CONSOLE_INPUT in rule.inputs and rule.high is not None:
-            return round(rule.high * NS_PER_MS)
-    raise ConfigError("interlocks.no-console", f"no rule of tier P watches {CONSOLE_INPUT}", "interlocks.toml")
+        self._events.append(SafetyEvent(self._now_ns, kind, {**data, "mode": self.mode.value}))

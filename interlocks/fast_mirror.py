@@ -24,29 +24,49 @@ class FastMirror:
         self._place = {rule.id: i for i, rule in enumerate(rules)}
         self._known = (1 << len(rules)) - 1
         self._codes: dict[str, float] = {name: float("nan") for name in _PINNED}
-        self._present_mask = 0
+        self.present_mask = 0
         self.latched_mask = 0
         """Latched rules.  An invalid mask counts as all of them."""
-        self.latched_action = Action.NONE
-        """Strongest action of the latched rules."""
+        self.bypassed_mask = 0
+        """Rules that are shown as they are and act no more; set by the controller."""
 
     def take(self, image: NDArray[np.int32], fault: FastFault, now_ns: int) -> list[str]:
         """Follow an image; ids of the rules that have latched since, the first fault first."""
         latched = mask_of(image, "h.latched") & self._known
         present = mask_of(image, "h.present") & self._known
         self._codes = {name: float(image[PLACE[name]]) for name in _PINNED}
-        if (latched, present) == (self.latched_mask, self._present_mask):
+        if (latched, present) == (self.latched_mask, self.present_mask):
             return []
         new = [i for i in range(len(self._views)) if latched & ~self.latched_mask & (1 << i)]
         for i, view in enumerate(self._views):
             self._views[i] = replace(view, present=bool(present >> i & 1), latched=bool(latched >> i & 1))
         for i in new:
             self._views[i] = _tripped(self._views[i], fault if fault.rule == i else None, now_ns)
-        self.latched_mask, self._present_mask = latched, present
-        actions = (view.rule.strength for view in self._views if view.latched)
-        self.latched_action = max(actions, default=Action.NONE)
+        self.latched_mask, self.present_mask = latched, present
         new.sort(key=lambda i: (i != fault.rule, i))
         return [self._views[i].rule.id for i in new]
+
+    @property
+    def acting_mask(self) -> int:
+        """Latched rules that are not bypassed."""
+        return self.latched_mask & ~self.bypassed_mask
+
+    @property
+    def acting(self) -> Action:
+        """Strongest action of these."""
+        mask = self.acting_mask
+        if not mask:
+            return Action.NONE
+        return max(view.rule.strength for i, view in enumerate(self._views) if mask >> i & 1)
+
+    @property
+    def resettable_mask(self) -> int:
+        """Latches that a reset speaks of: not those of a bypassed rule that is present, which would not go."""
+        return self.latched_mask & ~(self.bypassed_mask & self.present_mask)
+
+    def present_ids(self) -> list[str]:
+        """Rules that are present."""
+        return [view.rule.id for view in self._views if view.present] if self.present_mask else []
 
     def boxes(self) -> Iterator[tuple[int, float, float]]:
         """Any change of the masks is news."""

@@ -175,6 +175,7 @@ def _rule_states(view: RuleView) -> Iterator[tuple[str, Value, int]]:
     severity = _severity_of(view.rule.strength)
     yield f"{base}:Present-Sts", int(view.present), severity if view.present else 0
     yield f"{base}:Latched-Sts", int(view.latched), severity if view.latched else 0
+    yield f"{base}:Bypassed-Sts", int(view.bypassed), int(Severity.MINOR) if view.bypassed else 0
 
 
 def _rule_values(view: RuleView) -> Iterator[tuple[str, Value, int]]:

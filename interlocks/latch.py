@@ -78,6 +78,11 @@ def spec_of(rule: Rule) -> LatchSpec:
     return LatchSpec(rule.strength, rule.latches, rule.reset, round(rule.debounce_us * 1000.0))
 
 
+def masked(spec: LatchSpec) -> LatchSpec:
+    """The spec of a rule while it is bypassed: it is present as before, and neither acts nor latches anew."""
+    return spec._replace(action=Action.NONE, latching=False)
+
+
 def step(spec: LatchSpec, state: LatchState, event: Event, t_ns: int) -> tuple[LatchState, tuple[Effect, ...]]:
     """The next state and what follows."""
     if isinstance(event, Reset):

@@ -25,7 +25,7 @@ from interlocks.process_image import NO_FAULT, FastFault
 RACK = "rack"
 SAFETY = "safety"
 NS_PER_MS = 1_000_000
-_PERMIT = struct.Struct(">BBQI")
+_PERMIT = struct.Struct(">BBQIQ")
 _FLAGS = {0: False, 1: True}
 
 
@@ -37,6 +37,8 @@ class PermitCommand(NamedTuple):
     reset_mask: int
     """Fast latches to let go when `reset_seq` rises."""
     reset_seq: int
+    bypass_mask: int = 0
+    """Fast rules that neither act nor latch as long as this frame is the last."""
 
 
 class RackLines(NamedTuple):
@@ -45,6 +47,7 @@ class RackLines(NamedTuple):
     permit: bool
     hold: bool
     link_ok: bool
+    bypass_mask: int = 0
 
 
 DEAD_LINES = RackLines(False, False, False)
@@ -52,17 +55,17 @@ DEAD_LINES = RackLines(False, False, False)
 
 def pack_permit(command: PermitCommand) -> bytes:
     """Payload of a frame to the rack."""
-    return _PERMIT.pack(command.permit, command.hold, command.reset_mask, command.reset_seq)
+    return _PERMIT.pack(command.permit, command.hold, command.reset_mask, command.reset_seq, command.bypass_mask)
 
 
 def unpack_permit(payload: bytes) -> PermitCommand | None:
     """The command of a payload; None for anything that is not exactly one."""
     if len(payload) != _PERMIT.size:
         return None
-    permit, hold, mask, seq = _PERMIT.unpack(payload)
+    permit, hold, mask, seq, bypassed = _PERMIT.unpack(payload)
     if permit not in _FLAGS or hold not in _FLAGS:
         return None
-    return PermitCommand(_FLAGS[permit], _FLAGS[hold], mask, seq)
+    return PermitCommand(_FLAGS[permit], _FLAGS[hold], mask, seq, bypassed)
 
 
 class _End:
@@ -192,7 +195,7 @@ class RackEnd(_End):
             self._command = None
         if not heard or not self._believed or self._command is None:
             return DEAD_LINES
-        return RackLines(self._command.permit, self._command.hold, True)
+        return RackLines(self._command.permit, self._command.hold, True, self._command.bypass_mask)
 
     def take_reset(self) -> int:
         """Fast latches that a reset has asked to let go since the last call, mask; 0 if none."""

@@ -16,14 +16,34 @@ Kind = Literal["digital", "limit", "window", "excess", "equal", "mismatch", "eit
 Tier = Literal["H", "P"]
 ActionName = Literal["INHIBIT", "HOLD", "PAUSE", "ABORT"]
 Role = Literal["none", "operator", "physicist"]
-Bypass = Literal["never", "qa", "service"]
+Bypass = Literal["never", "clinical", "qa", "service"]
+"""The strictest mode in which a rule may be bypassed: there and in those that `MODES` names after it."""
+MODES: tuple[str, ...] = ("clinical", "qa", "service")
+"""Operating modes, the strictest first."""
+MODE_CODES: dict[str, int] = {mode: code for code, mode in enumerate(MODES, start=1)}
+"""What both banks of the key switch read in each position; 0 is a key between two positions or a broken wire."""
 RuleId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
 
 LINK_INPUT = "link.plant_ok"
 """Not a signal: 1 while frames of the rack arrive in order and in time, as the safety controller sees it."""
 CONSOLE_INPUT = "console.age_ms"
 """Not a signal: time since the last genuine keep-alive of the operator's console, infinite before the first."""
-OWN_INPUTS: dict[str, str] = {LINK_INPUT: "bool", CONSOLE_INPUT: "ms"}
+HOLD_INPUT = "field.hold_ok"
+"""Not a signal: 0 while a HOLD is present that has resumed by itself as often as it may in this field."""
+PAUSE_INPUT = "field.pause_ok"
+"""Not a signal: 0 when the field has been interrupted more often than it may be."""
+RESOLVED_INPUT = "field.resolved"
+"""Not a signal: 0 while a termination has not been resolved by a physicist."""
+MODE_INPUT = "mode.code"
+"""Not a signal: the mode that was set by command, as the key switch codes it."""
+OWN_INPUTS: dict[str, str] = {
+    LINK_INPUT: "bool",
+    CONSOLE_INPUT: "ms",
+    HOLD_INPUT: "bool",
+    PAUSE_INPUT: "bool",
+    RESOLVED_INPUT: "bool",
+    MODE_INPUT: "code",
+}
 """What the safety controller knows by itself, with units; tier P only."""
 IMAGE_NAMES: frozenset[str] = frozenset(SIGNALS[i].name for i in IMAGE)
 
@@ -77,6 +97,18 @@ class LinkSettings(Section):
     max_age_ms: Positive
 
 
+class PolicySettings(Section):
+    """How often something may happen in a field, and what a bypass may be at most."""
+
+    max_holds: Annotated[int, Field(ge=0)] = 20
+    """Times a HOLD rule may hold a field and let it go by itself, where the rule says nothing else."""
+    max_pauses: Annotated[int, Field(ge=0)] = 5
+    """Interruptions of the permit in a field; one more terminates it."""
+    max_bypass_s: Positive = 3600.0
+    max_bypasses: Annotated[int, Field(ge=0)] = 3
+    """Bypasses in force at once."""
+
+
 class Rule(Section):
     """One interlock."""
 
@@ -99,8 +131,12 @@ class Rule(Section):
     action: ActionName
     latching: bool = True
     """Only asked of ABORT and PAUSE; HOLD and INHIBIT never latch."""
+    max_holds: Annotated[int, Field(ge=0)] | None = None
+    """HOLD only: how often in a field it may hold and let go by itself; None: `[policy] max_holds`."""
     reset: Role
     bypass: Bypass
+    critical: bool = False
+    """Never bypassed in clinical mode (domain 2.3: 1 to 6, 8, 9, 22, 25), whatever `bypass` says."""
     citation: Text
     sigma: Text
 
@@ -208,3 +244,7 @@ def _consequence(rule: Rule) -> Iterator[Problem]:
         yield Problem("reset", f"{rule.action} latches: give 'operator' or 'physicist'")
     elif rule.strength == Action.ABORT and rule.reset != "physicist":
         yield Problem("reset", "ABORT is reset by a physicist")
+    if rule.max_holds is not None and rule.strength != Action.HOLD:
+        yield Problem("max_holds", "only HOLD resumes by itself")
+    if rule.critical and rule.bypass == MODES[0]:
+        yield Problem("bypass", "a critical rule has no bypass in clinical mode")

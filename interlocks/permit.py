@@ -27,7 +27,9 @@ class PermitState(NamedTuple):
     action: Action = Action.NONE
     """In force at the last observation."""
     blocked: bool = True
-    """At the last observation something stood against a release, other than latches of the fast tier."""
+    """At the last observation the safety controller itself had a PAUSE or an ABORT in force."""
+    inhibited: bool = False
+    """At the last observation a rule with INHIBIT was present: latches may go, no permit is released."""
     reset_seq: int = 0
     """Rises with every reset that goes to the fast tier."""
     reset_mask: int = 0
@@ -65,6 +67,8 @@ class Effect(Enum):
     RESET_FAST = "reset-fast"
     RESET_INCOMPLETE = "reset-incomplete"
     NOT_GRANTED = "not-granted"
+    INHIBITED = "inhibited"
+    """The latches have gone, the permit is not released: a rule with INHIBIT is present."""
 
 
 class Lines(NamedTuple):
@@ -79,7 +83,7 @@ def step(state: PermitState, event: Event, t_ns: int) -> tuple[PermitState, tupl
     if isinstance(event, Granted):
         return _granted(state, event, t_ns)
     action = max(event.action, event.fast_action)
-    seen = state._replace(action=action, blocked=event.inhibited or event.action >= Action.PAUSE)
+    seen = state._replace(action=action, blocked=event.action >= Action.PAUSE, inhibited=event.inhibited)
     if state.waits_until_ns is not None:
         return _waiting(seen, event, t_ns)
     if action < Action.PAUSE:
@@ -95,8 +99,7 @@ def _granted(state: PermitState, event: Granted, t_ns: int) -> tuple[PermitState
     if event.fast_mask == 0 and state.action >= Action.PAUSE:  # a fast latch that the reset does not speak of
         return state, (Effect.NOT_GRANTED,)
     if event.fast_mask == 0:
-        effects = () if state.released else (Effect.RELEASED,)
-        return state._replace(released=True, waits_until_ns=None), effects
+        return _release(state)
     waiting = state._replace(
         released=False,
         reset_seq=state.reset_seq + 1,
@@ -113,10 +116,20 @@ def _waiting(state: PermitState, event: Observed, t_ns: int) -> tuple[PermitStat
         worst = max(state.dropped, state.action)
         return state._replace(waits_until_ns=None, dropped=worst), (Effect.RESET_INCOMPLETE,)
     if event.fast_latched == 0:
-        return state._replace(released=True, waits_until_ns=None), (Effect.RELEASED,)
+        return _release(state)
     if state.waits_until_ns is not None and t_ns >= state.waits_until_ns:
         return state._replace(waits_until_ns=None), (Effect.RESET_INCOMPLETE,)
     return state, ()
+
+
+def _release(state: PermitState) -> tuple[PermitState, tuple[Effect, ...]]:
+    """Nothing is latched any more: the permit comes unless a rule inhibits it; one that is there stays."""
+    state = state._replace(waits_until_ns=None)
+    if state.released:
+        return state, ()
+    if state.inhibited:
+        return state, (Effect.INHIBITED,)
+    return state._replace(released=True), (Effect.RELEASED,)
 
 
 def lines(state: PermitState) -> Lines:

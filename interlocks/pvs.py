@@ -11,6 +11,8 @@ from interlocks.model import Rule
 ABSENT_PRESENT = ("ABSENT", "PRESENT")
 CLEAR_LATCHED = ("CLEAR", "LATCHED")
 
+ACTS_BYPASSED = ("ACTS", "BYPASSED")
+
 
 def base_name(rule: Rule) -> str:
     """First part of the rule's PV names, without the facility's prefix."""
@@ -23,6 +25,7 @@ def rule_entries(rule: Rule) -> Iterator[PvEntry]:
     unit = "" if rule.unit in ("bool", "1") else rule.unit
     yield PvEntry(f"{base}:Present-Sts", "safety", base, "enum", f"{rule.title}: condition now", states=ABSENT_PRESENT)
     yield PvEntry(f"{base}:Latched-Sts", "safety", base, "enum", f"{rule.title}: latch", states=CLEAR_LATCHED)
+    yield PvEntry(f"{base}:Bypassed-Sts", "safety", base, "enum", f"{rule.title}: bypass", states=ACTS_BYPASSED)
     yield PvEntry(f"{base}:Value-RB", "safety", base, "float", f"{rule.title}: value compared", unit, 6)
     yield PvEntry(f"{base}:Limit-RB", "safety", base, "float", f"must hold: {condition(rule)}", unit, 6)
 

@@ -23,14 +23,14 @@ from facility.errors import ConfigError
 from facility.events import canonical_json
 from facility.signals import INDEX
 from interlocks import fast
-from interlocks.model import LinkSettings, Rule, problems
+from interlocks.model import LinkSettings, PolicySettings, Rule, problems
 
 S = TypeVar("S", bound=Section)
 SCHEMA = "ionctl.interlocks/1"
 FILE_NAME = "interlocks.toml"
 OVERRIDABLE = frozenset({"low", "high", "relative", "equals", "window_us", "debounce_us", "citation", "sigma"})
 MAX_RULES = 200
-_TOP_KEYS = frozenset({"schema", "link", "rule", "override"})
+_TOP_KEYS = frozenset({"schema", "link", "policy", "rule", "override"})
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class FastRules:
     hist_index: NDArray[np.int64]
     """Signals whose history is kept, in the order of the ring's columns."""
     ids: tuple[str, ...]
+    bypassable: int = 0
+    """Rules that may be bypassed in some mode, mask: the rack masks no other, whatever the link says."""
 
     @property
     def rows(self) -> NDArray[Any]:
@@ -56,6 +58,7 @@ class RuleSet:
     facility: str
     rules: tuple[Rule, ...]
     link: LinkSettings
+    policy: PolicySettings = PolicySettings()  # noqa: RUF009 - frozen
 
     @cached_property
     def by_id(self) -> dict[str, Rule]:
@@ -75,7 +78,12 @@ class RuleSet:
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the resolved rules, hexadecimal: both ends of a run must have the same."""
-        data = [self.facility, self.link.model_dump(), [rule.model_dump() for rule in self.rules]]
+        data = [
+            self.facility,
+            self.link.model_dump(),
+            self.policy.model_dump(),
+            [rule.model_dump() for rule in self.rules],
+        ]
         return hashlib.sha256(canonical_json(data)).hexdigest()
 
     def rule(self, rule_id: str) -> Rule:
@@ -123,6 +131,7 @@ def rules_from_toml(text: str, facility: str, species: str, room_index: int, whe
             "interlocks.unknown-key", f"unknown key {unknown[0]!r}", where, f"allowed: {sorted(_TOP_KEYS)}"
         )
     link = _section(LinkSettings, data.get("link", {}), f"{where}, link")
+    policy = _section(PolicySettings, data.get("policy", {}), f"{where}, policy")
     entries = _entries(data.get("rule"), where)
     for name in (facility, f"{facility}-{species}"):
         _override(
@@ -132,7 +141,7 @@ def rules_from_toml(text: str, facility: str, species: str, room_index: int, whe
     h_rules = sum(rule.tier == "H" for rule in rules)
     if h_rules > fast.MAX_RULES:
         raise ConfigError("interlocks.too-many", f"{h_rules} rules of tier H", where, f"at most {fast.MAX_RULES}")
-    return RuleSet(facility, rules, link)
+    return RuleSet(facility, rules, link, policy)
 
 
 def _table(value: object, where: str) -> Mapping[str, Any]:
@@ -203,7 +212,8 @@ def compile_fast(rules: tuple[Rule, ...]) -> FastRules:
     rows = np.zeros(len(rules), dtype=fast.RULE_DTYPE)
     for row, rule in zip(rows, rules, strict=True):
         _fill(row, rule, columns)
-    return FastRules(rows, np.array(list(columns), dtype=np.int64), tuple(rule.id for rule in rules))
+    bypassable = sum(1 << place for place, rule in enumerate(rules) if rule.bypass != "never")
+    return FastRules(rows, np.array(list(columns), dtype=np.int64), tuple(rule.id for rule in rules), bypassable)
 
 
 def _fill(row: Any, rule: Rule, columns: dict[int, int]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facility.states import Action
 from interlocks import evaluator, latch
-from interlocks.evaluator import NS_PER_MS, BeatState, Judgement, Probe
+from interlocks.evaluator import INPUT_PLACE, NS_PER_MS, BeatState, Judgement, Probe
 from interlocks.latch import Effect, LatchSpec, LatchState
 from interlocks.model import OWN_INPUTS, Rule
 from interlocks.process_image import N_IMAGE
@@ -24,6 +24,8 @@ class _Watched:
         self.rule = rule
         self.probe: Probe = evaluator.probe(rule)
         self.spec: LatchSpec = latch.spec_of(rule)
+        self.acts_as = self.spec
+        """The same, or the masked one while the rule is bypassed."""
         self.state = LatchState()
         self.beat: BeatState | None = None
         self.good = False
@@ -66,7 +68,7 @@ class Scanner:
         for watched in self._watched:
             if watched.own_only or fresh or not self._seen:
                 observed = self._observe(watched)
-                watched.state, found = latch.step(watched.spec, watched.state, observed, now_ns)
+                watched.state, found = latch.step(watched.acts_as, watched.state, observed, now_ns)
                 effects += [(watched.rule.id, effect) for effect in found]
         self._sum_up()
         return effects
@@ -85,9 +87,15 @@ class Scanner:
         return evaluator.judge(watched.probe, self._inputs, age_ms)
 
     def _sum_up(self) -> None:
-        forces = [latch.in_force(watched.spec, watched.state) for watched in self._watched]
+        forces = [latch.in_force(watched.acts_as, watched.state) for watched in self._watched]
         self.action = max(forces, default=Action.NONE)
         self.inhibited = Action.INHIBIT in forces
+
+    def bypass(self, rules: frozenset[str]) -> None:
+        """From now on these rules are shown as they are and act no more, all others act."""
+        for watched in self._watched:
+            watched.acts_as = latch.masked(watched.spec) if watched.rule.id in rules else watched.spec
+        self._sum_up()
 
     def reset(self, role: str, now_ns: int) -> list[tuple[str, Effect]]:
         """Let go of all latches that this role may reset and whose cause is gone."""
@@ -107,6 +115,14 @@ class Scanner:
                 yield debounced
             if beats and watched.beat is not None and watched.good and watched.rule.high is not None:
                 yield watched.beat.alive_ns + round(watched.rule.high * NS_PER_MS) + 1 + lag_ns
+
+    def value(self, name: str) -> float:
+        """An input as it was seen last; NaN before the first image."""
+        return self._inputs[INPUT_PLACE[name]]
+
+    def present_ids(self) -> list[str]:
+        """Rules that are present."""
+        return [watched.rule.id for watched in self._watched if watched.state.present]
 
     def boxes(self) -> Iterator[tuple[int, float, float]]:
         """Values of the image within which no rule changes its mind."""

@@ -35,6 +35,12 @@ class RuleView:
     trip_limit: float = math.nan
     since_ns: int = 0
     """When the condition held first, at the last trip; facility time."""
+    bypassed: bool = False
+    """The rule is shown as it is and neither acts nor latches."""
+    bypass_until_ns: int = 0
+    """When that ends by itself; facility time."""
+    bypass_reason: str = ""
+    bypass_by: str = ""
 
     def to_data(self) -> dict[str, Any]:
         """JSON values: value and limit at the trip, None where they are not known."""
@@ -75,6 +81,21 @@ class SafetySnapshot:
     link_ok: bool
     rules: tuple[RuleView, ...]
     """In the order of the file."""
+    key_agrees: bool = True
+    """The key switch stands where the mode says; otherwise no mode is in force."""
+    session: str = ""
+    """Session of the field under way; empty if nobody has named it."""
+    holds: Mapping[str, int] = field(default_factory=dict)
+    """How often each HOLD rule has held this field."""
+    pauses: int = 0
+    """How often the field was interrupted."""
+    unresolved: bool = False
+    """Its termination has not been accounted for by a physicist."""
+
+    @property
+    def bypassed(self) -> tuple[RuleView, ...]:
+        """Bypassed rules."""
+        return tuple(view for view in self.rules if view.bypassed)
 
     @property
     def latched(self) -> tuple[RuleView, ...]:
@@ -89,5 +110,6 @@ class SafetyEvent:
 
     t_ns: int
     kind: str
-    """'interlock.trip', 'interlock.cleared', 'permit.released', 'permit.dropped', 'reset.incomplete', 'mode'."""
+    """'interlock.trip', 'interlock.cleared', 'permit.released', 'permit.dropped', 'reset.incomplete', 'mode',
+    'first-fault', 'bypass.begun', 'bypass.ended', 'bypass.masked', 'field.*' (`interlocks.field_book`)."""
     data: Mapping[str, Any] = field(default_factory=dict)

@@ -30,6 +30,7 @@ def initial_state(s: Any, v: np.ndarray) -> None:
     s.room_token = -1
     s.stopper_cmd = s.stopper_in = 1
     s.door_a = s.door_b = s.estop_a = s.estop_b = s.gate_open = 1
+    s.key = 1
     s.beats_alive = 1
     s.spill_off_ticks = 10**6
     s.fine_age_ticks = 10**6
@@ -158,9 +159,21 @@ def safety_lines(s: Any, permit: bool, hold: bool, link_ok: bool) -> None:
     s.p_permit, s.p_hold, s.link_ok = int(permit), int(hold), int(link_ok)
 
 
+def bypass_rules(rows: np.ndarray, action: np.ndarray, latching: np.ndarray, mask: int) -> None:
+    """Fast rules in ``mask`` act and latch no more, all others as they were compiled; presence and latches stay."""
+    acts = np.array([not mask >> place & 1 for place in range(len(rows))], dtype=np.int64)
+    rows["action"] = action * acts
+    rows["latching"] = latching * acts
+
+
 def set_lines(s: Any, name: str, a: bool, b: bool) -> None:
     """A pair of contacts, ``door`` or ``estop``."""
     s[f"{name}_a"], s[f"{name}_b"] = int(a), int(b)
+
+
+def turn_key(s: Any, position: int) -> None:
+    """Mode key switch: 1 clinical, 2 QA, 3 service."""
+    s.key = position
 
 
 def gating(s: Any, on: bool) -> None:

@@ -82,7 +82,7 @@ STATE_DTYPE = np.dtype(
         # lines and room
         ("p_permit", "i8"), ("p_hold", "i8"), ("link_ok", "i8"), ("room_token", "i8"), ("door_a", "i8"),
         ("door_b", "i8"),
-        ("estop_a", "i8"), ("estop_b", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
+        ("estop_a", "i8"), ("estop_b", "i8"), ("key", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
         ("late_ms", "f8"),
         ("faults", "i8"), ("line_key", "i8"),
         # image watch

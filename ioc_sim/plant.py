@@ -108,6 +108,9 @@ class Plant:
         check_ring(self.trace)
         self.rule_rows = rules.rows if rules is not None else np.zeros(0, rack.RULE_DTYPE)
         self.rule_ids: tuple[str, ...] = tuple(rules.ids) if rules is not None else ()
+        self._bypassable = rules.bypassable if rules is not None else 0
+        self._bypass_mask = 0
+        self._compiled = self.rule_rows["action"].copy(), self.rule_rows["latching"].copy()
         self._hist_index = np.asarray(rules.hist_index if rules is not None else [], dtype=np.int64)
         self._hist, self._hist_state = rack.new_history(len(self._hist_index))
         self._screen, self._parts = rack.new_screen(self.rule_rows)
@@ -342,9 +345,16 @@ class Plant:
         self._later(commands.room_beam, self._state[0], self._parameters[0], on)
 
     # --- lines -----------------------------------------------------------------------------------------------
-    def set_safety_lines(self, permit: bool, hold: bool, link_ok: bool) -> None:
-        """The lines of the safety link; they act from the next tick."""
+    def set_safety_lines(self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0) -> None:
+        """The lines of the safety link, and the fast rules that are bypassed; they act from the next tick."""
         self._later(commands.safety_lines, self._state[0], permit, hold, link_ok)
+        if bypass_mask != self._bypass_mask:
+            self._bypass_mask = bypass_mask
+            self._later(self._bypass_now, bypass_mask & self._bypassable)
+
+    def _bypass_now(self, mask: int) -> None:
+        commands.bypass_rules(self.rule_rows, *self._compiled, mask)
+        self.reset_fast(0)
 
     def reset_fast(self, mask: int) -> int:
         """Clear fast latches in ``mask`` whose cause is gone; returns the mask of those still latched."""
@@ -361,6 +371,12 @@ class Plant:
     def set_estop(self, a_ok: bool, b_ok: bool) -> None:
         """Both chains of the emergency stop."""
         self._later(commands.set_lines, self._state[0], "estop", a_ok, b_ok)
+
+    def turn_key(self, position: int) -> None:
+        """Turn the mode key switch: 1 clinical, 2 QA, 3 service, 0 between two positions."""
+        if not 0 <= position <= 3:
+            raise CommandRefused("key.position", f"position {position!r}", "turn_key", "give 0 to 3")
+        self._later(commands.turn_key, self._state[0], position)
 
     def set_gating(self, on: bool) -> None:
         """Switch the motion gate on or off."""

@@ -24,6 +24,10 @@ class FastRules(Protocol):
     def ids(self) -> Sequence[str]:
         """Rule ids in row order."""
 
+    @property
+    def bypassable(self) -> int:
+        """Rules that may ever be bypassed, mask by row."""
+
 
 @dataclass(frozen=True)
 class PlantEvent:

@@ -147,6 +147,8 @@ def publish_slow(
     sig[g.DOOR_B] = faulted(s, faults, fp.DOOR_B, float(s.door_b), t_ns)
     sig[g.ESTOP_A] = faulted(s, faults, fp.ESTOP_A, float(s.estop_a), t_ns)
     sig[g.ESTOP_B] = faulted(s, faults, fp.ESTOP_B, float(s.estop_b), t_ns)
+    sig[g.KEY_A] = faulted(s, faults, fp.KEY_A, float(s.key), t_ns)
+    sig[g.KEY_B] = faulted(s, faults, fp.KEY_B, float(s.key), t_ns)
     sig[g.GATE_AGE_MS] = faulted(s, faults, fp.GATE_AGE, 0.0, t_ns) if s.gating == 1 else 0.0
     sig[g.PACING_LATE_MS] = s.late_ms
     sig[g.FE_HEARTBEAT] = s.fe_heartbeat & 0xFFFFF

@@ -19,7 +19,7 @@ from channels.command_client import CommandClient
 from channels.keepalive import KeepAliveMaker
 from channels.protocol import Channel, ChannelProvider, Sample
 from control.layer_machine import State
-from facility.errors import ChannelError
+from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import PROGRESS, TCS_STATES
 from facility.timebase import Clock
 from rig.control_stack import Caller
@@ -232,9 +232,11 @@ class OperatorClient:
         return await self.ask("SAFE", "reset", role="physicist")
 
     async def load(self, plan: str, room: str, qa: bool) -> str:
-        """Load a plan; the session's id."""
+        """Load a plan and open a field for it; the session's id. Refused while a termination is unresolved."""
         data = await self.ask("TCS", "load", {"plan": plan, "room": room, "qa": qa}, timeout_s=self.limits.load_s)
-        return str(data["session"])
+        session = str(data["session"])
+        await self.ask("SAFE", "open_field", {"session": session})
+        return session
 
     async def prepare(self) -> None:
         """Prepare, and wait until control is READY."""
@@ -260,6 +262,9 @@ class OperatorClient:
         final = self._final(session)
         if final is None:
             raise ChannelError("operator.summary", "the record of the session has gone", f"{self._prefix}:TCS")
+        if self.state is State.COMPLETED:
+            with contextlib.suppress(CommandRefused):  # an ABORT came in between: it must be accounted for
+                await self.ask("SAFE", "close_field", {"session": session})
         return final
 
     def _final(self, session: str) -> dict[str, Any] | None:

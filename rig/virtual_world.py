@@ -23,6 +23,7 @@ from facility.events import Event, EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import NS_PER_MS, Rank, ranked
 from interlocks.controller import VERBS, Console, SafetyController
+from interlocks.model import MODE_CODES
 from interlocks.rules import RuleSet, load_rules
 from interlocks.snapshot import Mode
 from ioc_sim.iocs.plant_iocs import PlantIocs
@@ -108,6 +109,7 @@ class World:
             self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
         self._pause: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.plant.set_room_beam(True)
+        self.plant.turn_key(MODE_CODES[options.mode.value])
         self._refresh_ns = FAR_NS
         self.loop.call_at_rank(SHOWN_NS, Rank.IOC, self.iocs.refresh)
         self.loop.call_at_rank(UPDATE_NS, Rank.IOC, self._update)

@@ -61,12 +61,27 @@ class Act(StrEnum):
     """The operator's console sends no keep-alives."""
     PLANT_LATE = "plant-late"
     """The plant falls behind its pace."""
+    HOLD_AGAIN = "hold-again"
+    """A HOLD comes and goes in a field until its allowance is spent, and once more."""
+    INTERRUPT_AGAIN = "interrupt-again"
+    """A PAUSE comes and is reset in a field until `max_pauses` are spent, and once more."""
+    TERMINATE = "terminate"
+    """An ABORT takes a field that has begun, and is gone."""
 
 
 KindName = Literal["STUCK", "SET", "OFFSET", "SCALE", "DRIFT", "NAN", "DEAD"]
 StateName = Literal["any", "standby", "ring", "armed", "spot", "move", "held", "paused", "energy"]
 ActName = Literal[
-    "relay-pause", "relay-abort", "relay-hold", "cut-to-rack", "cut-from-rack", "console-silent", "plant-late"
+    "relay-pause",
+    "relay-abort",
+    "relay-hold",
+    "cut-to-rack",
+    "cut-from-rack",
+    "console-silent",
+    "plant-late",
+    "hold-again",
+    "interrupt-again",
+    "terminate",
 ]
 
 

@@ -34,7 +34,7 @@ GOOD: dict[str, float] = {
     "ring.phase": 6.0, "ring.flat_top": 1.0, "ring.token": 7.0, "hebt.token": 7.0, "ring.brho_rel": 1.0,
     "ring.ions": 1e9, "spill.cmd": 1.0, "rfko.on": 1.0,
     "door.a_closed": 1.0, "door.b_closed": 1.0, "estop.a_ok": 1.0, "estop.b_ok": 1.0, "gate.open": 1.0,
-    "link.p_ok": 1.0, "p.permit": 1.0, "h.permit": 1.0, "h.first": -1.0,
+    "key.a": 1.0, "key.b": 1.0, "link.p_ok": 1.0, "p.permit": 1.0, "h.permit": 1.0, "h.first": -1.0,
     "rf.frequency_rel": 1.0, "hebt.dipole_rel": 1.0, "hebt.quad_rel": 1.0, "septum.hv_rel": 1.0,
     "bump.current_rel": 1.0, "ic1.ktp": 1.0, "ic2.ktp": 1.0, "gas.flow_rel": 1.0, "cooling.flow_rel": 1.0,
     "cooling.temperature_c": 25.0, "vacuum.ring_mbar": 1e-9, "vacuum.hebt_mbar": 1e-7, "loss.hebt_usv_h": 1.0,
@@ -203,6 +203,15 @@ class Safety:
         self._nonce += 1
         command = Command(f"C-{self._nonce}", "somebody", role, self.t_ns, self._nonce, verb, arguments)
         return self.controller.command(command, self.t_ns)
+
+    def resolve(self) -> None:
+        """Account for a termination, if there was one, as a physicist must before the permit comes again."""
+        if not self.controller.snapshot().unresolved:
+            return
+        result = self.say("resolve", "physicist", session=self.controller.snapshot().session, words="a test")
+        if result.status.value != "done":
+            raise AssertionError(result)
+        self.run()
 
     def release(self) -> None:
         """Run until everything is good, and reset."""

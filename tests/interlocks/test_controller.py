@@ -63,14 +63,17 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float], int]] = {
     "vacuum-ring": ({"vacuum__ring_mbar": 9.9e-8}, {"vacuum__ring_mbar": 1.01e-7}, 1),
     "vacuum-hebt": ({"vacuum__hebt_mbar": 9.9e-6}, {"vacuum__hebt_mbar": 1.01e-5}, 1),
     "plant-late": ({"pacing__late_ms": 490.0}, {"pacing__late_ms": 510.0}, 6),
+    "mode-key-contacts": ({}, {"key__b": 2.0}, 101),
 }
 BY_TIME = {"link-plant", "front-end-alive", "fast-tier-alive", "operator-heartbeat"}
 AFTER_ANOTHER = {"patient-position-gross"}
 """Beyond a limit that another rule has set closer already."""
+BY_FIELD = {"holds-spent", "pauses-spent", "termination-unresolved", "mode-key"}
+"""See test_field.py and test_bypass.py."""
 
 
 def test_every_p_rule_of_the_file_has_a_case() -> None:
-    assert {rule.id for rule in rule_set().p} == set(CASES) | BY_TIME | AFTER_ANOTHER
+    assert {rule.id for rule in rule_set().p} == set(CASES) | BY_TIME | BY_FIELD | AFTER_ANOTHER
 
 
 @pytest.mark.parametrize("rule_id", CASES)
@@ -93,6 +96,7 @@ def test_trips_beyond_its_limit_and_not_short_of_it(rule_id: str) -> None:
     result = it.say("reset", "operator")
     if rule.reset == "physicist":
         assert (result.status, result.code) == (Status.REFUSED, "safety.role")
+        it.resolve()
         result = it.say("reset", "physicist")
     assert result.status is Status.DONE
     assert it.run().permit
@@ -128,8 +132,10 @@ def test_token_of_another_room_matters_only_with_demand() -> None:
 def test_not_a_number_trips(name: str) -> None:
     it = Safety()
     it.release()
-    it.run(6, **{name.replace(".", "__"): math.nan})
-    assert {rule.id for rule in it.rules.p if name in rule.inputs} <= set(it.latched())
+    it.run(101 if name.startswith("key.") else 6, **{name.replace(".", "__"): math.nan})
+    for rule in it.rules.p:
+        if name in rule.inputs:
+            assert it.view(rule.id).latched if rule.latches else it.view(rule.id).present
     assert not it.out.permit
 
 
@@ -278,9 +284,11 @@ def test_control_is_refused_at_every_command(verb: str, role: str) -> None:
 def test_unknown_verbs_and_modes() -> None:
     it = Safety()
     it.run(5)
-    assert it.say("bypass", "physicist").code == "safety.verb"
+    assert it.say("dance", "physicist").code == "safety.verb"
     assert it.say("set_mode", "physicist", mode="party").code == "safety.mode"
     assert it.say("set_mode", "operator", mode="qa").code == "safety.role"
+    assert it.say("set_mode", "physicist", mode="qa").code == "safety.key"
+    it.run(1, key__a=2.0, key__b=2.0)
     assert it.say("set_mode", "physicist", mode="qa").status is Status.DONE
     assert it.controller.snapshot().mode is Mode.QA
     it.release()
@@ -306,6 +314,7 @@ def test_a_fast_trip_is_mirrored_and_reset_through_the_rack() -> None:
     assert it.say("reset", "physicist").code == "safety.present"
     it.run(1, h__present=0.0)
     assert it.say("reset", "operator").code == "safety.role"
+    it.resolve()
     result = it.say("reset", "physicist")
     assert result.status is Status.ACCEPTED
     assert it.run(3) == PermitCommand(False, False, int(latched), 1)
@@ -374,6 +383,7 @@ def test_first_fault_is_in_the_order_of_time_and_ends_with_the_release() -> None
     assert it.controller.snapshot().first_fault == "door"
     assert it.latched()[0] == "door"
     it.run(2, door__a_closed=1.0, estop__a_ok=1.0, h__latched=0.0)
+    it.resolve()
     assert it.say("reset", "physicist").status is Status.DONE
     assert it.controller.snapshot().first_fault == ""
 
@@ -383,13 +393,17 @@ def test_events_tell_the_story() -> None:
     it.release()
     it.controller.take_events()
     it.run(1, door__a_closed=0.0)
-    trip, drop = it.controller.take_events()
+    trip, drop, end = it.controller.take_events()
     assert (trip.kind, trip.t_ns, trip.data["id"], trip.data["value"]) == ("interlock.trip", it.t_ns, "door", 0.0)
     assert "Room door: 0, limit 1, since" in trip.data["words"]
     assert (drop.kind, drop.data["first"]) == ("permit.dropped", "door")
+    assert (end.kind, end.data["session"]) == ("field.terminated", "")
+    assert {event.data["mode"] for event in (trip, drop, end)} == {"clinical"}
     it.run(1, door__a_closed=1.0)
+    it.resolve()
     it.say("reset", "physicist")
-    assert [event.kind for event in it.controller.take_events()] == ["interlock.cleared", "permit.released"]
+    kinds = [event.kind for event in it.controller.take_events()]
+    assert kinds == ["field.resolved", "interlock.cleared", "permit.released"]
 
 
 def test_a_file_without_a_console_rule_is_refused() -> None:

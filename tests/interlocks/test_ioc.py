@@ -74,7 +74,7 @@ def test_every_pv_of_the_catalogue_and_of_the_rules_is_there(served: Served) -> 
     rules = rule_set().rules
     names = {entry.name for entry in entries("safety")} | {entry.name for entry in pvs.entries(rules)}
     assert {name.removeprefix("WW:") for name in served.ioc.pvdb} == names
-    assert len(pvs.entries(rules)) == 4 * len(rules)
+    assert len(pvs.entries(rules)) == 5 * len(rules)
     assert "SAFE:DOOR:Present-Sts" in names
 
 
@@ -95,7 +95,13 @@ def test_permit_and_trip_show(served: Served) -> None:
     served.go(200, door__a_closed=1.0)
     assert (served.value("SAFE:DOOR:Present-Sts"), served.value("SAFE:DOOR:Latched-Sts")) == (0, 1)
     assert served.ask("reset", "operator")["code"] == "safety.role"
-    assert served.ask("reset", "physicist")["status"] == "done"
+    answer = served.ask("reset", "physicist")
+    assert (answer["status"], answer["data"]["permit"]) == ("done", False)
+    assert "not accounted for" in answer["words"]
+    served.go(200)
+    assert served.value("SAFE:Permit-Sts") == 0
+    assert served.ask("resolve", "physicist", words="door opened by hand")["status"] == "done"
+    assert served.ask("reset", "operator")["data"]["permit"]
     served.go(200)
     assert served.value("SAFE:FirstFault-RB") == ""
     assert served.value("SAFE:Permit-Sts") == 1
@@ -110,7 +116,7 @@ def test_a_hold_is_a_minor_alarm(served: Served) -> None:
 
 def test_control_is_refused_at_every_verb(served: Served) -> None:
     served.go(5)
-    for verb in (*VERBS, "bypass"):
+    for verb in VERBS:
         answer = served.ask(verb, "control", mode="qa")
         assert answer["status"] == "refused"
     assert not served.out.permit

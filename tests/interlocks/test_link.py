@@ -8,7 +8,7 @@ import pytest
 
 from channels.frames import Kind, Reason, SendState, make_link, send
 from interlocks import process_image
-from interlocks.link import DEAD_LINES, PermitCommand, RackEnd, SafetyEnd, pack_permit, unpack_permit
+from interlocks.link import DEAD_LINES, PermitCommand, RackEnd, RackLines, SafetyEnd, pack_permit, unpack_permit
 from interlocks.process_image import NO_FAULT, FastFault
 from tests.interlocks.support import MS, good_signals, rule_set
 
@@ -45,10 +45,10 @@ class Pair:
 
 def test_lines_follow_the_command_once_the_peer_was_seen_without_a_permit() -> None:
     pair = Pair()
-    assert pair.run(3, BEAM) == (False, False, False)
-    assert pair.run(1, OFF) == (False, False, True)
-    assert pair.run(1, BEAM) == (True, False, True)
-    assert pair.run(1, PermitCommand(True, True, 0, 0)) == (True, True, True)
+    assert pair.run(3, BEAM) == RackLines(False, False, False)
+    assert pair.run(1, OFF) == RackLines(False, False, True)
+    assert pair.run(1, BEAM) == RackLines(True, False, True)
+    assert pair.run(1, PermitCommand(True, True, 0, 0)) == RackLines(True, True, True)
     assert pair.heard
     assert pair.safety.peer_boot == 1
     assert pair.safety.image is not None
@@ -71,15 +71,15 @@ def test_a_cut_takes_the_lines_away_within_the_watchdog_and_a_peer_that_did_not_
     pair.run(5, BEAM)
     pair.cut = True
     watchdog_ms = round(SETTINGS.watchdog_ms)
-    assert pair.run(watchdog_ms) == (True, False, True)
-    assert pair.run() == (False, False, False)
+    assert pair.run(watchdog_ms) == RackLines(True, False, True)
+    assert pair.run() == RackLines(False, False, False)
     assert not pair.heard
     assert (pair.rack.trips, pair.safety.trips) == (1, 1)
     pair.cut = False
-    assert pair.run(50, BEAM) == (False, False, False)
+    assert pair.run(50, BEAM) == RackLines(False, False, False)
     assert pair.heard
-    assert pair.run(1, OFF) == (False, False, True)
-    assert pair.run(1, BEAM) == (True, False, True)
+    assert pair.run(1, OFF) == RackLines(False, False, True)
+    assert pair.run(1, BEAM) == RackLines(True, False, True)
 
 
 def test_a_trip_shows_although_frames_came_again_before_anyone_looked() -> None:
@@ -92,8 +92,8 @@ def test_a_trip_shows_although_frames_came_again_before_anyone_looked() -> None:
     assert pair.rack.last_reason is Reason.RESTARTED
     assert pair.rack.lines(pair.t_ns) == DEAD_LINES
     pair.safety = stranger
-    assert pair.run(20, BEAM) == (False, False, False)
-    assert pair.run(2, OFF) == (False, False, True)
+    assert pair.run(20, BEAM) == RackLines(False, False, False)
+    assert pair.run(2, OFF) == RackLines(False, False, True)
 
 
 def test_a_restarted_rack_trips_the_safety_controller() -> None:
@@ -108,7 +108,7 @@ def test_a_restarted_rack_trips_the_safety_controller() -> None:
 
 def test_another_facility_is_not_heard() -> None:
     pair = Pair("other")
-    assert pair.run(30, OFF) == (False, False, False)
+    assert pair.run(30, OFF) == RackLines(False, False, False)
     assert not pair.heard
 
 

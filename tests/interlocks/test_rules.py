@@ -89,7 +89,7 @@ def test_override_by_facility() -> None:
         (TEXT.replace('id = "door"', "id = 7"), "key id"),
         (TEXT.replace('id = "door"', 'id = "Door"'), "rule Door, key id"),
         (TEXT.split("[[rule]]")[0], "key rule"),
-        (TEXT.split("[[rule]]")[0] + "rule = [1]", "link"),
+        (TEXT.split("[[rule]]")[0] + "rule = [1]", "policy"),
         ('schema = "ionctl.interlocks/1"\nrule = [1]\n' + "[link]" + TEXT.split("[link]")[1].split("# ---")[0],
          "rule number 0"),
     ],

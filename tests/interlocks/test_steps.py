@@ -161,9 +161,24 @@ def test_lines_say_what_took_the_permit() -> None:
     assert permit.lines(permit_walk(*released, seen(mask=1, fast_action=Action.PAUSE))[0]) == (False, True)
 
 
-@pytest.mark.parametrize("against", [seen(Action.PAUSE), seen(inhibited=True), seen(mask=2)])
+@pytest.mark.parametrize("against", [seen(Action.PAUSE), seen(mask=2)])
 def test_not_granted_while_something_stands_against_it(against: permit.Observed) -> None:
     assert permit_walk(against, Granted(0))[1] == [permit.Effect.NOT_GRANTED]
+
+
+def test_an_inhibit_lets_latches_go_and_no_permit_come() -> None:
+    state, effects = permit_walk(seen(inhibited=True), Granted(0))
+    assert (state.released, effects) == (False, [permit.Effect.INHIBITED])
+    fast = (seen(mask=1), seen(mask=1, inhibited=True), Granted(1))
+    state, effects = permit_walk(*fast, seen(inhibited=True))
+    assert (state.released, state.waits_until_ns, effects) == (
+        False,
+        None,
+        [permit.Effect.RESET_FAST, permit.Effect.INHIBITED],
+    )
+    assert not permit_walk(*fast, seen(inhibited=True), seen())[0].released
+    assert permit_walk(*fast, seen(inhibited=True), seen(), Granted(0))[0].released
+    assert permit_walk(seen(), Granted(0), seen(inhibited=True), Granted(0))[0].released  # it takes none away
 
 
 def test_a_reset_of_fast_latches_waits_for_the_rack() -> None:
@@ -176,7 +191,7 @@ def test_a_reset_of_fast_latches_waits_for_the_rack() -> None:
     assert not state.released
     state, effects = permit_walk(*sent, seen(mask=1), seen())
     assert (state.released, effects[-1]) == (True, permit.Effect.RELEASED)
-    for hindrance in (seen(Action.PAUSE, 1), seen(mask=4), seen(mask=3, inhibited=True)):
+    for hindrance in (seen(Action.PAUSE, 1), seen(mask=4)):
         state, effects = permit_walk(*sent, hindrance)
         assert (state.released, effects[-1]) == (False, permit.Effect.RESET_INCOMPLETE)
         state, _ = permit_walk(*sent, hindrance, seen())

@@ -1,0 +1,67 @@
+"""The operator's console as the safety controller hears it: whose keep-alives count, and how long there were none."""
+
+from __future__ import annotations
+
+import math
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from channels import keepalive
+from channels.keepalive import Beat, KeepAliveState
+from facility.errors import ConfigError
+from interlocks.model import CONSOLE_INPUT
+from interlocks.rules import RuleSet
+
+NS_PER_MS = 1_000_000
+
+
+class Console:
+    """Who must show signs of life, and with what key."""
+
+    def __init__(self, source: str, key: Ed25519PublicKey) -> None:
+        self.source = source
+        self.key = key
+
+
+class ConsoleWatch:
+    """Signs of life of one console.
+
+    Args:
+        console: whose.
+        rules: the rule on `console.age_ms` says how long it may be silent; ConfigError if there is none.
+        now_ns: facility time of the start.
+    """
+
+    def __init__(self, console: Console, rules: RuleSet, now_ns: int) -> None:
+        self._state = KeepAliveState(console.source, console.key, _silence_ns(rules), now_ns)
+        self.alive = False
+        """There has been a sign of life."""
+
+    def heard(self, frame: bytes, now_ns: int) -> bool:
+        """A keep-alive frame has come; True if it was a sign of life."""
+        self._state, outcome = keepalive.check(self._state, frame, now_ns)
+        if not isinstance(outcome, Beat):
+            return False
+        self.alive = True
+        return True
+
+    def admit(self, now_ns: int) -> None:
+        """A person has signed a reset: a sign of life, and a console that has restarted is admitted."""
+        self._state = keepalive.admit(self._state, now_ns)
+        self.alive = True
+
+    def age_ms(self, now_ns: int) -> float:
+        """Time since the last sign of life; infinite before the first."""
+        return (now_ns - self._state.since_ns) / NS_PER_MS if self.alive else math.inf
+
+    def deadline_ns(self) -> int:
+        """When the console has been silent for too long."""
+        return self._state.since_ns + self._state.max_age_ns + 1
+
+
+def _silence_ns(rules: RuleSet) -> int:
+    """Longest silence of the console, from the rule that watches it."""
+    for rule in rules.p:
+        if CONSOLE_INPUT in rule.inputs and rule.high is not None:
+            return round(rule.high * NS_PER_MS)
+    raise ConfigError("interlocks.no-console", f"no rule of tier P watches {CONSOLE_INPUT}", "interlocks.toml")

@@ -1,0 +1,45 @@
+"""What rules do as they stand: which of them act, which withhold the permit, which stand against a reset.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from channels.command import Command, CommandResult
+from facility.states import Action
+from interlocks.answers import refused
+from interlocks.latch import RANK
+from interlocks.snapshot import RuleView
+
+
+def acts(view: RuleView) -> bool:
+    """In force now; not by the rack's echo of the permit's own lines, which is no finding of its own."""
+    echo = view.rule.tier == "H" and view.rule.inputs[0].startswith("p.")
+    return not view.bypassed and (view.latched or (view.present and not echo))
+
+
+def inhibits(view: RuleView) -> bool:
+    """Withholds the permit; latches may go."""
+    return view.present and not view.bypassed and view.rule.strength == Action.INHIBIT
+
+
+def words_of_inhibits(views: Sequence[RuleView]) -> str:
+    """Why a reset released no permit."""
+    return f"the permit stays away: {'; '.join(view.rule.title for view in views if inhibits(view))}"[:1000]
+
+
+def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | None:
+    """What stands against a reset: a latching rule that is present, a latch that the role may not reset.
+
+    A reset that could do nothing but release, and may not, is refused with the reason too.
+    """
+    standing = [view for view in views if view.present and view.rule.latches and not view.bypassed]
+    if not standing and not any(view.latched for view in views):
+        standing = [view for view in views if inhibits(view)]
+    if standing:
+        words = "; ".join(view.words() if view.latched else f"{view.rule.title}: present" for view in standing[:5])
+        return refused(command, "safety.present", words, standing)
+    beyond = [view for view in views if view.latched and RANK[view.rule.reset] > RANK[command.role]]
+    if beyond:
+        words = f"{', '.join(view.rule.id for view in beyond)}: a physicist must reset it"
+        return refused(command, "safety.role", words, beyond)
+    return None
