@@ -23,5 +23,5 @@ frames
     `make_link`, `send(state, kind, payload, echo, t_ns) -> (state, frame)`, `listening`, `receive(state, frame,
     now_ns) -> (state, Accepted | Rejected)`, `expired`, `watch`, `link_ok`, `resync`: pure functions.
 datagram, memory_link
-    Carriers of frames: UDP on loopback, and in memory with link faults.
+    Carriers of frames: UDP on loopback, and in memory with link faults. `wire_faults`: what may befall a frame.
 """

@@ -20,15 +20,13 @@ offset  bytes  field
 42 + n  4      CRC-32C (Castagnoli, 0x1EDC6F41) of the same, started from the link's key
 ======  =====  =======================================================================
 
-Residual error: an error that passes both CRCs is a multiple of both generators, which have no common factor, so of
-their product of degree 64: at worst 2^-64 = 5.4e-20 of corrupted frames pass. Were every frame of a link with 1,000
-frames a second corrupted at random, that is 2e-13 an hour, below the 1e-9 an hour that is 1 % of SIL 3. CRC-32C alone
-finds every error of up to 5 bits in up to 5,243 bits (P. Koopman, DSN 2002); a frame has at most 4,464.
+What the CRCs find, the residual error and what each field is for: docs/reference/link.md.
 
-Meaning of a bad frame: its payload is never used. The first one is flagged (`first_bad`, `bad_in_a_row`); the link
-stays usable. `bad_limit` in a row, a restarted peer, or `watchdog_ns` without a good frame or without progress of the
-echo trips it: `link_ok` is False, latched, until `resync` - which a person's reset must lie behind, since a restarted
-peer must never close a permit again.
+Meaning of a bad frame: its payload is never used. One or two are flagged (`first_bad`, `bad_ns`) and the link stays
+usable. `bad_limit` of them within `watchdog_ns`, good ones between them or not, a restarted peer, or `watchdog_ns`
+without a good frame or without progress of the echo trips it: `link_ok` is False, latched, until `resync` - which a
+person's reset must lie behind, since a restarted peer must never close a permit again. A good frame that comes after
+the watchdog has expired does not hide that it had: `receive` looks at the watchdog first.
 """
 
 from __future__ import annotations
@@ -92,7 +90,7 @@ class Link(NamedTuple):
     max_ahead_ns: int = 1_000_000
     """How far the sender's clock may be ahead."""
     bad_limit: int = 3
-    """Bad frames in a row that trip the link."""
+    """Bad frames within `watchdog_ns` that trip the link."""
     kinds: frozenset[int] = frozenset(Kind)
 
 
@@ -119,7 +117,8 @@ class ReceiveState(NamedTuple):
     """Highest boot identity ever seen on this link; older ones stay refused, after `resync` too."""
     seq: int = 0
     echo: int = 0
-    bad_in_a_row: int = 0
+    bad_ns: tuple[int, ...] = ()
+    """When the last bad frames came, at most `bad_limit` of them, oldest first."""
     bad_total: int = 0
     first_bad: Reason | None = None
     """Reason of the first bad frame since the last `resync`."""
@@ -227,17 +226,19 @@ def receive(
 
     `sent_seq` is the last sequence number this end has sent; with it an echo from the future is found out.
     """
+    if state.boot is not None:
+        state = watch(state, now_ns)
     checked = _intact(state.link, frame)
     if isinstance(checked, Reason):
-        return _bad(state, checked), Rejected(checked)
+        return _bad(state, checked, now_ns), Rejected(checked)
     reason = _stranger(state, checked, sent_seq)
     if reason is not None:
-        return _refuse_stranger(state, reason, checked.boot), Rejected(reason)
+        return _refuse_stranger(state, reason, checked.boot, now_ns), Rejected(reason)
     reason = _untimely(state, checked, now_ns)
     if reason in (Reason.REPETITION, Reason.WRONG_ORDER):
-        return _bad(state, reason), Rejected(reason)
+        return _bad(state, reason, now_ns), Rejected(reason)
     if reason is not None:  # lost or late: the sequence goes on from here
-        following = _bad(state, reason)._replace(boot=checked.boot, boot_floor=checked.boot, seq=checked.seq)
+        following = _bad(state, reason, now_ns)._replace(boot=checked.boot, boot_floor=checked.boot, seq=checked.seq)
         return following, Rejected(reason)
     payload = frame[_HEADER.size : _HEADER.size + checked.length]
     return _good(state, checked, now_ns), Accepted(checked.kind, payload, checked.seq, checked.echo, checked.t_ns)
@@ -295,23 +296,22 @@ def _ahead(one: int, other: int) -> int:
     return ((one - other + _SEQ_HALF) & _SEQ_MASK) - _SEQ_HALF
 
 
-def _refuse_stranger(state: ReceiveState, reason: Reason, boot: int) -> ReceiveState:
-    refused = _bad(state, reason)
+def _refuse_stranger(state: ReceiveState, reason: Reason, boot: int, now_ns: int) -> ReceiveState:
+    refused = _bad(state, reason, now_ns)
     if reason is not Reason.RESTARTED:
         return refused
     return refused._replace(tripped=True, boot_floor=boot, seq=0)
 
 
-def _too_many(state: ReceiveState) -> bool:
-    return state.bad_in_a_row + 1 >= state.link.bad_limit
-
-
-def _bad(state: ReceiveState, reason: Reason) -> ReceiveState:
+def _bad(state: ReceiveState, reason: Reason, now_ns: int) -> ReceiveState:
+    link = state.link
+    times = (*state.bad_ns, now_ns)[-link.bad_limit :]
+    too_many = len(times) == link.bad_limit and now_ns - times[0] <= link.watchdog_ns
     return state._replace(
-        bad_in_a_row=state.bad_in_a_row + 1,
+        bad_ns=times,
         bad_total=state.bad_total + 1,
         first_bad=state.first_bad or reason,
-        tripped=state.tripped or _too_many(state),
+        tripped=state.tripped or too_many,
     )
 
 
@@ -325,7 +325,7 @@ def _good(state: ReceiveState, found: Fields, now_ns: int) -> ReceiveState:
         found.boot,
         found.seq,
         found.echo,
-        0,
+        state.bad_ns,
         state.bad_total,
         state.first_bad,
         state.tripped,

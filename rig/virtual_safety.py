@@ -9,6 +9,7 @@ first fault of the wire on that is so anyway: both watchdogs must run.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from channels.frames import ReceiveState
@@ -23,6 +24,8 @@ from rig.virtual_time import VirtualLoop
 
 BOOT = 1
 FAR_NS = 1 << 62
+_WAITING_MAX = 256
+"""Frames that wait for a controller that is halted: what a socket would hold; the oldest are lost."""
 
 
 class VirtualSafety:
@@ -56,9 +59,35 @@ class VirtualSafety:
         self.wire.a.on_frame(self._at_rack)
         self.wire.b.on_frame(self._at_safety)
         self.wire.suspect = self._wire_fails
+        self._key = key
+        self._boot = BOOT
+        self._halted = False
+        self._waiting: deque[bytes] = deque(maxlen=_WAITING_MAX)
         self._lines: RackLines | None = None
         self._next_ns = FAR_NS
         self._exchange_at(loop.now_ns())
+
+    # --- what may befall the controller ---------------------------------------------------------------------
+    def halt(self) -> None:
+        """The controller's process is stopped, or dead: it neither takes frames nor scans nor sends."""
+        self._wire_fails()
+        self._halted = True
+
+    def go_on(self) -> None:
+        """It runs on, as if nothing had been: what has arrived meanwhile is taken in order, then it scans."""
+        self._halted = False
+        waiting, self._waiting = list(self._waiting), deque(maxlen=_WAITING_MAX)
+        for frame in waiting:
+            self._safety.receive(frame, self._loop.now_ns())
+        self._scan(self._loop.now_ns(), ok=self._safety.link_ok(self._loop.now_ns()))
+
+    def restart_end(self) -> None:
+        """Its end of the link is a new one, of a higher boot, with a controller that still believes in its permit."""
+        self._wire_fails()
+        self._boot += 1
+        self._safety = SafetyEnd(self._key, self._boot, self.controller.rules.link, self._loop.now_ns())
+        self._halted = False
+        self._waiting.clear()
 
     # --- when -----------------------------------------------------------------------------------------------
     def on_image(self, t_ns: int) -> None:
@@ -102,6 +131,8 @@ class VirtualSafety:
         if not self.always:
             return
         self._show_lines(now_ns)
+        if self._halted:
+            return
         if self._safety.peer_boot is not None and not self._safety.link_ok(now_ns):
             self._scan(now_ns, ok=False)
 
@@ -123,6 +154,9 @@ class VirtualSafety:
     def _at_safety(self, frame: bytes) -> None:
         """The image has arrived: scan, answer, and say what the plant must watch from here on."""
         now_ns = self._loop.now_ns()
+        if self._halted:
+            self._waiting.append(frame)
+            return
         self._safety.receive(frame, now_ns)
         self._scan(now_ns, ok=self._safety.link_ok(now_ns))
         if not self.always:

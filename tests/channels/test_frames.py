@@ -213,17 +213,37 @@ def test_after_a_reset_old_frames_of_the_same_boot_stay_refused() -> None:
     assert outcomes == [Reason.WRONG_ORDER, Reason.REPETITION, b"\5"]
 
 
-def test_bad_frames_in_a_row_trip_and_a_good_one_between_forgives() -> None:
+def test_too_many_bad_frames_within_the_watchdog_trip_good_ones_between_or_not() -> None:
     made = frames(9)
-    state, _ = feed(listening(LINK, 0), made[0])
-    state, _ = feed(state, b"", b"", made[1], b"", b"")
+    state, _ = feed(listening(LINK, 0), made[0], b"", made[1], b"")
     assert not state.tripped
-    assert state.bad_total == 4
-    state, _ = feed(state, b"")
+    assert link_ok(state, 0)
+    state, outcomes = feed(state, made[2], b"", made[3])
+    assert outcomes == [b"\2", Reason.CORRUPTION, b"\3"]  # readable again, but the trip is latched
+    assert state.bad_total == 3
     assert state.tripped
-    state, outcomes = feed(state, made[2])
-    assert outcomes == [b"\2"]  # readable again, but the trip is latched
     assert not link_ok(state, 0)
+
+
+def test_bad_frames_further_apart_than_the_watchdog_do_not_add_up() -> None:
+    state, sender = listening(LINK, 0), SendState(LINK, 5)
+    for number in range(60):
+        now_ns = number * MS
+        sender, frame = send(sender, Kind.ALIVE, b"", number, now_ns)
+        state, _ = feed(state, frame, *([b""] if number % 11 == 0 else []), now_ns=now_ns)
+        assert link_ok(state, now_ns)
+    assert state.bad_total == 6
+    assert len(state.bad_ns) == 3
+
+
+def test_a_good_frame_after_the_watchdog_does_not_hide_that_it_had_expired() -> None:
+    state, sender = listening(LINK, 0), SendState(LINK, 5)
+    for now_ns in (0, 21 * MS):
+        sender, frame = send(sender, Kind.ALIVE, b"", sender.seq + 1, now_ns)
+        state, outcome = receive(state, frame, now_ns)
+        assert isinstance(outcome, Accepted)
+    assert state.tripped
+    assert not link_ok(state, 21 * MS)
 
 
 def test_the_watchdog_bites_without_frames_and_without_an_echo() -> None:

@@ -58,6 +58,7 @@ def deliver(count: int, prepare: Callable[[MemoryLink], None]) -> list[object]:
         (LinkFault.CORRUPT, [0, Reason.CORRUPTION, Reason.LOSS, 3]),
         (LinkFault.INSERT, [0, 1, Reason.INSERTION, 2, 3]),
         (LinkFault.MASQUERADE, [0, Reason.MASQUERADE, Reason.LOSS, 3]),
+        (LinkFault.FOREIGN, [0, Reason.MISADDRESSED, Reason.LOSS, 3]),
         (LinkFault.MISADDRESS, [0, Reason.MISADDRESSED, Reason.LOSS, 3]),
         (LinkFault.OLDER_BOOT, [0, Reason.OLDER_BOOT, Reason.LOSS, 3]),
         (LinkFault.REPLAY, [0, Reason.REPETITION, Reason.LOSS, 3]),
