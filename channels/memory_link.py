@@ -52,8 +52,8 @@ class LinkEnd:
 
     def inject(self, fault: LinkFault, count: int = 1, *, delay_ns: int = 0, bit: int = 0) -> None:
         """Let a fault befall the next `count` frames sent from here; see `WireFaults.inject`."""
-        self._faults.inject(fault, count, delay_ns=delay_ns, bit=bit)
         self._link.suspect()
+        self._faults.inject(fault, count, delay_ns=delay_ns, bit=bit)
 
     def clear(self) -> None:
         """Frames sent from here arrive as they should again."""
@@ -107,5 +107,5 @@ class MemoryLink:
 
     @cut.setter
     def cut(self, cut: bool) -> None:
-        self._cut = cut
         self.suspect()
+        self._cut = cut

@@ -1,8 +1,8 @@
 """One attack on the safety link while beam is on, in virtual time, judged by the plant's truth.
 
-A whole facility delivers; at a moment of the beam something befalls the wire or the controller behind it. From the bound
-on no ion may cross, although the wire becomes sound again later, the controller runs on, and somebody keeps telling the
-front end to go on. Nobody resets.
+A whole facility delivers; at a moment of the beam something befalls the wire or the controller behind it. From the
+bound on no ion may cross, although the wire becomes sound again later, the controller runs on, and somebody keeps
+telling the front end to go on. Nobody resets.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class LinkTrial:
     """Then the wire is sound again, or the stopped controller runs on."""
     watched_ns: int = 500 * NS_PER_MS
     """How long truth is looked at from the attack on."""
+    count: int = FOR_EVER
+    """Frames that a fault of the wire hits, unless it becomes sound before."""
     seed: int = 1
 
 
@@ -81,6 +83,8 @@ class LinkVerdict:
     ions_before: int
     """Ions of the 2 ms before the attack: 0 would make the trial worthless."""
     trips: tuple[str, ...]
+    permit: bool
+    """At the end, as the controller has it."""
 
     @property
     def off_ms(self) -> float:
@@ -114,7 +118,7 @@ async def _attacked(world: World, parts: WorldParts, program: MachineProgram, tr
     await operator.prepare()
     await operator.start()
     async with asyncio.timeout(BEAM_S):
-        while plant.truth_total_ions == 0.0:
+        while plant.truth_total_ions == 0.0:  # noqa: ASYNC110 - virtual time: truth wakes nobody
             await asyncio.sleep(0.001)
     await asyncio.sleep(trial.after_ns / NS_PER_S)
     at_ns, records = plant.t_ns, plant.truth_count
@@ -144,7 +148,7 @@ def _befall(world: World, trial: LinkTrial) -> None:
         end = safety.wire.a if trial.way is Way.IMAGES else safety.wire.b
         names = ("rack", "safety") if trial.way is Way.IMAGES else ("safety", "rack")
         end.keyed_as(make_link(world.facility.hash, *names, watchdog_ns=0, max_age_ns=0))
-        end.inject(attack, FOR_EVER, delay_ns=LATE_NS, bit=300)
+        end.inject(attack, trial.count, delay_ns=LATE_NS, bit=300)
 
 
 def _becomes_sound(world: World, trial: LinkTrial) -> None:
@@ -178,4 +182,5 @@ def _judge(world: World, at_ns: int, records: int) -> LinkVerdict:
         int(ions[t_ns > at_ns + bound_ns].sum()),
         int(ions[before].sum()),
         tuple(trips),
+        world.controller.snapshot().permit,
     )

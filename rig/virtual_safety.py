@@ -137,10 +137,14 @@ class VirtualSafety:
             self._scan(now_ns, ok=False)
 
     def _wire_fails(self) -> None:
-        """Something is about to befall the link: no exchange is left out from here on."""
+        """Something is about to befall the link: no exchange is left out from here on, beginning with this instant."""
+        if self.always:
+            return
         now_ns = self._loop.now_ns()
         self._forgive_silence(now_ns)
         self.always = True
+        self._next_ns = now_ns
+        self._exchange(now_ns)
         self._exchange_at(self._grid(now_ns + 1))
 
     def _forgive_silence(self, now_ns: int) -> None:
