@@ -139,6 +139,31 @@ RANGE_SHIFTER_B = _signal("rs.code_b", "code", "range shifters in the beam, bit 
 TIMING_TOKEN = _signal("timing.token", "token", "layer token that came with the last cycle event", 1.0)
 FIRST_SLOW, LAST_SLOW = RF_FREQUENCY_REL, TIMING_TOKEN
 RIPPLE_PLAN = _signal("ripple.plan_code", "code", "ripple filter the facility's tables were made for", 1.0)
+# --- second line of monitors (ioc_sim.physics.second_line) -------------------------------------------------------
+BACKUP_LAYER_IONS = _signal(
+    "backup.layer_ions", "ions", "backup counter since the layer was loaded, 0 if none is active", 1000.0
+)
+BACKUP_REL = _signal("backup.rel", "1", "ions of the last 100 ms by the backup counter over those by chamber 2", 1e-4)
+LAYER_PRESET_IONS = _signal(
+    "layer.preset_ions", "ions", "ions that the loaded layer should get, without those it has had", 1000.0
+)
+LAYER_TIMER_MS = _signal(
+    "timer.layer_ms", "ms", "backup timer: time with the spill commanded since the layer was loaded", 1.0
+)
+LAYER_EXPECTED_MS = _signal(
+    "timer.expected_ms", "ms", "time with the spill commanded that the loaded layer should take", 1.0
+)
+RATE_REL = _signal("rate.rel", "1", "measured rate of the last 3 ms over what the extraction drive should give", 1e-3)
+STRIP_WIDTH_X = _signal(
+    "strip.width_x_rel", "1", "width of the beam at the strip chamber over that of the table, x", 1e-4
+)
+STRIP_WIDTH_Y = _signal(
+    "strip.width_y_rel", "1", "width of the beam at the strip chamber over that of the table, y", 1e-4
+)
+STRIP_SUM_REL = _signal("strip.sum_rel", "1", "charge of the last 100 ms on the strips over that of chamber 1", 1e-4)
+SCAN_SETTLE_MS = _signal(
+    "scan.settle_ms", "ms", "how long the front end has waited for magnets beyond the time of the move", 1.0
+)
 # --- links and permits ------------------------------------------------------------------------------------------
 LINK_P_OK = _signal("link.p_ok", "bool", "frames of the safety controller arrive in order and in time", 1.0)
 P_PERMIT = _signal("p.permit", "bool", "the safety controller permits beam", 1.0)

@@ -90,6 +90,13 @@ ROOM_TOKEN = _point("room.token", "beam token of the room")
 FRONT_END = _point("fe.freeze", "SET 1: the front end hangs, its outputs freeze")
 FAST_TIER = _point("h.freeze", "SET 1: the fast interlock tier hangs, its outputs freeze")
 RING_IONS = _point("ring.fill", "ions of a fill, 1")
+BACKUP_GAIN = _point("backup.gain", "gain of the backup counter, 1")
+BACKUP_COUNTS = _point("backup.counts", "count register of the backup counter, counts")
+LAYER_PRESET = _point("layer.preset", "preset register of the layer, ions")
+TIMER_CLOCK = _point("timer.clock", "clock of the backup timer, ms a ms")
+STRIP_GAIN = _point("strip.gain", "gain of the strips, 1")
+BEAM_WIDTH_X = _point("beam.width_x", "width of the beam over that of the table, x, 1")
+BEAM_WIDTH_Y = _point("beam.width_y", "width of the beam over that of the table, y, 1")
 FIRST_SLOW = len(_names)
 """The slow devices' points begin here, in the order of their signals."""
 for _signal in g.SIGNALS[g.FIRST_SLOW : g.LAST_SLOW + 1]:

@@ -38,6 +38,7 @@ from ioc_sim.layout import (
     TRUTH_DTYPE,
 )
 from ioc_sim.params import energy_columns, pack_parameters, record
+from ioc_sim.physics import second_line
 from ioc_sim.plant_types import FastRules, PlantEvent, PlantStatus
 from ioc_sim.rerun import RunLog
 from ioc_sim.signals_tick import publish_latch
@@ -269,6 +270,7 @@ class Plant:
         self._truth = np.zeros((len(table), T_COLUMNS))
         self._bind()
         commands.load(s, self._q, self._v, self._etab, token, energy_code, level, len(table))
+        second_line.preset(self._parameters[0], self._v, table, level)
         s.events |= EV_STATE
 
     def _keep_truth(self) -> None:

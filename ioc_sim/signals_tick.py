@@ -13,6 +13,7 @@ from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, FLAT_TOP, PAUSED
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO
+from ioc_sim.physics.second_line import second_line_ms
 from ioc_sim.physics.utilities import utilities_ms
 
 
@@ -154,6 +155,7 @@ def publish_slow(
     sig[g.FE_HEARTBEAT] = s.fe_heartbeat & 0xFFFFF
     sig[g.H_HEARTBEAT] = s.h_heartbeat & 0xFFFFF
     utilities_ms(p, s, v, sig, faults, etab)
+    second_line_ms(p, q, s, v, sig, faults, etab)
 
 
 @kernel

@@ -61,19 +61,30 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float], int]] = {
     "cooling-flow": ({"cooling__flow_rel": 0.81}, {"cooling__flow_rel": 0.79}, 1),
     "cooling-temperature": ({"cooling__temperature_c": 39.5}, {"cooling__temperature_c": 40.5}, 1),
     "vacuum-ring": ({"vacuum__ring_mbar": 9.9e-8}, {"vacuum__ring_mbar": 1.01e-7}, 1),
+    "backup-counter": ({"backup__rel": 1.099}, {"backup__rel": 1.101}, 1),
+    "layer-timer": ({"timer__layer_ms": 2599.0}, {"timer__layer_ms": 2601.0}, 1),
+    "dose-rate-low": ({"rate__rel": 0.101}, {"rate__rel": 0.099}, 36),
+    "spot-width-x": ({"strip__width_x_rel": 1.249}, {"strip__width_x_rel": 1.251}, 1),
+    "spot-width-y": ({"strip__width_y_rel": 0.751}, {"strip__width_y_rel": 0.749}, 1),
+    "strip-sum": ({"strip__sum_rel": 0.901}, {"strip__sum_rel": 0.899}, 1),
+    "scan-settling": ({"scan__settle_ms": 5.0}, {"scan__settle_ms": 6.0}, 1),
     "vacuum-hebt": ({"vacuum__hebt_mbar": 9.9e-6}, {"vacuum__hebt_mbar": 1.01e-5}, 1),
     "plant-late": ({"pacing__late_ms": 490.0}, {"pacing__late_ms": 510.0}, 6),
     "mode-key-contacts": ({}, {"key__b": 2.0}, 101),
 }
 BY_TIME = {"link-plant", "front-end-alive", "fast-tier-alive", "operator-heartbeat"}
-AFTER_ANOTHER = {"patient-position-gross"}
+AFTER_ANOTHER = {
+    "patient-position-gross": ("patient__shift_mm", 1.98, 2.02),
+    "spot-width-x-gross": ("strip__width_x_rel", 0.51, 0.49),
+    "spot-width-y-gross": ("strip__width_y_rel", 1.49, 1.51),
+}
 """Beyond a limit that another rule has set closer already."""
 BY_FIELD = {"holds-spent", "pauses-spent", "termination-unresolved", "mode-key"}
 """See test_field.py and test_bypass.py."""
 
 
 def test_every_p_rule_of_the_file_has_a_case() -> None:
-    assert {rule.id for rule in rule_set().p} == set(CASES) | BY_TIME | BY_FIELD | AFTER_ANOTHER
+    assert {rule.id for rule in rule_set().p} == set(CASES) | BY_TIME | BY_FIELD | set(AFTER_ANOTHER)
 
 
 @pytest.mark.parametrize("rule_id", CASES)
@@ -102,12 +113,14 @@ def test_trips_beyond_its_limit_and_not_short_of_it(rule_id: str) -> None:
     assert it.run().permit
 
 
-def test_a_patient_who_moves_far_ends_the_layer() -> None:
+@pytest.mark.parametrize("rule_id", AFTER_ANOTHER)
+def test_far_beyond_a_limit_that_pauses_ends_the_layer(rule_id: str) -> None:
+    name, short, beyond = AFTER_ANOTHER[rule_id]
     it = Safety()
     it.release()
-    assert it.run(5, patient__shift_mm=1.98).hold, "a PAUSE so far"
-    assert not it.run(1, patient__shift_mm=2.02).hold
-    assert it.latched() == ["patient-position", "patient-position-gross"]
+    assert it.run(5, **{name: short}).hold, "a PAUSE so far"
+    assert not it.run(1, **{name: beyond}).hold
+    assert it.latched() == [rule_id.removesuffix("-gross"), rule_id]
 
 
 def test_a_door_that_contradicts_itself_is_a_trip_either_way() -> None:
@@ -132,7 +145,7 @@ def test_token_of_another_room_matters_only_with_demand() -> None:
 def test_not_a_number_trips(name: str) -> None:
     it = Safety()
     it.release()
-    it.run(101 if name.startswith("key.") else 6, **{name.replace(".", "__"): math.nan})
+    it.run(101 if name.startswith("key.") else 40, **{name.replace(".", "__"): math.nan})
     for rule in it.rules.p:
         if name in rule.inputs:
             assert it.view(rule.id).latched if rule.latches else it.view(rule.id).present

@@ -57,6 +57,11 @@ ANALOG: dict[str, tuple[Any, int]] = {
     "scan-readback-y": (_constant(scan_y__err_mm=1.0), 1),
     "scan-field-x": (_constant(scan_x__probe_mm=1.0), 1),
     "scan-field-y": (_constant(scan_y__probe_mm=-1.0), 1),
+    "layer-overdose-ic2": (
+        lambda share, _t: {"layer__preset_ions": (1e8 / share - 2.5e4) / 1.05, "backup__layer_ions": 5e7},
+        1,
+    ),
+    "backup-layer": (_constant(backup__layer_ions=2.04e8 + 2e4), 1),
     "ring-rigidity": (_share_of("ring__brho_rel", 1.0, 1.001), 1),
 }
 DIGITAL: dict[str, dict[str, float]] = {

@@ -1,0 +1,154 @@
+"""Second-line monitors: a fault-free layer keeps far from their limits, and each sees its own cause in the device."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+import pytest
+
+from facility import signals as g
+from facility.config import load_facility
+from facility.states import FrontEndState
+from interlocks import evaluator, process_image
+from interlocks.rules import RuleSet, load_rules
+from ioc_sim.faults import Fault, FaultKind
+from ioc_sim.plant import Plant
+from tests.plant.layers import MS, Spots, go, grid, new_plant, start
+
+OVER = (FrontEndState.DONE, FrontEndState.PAUSED, FrontEndState.ABORTED)
+FAULTS: dict[str, Fault] = {
+    "backup-counter": Fault("backup.gain", FaultKind.SCALE, 0.5),
+    "layer-timer": Fault("timer.clock", FaultKind.SCALE, 50.0),
+    "dose-rate-low": Fault("spill.rate", FaultKind.DEAD),
+    "spot-width-x": Fault("beam.width_x", FaultKind.SCALE, 1.4),
+    "spot-width-y": Fault("beam.width_y", FaultKind.SCALE, 0.65),
+    "spot-width-x-gross": Fault("beam.width_x", FaultKind.SCALE, 3.0),
+    "spot-width-y-gross": Fault("beam.width_y", FaultKind.SCALE, 0.1),
+    "strip-sum": Fault("strip.gain", FaultKind.SCALE, 0.5),
+}
+SECOND_LINE = [g.SIGNALS[i].name for i in range(g.BACKUP_LAYER_IONS, g.SCAN_SETTLE_MS + 1)]
+
+
+@functools.cache
+def rule_set() -> RuleSet:
+    """The rules of the first room of wuwei."""
+    return load_rules(load_facility("wuwei"), "1", "carbon")
+
+
+def judged(rule_id: str, signals: np.ndarray) -> evaluator.Judgement:
+    """A rule of either tier on the whole signal vector; no windows."""
+    rule = rule_set().rule(rule_id)
+    values = [float(signals[g.INDEX[name]]) for name in rule.inputs]
+    probe = evaluator.Probe(rule, tuple(range(len(values))), -1)
+    return evaluator.judge(probe, values)
+
+
+def begun(spots: Spots, level: float, name: str = "wuwei", species: str = "carbon", **kwargs: int) -> Plant:
+    plant = new_plant(name, species=species, **kwargs)
+    start(plant, spots, level=level, code=min(150, len(plant.table) - 1))
+    while plant.status.state != FrontEndState.IRRADIATING:
+        plant.advance(plant._now_ns + MS)
+    return plant
+
+
+def each_ms(plant: Plant, most: int = 100_000) -> np.ndarray:
+    """Signals at each millisecond until the layer is over, shape (n, N_SIGNALS)."""
+    rows = []
+    while len(rows) < most and plant.status.state not in OVER:
+        until_ns = (plant._now_ns // MS + 1) * MS
+        while plant.advance(until_ns) < until_ns:
+            pass
+        rows.append(plant.signals.copy())
+    return np.array(rows)
+
+
+LAYERS = {
+    "usual": ("wuwei", "carbon", 1e8, grid(low=4e5, high=1e6)),
+    "lowest level": ("wuwei", "carbon", 1e6, grid(low=5e3, high=1e4)),
+    "highest level": ("wuwei", "carbon", 5e8, grid(low=1e6, high=3e6)),
+    "a stop after each spot": ("wuwei", "carbon", 1e8, grid(40.0, 10.0, 3e4, 6e4)),
+    "chopper": ("pimms", "carbon", 1e8, grid(40.0, 10.0, 3e4, 6e4)),
+    "protons": ("pimms", "proton", 1e10, grid(low=4e7, high=1e8)),
+}
+
+
+@functools.cache
+def layer(case: str) -> np.ndarray:
+    name, species, level, spots = LAYERS[case]
+    return each_ms(begun(spots, level, name, species))
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_layer_without_a_fault_is_far_from_every_limit(case: str) -> None:
+    name, species, _, _ = LAYERS[case]
+    facility = load_facility(name)
+    rules = load_rules(facility, next(iter(facility.rooms)), species)
+    for rule in rules.rules:
+        if not set(SECOND_LINE) & set(rule.inputs):
+            continue
+        for row in layer(case):
+            values = [float(row[g.INDEX[name]]) for name in rule.inputs]
+            found = evaluator.judge(evaluator.Probe(rule, tuple(range(len(values))), -1), values)
+            assert found.good, f"{rule.id}: {found}"
+    timer, expected = (layer(case)[:, k] for k in (g.LAYER_TIMER_MS, g.LAYER_EXPECTED_MS))
+    assert (timer <= 1.02 * expected + 2.0).all()
+    assert (layer(case)[:, g.SCAN_SETTLE_MS] == 0.0).all()
+
+
+@pytest.mark.parametrize("case", ["usual", "highest level", "protons"])
+def test_the_counters_end_within_half_a_percent_of_the_preset(case: str) -> None:
+    last = layer(case)[-2]
+    assert last[g.BACKUP_LAYER_IONS] == pytest.approx(last[g.LAYER_PRESET_IONS], rel=0.005)
+    assert last[g.IC2_LAYER_IONS] == pytest.approx(last[g.LAYER_PRESET_IONS], rel=0.005)
+
+
+@pytest.mark.parametrize("rule_id", ["backup-counter", "strip-sum", "spot-width-x", "spot-width-x-gross"])
+def test_the_limit_is_as_many_sigma_away_as_the_rule_says(rule_id: str) -> None:
+    rule = rule_set().rule(rule_id)
+    claimed = float(re.match(r"(\d+) sigma", rule.sigma)[1])  # type: ignore[index]
+    values = layer("usual")[:, g.INDEX[rule.inputs[0]]]
+    distance = (rule.high - 1.0) / np.sqrt(np.mean((values - 1.0) ** 2))
+    assert 0.7 * claimed <= distance <= 1.4 * claimed, f"{distance:.1f} sigma"
+
+
+@pytest.mark.parametrize("rule_id", FAULTS)
+def test_each_sees_its_own_cause_within_what_it_promises(rule_id: str) -> None:
+    rule = rule_set().rule(rule_id)
+    plant = begun(grid(half_mm=15.0, low=4e5, high=1e6), 1e8)
+    go(plant, plant._now_ns + 40 * MS)
+    fault = FAULTS[rule_id]
+    plant.inject(Fault(fault.device, fault.kind, fault.value, at_ns=plant._now_ns))
+    good = [judged(rule_id, row).good for row in each_ms(plant, 150)]
+    assert False in good
+    seen_us = 1000.0 * (good.index(False) + 1) + rule.debounce_us
+    assert not any(good[good.index(False) : good.index(False) + 40]), "and goes on seeing it"
+    if rule_id != "layer-timer":
+        assert seen_us <= rule.input_delay_us + rule.debounce_us + 1000.0
+
+
+def test_a_magnet_that_does_not_settle_keeps_the_beam_waiting_and_is_named() -> None:
+    plant = new_plant()
+    plant.inject(Fault("scan_x.readback", FaultKind.OFFSET, 25.0))
+    start(plant, grid(), level=1e8)
+    waited = each_ms(plant, 2000)[:, g.SCAN_SETTLE_MS]
+    assert plant.truth_total_ions == 0.0
+    assert waited.max() > 100.0
+    plant.clear_faults()
+    assert each_ms(plant)[-1, g.SCAN_SETTLE_MS] == 0.0
+    assert plant.status.state == FrontEndState.DONE
+
+
+@pytest.mark.parametrize("kind", [FaultKind.NAN, FaultKind.STUCK, FaultKind.DEAD])
+def test_a_backup_register_that_fails_is_seen_and_counts_again_when_mended(kind: FaultKind) -> None:
+    plant = begun(grid(half_mm=15.0, low=4e5, high=1e6), 1e8)
+    plant.inject(Fault("backup.counts", kind, at_ns=plant._now_ns, until_ns=plant._now_ns + 100 * MS))
+    rows = each_ms(plant)
+    with np.errstate(invalid="ignore"):
+        assert not all(judged("backup-counter", row).good and judged("backup-layer", row).good for row in rows[:100])
+    assert rows[-2, g.BACKUP_LAYER_IONS] == pytest.approx(rows[-2, g.LAYER_PRESET_IONS], rel=0.005)
+
+
+def test_the_image_carries_what_tier_p_judges() -> None:
+    assert {name for name in SECOND_LINE if name in process_image.PLACE} == set(SECOND_LINE)
