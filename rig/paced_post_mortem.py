@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from facility.events import Event
+from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
 from rig.post_mortem import FOLDER, Freezer, Frozen, PostMortem, Writers
 from rig.shared_plant import SharedPlant
@@ -32,20 +33,20 @@ class PacedPostMortems(threading.Thread):
     Args:
         plant: gets a run log; before time runs.
         folder: of the run; the files go into `post-mortem` below it.
-        make_twin, about: see `rig.post_mortem.Writers`.
+        make_twin, about, rules: see `rig.post_mortem.Writers`.
         made: called on this thread for each file that has been written.
     """
 
     def __init__(
         self, plant: SharedPlant, folder: Path, make_twin: Callable[[int], Plant], about: Mapping[str, Any],
-        made: Callable[[PostMortem], None],
+        rules: RuleSet, made: Callable[[PostMortem], None],
     ) -> None:  # fmt: skip
         super().__init__(name="post-mortem", daemon=True)
         self._plant = plant
         self._folder = folder / FOLDER
         self._made = made
         self._freezer = Freezer(plant)
-        self._writers = Writers(make_twin, about)
+        self._writers = Writers(make_twin, about, rules)
         self._writers.warm_up()
         self._tripped = threading.Event()
         self._stopping = threading.Event()

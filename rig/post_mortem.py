@@ -19,6 +19,7 @@ from facility.config import Facility
 from facility.events import Event
 from facility.states import Action
 from interlocks import fast
+from interlocks.rules import RuleSet
 from interlocks.snapshot import Mode
 from ioc_sim.faults import FAULT_POINTS, FaultKind
 from ioc_sim.plant import Plant
@@ -113,11 +114,13 @@ class Writers:
 
     Args:
         make_twin: a plant like the one that tripped, with a truth ring of `trace_records`; called once.
-        about: what every file says of the run: facility, hash, room, species, seed, run, mode.
+        about: what every file says of the run, see `about_run`.
+        rules: whose definitions go into the file where they tripped.
     """
 
-    def __init__(self, make_twin: Callable[[int], Plant], about: Mapping[str, Any]) -> None:
+    def __init__(self, make_twin: Callable[[int], Plant], about: Mapping[str, Any], rules: RuleSet) -> None:
         self._make_twin = make_twin
+        self._rules = rules
         self._about = dict(about)
         self._twin: Plant | None = None
 
@@ -157,6 +160,8 @@ class Writers:
             "samples": writer.samples,
             "rule_ids": list(twin.rule_ids),
             "rules": rules,
+            "definitions": self._definitions([*(rule["id"] for rule in rules),
+                                              *(str(event.data.get("id", "")) for event in frozen.events)]),
             "faults": faults_in(end, frozen.to_ns),
             "t_decision_ns": t_decision_ns,
             "t_off_ns": writer.off.after(t_decision_ns),
@@ -171,12 +176,18 @@ class Writers:
             "samples": writer.samples,
             "from_ns": frozen.from_ns,
             "to_ns": frozen.to_ns,
+            "t_decision_ns": t_decision_ns,
             "t_off_ns": about["t_off_ns"],
             "identical": about["identical"],
             "trips": [event.seq for event in frozen.events],
             "rules": [rule["id"] for rule in rules if rule["latched"]],
         }
         return PostMortem(name, data, said, cause)
+
+    def _definitions(self, ids: list[str]) -> dict[str, Any]:
+        """The rules as they stood, so that the file can be read when the configuration has moved on."""
+        known = self._rules.by_id
+        return {name: known[name].model_dump(mode="json") for name in ids if name in known}
 
 
 def tripped_rules(ids: tuple[str, ...], end: Snapshot, from_ns: int, to_ns: int) -> list[dict[str, Any]]:

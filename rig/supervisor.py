@@ -18,6 +18,7 @@ from rig.children import START_TIMEOUT_S, start, stop, tell_line, wait_ready
 from rig.home import Home
 from rig.keys import KeyStore
 from rig.run_dir import CONFIG_FILE, NAMES, RunFile, is_alive, read_run_file
+from rig.trip_history import put_aside
 from rig.wall_clock import unix_s
 
 Tell = Callable[[str], None]
@@ -151,6 +152,7 @@ class Supervisor:
     def _clear(self) -> None:
         for name in ("run.json", *(f"{n}.log" for n in NAMES)):
             (self.folder / name).unlink(missing_ok=True)
+        put_aside(self.folder)
 
     def _stop_children(self, run: RunFile) -> None:
         for name in STOP_ORDER:

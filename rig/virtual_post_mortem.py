@@ -8,6 +8,7 @@ from typing import Any
 
 from facility.events import Event, EventLog
 from facility.timebase import NS_PER_S, Rank
+from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
 from rig.post_mortem import KIND, Freezer, PostMortem, Writers
 from rig.virtual_time import VirtualLoop
@@ -18,18 +19,18 @@ class VirtualPostMortems:
 
     Args:
         loop, plant, events: of the run; the plant gets a run log.
-        make_twin, about: see `rig.post_mortem.Writers`.
+        make_twin, about, rules: see `rig.post_mortem.Writers`.
     """
 
     def __init__(
         self, loop: VirtualLoop, plant: Plant, events: EventLog, make_twin: Callable[[int], Plant],
-        about: Mapping[str, Any],
+        about: Mapping[str, Any], rules: RuleSet,
     ) -> None:  # fmt: skip
         self.files: list[PostMortem] = []
         self._loop = loop
         self._events = events
         self._freezer = Freezer(plant)
-        self._writers = Writers(make_twin, about)
+        self._writers = Writers(make_twin, about, rules)
 
     def trip(self, event: Event) -> None:
         """A trip has been logged."""

@@ -129,7 +129,7 @@ class World:
             self.loop, self.plant, self.events,
             lambda records: Plant(facility, room, species, seed=seed, rules=self.rules.fast(), allow_faults=True,
                                   trace_records=records),
-            about,
+            about, self.rules,
         )  # fmt: skip
 
     @property

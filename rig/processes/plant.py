@@ -165,7 +165,7 @@ class PlantProcess:
             self.plant, launch.folder,
             lambda records: Plant(facility, launch.room, launch.species, seed=launch.seed, rules=rules.fast(),
                                   allow_faults=True, trace_records=records),
-            about_run(facility, launch.room, launch.species, launch.seed, None), self._post_mortem_made,
+            about_run(facility, launch.room, launch.species, launch.seed, None), rules, self._post_mortem_made,
         )  # fmt: skip
         self._written_ions = -1.0
 

@@ -1,0 +1,139 @@
+"""`ionctl interlocks history`: trips of the runs below the home, one of them in full, and its picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from console.commands.interlocks.common import JSON
+from console.settings import Settings
+from facility.errors import ConfigError
+
+if TYPE_CHECKING:
+    from interlocks.model import Rule
+    from rig.trip_history import Trip
+
+_COLUMNS = ("id", "facility", "run", "t, s", "rule", "tier", "action", "value", "limit", "unit", "beam off, ms", "file")
+
+
+@click.command()
+@click.argument("trip_id", required=False)
+@click.option("--facility", "facility_name", help="Only trips of this facility.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it: .png, .svg or .pdf.")
+@JSON
+@click.pass_obj
+def history(
+    settings: Settings, trip_id: str | None, facility_name: str | None, plot: Path | None, as_json: bool
+) -> None:
+    """List trips, the latest run first; with TRIP_ID show one, as frozen when it happened."""
+    from rig.trip_history import trip_named, trips
+
+    if trip_id is None:
+        if plot is not None:
+            raise ConfigError(
+                "history.which", "--plot draws one trip", "--plot", "ionctl interlocks history ID --plot FILE"
+            )
+        _list(trips(settings.home(), facility_name), as_json)
+        return
+    _one(settings, trip_named(settings.home(), trip_id), plot, as_json)
+
+
+def _list(found: list[Trip], as_json: bool) -> None:
+    from console.tables import print_json, print_table
+
+    if as_json:
+        print_json({"trips": [trip.to_data() for trip in found]})
+        return
+    rows = []
+    for trip in found:
+        data = trip.to_data()
+        off_ms = None if data["t_off_ns"] is None else (data["t_off_ns"] - _decided_ns(trip)) * 1e-6
+        rows.append((trip.id, trip.facility, f"{trip.target} {trip.run}", f"{trip.t_ns * 1e-9:.6f}", trip.rule,
+                     data["tier"], data["action"], data["value"], data["limit"], data["unit"], off_ms,
+                     "yes" if trip.file is not None else ""))  # fmt: skip
+    print_table(f"{len(rows)} trips", _COLUMNS, rows, right=(3, 7, 8, 10))
+    if any(trip.file is not None for trip in found):
+        print("Show one: ionctl interlocks history ID [--plot FILE]")
+
+
+def _decided_ns(trip: Trip) -> int:
+    """Decision in the plant's time, in which beam-off is told: first of what tripped."""
+    said = trip.said or {}
+    return int(said.get("t_decision_ns", trip.t_ns))
+
+
+def _one(settings: Settings, trip: Trip, plot: Path | None, as_json: bool) -> None:
+    from console.tables import print_json
+
+    found = trip.recording() if trip.file is not None or plot is not None else None
+    about = None if found is None else dict(found.about)
+    rule = None if about is None else _rule_of(settings, trip, about)
+    if plot is not None and found is not None:
+        from console.post_mortem_plot import draw
+
+        draw(found, plot, rule)
+    if as_json:
+        print_json({**trip.to_data(), "post_mortem": about, "plot": None if plot is None else str(plot)})
+        return
+    print(f"{trip.id}: {trip.data.get('words') or trip.rule}")
+    print(f"{trip.facility}, {trip.target}, {trip.run}; mode {trip.data.get('mode') or 'not told'}")
+    if about is None:
+        print("No post-mortem was kept of it.")
+        return
+    _explain(about, rule)
+    print(f"File {trip.file}, SHA-256 as the event says.")
+    if plot is not None:
+        print(f"Picture {plot}")
+
+
+def _explain(about: dict[str, Any], rule: Rule | None) -> None:
+    """The four times, what else tripped, and whether the recording may be believed."""
+    from console.post_mortem_plot import times_of
+    from console.tables import print_table
+    from interlocks.explain import condition, consequence
+
+    if rule is not None:
+        print(f"{rule.title} protects from: {rule.hazard}")
+        print(f"It must hold that {condition(rule)}; else {consequence(rule)}.")
+    marks = times_of(about)
+    zero_ns = marks["t_decision"] or 0
+    words = {
+        "t_cause": "fault injected",
+        "t_condition": "condition holds",
+        "t_decision": "decision",
+        "t_off": "beam off",
+    }
+    rows = [(words[name], f"{t_ns * 1e-9:.6f}", _after_ms(t_ns, zero_ns))
+            for name, t_ns in marks.items() if t_ns is not None]  # fmt: skip
+    print_table("Times", ("", "facility time, s", "ms after the decision"), rows, right=(1, 2))
+    tripped = [(r["id"], r["action"], "latched" if r["latched"] else "present", r["value"], r["limit"],
+                _after_ms(r["t_decision_ns"], zero_ns) if r["inside"] else "before")
+               for r in about["rules"]]  # fmt: skip
+    tripped += [(t["id"], t["action"], "latched", t["value"], t["limit"], _after_ms(t["t_ns"], zero_ns))
+                for t in about["trips"] if t["kind"] == "interlock.trip" and t["tier"] != "H"]  # fmt: skip
+    print_table("What tripped", ("rule", "action", "", "value", "limit", "ms after the decision"), tripped,
+                right=(3, 4, 5))  # fmt: skip
+    if about["identical"]:
+        print(
+            f"{about['samples']} samples, run again from a copy of the plant: the same as what happened, bit for bit."
+        )
+    else:
+        print(f"{about['samples']} samples, NOT the same as what happened: {', '.join(about['differences'])} differ.")
+
+
+def _after_ms(t_ns: int, zero_ns: int) -> str:
+    return f"{(t_ns - zero_ns) * 1e-6:+.3f}"
+
+
+def _rule_of(settings: Settings, trip: Trip, about: dict[str, Any]) -> Rule | None:
+    """The rule as it stood where the file tells, else as it stands now; None where nobody knows."""
+    from console.post_mortem_plot import main_rule
+    from interlocks.rules import load_rules
+
+    told = main_rule(about)
+    if told is not None:
+        return told
+    rules = load_rules(settings.facility(about["facility"]), about["room"], about["species"], settings.config_dir)
+    return rules.by_id.get(trip.rule)

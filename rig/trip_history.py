@@ -1,0 +1,186 @@
+"""Trips of a home's runs, read from what the runs left: event logs, and post-mortems beside them.
+
+Virtual deliveries leave both in their session's folder, processes in the run's folder; `up` puts those of an earlier
+run aside.  Over Channel Access the safety controller's log names the rule and the plant's log the file; both carry the
+nominal time, by which they are joined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facility.errors import ConfigError
+from rig.home import Home
+from rig.post_mortem import FOLDER, KIND
+from rig.post_mortem_file import Recording, read_recording
+
+EARLIER = "earlier"
+KEEP_RUNS = 20
+"""Runs of a facility whose trips are kept; older ones are deleted when a new one starts."""
+_RUN_LOGS = ("plant.events.jsonl", "safety.events.jsonl")
+_JOIN_NS = 2_000_000_000
+"""Farthest apart, in nominal time, that a trip and its file may be logged."""
+_ID_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One trip."""
+
+    id: str
+    facility: str
+    target: str
+    """'virtual' or 'ca'."""
+    run: str
+    """Session (virtual) or run of the processes."""
+    order: tuple[float, int]
+    t_ns: int
+    """When it was decided, facility time as its own process has it."""
+    rule: str
+    data: Mapping[str, Any]
+    """What the event says: tier, action, value, limit, unit, words, mode."""
+    said: Mapping[str, Any] | None
+    """What the log says of the post-mortem: file, sha256, samples, t_off_ns, identical."""
+    folder: Path
+
+    @property
+    def file(self) -> Path | None:
+        """The post-mortem, where there is one."""
+        return None if self.said is None else self.folder / FOLDER / str(self.said["file"])
+
+    def recording(self) -> Recording:
+        """The post-mortem, checked against the hash in the log; ConfigError if there is none or it was changed."""
+        if self.file is None or self.said is None:
+            raise ConfigError("history.no-file", f"{self.id} has no post-mortem", self.run,
+                              "trips of runs without one, or that ended at once, are listed only")  # fmt: skip
+        return read_recording(self.file, str(self.said["sha256"]))
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON values."""
+        said = self.said or {}
+        return {
+            "id": self.id,
+            "facility": self.facility,
+            "target": self.target,
+            "run": self.run,
+            "t_ns": self.t_ns,
+            "rule": self.rule,
+            **{key: self.data.get(key) for key in ("tier", "action", "value", "limit", "unit", "words", "mode")},
+            "t_off_ns": said.get("t_off_ns"),
+            "identical": said.get("identical"),
+            "file": None if self.file is None else str(self.file),
+            "sha256": said.get("sha256"),
+        }
+
+
+def put_aside(folder: Path) -> None:
+    """Keep what the last run of the processes left of its trips; forget the oldest."""
+    logs = [folder / name for name in _RUN_LOGS if (folder / name).exists()]
+    if logs:
+        below = folder / EARLIER
+        numbers = [int(path.name) for path in below.glob("[0-9]*")] if below.exists() else []
+        there = below / f"{max(numbers, default=0) + 1:04d}"
+        there.mkdir(parents=True, mode=0o700)
+        for path in (*logs, folder / FOLDER):
+            if path.exists():
+                path.rename(there / path.name)
+        for number in sorted(numbers)[: -KEEP_RUNS + 1]:
+            shutil.rmtree(below / f"{number:04d}", ignore_errors=True)
+
+
+def trips(home: Home, facility: str | None = None) -> list[Trip]:
+    """All trips, the latest run first, within a run in order of time."""
+    found = [*_virtual(home), *_runs(home)]
+    return sorted((trip for trip in found if facility in (None, trip.facility)), key=lambda trip: trip.order)
+
+
+def trip_named(home: Home, trip_id: str) -> Trip:
+    """The trip whose id is, or alone begins with, `trip_id`; ConfigError otherwise."""
+    found = [trip for trip in trips(home) if trip.id == trip_id] or [
+        trip for trip in trips(home) if trip.id.startswith(trip_id)
+    ]
+    if len(found) == 1:
+        return found[0]
+    what = "no trip" if not found else f"{len(found)} trips"
+    raise ConfigError("history.id", f"{what} {trip_id!r}", str(home.root), "list them: ionctl interlocks history")
+
+
+def _virtual(home: Home) -> Iterator[Trip]:
+    for log in sorted(home.sessions.glob("*/events.jsonl")):
+        events = _events(log)
+        said = {seq: event["data"] for event in events if event["kind"] == KIND for seq in event["data"]["trips"]}
+        facility = _facility_of(log.parent)
+        age = -log.stat().st_mtime
+        named = {id(said[e["seq"]]) for e in events if e["kind"] == "interlock.trip" and e["seq"] in said}
+        for event in events:
+            mine = said.get(event["seq"])
+            alone = event["kind"] == "trip" and mine is not None and id(mine) not in named
+            if event["kind"] == "interlock.trip" or alone:
+                yield _trip(event, facility, "virtual", log.parent.name, age, mine, log.parent)
+
+
+def _runs(home: Home) -> Iterator[Trip]:
+    for folder in sorted((home.root / "run").glob("*")):
+        parts = [folder, *sorted((folder / EARLIER).glob("[0-9]*"))]
+        for part in parts:
+            yield from _run(part, folder.name, "now" if part == folder else part.name)
+
+
+def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
+    plant, safety = _events(folder / _RUN_LOGS[0]), _events(folder / _RUN_LOGS[1])
+    if not plant:
+        return
+    by_seq = {event["seq"]: event for event in plant}
+    files = [(by_seq[event["cause_seq"]], event["data"]) for event in plant if event["kind"] == KIND]
+    age = -(folder / _RUN_LOGS[0]).stat().st_mtime
+    claimed: set[int] = set()
+    for event in safety:
+        if event["kind"] == "interlock.trip":
+            near = _nearest(files, event["t_ns"])
+            claimed.update(() if near is None else (near[0]["seq"],))
+            yield _trip(event, facility, "ca", name, age, None if near is None else near[1], folder)
+    for cause, said in files:
+        if cause["seq"] not in claimed:
+            yield _trip(cause, facility, "ca", name, age, said, folder)
+
+
+def _nearest(files: list[tuple[dict[str, Any], dict[str, Any]]], t_ns: int) -> Any:
+    near = [(abs(cause["data"].get("nominal_ns", cause["t_ns"]) - t_ns), i) for i, (cause, _) in enumerate(files)]
+    distance, i = min(near, default=(_JOIN_NS + 1, -1))
+    return files[i] if distance <= _JOIN_NS else None
+
+
+def _trip(
+    event: Mapping[str, Any], facility: str, target: str, run: str, age: float, said: Mapping[str, Any] | None,
+    folder: Path,
+) -> Trip:  # fmt: skip
+    data = event["data"]
+    rule = str(data.get("id") or data.get("first") or next(iter((said or {}).get("rules", [])), "")) or event["kind"]
+    known = json.dumps([facility, target, event], sort_keys=True)  # not where it lies: `up` puts it aside
+    digest = hashlib.sha256(known.encode()).hexdigest()[:_ID_DIGITS]
+    return Trip(f"T-{digest}", facility, target, run, (age, event["t_ns"]), event["t_ns"], rule, data, said, folder)
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """The events of a log; a last line that is still being written is left out."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    try:
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    except ValueError as problem:
+        raise ConfigError("history.unreadable", str(problem), str(path), "the event log is damaged") from problem
+
+
+def _facility_of(session: Path) -> str:
+    try:
+        return str(json.loads((session / "summary.json").read_text(encoding="utf-8"))["facility"])
+    except (OSError, ValueError, KeyError):
+        return ""

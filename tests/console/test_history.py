@@ -1,0 +1,169 @@
+"""`ionctl interlocks history`: trips of virtual deliveries and of processes, one in full, and its picture."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console.post_mortem_plot import times_of
+from control.plan.maker import make_small_plan
+from control.plan.program import compile_program
+from facility.config import load_facility
+from interlocks.model import Rule
+from interlocks.rules import load_rules
+from interlocks.snapshot import Mode
+from ioc_sim.faults import Fault, FaultKind
+from rig.deliver_virtual import deliver_in
+from rig.home import Home
+from rig.post_mortem import write_post_mortems
+from rig.post_mortem_value import compared
+from rig.trip_history import KEEP_RUNS, put_aside, trips
+from rig.virtual_world import World, WorldOptions
+from tests.console.conftest import Ionctl
+
+FACILITY = load_facility("wuwei")
+AT_NS = 2_300_004_321
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a virtual delivery leaves whose beam was moved by 5 mm."""
+    plan = compile_program(make_small_plan(FACILITY, "carbon"), FACILITY, "1", qa=True)
+    options = WorldOptions(load_program=lambda *_: plan, allow_faults=True, mode=Mode.QA, post_mortem=True)
+    world = World(FACILITY, "1", "carbon", 1, options)
+    world.plant.inject(Fault("beam.x", FaultKind.OFFSET, 5.0, at_ns=AT_NS))
+    deliver_in(world, plan)
+    folder = tmp_path_factory.mktemp("session")
+    (folder / "events.jsonl").write_bytes(world.events.to_bytes())
+    (folder / "summary.json").write_text('{"facility": "wuwei"}')
+    write_post_mortems(folder, world.post_mortems)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, session: Path) -> Path:
+    """The home that `ionctl` of the same test sees, with that session in it."""
+    root = tmp_path / "home"
+    (root / "sessions").mkdir(parents=True)
+    (root / "sessions" / "S-1").symlink_to(session)
+    return root
+
+
+def test_a_trip_is_listed_explained_and_drawn(ionctl: Ionctl, home: Path, tmp_path: Path) -> None:
+    listed = ionctl("interlocks", "history")
+    assert listed.code == 0, listed.err
+    assert "position-x" in listed.out
+    (trip,) = json.loads(ionctl("interlocks", "history", "--facility", "wuwei", "--json").out)["trips"]
+    assert (trip["rule"], trip["target"], trip["run"], trip["limit"]) == ("position-x", "virtual", "S-1", 2.0)
+    assert trip["identical"] is True
+    picture = tmp_path / "trip.svg"
+    shown = ionctl("interlocks", "history", trip["id"][:6], "--plot", str(picture))
+    assert shown.code == 0, shown.err
+    for words in ("Beam position, x", "dose beside the target", "fault injected", "beam off", "bit for bit"):
+        assert words in shown.out
+    drawn = picture.read_text()
+    assert drawn.startswith("<?xml")
+    assert len(drawn) > 50_000
+    data = json.loads(ionctl("interlocks", "history", trip["id"], "--json").out)
+    assert data["post_mortem"]["event"]["t_ns"] <= data["t_ns"]
+    marks = times_of(data["post_mortem"])
+    assert marks["t_cause"] == AT_NS
+    assert AT_NS < marks["t_condition"] <= marks["t_decision"] < marks["t_off"] < AT_NS + 1_000_000
+
+
+def test_what_cannot_be_shown_is_said_in_one_line(ionctl: Ionctl, home: Path, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    (trip,) = json.loads(ionctl("interlocks", "history", "--json").out)["trips"]
+
+    def refused(*arguments: str) -> str:
+        outcome = ionctl("interlocks", "history", *arguments)
+        assert outcome.code == 3
+        assert outcome.err.count("\n") == 1
+        return outcome.err
+
+    assert "no trip 'T-nope'" in refused("T-nope")
+    assert "--plot draws one trip" in refused("--plot", "a.png")
+    assert ".png, .svg, .pdf" in refused(trip["id"], "--plot", str(tmp_path / "a.jpg"))
+    assert "cannot write" in refused(trip["id"], "--plot", str(tmp_path / "away" / "a.png"))
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **more: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert "pip install 'ionctl[plot]'" in refused(trip["id"], "--plot", str(tmp_path / "a.png"))
+
+
+def test_a_file_that_was_changed_is_refused(ionctl: Ionctl, home: Path, session: Path) -> None:
+    (home / "sessions" / "S-1").unlink()
+    there = home / "sessions" / "S-1"
+    (there / "post-mortem").mkdir(parents=True)
+    for name in ("events.jsonl", "summary.json"):
+        (there / name).write_bytes((session / name).read_bytes())
+    (file,) = (session / "post-mortem").iterdir()
+    raw = bytearray(file.read_bytes())
+    raw[5000] ^= 1
+    (there / "post-mortem" / file.name).write_bytes(raw)
+    (trip,) = json.loads(ionctl("interlocks", "history", "--json").out)["trips"]
+    outcome = ionctl("interlocks", "history", trip["id"])
+    assert outcome.code == 3
+    assert "SHA-256" in outcome.err
+
+
+def event(seq: int, t_ns: int, kind: str, cause: int | None = None, **data: object) -> str:
+    return json.dumps({"seq": seq, "t_ns": t_ns, "kind": kind, "cause_seq": cause, "data": data}) + "\n"
+
+
+def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    folder = home.run_dir("wuwei")
+    said = {"file": "trip-001-7.parquet", "sha256": "0", "trips": [3], "rules": []}
+    lost = event(3, 7_000_000_000, "permit-lost", nominal_ns=9_000_000_000)
+    alone = event(5, 30_000_000_000, "trip", nominal_ns=40_000_000_000, first="position-x")
+    (folder / "plant.events.jsonl").write_text(
+        lost + event(4, 7_050_000_000, "post-mortem", 3, **said) + alone
+        + event(6, 30_050_000_000, "post-mortem", 5, **{**said, "file": "trip-002.parquet", "trips": [5]}) + '{"half'
+    )  # fmt: skip
+    (folder / "safety.events.jsonl").write_text(
+        event(0, 8_999_000_000, "interlock.trip", id="door", tier="P", action="ABORT", value=0.0, limit=1.0)
+        + event(1, 20_000_000_000, "interlock.trip", id="plant-late", tier="P", action="PAUSE", value=1.0, limit=0.5)
+    )  # fmt: skip
+    found = {trip.rule: trip for trip in trips(home)}
+    assert set(found) == {"door", "plant-late", "position-x"}
+    assert found["door"].file == folder / "post-mortem" / "trip-001-7.parquet"
+    assert found["plant-late"].file is None
+    assert found["position-x"].file is not None
+    assert {trip.run for trip in found.values()} == {"now"}
+    ids = {trip.id for trip in found.values()}
+    (folder / "post-mortem").mkdir()
+    put_aside(folder)
+    moved = trips(home)
+    assert {trip.run for trip in moved} == {"0001"}
+    assert {trip.id for trip in moved} == ids, "an id is for good"
+    assert (folder / "earlier" / "0001" / "post-mortem").is_dir()
+    put_aside(folder)  # nothing new: nothing happens
+    for _ in range(KEEP_RUNS + 3):
+        (folder / "plant.events.jsonl").write_text(lost)
+        put_aside(folder)
+    assert len(list((folder / "earlier").iterdir())) == KEEP_RUNS
+
+
+@pytest.mark.parametrize("rule", load_rules(FACILITY, "1", "carbon").rules, ids=lambda rule: rule.id)
+def test_every_rule_has_a_quantity_to_draw(rule: Rule, session: Path) -> None:
+    from rig.post_mortem_file import read_recording
+
+    (file,) = (session / "post-mortem").iterdir()
+    found = read_recording(file)
+    seen = compared(rule, found)
+    if seen is None:
+        assert {"console.age_ms", "link.plant_ok"} & set(rule.inputs)
+        return
+    assert len(seen.value) == found.table.num_rows
+    if rule.kind not in ("stale", "beat"):
+        assert seen.low is not None or seen.high is not None
