@@ -356,11 +356,14 @@ class Plant:
 
     def _bypass_now(self, mask: int) -> None:
         commands.bypass_rules(self.rule_rows, *self._compiled, mask)
-        self.reset_fast(0)
+        self._let_go(0)
 
     def reset_fast(self, mask: int) -> int:
         """Clear fast latches in ``mask`` whose cause is gone; returns the mask of those still latched."""
         self._note(self._now_ns, self.reset_fast, mask)
+        return self._let_go(mask)
+
+    def _let_go(self, mask: int) -> int:
         left = int(rack.reset(self.rule_rows, self._latch, mask))
         self._state[0].action = int(self._latch[rack.IN_FORCE])
         publish_latch(self.signals, self._latch)

@@ -27,6 +27,7 @@ from interlocks.link import PermitCommand, SafetyEnd
 from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
 from rig.clocks import NominalClock
+from rig.field_file import FieldFile
 from rig.keys import OPERATOR, read_ring
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.safety_side import HookedSafetyIoc, paced_rules
@@ -123,7 +124,7 @@ class SafetyProcess:
         if known is None:
             raise ChannelError("safety.no-operator", "the key ring has no operator", str(launch.folder))
         self.controller = LockedController(
-            rules, Mode(options.mode), Console(OPERATOR.name, known.key), self.clock.now_ns()
+            rules, Mode(options.mode), Console(OPERATOR.name, known.key), self.clock.now_ns(), FieldFile(launch.folder)
         )
         verifier = CommandVerifier(ring, VERBS, self.clock, nonce_floor=boot_identity())
         self.ioc = HookedSafetyIoc(facility.pv_prefix, self.controller, verifier, self.clock, self._touched)

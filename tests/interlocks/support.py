@@ -161,7 +161,8 @@ class Safety:
         self.rules = rules or rule_set()
         self.t_ns = 0
         self.maker = KeepAliveMaker("console", 1, KEY, self)
-        self.controller = SafetyController(self.rules, mode, Console("console", KEY.public_key()), 0)
+        self.console = Console("console", KEY.public_key())
+        self.controller = SafetyController(self.rules, mode, self.console, 0)
         self.signals = good_signals()
         self.fault: FastFault = NO_FAULT
         self.link_ok = True

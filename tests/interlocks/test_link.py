@@ -28,7 +28,7 @@ class Pair:
         self.command = OFF
         self.cut = False
 
-    def run(self, count: int = 1, command: PermitCommand | None = None) -> tuple[bool, bool, bool]:
+    def run(self, count: int = 1, command: PermitCommand | None = None) -> RackLines:
         self.command = command or self.command
         lines = DEAD_LINES
         for _ in range(count):
@@ -40,7 +40,7 @@ class Pair:
                 self.rack.receive(down, self.t_ns)
             self.heard = self.safety.link_ok(self.t_ns)
             lines = self.rack.lines(self.t_ns)
-        return tuple(lines)
+        return lines
 
 
 def test_lines_follow_the_command_once_the_peer_was_seen_without_a_permit() -> None:
@@ -161,3 +161,15 @@ def test_the_first_fault_travels_with_the_image() -> None:
     assert pair.safety.receive(pair.rack.send(IMAGE, fault, MS), MS)
     assert pair.safety.fault == fault
     assert math.isnan(NO_FAULT.value)
+
+
+def test_bypasses_travel_with_the_permit_and_end_with_the_link() -> None:
+    pair = Pair()
+    pair.run(3, OFF)
+    masked = PermitCommand(True, False, 0, 0, 1 << 59 | 5)
+    assert unpack_permit(pack_permit(masked)) == masked
+    assert pair.run(2, masked) == RackLines(True, False, True, 1 << 59 | 5)
+    assert pair.run(1, OFF).bypass_mask == 0
+    pair.run(1, masked)
+    pair.cut = True
+    assert pair.run(round(SETTINGS.watchdog_ms) + 1, masked) == DEAD_LINES
