@@ -249,7 +249,7 @@ def test_a_field_that_is_over_is_closed_and_what_comes_then_is_no_termination_of
 def test_latches_of_the_rack_go_and_the_command_ends_although_the_permit_stays_away() -> None:
     it = Safety()
     it.release()
-    it.run(2, h__latched=2.0)
+    it.run(2, h__latched=1.0)
     result = it.say("reset", "physicist")
     assert result.status is Status.ACCEPTED
     it.run(2, h__latched=0.0)
