@@ -2,11 +2,13 @@
 
 A count is a number of cases of one kind that all have to pass. Stopped at any moment and started again at the same
 commit it goes on where it was. With n cases and no failure, the failure rate is below 1 - 0.05^(1/n) at 95 %
-confidence; that bound stands beside each count.
+confidence; that bound stands beside each count. Arguments choose counts by a part of their name; several processes may
+work on different counts of one file.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -18,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import soak_link
 from benchmarks.report import ROOT, commit, measured_on
 
 SOAK_SCHEMA = "ionctl.soak/1"
@@ -35,6 +38,8 @@ class Count:
     passed: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    worst: dict[str, float] = field(default_factory=dict)
+    """The greatest of each figure that cases gave."""
 
     @property
     def done(self) -> int:
@@ -46,8 +51,8 @@ class Count:
         return None if self.failures or not self.passed else 1.0 - (1.0 - CONFIDENCE) ** (1.0 / self.passed)
 
 
-Case = Callable[[int], str]
-"""Runs case number i; returns what went wrong, nothing if it passed."""
+Case = Callable[[int], "str | tuple[str, dict[str, float]]"]
+"""Runs case number i; returns what went wrong, nothing if it passed, and figures of which the greatest are kept."""
 
 
 def demo(number: int) -> str:
@@ -72,6 +77,9 @@ def demo(number: int) -> str:
 
 COUNTS: dict[str, tuple[int, Case]] = {
     "demo without a nuisance trip": (20, demo),
+    "attack on the safety link, virtual time": (1000, soak_link.virtual_attack),
+    "attack on the safety link, real processes": (100, soak_link.real_attack),
+    "lateness of the safety link over ten minutes": (1, soak_link.lateness),
 }
 
 
@@ -82,52 +90,66 @@ def load(path: Path) -> dict[str, Count]:
     for name, (wanted, _) in COUNTS.items():
         entry = known.get(name, {})
         counts[name] = Count(
-            wanted, entry.get("passed", 0), list(entry.get("failures", [])), float(entry.get("seconds", 0.0))
-        )
+            wanted, entry.get("passed", 0), list(entry.get("failures", [])), float(entry.get("seconds", 0.0)),
+            dict(entry.get("worst", {})),
+        )  # fmt: skip
     return counts
 
 
-def save(path: Path, counts: dict[str, Count]) -> None:
-    """Replace the file in one step."""
-    data = {
-        "schema": SOAK_SCHEMA,
-        "measured_on": measured_on(),
-        "confidence": CONFIDENCE,
-        "counts": {name: asdict(count) | {"failure_rate_below": count.bound()} for name, count in counts.items()},
-    }
+def save(path: Path, name: str, count: Count) -> None:
+    """Write one count into the file, in one step; the other counts stay as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        counts = load(path) | {name: count}
+        data = {
+            "schema": SOAK_SCHEMA,
+            "measured_on": measured_on(),
+            "confidence": CONFIDENCE,
+            "counts": {key: asdict(one) | {"failure_rate_below": one.bound()} for key, one in counts.items()},
+        }
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        new.replace(path)
 
 
-def main() -> int:
+def run_case(count: Count, case: Case) -> None:
+    """Run the next case of a count and book it."""
+    number, begin = count.done, time.perf_counter()
+    result = case(number)
+    problem, figures = result if isinstance(result, tuple) else (result, {})
+    count.seconds += time.perf_counter() - begin
+    for name, value in figures.items():
+        count.worst[name] = max(value, count.worst.get(name, value))
+    if problem:
+        count.failures.append({"case": number, "problem": problem})
+    else:
+        count.passed += 1
+
+
+def main(arguments: list[str]) -> int:
     """Run what is missing; exit code 1 if a case failed, now or before."""
     revision = commit()
     if revision.endswith("+"):
         print("note: files differ from the commit; the count is kept apart")
     path = FOLDER / f"{revision.replace('+', '-changed')}.json"
     counts = load(path)
-    for name, (wanted, case) in COUNTS.items():
-        count = counts[name]
-        while count.done < wanted:
-            number = count.done
-            begin = time.perf_counter()
-            problem = case(number)
-            count.seconds += time.perf_counter() - begin
-            if problem:
-                count.failures.append({"case": number, "problem": problem})
-            else:
-                count.passed += 1
-            save(path, counts)
-            print(f"{name}: {count.done} of {wanted}, {len(count.failures)} failed", flush=True)
-    for name, count in counts.items():
-        bound = count.bound()
+    chosen = [name for name in COUNTS if not arguments or any(part in name for part in arguments)]
+    for name in chosen:
+        wanted, case = COUNTS[name]
+        while counts[name].done < wanted:
+            run_case(counts[name], case)
+            save(path, name, counts[name])
+            print(f"{name}: {counts[name].done} of {wanted}, {len(counts[name].failures)} failed", flush=True)
+    for name in chosen:
+        count, bound = counts[name], counts[name].bound()
         words = f"failure rate below {bound:.2%} at 95 % confidence" if bound is not None else "FAILED"
         print(f"{name}: {len(count.failures)} of {count.done} failed; {words}")
+        for figure, value in sorted(count.worst.items()):
+            print(f"    worst {figure}: {value:.3f}")
     print(f"written to {path.relative_to(ROOT)}")
-    return 1 if any(count.failures for count in counts.values()) else 0
+    return 1 if any(counts[name].failures for name in chosen) else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

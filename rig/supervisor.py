@@ -17,6 +17,7 @@ from facility.errors import ChannelError, ConfigError, IonctlError
 from rig.children import START_TIMEOUT_S, start, stop, tell_line, wait_ready
 from rig.home import Home
 from rig.keys import KeyStore
+from rig.link_relay import LinkRelay
 from rig.run_dir import CONFIG_FILE, NAMES, RunFile, is_alive, read_run_file
 from rig.trip_history import put_aside
 from rig.wall_clock import unix_s
@@ -52,8 +53,10 @@ class ProcessStatus:
 class Supervisor:
     """The processes of one facility below one home."""
 
-    def __init__(self, home: Home, facility_id: str) -> None:
+    def __init__(self, home: Home, facility_id: str, relay: LinkRelay | None = None) -> None:
         self.home = home
+        self._relay = relay
+        """Between the ends of the safety link, in tests."""
         self.facility_id = facility_id
         self.folder = home.run_dir(facility_id)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -86,7 +89,11 @@ class Supervisor:
 
     def _start(self, name: str, run: RunFile, options: RunOptions, keys: KeyStore) -> dict[str, Any]:
         log = self.folder / f"{name}.log"
-        child = start(name, _arguments(name, self.folder, run, options, keys), self.folder, log)
+        arguments = _arguments(name, self.folder, run, options, keys)
+        if name == "safety" and self._relay is not None:
+            self._relay.rack_at("127.0.0.1", run.port("plant", "link_port"))
+            arguments += ["--plant-link", _text(self._relay.for_safety)]  # the last one counts
+        child = start(name, arguments, self.folder, log)
         self._children[name] = child
         try:
             ready = wait_ready(child, name, log, START_TIMEOUT_S)
@@ -105,7 +112,11 @@ class Supervisor:
 
     def _tell_peer(self, run: RunFile) -> None:
         """Tell the plant where the safety controller's end of the link is."""
-        tell_line(self._children["plant"], f"127.0.0.1:{run.port('safety', 'link_port')}")
+        address = ("127.0.0.1", run.port("safety", "link_port"))
+        if self._relay is not None:
+            self._relay.safety_at(*address)
+            address = self._relay.for_rack
+        tell_line(self._children["plant"], _text(address))
 
     def down(self, tell: Tell = lambda words: None) -> dict[str, str]:
         """Stop what runs: control, plant (beam off), safety. Returns what became of each."""
@@ -165,6 +176,10 @@ class Supervisor:
                 child.kill()
                 child.wait()
         (self.folder / "run.json").unlink(missing_ok=True)
+
+
+def _text(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 def _arguments(name: str, folder: Path, run: RunFile, options: RunOptions, keys: KeyStore) -> list[str]:

@@ -28,6 +28,7 @@ from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
 from rig.clocks import NominalClock
 from rig.keys import read_ring
+from rig.link_gauge import LinkGauge
 from rig.paced_post_mortem import PacedPostMortems
 from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
@@ -63,6 +64,7 @@ class Rack(threading.Thread):
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
         self.pacer = pacer
+        self.gauge = LinkGauge()
         self._plant = plant
         self._link = link
         self._end = end
@@ -86,6 +88,7 @@ class Rack(threading.Thread):
 
     def _one_slice(self) -> None:
         plant, wall_ns = self._plant, monotonic_ns()
+        self._take_permit()  # before the beam may go on: a thread that has slept must not live on an old permit
         self._show_lateness(wall_ns)
         target_ns = self.pacer.target_ns(wall_ns)
         while plant.advance(target_ns) < target_ns:
@@ -94,7 +97,6 @@ class Rack(threading.Thread):
         self._slice += 1
         if self._slice % _FRAME_EVERY == 0:
             self._send_image()
-        self._take_permit()
         self._trace.stamp(self.truth_now())
         if events:
             self._on_events(events)
@@ -115,7 +117,8 @@ class Rack(threading.Thread):
 
     def _take_permit(self) -> None:
         for frame in self._link.take():
-            self._end.receive(frame, self._clock.now_ns())
+            if self._end.receive(frame, self._clock.now_ns()):
+                self.gauge.heard(monotonic_ns())
         mask = self._end.take_reset()
         if mask:
             self._plant.reset_fast(mask)

@@ -29,9 +29,10 @@ from interlocks.snapshot import Mode
 from rig.clocks import NominalClock
 from rig.field_file import FieldFile
 from rig.keys import OPERATOR, read_ring
+from rig.link_gauge import LinkGauge
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.safety_side import HookedSafetyIoc, paced_rules
-from rig.wall_clock import boot_identity
+from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:
     from interlocks.snapshot import SafetyEvent
@@ -72,6 +73,7 @@ class Scanner(threading.Thread):
         self.failure: BaseException | None = None
         self.stopping = threading.Event()
         self.scans = 0
+        self.gauge = LinkGauge()
         self._controller = controller
         self._link = link
         self._end = end
@@ -96,7 +98,8 @@ class Scanner(threading.Thread):
     def _scan(self) -> None:
         end = self._end
         for frame in self._link.take():
-            end.receive(frame, self._clock.now_ns())
+            if end.receive(frame, self._clock.now_ns()):
+                self.gauge.heard(monotonic_ns())
         now_ns = self._clock.now_ns()
         if self._last_ns:
             self.worst_gap_ns = max(self.worst_gap_ns, now_ns - self._last_ns)

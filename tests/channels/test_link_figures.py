@@ -36,8 +36,8 @@ def syndromes(polynomial: int, bits: int) -> np.ndarray:
 def distance_at_least(polynomial: int, data_bits: int) -> int:
     """The Hamming distance that is certain, up to 6: every pattern of two, three and four wrong bits is tried.
 
-    A generator with a constant term divides a pattern if it divides the shifted one, so the first wrong bit is at 0. One
-    that is divisible by x + 1 finds every odd number of wrong bits.
+    A generator with a constant term divides a pattern if it divides the shifted one, so the first wrong bit is at 0.
+    One that is divisible by x + 1 finds every odd number of wrong bits.
     """
     single = syndromes(polynomial, data_bits + 32)
     odd_found = (polynomial.bit_count() + 1) % 2 == 0
