@@ -155,8 +155,8 @@ async def _deliver_for(seconds: float, facility: Facility, home: Home, run: Any,
                 if with_stop:
                     await operator.ask("TCS", "stop")
             await operator.ask("TCS", "close")
-        gauges = operator.link_gauges()
-    figures = {f"{end}: {name}": value for end, found in gauges.items() for name, value in found.items()}
+        gauges = await operator.link_readings()
+    figures = {f"{end}: {name}": value for end, found in gauges.items() for name, value in asdict(found).items()}
     return figures | {"watchdog_ms": WALL_WATCHDOG_MS, "deliveries": deliveries, "interrupted": interrupted}
 
 

@@ -40,6 +40,8 @@ FE_STATUS = (
 RING_STATUS = ("seq", "phase", "token", "energy_code", "cycle", "ions", "flat_top_ms")
 SPILL_STATUS = ("seq", "rate_ions_per_s", "level_ions_per_s", "cmd", "rfko_on", "quad_block", "chopper_block")
 PACING_STATUS = ("seq", "late_slices", "worst_late_ms", "slip_ms", "speed")
+LINK_STATUS = ("seq", "gap_ms", "worst_ms", "p999_ms", "watchdog_ms", "windows", "bad_frames", "trips")
+"""The safety link as one end hears the other; ms of wall time between good frames, the longest of the last second."""
 PROGRESS = (
     "seq", "state", "beam", "layer", "layers", "spots_done", "spots", "ions_done", "ions", "beam_on_s", "facility_s",
 )  # fmt: skip
@@ -169,6 +171,8 @@ CATALOGUE: tuple[PvEntry, ...] = (
     PvEntry("PLANT:Heartbeat-RB", "plant", "PLANT", "int", "rises while the plant process lives"),
     PvEntry("PLANT:Pacing-RB", "plant", "PLANT", "floats", "pacing of the plant", length=len(PACING_STATUS),
             fields=PACING_STATUS),
+    PvEntry("PLANT:Link-RB", "plant", "PLANT", "floats", "how the rack hears the safety controller",
+            length=len(LINK_STATUS), fields=LINK_STATUS),
     # safety controller
     PvEntry("SAFE:Permit-Sts", "safety", "SAFE", "enum", "beam permit of the safety controller",
             states=("NO_BEAM", "BEAM_PERMITTED")),
@@ -179,6 +183,8 @@ CATALOGUE: tuple[PvEntry, ...] = (
             length=RESULT_BYTES),
     PvEntry("SAFE:Mode-Sts", "safety", "SAFE", "enum", "operating mode", states=("CLINICAL", "QA", "SERVICE")),
     PvEntry("SAFE:Heartbeat-RB", "safety", "SAFE", "int", "rises while the safety controller scans"),
+    PvEntry("SAFE:Link-RB", "safety", "SAFE", "floats", "how the safety controller hears the rack",
+            length=len(LINK_STATUS), fields=LINK_STATUS),
     PvEntry("SAFE:KeepAlive", "safety", "SAFE", "bytes", "signed keep-alive frame of the operator's console",
             writer="command", length=512),
     *_command("SAFE", "safety", "the safety controller: reset, set_mode"),

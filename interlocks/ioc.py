@@ -58,6 +58,7 @@ class SafetyGroup(CataloguedGroup):
     latched = declared("SAFE:Latched-RB")
     mode = declared("SAFE:Mode-Sts")
     heartbeat = declared("SAFE:Heartbeat-RB")
+    link = declared("SAFE:Link-RB")
     keep_alive = declared("SAFE:KeepAlive", _put_keep_alive)
     command = declared("SAFE:Cmd", _put_command)
     result = declared("SAFE:Cmd-Result")
@@ -92,6 +93,7 @@ class SafetyIoc:
         self._beats = 0
         self._values_ns: int | None = None
         self._state_of: dict[str, tuple[bool, bool]] = {}
+        self._linked: tuple[float, ...] = (0.0,)
 
     # --- from clients ------------------------------------------------------------------------------------------
     def on_keep_alive(self, frame: bytes) -> None:
@@ -112,6 +114,12 @@ class SafetyIoc:
 
     def _answer(self, result: CommandResult) -> None:
         self._put("SAFE:Cmd-Result", result.encode(), Severity.NO_ALARM)
+
+    def show_link(self, values: tuple[float, ...]) -> None:
+        """What SAFE:Link-RB says: LINK_STATUS without seq; for owners that measure the link."""
+        if self._linked[1:] != values:
+            self._linked = (self._linked[0] + 1.0, *values)
+            self._put("SAFE:Link-RB", np.array(self._linked), Severity.NO_ALARM)
 
     # --- to clients --------------------------------------------------------------------------------------------
     def refresh(self) -> int:

@@ -111,6 +111,11 @@ class _End:
         return False
 
     @property
+    def bad_frames(self) -> int:
+        """Frames refused since the start."""
+        return self._state.bad_total
+
+    @property
     def peer_boot(self) -> int | None:
         """Boot identity of the peer that is listened to."""
         return self._state.boot

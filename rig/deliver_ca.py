@@ -63,6 +63,7 @@ async def _deliver(
 ) -> DeliveryResult:
     started_s = monotonic_s()
     async with operator_at(request.facility, request.home, run) as client:
+        await client.require_link(run.speed)
         await _tidy(client)
         await client.reset()
         session = await client.load(str(request.plan.resolve()), request.room, request.qa)

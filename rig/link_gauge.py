@@ -20,7 +20,13 @@ class GaugeReading:
     """Longest since the link first came up."""
     p999_ms: float
     """99.9 of 100 gaps are at most this long; to half a millisecond."""
-    frames: int
+    windows: int
+    """Whole seconds measured."""
+
+    def values(self, watchdog_ms: float, bad_frames: int, trips: int) -> tuple[float, ...]:
+        """LINK_STATUS without seq, for the PVs."""
+        rounded = [round(value, 1) for value in (self.window_ms, self.worst_ms, self.p999_ms)]
+        return (*rounded, watchdog_ms, float(self.windows), float(bad_frames), float(trips))
 
 
 class LinkGauge:
@@ -32,7 +38,7 @@ class LinkGauge:
         self._in_window_ns = 0
         self._window_ns = 0
         self._worst_ns = 0
-        self._frames = 0
+        self._frames = self._windows = 0
         self._bins = [0] * _BINS
 
     def heard(self, now_ns: int) -> None:
@@ -49,15 +55,17 @@ class LinkGauge:
         if now_ns >= self._window_ends_ns:
             self._window_ns, self._in_window_ns = self._in_window_ns, 0
             self._window_ends_ns = now_ns + WINDOW_NS
+            self._windows += 1
 
     def reading(self, now_ns: int) -> GaugeReading:
-        """As it stands; the silence that lasts counts."""
+        """As it stands; a silence that lasts longer than a window counts as one."""
         silence_ns = 0 if self._last_ns is None else max(0, now_ns - self._last_ns)
+        silence_ns = silence_ns if silence_ns > WINDOW_NS else 0
         return GaugeReading(
             max(self._window_ns, silence_ns) / NS_PER_MS,
             max(self._worst_ns, silence_ns) / NS_PER_MS,
             self._percentile(0.999) / NS_PER_MS,
-            self._frames,
+            self._windows,
         )
 
     def _percentile(self, share: float) -> int:

@@ -23,6 +23,7 @@ from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import PROGRESS, TCS_STATES
 from facility.timebase import Clock
 from rig.control_stack import Caller
+from rig.link_check import LinkReading, link_readings, require_link
 
 ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
 _TCS = ("TCS:State-Sts", "TCS:Progress-RB", "TCS:Session-RB", "TCS:Message-RB", "TCS:Summary-RB", "TCS:Cmd-Result")
@@ -174,6 +175,14 @@ class OperatorClient:
             beam_on_s=values["beam_on_s"],
             facility_s=values["facility_s"],
         )
+
+    async def require_link(self, speed: float) -> None:
+        """ChannelError 'link.jitter' unless the safety link keeps time at both ends."""
+        await require_link(self._provider, self._prefix, speed)
+
+    async def link_readings(self) -> dict[str, LinkReading]:
+        """How both ends of the safety link hear each other."""
+        return await link_readings(self._provider, self._prefix)
 
     def summary(self, session: str) -> dict[str, Any] | None:
         """Control's record of this session, as far as it is published."""

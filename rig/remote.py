@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from channels.command import Signer
 from channels.epics_bridge import EpicsProvider, configure_libca
@@ -16,11 +16,13 @@ from facility.errors import ChannelError
 from rig.clocks import NominalClock
 from rig.home import Home
 from rig.keys import KeyStore
+from rig.link_check import LinkReading, link_readings, require_link
 from rig.operator_client import OperatorClient, OperatorLimits
 from rig.run_dir import RunFile
 from rig.supervisor import Supervisor
 from rig.wall_clock import MonotonicClock, RisingNonces, boot_identity
 
+T = TypeVar("T")
 KEEP_ALIVE_SOURCE = "operator"
 _READ_S = 5.0
 
@@ -62,6 +64,36 @@ async def operator_at(
     try:
         async with client:
             yield client
+    finally:
+        await provider.close()
+
+
+def check_link(facility: Facility, home: Home) -> dict[str, LinkReading]:
+    """The safety link's figures at both ends; ChannelError 'link.jitter' if it does not keep time at this speed."""
+    run = running(facility, home)
+
+    async def check(provider: EpicsProvider) -> dict[str, LinkReading]:
+        return await require_link(provider, facility.pv_prefix, run.speed)
+
+    return asyncio.run(_reading(run, check))
+
+
+def link_state(facility: Facility, home: Home) -> dict[str, LinkReading]:
+    """The safety link's figures as they are, whatever they are."""
+    run = running(facility, home)
+
+    async def read(provider: EpicsProvider) -> dict[str, LinkReading]:
+        return await link_readings(provider, facility.pv_prefix, _READ_S)
+
+    return asyncio.run(_reading(run, read))
+
+
+async def _reading(run: RunFile, work: Callable[[EpicsProvider], Awaitable[T]]) -> T:
+    """Do something that only reads, with a provider of its own."""
+    configure_libca(run.ca_addresses)
+    provider = EpicsProvider(MonotonicClock())
+    try:
+        return await work(provider)
     finally:
         await provider.close()
 

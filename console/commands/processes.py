@@ -10,6 +10,8 @@ from console.settings import Settings
 from facility.errors import ExitCode
 
 if TYPE_CHECKING:
+    from facility.config import Facility
+    from rig.home import Home
     from rig.supervisor import Supervisor
 
 _FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
@@ -46,8 +48,21 @@ def up(
     )
     supervisor = Supervisor(settings.home(), facility.id)
     run = supervisor.up(facility, options, tell=_tell)
+    _require_link(supervisor, facility, settings.home())
     print(f"{facility.id} is up in {supervisor.folder}")
     print(f"export EPICS_CA_AUTO_ADDR_LIST=NO EPICS_CA_ADDR_LIST='{' '.join(run.ca_addresses)}'")
+
+
+def _require_link(supervisor: Supervisor, facility: Facility, home: Home) -> None:
+    """Stop all again if the safety link does not keep time at this speed."""
+    from facility.errors import IonctlError
+    from rig.remote import check_link
+
+    try:
+        check_link(facility, home)
+    except IonctlError:
+        supervisor.down()
+        raise
 
 
 @click.command()
@@ -70,8 +85,9 @@ def status(settings: Settings, facility_name: str, as_json: bool) -> int:
     from console.tables import print_json, print_table
     from rig.supervisor import Supervisor
 
-    supervisor = Supervisor(settings.home(), settings.facility(facility_name).id)
-    described = describe(supervisor)
+    facility = settings.facility(facility_name)
+    supervisor = Supervisor(settings.home(), facility.id)
+    described = describe(supervisor) | {"link": _link(facility, settings.home(), supervisor)}
     code = ExitCode.OK if described["up"] else ExitCode.TARGET_UNAVAILABLE
     if as_json:
         print_json(described)
@@ -82,7 +98,26 @@ def status(settings: Settings, facility_name: str, as_json: bool) -> int:
     if run is not None:
         print(f"room {run['room']}, {run['species']}, seed {run['seed']}, speed {run['speed']:g}, "
               f"up for {described['up_for_s']:.0f} s")  # fmt: skip
+    for end, one in described["link"].items():
+        print(f"safety link at the {end}: gaps up to {one['gap_ms']:g} ms in the last second, {one['worst_ms']:g} ms "
+              f"in all, 99.9 % within {one['p999_ms']:g} ms; watchdog {one['watchdog_ms']:g} ms; "
+              f"{one['trips']} trips")  # fmt: skip
     return int(code)
+
+
+def _link(facility: Facility, home: Home, supervisor: Supervisor) -> dict[str, Any]:
+    """How both ends hear each other; empty where that cannot be read."""
+    from dataclasses import asdict
+
+    from facility.errors import IonctlError
+    from rig.remote import link_state
+
+    try:
+        if supervisor.running() is None:
+            return {}
+        return {end: asdict(reading) for end, reading in link_state(facility, home).items()}
+    except IonctlError:
+        return {}
 
 
 def describe(supervisor: Supervisor) -> dict[str, Any]:

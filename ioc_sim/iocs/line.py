@@ -154,6 +154,7 @@ class PlantGroup(CataloguedGroup):
     time = declared("PLANT:Time-RB")
     heartbeat = declared("PLANT:Heartbeat-RB")
     pacing = declared("PLANT:Pacing-RB")
+    link = declared("PLANT:Link-RB")
 
     def __init__(self, prefix: str, clock: Clock, heartbeat_ns: int) -> None:
         super().__init__(prefix, clock)
@@ -162,11 +163,17 @@ class PlantGroup(CataloguedGroup):
         self._heartbeat = Outlet(self.heartbeat, least_ns=0)
         self._pacing = Packed(self.pacing, least_ns=NS_PER_S)
         self._pace: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-        self.outlets = (self._time, self._heartbeat, self._pacing)
+        self._link = Packed(self.link, least_ns=LEAST_NS)
+        self._linked: tuple[float, ...] = ()
+        self.outlets = (self._time, self._heartbeat, self._pacing, self._link)
 
     def set_pacing(self, late_slices: int, worst_late_ms: float, slip_ms: float, speed: float) -> None:
         """What the pacing of the plant says; shown with the next update, at most once a second."""
         self._pace = (float(late_slices), worst_late_ms, slip_ms, speed)
+
+    def set_link(self, values: tuple[float, ...]) -> None:
+        """What PLANT:Link-RB says without its seq; shown with the next update."""
+        self._linked = values
 
     def show(self, view: View) -> None:
         """Publish what is due.  The heartbeat counts facility time: it stands still when the plant does."""
@@ -174,3 +181,5 @@ class PlantGroup(CataloguedGroup):
         self._heartbeat.offer(t_ns // self._heartbeat_ns % HEARTBEAT_MAX, t_ns, severity=OK)
         self._time.offer(t_ns / NS_PER_S, t_ns, key=view.slot(1))
         self._pacing.offer(self._pace, t_ns, key=self._pace, severity=OK)
+        if self._linked:
+            self._link.offer(self._linked, t_ns, key=self._linked, severity=OK)

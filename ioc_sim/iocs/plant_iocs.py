@@ -157,6 +157,10 @@ class PlantIocs:
         """What PLANT:Pacing-RB says."""
         self._whole.set_pacing(late_slices, worst_late_ms, slip_ms, speed)
 
+    def set_link(self, values: tuple[float, ...]) -> None:
+        """What PLANT:Link-RB says: LINK_STATUS without seq."""
+        self._whole.set_link(values)
+
     def _show_states(self, view: View) -> None:
         """What is read from the status of ring and front end."""
         self._ring.show(view, self._fe_code(view))

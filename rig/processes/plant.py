@@ -130,6 +130,11 @@ class Rack(threading.Thread):
                 said: dict[str, int | float | str] = {"hold": int(lines.hold), "link_ok": int(lines.link_ok)}
                 self._on_permit_lost(PlantEvent(self._plant.t_ns, "PERMIT_LOST", said))
 
+    def link_values(self) -> tuple[float, ...]:
+        """LINK_STATUS of this end, without seq."""
+        reading = self.gauge.reading(monotonic_ns())
+        return reading.values(WALL_WATCHDOG_MS, self._end.bad_frames, self._end.trips)
+
     def truth_now(self) -> TruthNow:
         """Where the truth stands."""
         plant = self._plant
@@ -221,6 +226,7 @@ class PlantProcess:
             if self.rack.failure is not None:
                 raise ChannelError("plant.rack", f"the rack's thread has failed: {self.rack.failure}", "plant")
             self.iocs.set_pacing(pacer.late_slices, pacer.worst_late_ns * 1e-6, pacer.slip_ns * 1e-6, pacer.speed)
+            self.iocs.set_link(self.rack.link_values())
             with self.plant.lock:
                 self.iocs.update(self.plant.t_ns)
             slices += 1

@@ -31,7 +31,7 @@ from rig.field_file import FieldFile
 from rig.keys import OPERATOR, read_ring
 from rig.link_gauge import LinkGauge
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
-from rig.safety_side import HookedSafetyIoc, paced_rules
+from rig.safety_side import WALL_WATCHDOG_MS, HookedSafetyIoc, paced_rules
 from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:
@@ -94,6 +94,11 @@ class Scanner(threading.Thread):
         except BaseException as failure:
             self.failure = failure
             raise
+
+    def link_values(self) -> tuple[float, ...]:
+        """LINK_STATUS of this end, without seq."""
+        reading = self.gauge.reading(monotonic_ns())
+        return reading.values(WALL_WATCHDOG_MS, self._end.bad_frames, self._end.trips)
 
     def _scan(self) -> None:
         end = self._end
@@ -163,6 +168,7 @@ class SafetyProcess:
             with self.controller.lock:
                 events = self.controller.take_events()
                 self.ioc.refresh()
+            self.ioc.show_link(self.scanner.link_values())
             for event in events:
                 self._log(event)
 
