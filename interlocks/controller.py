@@ -359,6 +359,7 @@ class SafetyController:
             field.session,
             dict(zip(self._field.spec.rules, field.holds, strict=True)),
             field.pauses,
+            field.begun,
             field.unresolved,
         )
 

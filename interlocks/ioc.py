@@ -57,6 +57,10 @@ class SafetyGroup(CataloguedGroup):
     first_fault = declared("SAFE:FirstFault-RB")
     latched = declared("SAFE:Latched-RB")
     mode = declared("SAFE:Mode-Sts")
+    key = declared("SAFE:Key-Sts")
+    field = declared("SAFE:Field-RB")
+    field_state = declared("SAFE:Field-Sts")
+    pauses = declared("SAFE:Pauses-RB")
     heartbeat = declared("SAFE:Heartbeat-RB")
     link = declared("SAFE:Link-RB")
     keep_alive = declared("SAFE:KeepAlive", _put_keep_alive)
@@ -157,6 +161,10 @@ class SafetyIoc:
         yield "SAFE:FirstFault-RB", snapshot.first_fault, major if snapshot.first_fault else 0
         yield "SAFE:Latched-RB", latched_json(snapshot), 0
         yield "SAFE:Mode-Sts", list(type(snapshot.mode)).index(snapshot.mode), 0
+        yield "SAFE:Key-Sts", int(snapshot.key_agrees), 0 if snapshot.key_agrees else major
+        yield "SAFE:Field-RB", snapshot.session, 0
+        yield "SAFE:Field-Sts", 2 if snapshot.unresolved else int(snapshot.begun), major if snapshot.unresolved else 0
+        yield "SAFE:Pauses-RB", snapshot.pauses, 0
         due = self._values_ns is None or now_ns - self._values_ns >= VALUES_NS
         if due:
             self._values_ns = now_ns

@@ -89,6 +89,8 @@ class SafetySnapshot:
     """How often each HOLD rule has held this field."""
     pauses: int = 0
     """How often the field was interrupted."""
+    begun: bool = False
+    """A layer of it was active under a permit."""
     unresolved: bool = False
     """Its termination has not been accounted for by a physicist."""
 

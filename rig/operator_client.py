@@ -27,7 +27,8 @@ from rig.link_check import LinkReading, link_readings, require_link
 
 ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
 _TCS = ("TCS:State-Sts", "TCS:Progress-RB", "TCS:Session-RB", "TCS:Message-RB", "TCS:Summary-RB", "TCS:Cmd-Result")
-_SAFE = ("SAFE:Permit-Sts", "SAFE:Action-Sts", "SAFE:FirstFault-RB", "SAFE:Cmd-Result", "SAFE:Mode-Sts")
+_SAFE = ("SAFE:Permit-Sts", "SAFE:Action-Sts", "SAFE:FirstFault-RB", "SAFE:Cmd-Result", "SAFE:Mode-Sts",
+         "SAFE:Field-RB", "SAFE:Field-Sts")  # fmt: skip
 _BEATS = ("TCS:Heartbeat-RB", "SAFE:Heartbeat-RB")
 _PUT_ONLY = ("TCS:Cmd", "SAFE:Cmd", "SAFE:KeepAlive")
 _SUMMARY_S = 20.0
@@ -239,6 +240,11 @@ class OperatorClient:
         """Let go of latched rules whose cause is gone; as the physicist, who may reset every class."""
         await asyncio.wait_for(self._alive.wait(), self.limits.command_s)
         return await self.ask("SAFE", "reset", role="physicist")
+
+    async def resolve(self, words: str, resume: bool = False) -> Mapping[str, Any]:
+        """Account for a termination, as the physicist: what became of the field, and whether it goes on."""
+        args = {"session": str(self._value("SAFE:Field-RB") or ""), "words": words, "resume": resume}
+        return {**await self.ask("SAFE", "resolve", args, role="physicist"), "resolved": args["session"]}
 
     async def load(self, plan: str, room: str, qa: bool) -> str:
         """Load a plan and open a field for it; the session's id. Refused while a termination is unresolved."""

@@ -109,6 +109,17 @@ def reset_interlocks(facility: Facility, home: Home) -> Mapping[str, Any]:
     return asyncio.run(reset())
 
 
+def resolve_termination(facility: Facility, home: Home, words: str, *, resume: bool) -> Mapping[str, Any]:
+    """Account for the termination at the facility that is up; the answer, with its session in `resolved`."""
+    run = running(facility, home)
+
+    async def resolve() -> Mapping[str, Any]:
+        async with operator_at(facility, home, run) as client:
+            return await client.resolve(words, resume)
+
+    return asyncio.run(resolve())
+
+
 def latched_interlocks(facility: Facility, home: Home) -> list[dict[str, Any]]:
     """What the safety controller says is latched; only reads."""
     run = running(facility, home)

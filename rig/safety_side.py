@@ -45,13 +45,17 @@ class HookedSafetyIoc(SafetyIoc):
         self._touched()
 
 
-def first_fault(plant: Plant) -> FastFault:
-    """The first fast rule that latched, as the link tells it."""
+def first_fault(plant: Plant, slip_ns: int = 0) -> FastFault:
+    """The first fast rule that latched, as the link tells it.
+
+    `slip_ns` is what the plant's time has slipped behind the nominal one, by which the safety controller dates its own
+    trips: the order of trips of both tiers is judged in one time.
+    """
     index = plant.signals[g.H_FIRST]
     if not (math.isfinite(index) and 0 <= index < len(plant.rule_rows)):
         return NO_FAULT
     row = plant.rule_rows[int(index)]
-    return FastFault(int(index), float(row["bad_value"]), float(row["bad_limit"]), int(row["t_decision_ns"]))
+    return FastFault(int(index), float(row["bad_value"]), float(row["bad_limit"]), int(row["t_condition_ns"]) + slip_ns)
 
 
 def paced_rules(rules: RuleSet, speed: float) -> RuleSet:

@@ -38,6 +38,8 @@ class RunOptions:
     mqtt: str = ""
     log_json: bool = False
     allow_faults: bool = False
+    mode: str = "clinical"
+    """Mode at the start, and where the key switch stands."""
 
 
 @dataclass(frozen=True)
@@ -188,10 +190,10 @@ def _arguments(name: str, folder: Path, run: RunFile, options: RunOptions, keys:
     if options.log_json:
         common.append("--log-json")
     if name == "plant":
-        return [*common, *(["--allow-faults"] if options.allow_faults else [])]
+        return [*common, "--key", options.mode, *(["--allow-faults"] if options.allow_faults else [])]
     common += ["--epoch-ns", str(run.processes["plant"]["epoch_ns"])]
     if name == "safety":
-        return [*common, "--plant-link", f"127.0.0.1:{run.port('plant', 'link_port')}"]
+        return [*common, "--mode", options.mode, "--plant-link", f"127.0.0.1:{run.port('plant', 'link_port')}"]
     servers = " ".join(run.ca_addresses)
     extra = ["--servers", servers, "--key", str(keys.private_path("control")), "--sessions", str(keys.home.sessions)]
     return [*common, *extra, *(["--mqtt", options.mqtt] if options.mqtt else [])]

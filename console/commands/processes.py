@@ -26,10 +26,12 @@ _FACILITY = click.option("--facility", "facility_name", default="wuwei", show_de
               help="Facility seconds per second.")  # fmt: skip
 @click.option("--mqtt", default="", help="MQTT broker for telemetry, host:port; default $IONCTL_MQTT.")
 @click.option("--allow-faults", is_flag=True, help="Let faults be injected into simulated devices.")
+@click.option("--mode", type=click.Choice(["clinical", "qa", "service"]), default="clinical", show_default=True,
+              help="Operating mode, and where the mode key stands.")  # fmt: skip
 @click.pass_obj
 def up(
     settings: Settings, facility_name: str, room: str | None, species: str | None, seed: int, speed: float, mqtt: str,
-    allow_faults: bool,
+    allow_faults: bool, mode: str,
 ) -> None:  # fmt: skip
     """Start plant, safety controller and control server on loopback."""
     import os
@@ -45,6 +47,7 @@ def up(
         mqtt=mqtt or os.environ.get("IONCTL_MQTT", ""),
         log_json=settings.log_json,
         allow_faults=allow_faults,
+        mode=mode,
     )
     supervisor = Supervisor(settings.home(), facility.id)
     run = supervisor.up(facility, options, tell=_tell)

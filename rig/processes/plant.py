@@ -22,6 +22,7 @@ from facility.events import EventLog
 from facility.ids import run_id
 from facility.timebase import NS_PER_MS
 from interlocks.link import RackEnd, RackLines
+from interlocks.model import MODE_CODES, MODES
 from interlocks.process_image import image_of
 from interlocks.rules import load_rules
 from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
@@ -112,7 +113,8 @@ class Rack(threading.Thread):
 
     def _send_image(self) -> None:
         with self._plant.lock:
-            image, fault = image_of(self._plant.signals), first_fault(self._plant)
+            slip_ns = round(self.pacer.slip_ns * self.pacer.speed)
+            image, fault = image_of(self._plant.signals), first_fault(self._plant, slip_ns)
         self._link.send(self._end.send(image, fault, self._clock.now_ns()))
 
     def _take_permit(self) -> None:
@@ -157,6 +159,7 @@ class PlantProcess:
         trace = TruthTrace(launch.folder, TRACE_RECORDS)
         self.plant.write_trace_to(trace.ring)
         self.plant.set_room_beam(True)
+        self.plant.turn_key(MODE_CODES[launch.options.key])
         self.events = EventLog(run_id(launch.seed, facility.hash), self, self._sink(launch.folder))
         self.iocs = PlantIocs(
             self.plant, facility.pv_prefix, self, read_ring(launch.folder, "plant"),
@@ -309,6 +312,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Beyond the common ones."""
     parser.add_argument("--link-port", type=int, default=0)
     parser.add_argument("--allow-faults", action="store_true")
+    parser.add_argument("--key", choices=list(MODE_CODES), default=MODES[0], help="where the mode key switch stands")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,10 @@ from control.plan.maker import make_plan
 from facility.config import load_facility
 from facility.errors import ChannelError, ConfigError
 from rig.children import start, wait_ready
+from rig.field_file import FieldFile
 from rig.home import Home
 from rig.post_mortem_file import read_recording
+from rig.remote import resolve_termination
 from rig.run_dir import RunFile, is_alive
 from rig.supervisor import RunOptions, Supervisor, _arguments
 from rig.truth_file import TruthNow, read_now, read_ticks
@@ -182,6 +184,15 @@ def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
     os.kill(stack.pid(name), signal.SIGCONT)
     stack.beam_stays_off(0.5)
 
+    if name == "safety":  # the rack has aborted the field: the next one waits until a physicist has accounted for it
+        out, err = ended(child := stack.deliver(), 60.0)
+        assert child.returncode == 5, err
+        assert "a physicist must resolve it" in out + err
+        record = FieldFile(stack.folder).load()
+        assert record is not None
+        assert record["unresolved"] is True
+        resolve_termination(FACILITY, stack.supervisor.home, "safety controller was stopped", resume=False)
+        assert not FieldFile(stack.folder).load()["unresolved"]
     child = stack.deliver()
     stack.wait_beam()
     os.kill(stack.pid(name), signal.SIGKILL)

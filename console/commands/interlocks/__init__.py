@@ -11,6 +11,7 @@ COMMANDS = {
     "list": (f"{_HERE}.list", "list_", "List the rules, with what is tripped where the facility is up."),
     "show": (f"{_HERE}.show", "show", "Explain one rule: what it protects from, why it is tripped, what ends it."),
     "reset": (f"{_HERE}.reset", "reset", "Let go of latched rules whose cause is gone."),
+    "resolve": (f"{_HERE}.resolve", "resolve", "Say what became of a field that was terminated."),
     "history": (f"{_HERE}.history", "history", "List trips, explain one, draw what happened around it."),
 }
 """name -> (module, attribute, help); a new command is a module and a line here."""
