@@ -181,6 +181,8 @@ CATALOGUE: tuple[PvEntry, ...] = (
     PvEntry("SAFE:FirstFault-RB", "safety", "SAFE", "string", "id of the first rule that tripped since the reset"),
     PvEntry("SAFE:Latched-RB", "safety", "SAFE", "bytes", "canonical JSON list of latched rules: value, limit, time",
             length=RESULT_BYTES),
+    PvEntry("SAFE:Bypassed-RB", "safety", "SAFE", "bytes", "canonical JSON list of bypasses: reason, by, end",
+            length=RESULT_BYTES),
     PvEntry("SAFE:Mode-Sts", "safety", "SAFE", "enum", "operating mode", states=("CLINICAL", "QA", "SERVICE")),
     PvEntry("SAFE:Key-Sts", "safety", "SAFE", "enum", "mode key switch against the mode that was set",
             states=("DISAGREES", "AGREES")),

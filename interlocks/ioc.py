@@ -56,6 +56,7 @@ class SafetyGroup(CataloguedGroup):
     action = declared("SAFE:Action-Sts")
     first_fault = declared("SAFE:FirstFault-RB")
     latched = declared("SAFE:Latched-RB")
+    bypassed = declared("SAFE:Bypassed-RB")
     mode = declared("SAFE:Mode-Sts")
     key = declared("SAFE:Key-Sts")
     field = declared("SAFE:Field-RB")
@@ -160,6 +161,7 @@ class SafetyIoc:
         yield "SAFE:Action-Sts", int(snapshot.action), _severity_of(snapshot.action)
         yield "SAFE:FirstFault-RB", snapshot.first_fault, major if snapshot.first_fault else 0
         yield "SAFE:Latched-RB", latched_json(snapshot), 0
+        yield "SAFE:Bypassed-RB", bypassed_json(snapshot), int(Severity.MINOR) if snapshot.bypassed else 0
         yield "SAFE:Mode-Sts", list(type(snapshot.mode)).index(snapshot.mode), 0
         yield "SAFE:Key-Sts", int(snapshot.key_agrees), 0 if snapshot.key_agrees else major
         yield "SAFE:Field-RB", snapshot.session, 0
@@ -203,7 +205,18 @@ def _rule_values(view: RuleView) -> Iterator[tuple[str, Value, int]]:
 
 def latched_json(snapshot: SafetySnapshot) -> bytes:
     """Latched rules as canonical JSON, the first fault first; as many as fit into the PV."""
-    rows = [view.to_data() for view in snapshot.latched]
+    return _fitting([view.to_data() for view in snapshot.latched])
+
+
+def bypassed_json(snapshot: SafetySnapshot) -> bytes:
+    """Bypasses as canonical JSON; as many as fit into the PV."""
+    return _fitting([
+        {"id": view.rule.id, "reason": view.bypass_reason, "by": view.bypass_by, "until_ns": view.bypass_until_ns}
+        for view in snapshot.bypassed
+    ])  # fmt: skip
+
+
+def _fitting(rows: list[dict[str, Any]]) -> bytes:
     while len(data := canonical_json(rows)) > RESULT_MAX:
         rows.pop()
     return data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -98,17 +97,6 @@ async def _reading(run: RunFile, work: Callable[[EpicsProvider], Awaitable[T]]) 
         await provider.close()
 
 
-def reset_interlocks(facility: Facility, home: Home) -> Mapping[str, Any]:
-    """Reset what can be reset at the facility that is up; the safety controller's answer."""
-    run = running(facility, home)
-
-    async def reset() -> Mapping[str, Any]:
-        async with operator_at(facility, home, run) as client:
-            return await client.reset()
-
-    return asyncio.run(reset())
-
-
 def resolve_termination(facility: Facility, home: Home, words: str, *, resume: bool) -> Mapping[str, Any]:
     """Account for the termination at the facility that is up; the answer, with its session in `resolved`."""
     run = running(facility, home)
@@ -118,31 +106,3 @@ def resolve_termination(facility: Facility, home: Home, words: str, *, resume: b
             return await client.resolve(words, resume)
 
     return asyncio.run(resolve())
-
-
-def latched_interlocks(facility: Facility, home: Home) -> list[dict[str, Any]]:
-    """What the safety controller says is latched; only reads."""
-    run = running(facility, home)
-
-    async def read() -> list[dict[str, Any]]:
-        configure_libca(run.ca_addresses)
-        provider = EpicsProvider(MonotonicClock())
-        name = f"{facility.pv_prefix}:SAFE:Latched-RB"
-        try:
-            channels = await provider.connect([name], _READ_S)
-            sample = channels[name].latest()
-        finally:
-            await provider.close()
-        return _list(sample.value if sample is not None else b"")
-
-    return asyncio.run(read())
-
-
-def _list(raw: object) -> list[dict[str, Any]]:
-    if not isinstance(raw, bytes):
-        return []
-    try:
-        data = json.loads(raw.rstrip(b"\0 ") or b"[]")
-    except ValueError:
-        return []
-    return [entry if isinstance(entry, dict) else {"rule": str(entry)} for entry in data]

@@ -187,7 +187,7 @@ def test_interlocks_are_listed_and_shown(ionctl):
     listed = json.loads(ionctl("interlocks", "list", "--json").out)
     ids = [rule["id"] for rule in listed["rules"]]
     assert "emergency-stop" in ids
-    assert listed["latched"] is None
+    assert listed["now"] is None
     assert all(rule in ionctl("interlocks", "list").out for rule in ids)
     assert "ABORT" in ionctl("interlocks", "show", "emergency-stop").out
     assert ionctl("interlocks", "show", "nonsense").code == 3

@@ -135,6 +135,29 @@ def ended(child: subprocess.Popen[str], timeout_s: float) -> tuple[str, str]:
     return out, err
 
 
+def the_desk_answers(stack: Stack) -> None:
+    """The console's interlock commands at a facility that runs; the last console has gone, so its heartbeat has too."""
+
+    def desk(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "console.main", "--home", str(stack.supervisor.home.root), "interlocks"]
+        return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60.0)
+
+    listed = json.loads(desk("list", "--json").stdout)
+    now = {rule["id"]: rule["now"] for rule in listed["rules"]}
+    assert listed["now"]["permit"] is False
+    assert now["operator-heartbeat"]["latched"] is True
+    assert now["operator-heartbeat"]["trip"]["value"] > now["operator-heartbeat"]["trip"]["limit"]
+    stop = now["emergency-stop"]
+    assert (stop["present"], stop["latched"], stop["bypassed"], stop["value"]) == (False, False, False, 1.0)
+    shown = desk("show", "operator-heartbeat")
+    assert "TRIPPED" in shown.stdout, shown.stderr
+    refused = desk("bypass", "gate", "--reason", "try", "--for", "1m")
+    assert refused.returncode == 5
+    assert "clinical" in refused.stderr
+    done = desk("reset", "--rule", "operator-heartbeat", "--json")
+    assert json.loads(done.stdout)["cleared"] == ["operator-heartbeat"], done.stderr
+
+
 def test_deliver_interrupt_and_end(stack):
     """A whole delivery; then one that Ctrl-C ends; then SIGTERM for all. In one go, since processes start slowly."""
     out, err = ended(child := stack.deliver(), 200.0)
@@ -157,6 +180,7 @@ def test_deliver_interrupt_and_end(stack):
     out, err = ended(child, 60.0)
     assert child.returncode == 5, err
     assert json.loads(out)["status"] == "interrupted"
+    the_desk_answers(stack)
     ticks = read_ticks(stack.folder)["t_ns"]
     assert len(ticks) > 1000
     assert (np.diff(ticks) >= 10_000).all(), "no tick is lost or written twice"

@@ -12,6 +12,10 @@ COMMANDS = {
     "show": (f"{_HERE}.show", "show", "Explain one rule: what it protects from, why it is tripped, what ends it."),
     "reset": (f"{_HERE}.reset", "reset", "Let go of latched rules whose cause is gone."),
     "resolve": (f"{_HERE}.resolve", "resolve", "Say what became of a field that was terminated."),
+    "matrix": (f"{_HERE}.matrix", "matrix", "Causes, effects and bounds, as a table, HTML or CSV."),
+    "bypass": (f"{_HERE}.bypass", "bypass", "Bypass one rule for a limited time."),
+    "unbypass": (f"{_HERE}.bypass", "unbypass", "End the bypass of a rule."),
+    "mode": (f"{_HERE}.mode", "mode", "Set the operating mode: clinical, qa or service."),
     "history": (f"{_HERE}.history", "history", "List trips, explain one, draw what happened around it."),
 }
 """name -> (module, attribute, help); a new command is a module and a line here."""

@@ -1,15 +1,19 @@
-"""What the commands share: options, the rules of a facility, what the safety controller says."""
+"""What the commands share: options, the rules of a facility, what the safety controller shows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from console.settings import Settings
 
 if TYPE_CHECKING:
+    from facility.config.models import Facility
+    from interlocks.model import Rule
     from interlocks.rules import RuleSet
+    from rig.interlock_desk import LiveInterlocks
 
 FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
 ROOM = click.option("--room", help="Room; default the one that runs, or the first one.")
@@ -17,26 +21,61 @@ SPECIES = click.option("--species", help="Species; default the one that runs, or
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
-def rules_of(settings: Settings, facility_name: str, room: str | None, species: str | None) -> RuleSet:
-    """The rules of a facility: of the room and species that run, unless others are asked for."""
+@dataclass(frozen=True)
+class Desk:
+    """A facility's rules, and its safety controller where it runs."""
+
+    facility: Facility
+    room: str
+    species: str
+    rules: RuleSet
+    live: LiveInterlocks | None
+
+    @property
+    def title(self) -> str:
+        """Facility, room and species, for headings."""
+        return f"{self.facility.id}, room {self.room}, {self.species}"
+
+
+def open_desk(
+    settings: Settings, facility_name: str, room: str | None = None, species: str | None = None, *, live: bool = True
+) -> Desk:
+    """The rules of the room and species that run, unless others are asked for; live where that very facility is up."""
     from interlocks.rules import load_rules
     from rig.supervisor import Supervisor
 
     facility = settings.facility(facility_name)
-    run, _ = Supervisor(settings.home(), facility.id).status()
+    supervisor = Supervisor(settings.home(), facility.id)
+    run, lines = supervisor.status()
+    here = run is not None and room in (None, run.room) and species in (None, run.species)
     room = room or (run.room if run else next(iter(facility.rooms)))
     species = species or (run.species if run else next(iter(facility.species)))
-    return load_rules(facility, room, species, settings.config_dir)
+    rules = load_rules(facility, room, species, settings.config_dir)
+    shown = None
+    if live and here and all(line.alive for line in lines):
+        from rig.interlock_desk import look
+
+        shown = look(facility, settings.home(), rules.rules)
+    return Desk(facility, room, species, rules, shown)
 
 
-def latched_now(settings: Settings, facility_name: str) -> list[dict[str, Any]] | None:
-    """Latched rules of the facility that is up; None where none is."""
-    from rig.remote import latched_interlocks
-    from rig.supervisor import Supervisor
+def bound_words(rule: Rule, rules: RuleSet, facility: Facility) -> str:
+    """The bound with its parts, in ms."""
+    from interlocks.explain import bound
 
-    facility = settings.facility(facility_name)
-    supervisor = Supervisor(settings.home(), facility.id)
-    _, lines = supervisor.status()
-    if not all(line.alive for line in lines):
-        return None
-    return latched_interlocks(facility, settings.home())
+    promised = bound(rule, rules, facility)
+    parts = (f"{promised.observation_us / 1000.0:.2f} observation + {promised.decision_us / 1000.0:.2f} decision + "
+             f"{promised.actuator_us / 1000.0:.2f} beam-off device")  # fmt: skip
+    return f"{promised.total_us / 1000.0:.2f} ms = {parts}"
+
+
+def ms(us: float) -> str:
+    """A time of the matrix in ms; 'none' where there is no second device."""
+    import math
+
+    return f"{us / 1000.0:.2f}" if math.isfinite(us) else "none"
+
+
+def at_s(t_ns: int) -> str:
+    """A facility time in s."""
+    return f"{t_ns * 1e-9:.6f} s"

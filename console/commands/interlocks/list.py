@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, latched_now, rules_of
+from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, open_desk
 from console.settings import Settings
 
 
@@ -15,18 +15,28 @@ from console.settings import Settings
 @JSON
 @click.pass_obj
 def list_(settings: Settings, facility_name: str, room: str | None, species: str | None, as_json: bool) -> None:
-    """List the rules; with what is latched where the facility is up."""
+    """List the rules; with what is tripped or bypassed where the facility is up."""
     from console.tables import print_json, print_table
     from interlocks.explain import condition
 
-    rules = rules_of(settings, facility_name, room, species)
-    latched = latched_now(settings, facility_name)
+    desk = open_desk(settings, facility_name, room, species)
+    live = desk.live
     if as_json:
-        print_json({"rules": [rule.model_dump() for rule in rules.rules], "latched": latched})
+        print_json({
+            "facility": desk.facility.id, "room": desk.room, "species": desk.species,
+            "rules": [{**rule.model_dump(), "condition": condition(rule),
+                       "now": None if live is None else live.rules[rule.id].to_data()} for rule in desk.rules.rules],
+            "now": None if live is None else live.to_data(),
+        })  # fmt: skip
         return
-    state = {str(entry.get("rule", entry.get("id", ""))): entry for entry in latched or []}
-    rows = [(rule.id, rule.tier, rule.action, condition(rule), rule.reset, "LATCHED" if rule.id in state else "",
-             rule.title) for rule in rules.rules]  # fmt: skip
-    print_table(f"{len(rows)} interlocks of {facility_name}",
-                ("rule", "tier", "action", "trips unless", "reset by", "now", "title"), rows)  # fmt: skip
-    print("The facility is not up." if latched is None else f"{len(latched)} latched.")
+    rows = [(rule.id, rule.tier, rule.action, condition(rule), rule.reset, rule.bypass,
+             "" if live is None else live.rules[rule.id].state(), rule.title) for rule in desk.rules.rules]  # fmt: skip
+    print_table(f"{len(rows)} interlocks of {desk.title}",
+                ("rule", "tier", "action", "must hold", "reset by", "bypass", "now", "title"), rows)  # fmt: skip
+    if live is None:
+        print("The facility is not up.")
+        return
+    latched = [name for name, rule in live.rules.items() if rule.latched]
+    permit = "beam permitted" if live.permit else "no beam permit"
+    first = f", first fault {live.first_fault}" if live.first_fault else ""
+    print(f"{permit}, action in force {live.action}, mode {live.mode.lower()}{first}; {len(latched)} latched.")

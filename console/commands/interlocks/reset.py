@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON
+from console.commands.interlocks.common import FACILITY, JSON, open_desk
 from console.settings import Settings
+
+ROLE = click.option("--role", type=click.Choice(["operator", "physicist"]), default="physicist", show_default=True,
+                    help="Whose key signs it.")  # fmt: skip
 
 
 @click.command()
+@click.option("--rule", "only", multiple=True, metavar="RULE",
+              help="Only if these, and no others, are latched; may be given again.")  # fmt: skip
+@ROLE
 @FACILITY
 @JSON
 @click.pass_obj
-def reset(settings: Settings, facility_name: str, as_json: bool) -> None:
-    """Let go of latched rules whose cause is gone. Nothing starts beam by it."""
+def reset(settings: Settings, only: tuple[str, ...], role: str, facility_name: str, as_json: bool) -> None:
+    """Let go of latched rules whose cause is gone: of all or of none. Nothing starts beam by it."""
     from console.tables import print_json
-    from rig.remote import reset_interlocks
+    from rig.interlock_desk import ask_safety, look, reset_only
 
-    answer = reset_interlocks(settings.facility(facility_name), settings.home())
+    facility, home = settings.facility(facility_name), settings.home()
+    if only:
+        rules = open_desk(settings, facility_name, live=False).rules
+        for name in only:
+            rules.rule(name)
+        reset_only(look(facility, home, rules.rules), only)
+    answer = ask_safety(facility, home, "reset", {}, role)
     if as_json:
-        print_json(answer)
-    else:
-        left = answer.get("latched", [])
-        print(f"still latched: {', '.join(map(str, left))}" if left else "nothing is latched")
+        print_json(dict(answer))
+        return
+    cleared = answer.get("cleared") or []
+    print(f"let go: {', '.join(map(str, cleared))}" if cleared else "nothing is latched")
+    print(
+        "beam is permitted again; it needs a separate start" if answer.get("permit") else "the beam permit stays away"
+    )

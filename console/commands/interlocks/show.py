@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, rules_of
+from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, at_s, bound_words, ms, open_desk
 from console.settings import Settings
+
+if TYPE_CHECKING:
+    from console.commands.interlocks.common import Desk
+    from interlocks.model import Rule
+    from rig.interlock_desk import LiveRule
+
+_BYPASS = {
+    "never": "never",
+    "qa": "in mode qa or service, by a physicist, for a limited time",
+    "service": "in mode service, by a physicist, for a limited time",
+}
 
 
 @click.command()
-@click.argument("rule_id")
+@click.argument("rule_id", metavar="RULE")
 @FACILITY
 @ROOM
 @SPECIES
@@ -18,14 +33,80 @@ from console.settings import Settings
 def show(
     settings: Settings, rule_id: str, facility_name: str, room: str | None, species: str | None, as_json: bool
 ) -> None:
-    """Show one rule: what it sees, its limits, what it does, why, and where the limit comes from."""
-    from console.tables import print_json, print_table
-    from interlocks.explain import condition
+    """Explain one rule: what it protects from, why it is tripped now, what must happen before it is reset."""
+    from console.tables import print_json
 
-    rule = rules_of(settings, facility_name, room, species).rule(rule_id)
+    desk = open_desk(settings, facility_name, room, species)
+    rule = desk.rules.rule(rule_id)
+    now = None if desk.live is None else desk.live.rules[rule.id]
     if as_json:
-        print_json(rule.model_dump())
+        print_json(_data(desk, rule, now))
         return
-    rows = [(key, ", ".join(value) if isinstance(value, tuple) else value) for key, value in rule.model_dump().items()
-            if value is not None]  # fmt: skip
-    print_table(f"{rule.id}: trips unless {condition(rule)}", ("", ""), rows)
+    print(f"{rule.title} ({rule.id}), tier {rule.tier}, {rule.action}: {desk.title}")
+    for title, words in _lines(desk, rule, now):
+        print(f"  {title:<14} {words}")
+
+
+def _lines(desk: Desk, rule: Rule, now: LiveRule | None) -> Iterator[tuple[str, str]]:
+    from interlocks.explain import before_reset, bound, condition, consequence
+
+    promised = bound(rule, desk.rules, desk.facility)
+    degraded_us = promised.observation_us + promised.decision_us + promised.degraded_us
+    yield "protects from", rule.hazard
+    yield "must hold", condition(rule)
+    yield "otherwise", consequence(rule)
+    yield "beam off in", f"{bound_words(rule, desk.rules, desk.facility)}; {_degraded(degraded_us)}"
+    yield "now", "the facility is not up" if now is None else _now(rule, now)
+    yield "reset", before_reset(rule, now is not None and now.present)
+    yield "bypass", _bypass(rule, now, 0 if desk.live is None else desk.live.t_ns)
+    yield "limit from", f"{rule.citation} ({rule.sigma})"
+
+
+def _degraded(us: float) -> str:
+    return f"{ms(us)} ms with one device failed" if math.isfinite(us) else "no second device does it"
+
+
+def _now(rule: Rule, now: LiveRule) -> str:
+    """Why it is tripped: value, limit, since when; or how it stands."""
+    from interlocks.explain import number, why
+
+    here = "" if math.isnan(now.value) else f", value {number(now.value)}, limit {number(now.limit)}"
+    if now.latched:
+        value, limit = (math.nan if now.trip.get(key) is None else float(now.trip[key]) for key in ("value", "limit"))
+        cause = "its cause is still there" if now.present else "its cause is gone"
+        return f"TRIPPED. {why(rule, value, limit, int(now.trip.get('t_ns') or 0))}; {cause}"
+    if now.present:
+        return f"PRESENT{here}" + ("" if rule.latches else ", acts as long as it is")
+    return f"good{here}"
+
+
+def _bypass(rule: Rule, now: LiveRule | None, t_ns: int) -> str:
+    if now is None or not now.bypassed:
+        return f"not bypassed; possible: {_BYPASS[rule.bypass]}" if now is not None else _BYPASS[rule.bypass]
+    until_ns = int(now.bypass.get("until_ns") or 0)
+    return (f"BYPASSED by {now.bypass.get('by', '?')}: {now.bypass.get('reason', '?')}; ends by itself at "
+            f"{at_s(until_ns)}, in {max(0.0, (until_ns - t_ns) * 1e-9):.0f} s")  # fmt: skip
+
+
+def _data(desk: Desk, rule: Rule, now: LiveRule | None) -> dict[str, object]:
+    from interlocks.explain import before_reset, bound, condition, consequence
+
+    promised = bound(rule, desk.rules, desk.facility)
+    return {
+        "facility": desk.facility.id,
+        "room": desk.room,
+        "species": desk.species,
+        "rule": rule.model_dump(),
+        "condition": condition(rule),
+        "consequence": consequence(rule),
+        "before_reset": before_reset(rule, now is not None and now.present),
+        "bound_us": {
+            "observation": promised.observation_us,
+            "decision": promised.decision_us,
+            "actuator": promised.actuator_us,
+            "total": promised.total_us,
+            "degraded_actuator": promised.degraded_us if math.isfinite(promised.degraded_us) else None,
+        },
+        "now": None if now is None else now.to_data(),
+        "words": None if now is None else _now(rule, now),
+    }
