@@ -215,9 +215,11 @@ def _stronger(rule: Any, action: int) -> int:
 @kernel
 def evaluate(
     rules: Any, screen: Any, parts: Any, seen: Any, sig: Any, hist: Any, hist_state: Any, hist_index: Any, latch: Any,
-    t_ns: int, dt_ticks: int,
+    t_ns: int, dt_ticks: int, published: bool,
 ) -> int:  # fmt: skip
     """Judge the signals of the tick that ends at ``t_ns`` and return the action in force.
+
+    ``published`` says that quiet signals may have been written since the last tick; it is so once a millisecond.
 
     On a fine tick (``dt_ticks`` 1) the windowed signals go into the history ring first; on a coarse one (100, no beam
     possible) increments count as zero, or NaN where a signal is not finite.  While the ring is filling, a window
@@ -236,10 +238,12 @@ def evaluate(
         hist_state[0] = pos
         hist_state[1] = reach + 1
         if latch[BUSY] == 0 and t_ns < latch[DUE_NS]:
-            changed = 0
-            for i in range(N_FAST, sig.shape[0]):
-                changed += 1 if sig[i] != seen[i] else 0
-            quiet = changed == 0
+            quiet = True
+            if published:
+                for i in range(N_FAST, sig.shape[0]):
+                    if sig[i] != seen[i]:
+                        quiet = False
+                        break
             first = parts[PLAIN]
             last = first + parts[WINDOWED]
             if quiet:

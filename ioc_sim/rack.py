@@ -326,12 +326,15 @@ def run(
         boundary = s.t_ns % MS_NS == 0
         if boundary:
             publish_slow(p, q, s, v, sig, faults, etab)
-        if lines_changed(s) or boundary or fresh:
+        published = lines_changed(s) or boundary or fresh
+        if published:
             publish_lines(s, v, sig, spots, faults)
             fresh = False
         if faulted(s, faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
             held = latch[0]
-            s.action = evaluate(rules, screen, parts, seen, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks)
+            s.action = evaluate(
+                rules, screen, parts, seen, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks, published
+            )
             if latch[0] != held:
                 s.events |= EV_TRIP
         if boundary:

@@ -134,6 +134,7 @@ class Rack:
                     self.latch,
                     self.t_ns,
                     dt,
+                    True,
                 )
             )
 
