@@ -34,6 +34,7 @@ _BELL_SCALE = math.sqrt(3.0) / 65536.0
 """Four 16-bit uniforms have a variance of 4 * 65536^2 / 12 = 65536^2 / 3."""
 _TRIANGLE_SCALE = math.sqrt(6.0) / 65536.0
 _FLAT_SCALE = math.sqrt(12.0) / 65536.0
+_SIXTH = 1.0 / 6.0
 _CELLS = 4096
 _EDGE = 16
 """Cells at either end of the quantile table that are computed exactly: the tails beyond 2.66 sigma."""
@@ -151,7 +152,7 @@ def poisson(mean: float, z: float, seed: np.uint64, stream: int, tick: int) -> i
     if mean <= 0.0:
         return 0
     if mean > 30.0:
-        n = math.floor(mean + math.sqrt(mean) * z + (z * z - 1.0) / 6.0 + 0.5)
+        n = math.floor(mean + math.sqrt(mean) * z + (z * z - 1.0) * _SIXTH + 0.5)
         return n if n > 0 else 0
     u = uniform(draw(seed, stream, tick))
     p = math.exp(-mean)

@@ -192,7 +192,15 @@ BACKUP_SUM = 401  # 2
 RATE_SUM = 403  # 2
 WIDTH_REL = 405  # 2
 SETTLE_MS = 407  # 1
-N_V = 408
+# random numbers of the present millisecond, 100 a column; they stand last, behind some free places
+NOISE_BLOCK = 100
+NOISE_SPILL = 512  # 100
+NOISE_POISSON = 612  # 100
+NOISE_IC = 712  # 200
+NOISE_CURRENT = 912  # 200
+NOISE_READ = 1112  # 200
+NOISE_PROBE = 1312  # 200
+N_V = 1512
 
 
 TRUTH_DTYPE = np.dtype(

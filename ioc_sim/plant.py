@@ -192,7 +192,7 @@ class Plant:
     def _bind(self) -> None:
         """The kernel's arguments; made anew when a layer brings new tables."""
         self._arguments = (
-            self._parameters[0], self._q, self._state[0], self._v, self._faults, self.signals, self._spots,
+            *self._records, self._v, self._faults, self.signals, self._spots,
             self._register, self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state,
             self._hist_index, self._screen, self._parts, self._seen, self._latch, self._trace_mm, self._image_index,
             self._image_scale, self._image_low, self._image_high,

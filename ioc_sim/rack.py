@@ -39,6 +39,7 @@ from ioc_sim.front_end import (
 from ioc_sim.layout import DRIFT_RING, E_SIGMA, EV_IMAGE, EV_TRIP
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
 from ioc_sim.physics.chambers import chamber_idle, chamber_tick, read_counts, strip_window
+from ioc_sim.physics.noise import device_noise, spill_noise
 from ioc_sim.physics.ring import ring_ms
 from ioc_sim.physics.scanning import position_mm, read_supplies, supplies_coarse, supply_step, true_current
 from ioc_sim.physics.spill import enter_fine, spill_tick
@@ -157,11 +158,12 @@ def fine_tick(
     """Physics and front end over one 10 us tick."""
     permit_lines(s, v)
     actuators_tick(p, q, s, v, faults, 1)
-    ions = spill_tick(p, q, s, v, faults)
+    i = s.tick % at.NOISE_BLOCK
+    ions = spill_tick(p, q, s, v, faults, i)
     supply_step(p, q, s, v, 0, 1e-5)
     supply_step(p, q, s, v, 1, 1e-5)
-    current0 = true_current(p, q, s, v, faults, 0)
-    current1 = true_current(p, q, s, v, faults, 1)
+    current0 = true_current(s, v, faults, 0, i)
+    current1 = true_current(s, v, faults, 1, i)
     x = 0.0
     y = 0.0
     if s.ring_code >= 0:
@@ -183,9 +185,9 @@ def fine_tick(
             position_mm(q, v, 1, a1, brho) + v[at.OFFSET_MM + 1] + drift * q[at.SPILL_DRIFT_MM + 1],
             s.t_ns,
         )
-    read_supplies(p, q, s, v, faults, current0, current1)
-    chamber_tick(p, q, s, v, faults, 0, ions)
-    chamber_tick(p, q, s, v, faults, 1, ions)
+    read_supplies(q, s, v, faults, current0, current1, i)
+    chamber_tick(p, q, s, v, faults, 0, ions, i)
+    chamber_tick(p, q, s, v, faults, 1, ions, i)
     observed0 = count_chamber(p, q, s, v, 0, read_counts(s, v, faults, 0), 1)
     observed1 = count_chamber(p, q, s, v, 1, read_counts(s, v, faults, 1), 1)
     s.strip_n += ions
@@ -220,8 +222,7 @@ def fine_tick(
     if before < ions:
         book_truth(s, v, truth, s.spot, ions - before, x, y)
     s.truth_total += ions
-    i = s.trace_count & (trace.shape[0] - 1)
-    record = trace[i]
+    record = trace[s.trace_count & (trace.shape[0] - 1)]
     record["t_ns"] = s.t_ns
     record["ions"] = ions
     record["ions_previous_spot"] = before
@@ -253,9 +254,10 @@ def coarse_step(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.n
     s.rate_meas = 0.0
     s.rate = 0.0
     supplies_coarse(p, q, s, v)
-    current0 = true_current(p, q, s, v, faults, 0)
-    current1 = true_current(p, q, s, v, faults, 1)
-    read_supplies(p, q, s, v, faults, current0, current1)
+    device_noise(p, q, v, s.tick, 1)
+    current0 = true_current(s, v, faults, 0, 0)
+    current1 = true_current(s, v, faults, 1, 0)
+    read_supplies(q, s, v, faults, current0, current1, 0)
     chamber_idle(p, q, s, v, faults, 0, 100)
     chamber_idle(p, q, s, v, faults, 1, 100)
     count_chamber(p, q, s, v, 0, read_counts(s, v, faults, 0), 100)
@@ -312,7 +314,11 @@ def run(
                 hist_state[1] = 0
                 s.fine_age_ticks = 0
             s.fine = fine
+            if fine == 1:
+                device_noise(p, q, v, s.tick, at.NOISE_BLOCK)
+                spill_noise(p, q, s, v)
             millisecond(p, q, s, v, faults, etab, trace_mm)
+            fresh = True
         if s.fine == 1:
             fine_tick(p, q, s, v, faults, sig, spots, reg, truth, trace, etab)
             busy = s.spill_cmd == 1 or (s.phase == FLAT_TOP and ARMED <= s.fe_state <= HELD)
@@ -326,14 +332,25 @@ def run(
         boundary = s.t_ns % MS_NS == 0
         if boundary:
             publish_slow(p, q, s, v, sig, faults, etab)
-        published = lines_changed(s) or boundary or fresh
+        published = lines_changed(s) or fresh
         if published:
             publish_lines(s, v, sig, spots, faults)
             fresh = False
         if faulted(s, faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
             held = latch[0]
             s.action = evaluate(
-                rules, screen, parts, seen, sig, hist, hist_state, hist_index, latch, s.t_ns, dt_ticks, published
+                rules,
+                screen,
+                parts,
+                seen,
+                sig,
+                hist,
+                hist_state,
+                hist_index,
+                latch,
+                s.t_ns,
+                dt_ticks,
+                published or boundary,
             )
             if latch[0] != held:
                 s.events |= EV_TRIP

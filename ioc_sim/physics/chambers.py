@@ -12,13 +12,12 @@ import math
 import numpy as np
 
 from facility.jit import Record, kernel
-from facility.rng import bell, draw, triangle
+from facility.rng import bell, draw
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.layout import DRIFT_RING
 
-STREAM_IC = 20
 STREAM_STRIP = 24
 SIGMA_PER_ION = 0.2
 """Relative spread of the charge that one ion frees in the gap (straggling); its square adds up over ions."""
@@ -58,8 +57,10 @@ def voltage_changed(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, 
 
 
 @kernel
-def chamber_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ions: int) -> None:
-    """Collect the charge of one tick in chamber ``k`` and turn it into counts."""
+def chamber_tick(
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ions: int, i: int
+) -> None:
+    """Collect the charge of one tick, ``i`` of its millisecond, in chamber ``k`` and turn it into counts."""
     volt = faulted(s, faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
@@ -72,7 +73,7 @@ def chamber_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
     seen = 0.5 * ions + v[at.IC_RAMP + k] * v[at.IC_RAMP_SHARE + k]
     loss = q[at.IC_RECOMBINATION + k] * seen * v[at.IC_FC_PER_ION + k]
     charge = seen * v[at.IC_FC_PER_ION + k] * v[at.IC_EFFICIENCY + k] * (1.0 - loss)
-    noise = triangle(draw(p.seed, STREAM_IC, s.tick), k == 1)
+    noise = v[at.NOISE_IC + at.NOISE_BLOCK * k + i]
     spread = SIGMA_PER_ION * math.sqrt(seen) * v[at.IC_FC_PER_ION + k]
     gain = faulted(s, faults, fp.IC1_GAIN + k, q[at.IC_GAIN + k], s.t_ns)
     total = (charge + spread * noise) * gain + q[at.IC_LEAK_FC_PER_TICK + k]

@@ -11,13 +11,10 @@ import math
 import numpy as np
 
 from facility.jit import Record, kernel
-from facility.rng import draw, flat, triangle
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 
-STREAM_SUPPLY = 10
-"""One draw a supply and tick: the high half is current noise, the low quarters are those of readback and probe."""
 TICK_S = 1e-5
 
 
@@ -57,26 +54,25 @@ def supplies_coarse(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 
 
 @kernel
-def true_current(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
-    """Current that flows in magnet ``k``: the supply's, with noise, as it may have failed."""
-    noise = q[at.SUPPLY_NOISE_A + k] * triangle(draw(p.seed, STREAM_SUPPLY + k, s.tick), True)
+def true_current(s: Record, v: np.ndarray, faults: np.ndarray, k: int, i: int) -> float:
+    """Current that flows in magnet ``k`` in tick ``i`` of the millisecond: the supply's, as it may have failed."""
+    noise = v[at.NOISE_CURRENT + at.NOISE_BLOCK * k + i]
     return faulted(s, faults, fp.SCAN_X_CURRENT + k, v[at.CURRENT_A + k] + noise, s.t_ns)
 
 
 @kernel
 def read_supplies(
-    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, current0: float, current1: float
+    q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, current0: float, current1: float, i: int
 ) -> None:
-    """Readback (quantised) and independent field probe of both magnets."""
+    """Readback (quantised) and independent field probe of both magnets in tick ``i`` of the millisecond."""
     for k in range(2):
         current = current0 if k == 0 else current1
-        bits = draw(p.seed, STREAM_SUPPLY + k, s.tick)
-        read = current + q[at.SUPPLY_READ_NOISE_A + k] * flat(bits, False)
+        read = current + v[at.NOISE_READ + at.NOISE_BLOCK * k + i]
         step = q[at.SUPPLY_STEP_A + k]
         v[at.READ_A + k] = faulted(
             s, faults, fp.SCAN_X_READBACK + k, math.floor(read * q[at.SUPPLY_STEPS_PER_A + k] + 0.5) * step, s.t_ns
         )
-        probe = current + q[at.SUPPLY_PROBE_NOISE_A + k] * flat(bits, True)
+        probe = current + v[at.NOISE_PROBE + at.NOISE_BLOCK * k + i]
         v[at.PROBE_TM + k] = faulted(s, faults, fp.SCAN_X_PROBE + k, probe * q[at.SUPPLY_TM_PER_A + k], s.t_ns)
 
 

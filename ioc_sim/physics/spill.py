@@ -12,12 +12,11 @@ import math
 import numpy as np
 
 from facility.jit import Record, kernel
-from facility.rng import draw, normal_high, normal_low, poisson
+from facility.rng import poisson
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 
-STREAM_SPILL = 1
 STREAM_POISSON = 2
 TICK_S = 1e-5
 LINE_TICKS = 8
@@ -51,10 +50,8 @@ def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
 
 
 @kernel
-def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> int:
-    """Ions that cross the isocentre plane in this tick; the ring loses what was extracted."""
-    bits = draw(p.seed, STREAM_SPILL, s.tick)
-    s.noise = s.noise * p.noise_decay + p.noise_kick * normal_low(bits)
+def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, i: int) -> int:
+    """Ions that cross the isocentre plane in this tick, ``i`` of its millisecond; the ring loses what was extracted."""
     on = faulted(s, faults, fp.RFKO, float(s.rfko_on), s.t_ns)
     drive = 0.0
     if on > 0.0 and s.stored > 0.0:
@@ -63,17 +60,12 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
         drive *= 1.0 + s.overshoot
         s.overshoot *= p.overshoot_decay
     rate = 0.0
-    for i in range(p.n_tails):
-        state = v[at.TAIL_STATE + i] * q[at.TAIL_DECAY + i] + drive * (1.0 - q[at.TAIL_DECAY + i])
-        v[at.TAIL_STATE + i] = state if state > TINY else 0.0
-        rate += q[at.TAIL_W + i] * state
-    if s.tick & (LINE_TICKS - 1) == 0:
-        s.ripple = lines(p, q, s, v)
-    structure = 1.0 + s.noise + s.ripple
-    if structure < 0.0:
-        structure = 0.0
+    for j in range(p.n_tails):
+        state = v[at.TAIL_STATE + j] * q[at.TAIL_DECAY + j] + drive * (1.0 - q[at.TAIL_DECAY + j])
+        v[at.TAIL_STATE + j] = state if state > TINY else 0.0
+        rate += q[at.TAIL_W + j] * state
     extracted_open = faulted(s, faults, fp.QUAD, s.quad_open, s.t_ns)
-    rate = faulted(s, faults, fp.SPILL, rate * structure, s.t_ns) * extracted_open
+    rate = faulted(s, faults, fp.SPILL, rate * v[at.NOISE_SPILL + i], s.t_ns) * extracted_open
     s.rate = rate
     mean = rate * p.ring_loss_per_rate
     if mean > s.stored:
@@ -82,4 +74,4 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
     mean *= p.transmission * faulted(s, faults, fp.CHOPPER, s.chopper_open, s.t_ns)
     if mean <= 0.0:
         return 0
-    return poisson(mean, normal_high(bits), p.seed, STREAM_POISSON, s.tick)
+    return poisson(mean, v[at.NOISE_POISSON + i], p.seed, STREAM_POISSON, s.tick)
