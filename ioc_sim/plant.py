@@ -33,11 +33,12 @@ from ioc_sim.layout import (
     EV_SPILL_END,
     EV_STATE,
     EV_TRIP,
+    PARAM_DTYPE,
     STATE_DTYPE,
     T_COLUMNS,
     TRUTH_DTYPE,
 )
-from ioc_sim.params import energy_columns, pack_parameters, record
+from ioc_sim.params import as_argument, energy_columns, pack_parameters, record
 from ioc_sim.physics import second_line
 from ioc_sim.plant_types import FastRules, PlantEvent, PlantStatus
 from ioc_sim.rerun import RunLog
@@ -99,6 +100,8 @@ class Plant:
         self._state = record(STATE_DTYPE)
         self._plain = self._state.view(np.ndarray).view(STATE_DTYPE)
         self._t_ns, self._events_bits = self._plain["t_ns"], self._plain["events"]
+        self._kernel_p = as_argument(self._parameters, PARAM_DTYPE)
+        self._kernel_s = as_argument(self._state, STATE_DTYPE)
         self._v = np.zeros(at.N_V)
         self._faults = np.zeros((N_FAULT_POINTS, 5))
         self.signals = np.zeros(g.N_SIGNALS)
@@ -192,7 +195,7 @@ class Plant:
     def _bind(self) -> None:
         """The kernel's arguments; made anew when a layer brings new tables."""
         self._arguments = (
-            *self._records, self._v, self._faults, self.signals, self._spots,
+            self._kernel_p, self._q, self._kernel_s, self._v, self._faults, self.signals, self._spots,
             self._register, self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state,
             self._hist_index, self._screen, self._parts, self._seen, self._latch, self._trace_mm, self._image_index,
             self._image_scale, self._image_low, self._image_high,

@@ -272,9 +272,9 @@ def coarse_step(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.n
 
 @kernel
 def run(
-    p: Record,
+    parameters: np.ndarray,
     q: np.ndarray,
-    s: Record,
+    state: np.ndarray,
     v: np.ndarray,
     faults: np.ndarray,
     sig: np.ndarray,
@@ -298,7 +298,12 @@ def run(
     image_high: np.ndarray,
     until_ns: int,
 ) -> None:
-    """Advance to the last tick that ends at or before ``until_ns``, or to the first tick with an event."""
+    """Advance to the last tick that ends at or before ``until_ns``, or to the first tick with an event.
+
+    ``parameters`` and ``state`` are arrays of one record, ``PARAM_DTYPE`` and ``STATE_DTYPE``.
+    """
+    p = parameters[0]
+    s = state[0]
     fresh = True  # a command or a line may have changed anything since the last call
     while s.t_ns + TICK_NS <= until_ns:
         whole = s.t_ns % MS_NS == 0
