@@ -97,7 +97,8 @@ class SafetyIoc:
         self._beat_ns: int | None = None
         self._beats = 0
         self._values_ns: int | None = None
-        self._state_of: dict[str, tuple[bool, bool]] = {}
+        self._told: dict[str, tuple[tuple[bool, bool, bool], tuple[float, float]]] = {}
+        """By rule: its state, and value and limit, as they were shown last."""
         self._linked: tuple[float, ...] = (0.0,)
 
     # --- from clients ------------------------------------------------------------------------------------------
@@ -171,10 +172,14 @@ class SafetyIoc:
         if due:
             self._values_ns = now_ns
         for view in snapshot.rules:
-            yield from _rule_states(view)
-            if due or self._state_of.get(view.rule.id) != (view.present, view.latched):
+            told = self._told.get(view.rule.id)
+            state, numbers = (view.present, view.latched, view.bypassed), (view.value, view.limit)
+            moved = told is None or told[0] != state
+            if moved:
+                yield from _rule_states(view)
+            if moved or (due and told is not None and told[1] != numbers):
                 yield from _rule_values(view)
-            self._state_of[view.rule.id] = (view.present, view.latched)
+                self._told[view.rule.id] = (state, numbers)
 
     def _put(self, name: str, value: Value, severity: int) -> None:
         if isinstance(value, bytes):

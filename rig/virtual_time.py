@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import heapq
 import threading
 from asyncio import base_events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from typing import Any, NoReturn, TypeVar
 
@@ -23,6 +24,8 @@ from facility.errors import InternalError, IonctlError
 from facility.timebase import NS_PER_S, Rank, current_rank
 
 _WHERE = "rig.virtual_time"
+COLLECT_AFTER = 50_000
+"""New objects after which the garbage collector looks at them, within a run."""
 _DEFAULT_LIMIT_NS = 24 * 3600 * NS_PER_S
 _CALLBACKS_PER_INSTANT_MAX = 200_000
 _STANDSTILLS_MAX = 1_000
@@ -255,7 +258,8 @@ def run_virtual(coro: Coroutine[Any, Any, T], loop: VirtualLoop) -> T:
     cancelled first); what the coroutine or a callback raises comes through.
     """
     try:
-        result = loop.run_until_complete(coro)
+        with _rare_collections():
+            result = loop.run_until_complete(coro)
     except BaseException:
         with contextlib.suppress(IonctlError):  # the first failure is the one to report
             _cancel_all(loop)
@@ -267,6 +271,17 @@ def run_virtual(coro: Coroutine[Any, Any, T], loop: VirtualLoop) -> T:
         what = f"{len(leaked)} tasks outlived the run: " + "; ".join(leaked[:8])
         raise InternalError(code="virtual.leak", what=what, where=_WHERE, fix="cancel and await them")
     return result
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """The collector comes after every 50,000 new objects instead of 700: it cost a tenth of a run."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _names(tasks: set[asyncio.Task[Any]]) -> list[str]:

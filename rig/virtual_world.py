@@ -30,7 +30,7 @@ from ioc_sim.iocs.plant_iocs import PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
 from rig.keys import CONTROL, OPERATOR, PHYSICIST
-from rig.operator_client import OperatorClient
+from rig.operator_client import OperatorClient, OperatorLimits
 from rig.post_mortem import TRIPS, PostMortem, about_run
 from rig.safety_side import HookedSafetyIoc
 from rig.virtual_post_mortem import VirtualPostMortems
@@ -38,7 +38,11 @@ from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
 
 T = TypeVar("T")
-UPDATE_NS = 250 * NS_PER_MS
+UPDATE_NS = 500 * NS_PER_MS
+"""Between two looks at what has no event: each costs as much as a thousand ticks."""
+KEEPING_ALIVE = OperatorLimits(keep_alive_s=1.0)
+"""Half of what the safety controller allows: a signature and its check cost as much as 3,000 ticks, and in virtual time
+nothing makes one late."""
 """How often the soft IOCs are offered what changes all the while; events are shown at once."""
 SHOWN_NS = 2 * NS_PER_MS
 """When the plant's first state is shown: after its first tick, in which the room gets the beam."""
@@ -170,7 +174,7 @@ class World:
                 control_stack(control_provider, self.control_ioc, self._gate, parts) as control,
                 OperatorClient(
                     operator_provider, prefix, self.loop, self._signer(OPERATOR.name, "operator"),
-                    self._signer(PHYSICIST.name, "physicist"), keep_alive,
+                    self._signer(PHYSICIST.name, "physicist"), keep_alive, KEEPING_ALIVE,
                 ) as operator,
             ):  # fmt: skip
                 self._pause = self._pauser(operator)
