@@ -21,6 +21,7 @@ from channels.command import CommandResult, Signer, Status
 from channels.command_client import CommandClient
 from channels.protocol import Channel, ChannelProvider, LinkState, Sample, Unsubscribe
 from control.layer_table import FloatArray
+from control.session import MODES, Mode
 from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import FE_STATUS, RING_STATUS
 from facility.states import Action, FrontEndState, HoldReason, RingPhase
@@ -37,6 +38,7 @@ MONITORED = (
     "SAFE:Action-Sts",
     "SAFE:Permit-Sts",
     "SAFE:FirstFault-RB",
+    "SAFE:Mode-Sts",
     "SAFE:Heartbeat-RB",
     "PLANT:Heartbeat-RB",
 )
@@ -195,6 +197,11 @@ class MachineLink:
     def permit(self) -> bool:
         """Whether the safety controller permits beam."""
         return bool(self._latest("SAFE:Permit-Sts") == 1)
+
+    @property
+    def mode(self) -> Mode:
+        """Operating mode, as the safety controller says; clinical where nothing is known."""
+        return MODES[int(self._latest("SAFE:Mode-Sts") or 0)]
 
     @property
     def first_fault(self) -> str:

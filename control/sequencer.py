@@ -103,6 +103,11 @@ class Sequencer:
             raise InternalError("control.not-entered", "the sequencer runs only inside its block", "sequencer")
         return self._task
 
+    @property
+    def mode(self) -> Mode:
+        """Operating mode of the facility, as the safety controller says."""
+        return self._link.mode
+
     # --- what people ask -----------------------------------------------------------------------------------
     async def load(self, program: ProgramLike, *, mode: Mode, operator: str) -> str:
         """Take a program; returns the session's id. CommandRefused where the state does not allow it."""

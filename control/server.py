@@ -3,7 +3,7 @@
 State changes are published at once, progress at most every 100 ms and only when it changed. Verbs:
 
 ============  ======================================================
-load          {plan, room, qa, mode?}: read, check and compile a plan
+load          {plan, room, qa}: read, check and compile a plan
 prepare       {}: check the machine; READY follows when beam is permitted
 start         {}
 pause, resume {}
@@ -30,7 +30,7 @@ from channels.command_server import CommandVerifier, Refusal, Repeated
 from channels.protocol import Value
 from control.layer_machine import DELIVERING, State
 from control.sequencer import Sequencer
-from control.session import Mode, ProgramLike
+from control.session import ProgramLike
 from control.telemetry import TOPICS, NullTelemetry, Telemetry
 from facility.errors import CommandRefused, InternalError, IonctlError
 from facility.events import canonical_json
@@ -163,9 +163,8 @@ class ControlServer:
         if not isinstance(plan, str) or not isinstance(room, str) or not isinstance(qa, bool):
             what = "load wants plan (path), room (id) and qa (true or false)"
             raise CommandRefused("control.arguments", what, "TCS:Cmd")
-        mode: Mode = "qa" if qa else "clinical"
         program = self._load_program(plan, room, qa)
-        session = await self._sequencer.load(program, mode=mode, operator=issuer)
+        session = await self._sequencer.load(program, mode=self._sequencer.mode, operator=issuer)
         spots = sum(int(layer.target_ions.size) for layer in program.layers)
         return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
 

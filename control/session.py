@@ -21,6 +21,8 @@ SUMMARY_SCHEMA = "ionctl.session-summary/1"
 
 Status = Literal["open", "completed", "interrupted", "terminated"]
 Mode = Literal["clinical", "qa", "service"]
+MODES: tuple[Mode, ...] = ("clinical", "qa", "service")
+"""In the order of the states of SAFE:Mode-Sts."""
 
 
 class ProgramLike(Protocol):

@@ -73,6 +73,7 @@ def test_a_bypassed_fast_rule_is_present_and_lets_the_beam_on(bypassed: bool) ->
 
     summary = made.run(work)
     truth = judge_truth(program().layers, made.plant.truth_spots(), FACILITY)
+    assert summary["mode"] == "qa"  # the safety controller's, not what the plan asks for
     if bypassed:
         assert summary["status"] == "completed"
         assert truth.within_tolerance  # chamber 1 steers
