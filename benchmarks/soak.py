@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import soak_link
+from benchmarks import soak_link, soak_rogue
 from benchmarks.report import ROOT, commit, measured_on
 
 SOAK_SCHEMA = "ionctl.soak/1"
@@ -79,6 +79,7 @@ COUNTS: dict[str, tuple[int, Case]] = {
     "demo without a nuisance trip": (20, demo),
     "attack on the safety link, virtual time": (1000, soak_link.virtual_attack),
     "attack on the safety link, real processes": (100, soak_link.real_attack),
+    "rogue clients and deaf subscribers": (30, soak_rogue.rogue),
     "lateness of the safety link over ten minutes": (1, soak_link.lateness),
 }
 

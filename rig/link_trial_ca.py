@@ -21,7 +21,7 @@ from channels.wire_faults import LinkFault
 from control.plan.dicom_writer import write_dicom_plan
 from control.plan.maker import make_plan
 from facility.config import Facility
-from facility.errors import ChannelError
+from facility.errors import ChannelError, IonctlError
 from facility.timebase import NS_PER_MS
 from interlocks.explain import bound
 from interlocks.rules import load_rules
@@ -46,6 +46,10 @@ _POLL_S = 0.001
 CONTROL_S = 5.0
 """Longest until the beam has gone after control has fallen silent, wall time: the console misses it within 2 s and says
 no keep-alive any more, and the safety controller gives that 2 s; until then the front end goes on by itself."""
+
+
+class NoTrialError(ChannelError):
+    """The beam did not come, or the link did not keep time: nothing could be tried. Not a miss."""
 
 
 class Victim(Enum):
@@ -82,6 +86,8 @@ class RealTrial:
     """How long truth is looked at from the attack on, wall time."""
     speed: float = 1.0
     seed: int = 1
+    beam_needed: bool = True
+    """Wait for beam right before the attack; otherwise something else may have taken it already."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,16 @@ def promised_ns(facility: Facility, room: str, species: str, trial: RealTrial) -
     return watchdog_ns + turns_ns + round(last_us * 1000.0)
 
 
-def run_real_trial(facility: Facility, home: Home, trial: RealTrial) -> RealVerdict:
+Beside = Callable[[RunFile, Home], contextlib.AbstractContextManager[Callable[[], None]]]
+"""What goes on beside the delivery, until everything is stopped; the callable is called with the first beam."""
+
+
+@contextlib.contextmanager
+def _nothing(_run: RunFile, _home: Home) -> Iterator[Callable[[], None]]:
+    yield lambda: None
+
+
+def run_real_trial(facility: Facility, home: Home, trial: RealTrial, beside: Beside = _nothing) -> RealVerdict:
     """Start a facility, deliver, attack, watch, stop it, judge."""
     room, species = next(iter(facility.rooms)), "carbon"
     plan = home.plans / "attacked.dcm"
@@ -137,8 +152,8 @@ def run_real_trial(facility: Facility, home: Home, trial: RealTrial) -> RealVerd
     supervisor = Supervisor(home, facility.id, relay)
     try:
         run = supervisor.up(facility, RunOptions(room, species, seed=trial.seed, speed=trial.speed))
-        with _stoppable(supervisor, run):
-            at = asyncio.run(_attacked(facility, home, run, supervisor.folder, relay, plan, trial))
+        with _stoppable(supervisor, run), beside(run, home) as on_beam:
+            at = asyncio.run(_attacked(facility, home, run, supervisor.folder, relay, plan, trial, on_beam))
     finally:
         with contextlib.suppress(ChannelError):
             supervisor.down()
@@ -158,14 +173,22 @@ def _stoppable(supervisor: Supervisor, run: RunFile) -> Iterator[None]:
 
 
 async def _attacked(
-    facility: Facility, home: Home, run: RunFile, folder: Path, relay: LinkRelay, plan: Path, trial: RealTrial
-) -> TruthNow:
+    facility: Facility, home: Home, run: RunFile, folder: Path, relay: LinkRelay, plan: Path, trial: RealTrial,
+    on_beam: Callable[[], None],
+) -> TruthNow:  # fmt: skip
     """Where truth stood when the attack had begun."""
     async with operator_at(facility, home, run) as operator:
         await asyncio.sleep(SETTLE_S)
-        await _with_beam(operator, folder, plan, run.room)
+        try:
+            await _with_beam(operator, folder, plan, run)
+        except (IonctlError, TimeoutError) as problem:
+            raise NoTrialError(
+                "trial.no-beam", f"no beam to be taken away: {problem}", "rig.link_trial_ca"
+            ) from problem
+        on_beam()
         await asyncio.sleep(trial.after_s)
-        await _until_ions(folder)
+        if trial.beam_needed:
+            await _until_ions(folder)
         undo = _attack(run, relay, trial)
         at = read_now(folder)
         began_ns = monotonic_ns()
@@ -176,9 +199,10 @@ async def _attacked(
     return at
 
 
-async def _with_beam(operator: OperatorClient, folder: Path, plan: Path, room: str) -> None:
+async def _with_beam(operator: OperatorClient, folder: Path, plan: Path, run: RunFile) -> None:
+    await operator.require_link(run.speed)
     await operator.reset()
-    await operator.load(str(plan), room, False)
+    await operator.load(str(plan), run.room, False)
     await operator.prepare()
     await operator.start()
     await _until_ions(folder)
