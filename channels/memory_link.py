@@ -59,6 +59,10 @@ class LinkEnd:
         """Frames sent from here arrive as they should again."""
         self._faults.clear()
 
+    def mend(self) -> None:
+        """Nothing befalls the frames sent from here any more."""
+        self._faults.clear()
+
     def send(self, frame: bytes) -> None:
         """Send; InternalError for more than FRAME_MAX bytes or 1,000 frames in flight."""
         if len(frame) > FRAME_MAX:

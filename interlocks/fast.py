@@ -182,7 +182,7 @@ def _describe(rule: Any, va: Any, vb: Any, t_ns: int) -> None:
         rule["value"] = abs(va - vb)
         rule["limit"] = rule["hi"] + rule["rel"] * max(abs(va), abs(vb))
     else:
-        offset = rule["rel"] * vb
+        offset = rule["rel"] * vb if rule["rel"] != 0.0 else 0.0  # without b, b is a, which may be NaN
         rule["limit"] = (rule["lo"] if va - offset < rule["lo"] else rule["hi"]) + offset
 
 

@@ -28,7 +28,7 @@ from interlocks.fast import (
 )
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
-from ioc_sim.codes import ARMED, DONE, FLAT_TOP, HELD
+from ioc_sim.codes import ARMED, DONE, FLAT_TOP, HELD, PAUSED
 from ioc_sim.dose_estimate import estimate_ions, reset_estimate
 from ioc_sim.faults import faulted
 from ioc_sim.front_end import (
@@ -46,6 +46,7 @@ from ioc_sim.physics.spill import enter_fine, spill_tick
 from ioc_sim.signals_tick import (
     count_chamber,
     lines_changed,
+    no_layer,
     publish_latch,
     publish_lines,
     publish_slow,
@@ -333,6 +334,8 @@ def run(
             coarse_step(p, q, s, v, faults, sig)
             if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
                 front_end_coarse(s, v, reg)
+                if not ARMED <= s.fe_state <= PAUSED:  # it may have ended the layer after the signals were published
+                    no_layer(sig)
             dt_ticks = 100
         boundary = s.t_ns % MS_NS == 0
         if boundary:

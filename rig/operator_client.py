@@ -109,6 +109,17 @@ class OperatorClient:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    async def fall_silent(self) -> None:
+        """The console dies: no more keep-alives."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def speak_again(self) -> None:
+        """The console lives again."""
+        self._task = asyncio.create_task(self._keep_alive_for_ever(), name="operator-keep-alive")
+
     def _wake(self, _channel: Channel, _sample: Sample) -> None:
         self._changed.set()
 
@@ -227,11 +238,16 @@ class OperatorClient:
         args: Mapping[str, Any] | None = None,
         *,
         role: str = "operator",
+        signer: Signer | None = None,
         timeout_s: float | None = None,
     ) -> Mapping[str, Any]:
-        """A signed command to TCS or SAFE; the data of its result. Raises the server's error."""
+        """A signed command to TCS or SAFE; the data of its result. Raises the server's error.
+
+        `signer`: somebody else's signature instead of one of the console's own, for trials of who may do what.
+        """
+        signs = signer or self._signers[role]
         client = CommandClient(
-            self._channels[f"{server}:Cmd"], self._channels[f"{server}:Cmd-Result"], self._signers[role], self._clock
+            self._channels[f"{server}:Cmd"], self._channels[f"{server}:Cmd-Result"], signs, self._clock
         )
         result = await Caller(client).call(verb, args or {}, self.limits.command_s if timeout_s is None else timeout_s)
         return result.data

@@ -64,6 +64,7 @@ class VirtualSafety:
         self._halted = False
         self._waiting: deque[bytes] = deque(maxlen=_WAITING_MAX)
         self._lines: RackLines | None = None
+        self._stuck: RackLines | None = None
         self._next_ns = FAR_NS
         self._exchange_at(loop.now_ns())
 
@@ -181,8 +182,17 @@ class VirtualSafety:
             self._plant.reset_fast(mask)
         self._show_lines(now_ns)
 
+    def stick_relays(self, lines: RackLines | None) -> None:
+        """The relays of the rack's lines stand like this, whatever they are told; None mends them."""
+        self._stuck = lines
+        self._show_lines(self._loop.now_ns())
+
+    def rack_heard(self, now_ns: int) -> bool:
+        """Whether frames of the rack arrive in order and in time, as the safety controller's end sees it."""
+        return self._safety.peer_boot is not None and now_ns <= self._safety.deadline_ns()
+
     def _show_lines(self, now_ns: int) -> None:
-        lines = self._rack.lines(now_ns)
+        lines = self._stuck or self._rack.lines(now_ns)
         if lines != self._lines:
             self._lines = lines
             self._plant.set_safety_lines(*lines)

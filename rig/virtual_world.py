@@ -27,7 +27,7 @@ from interlocks.model import MODE_CODES
 from interlocks.rules import RuleSet, load_rules
 from interlocks.snapshot import Mode
 from ioc_sim.iocs.plant_iocs import PlantIocs
-from ioc_sim.plant import Plant, PlantEvent
+from ioc_sim.plant import TRACE_RECORDS, Plant, PlantEvent
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
 from rig.keys import CONTROL, OPERATOR, PHYSICIST
 from rig.operator_client import OperatorClient, OperatorLimits
@@ -67,6 +67,8 @@ class WorldOptions:
     load_program: LoadProgram | None = None
     post_mortem: bool = False
     """Freeze what every signal did around each trip; the files are in `World.post_mortems`."""
+    trace_records: int = TRACE_RECORDS
+    """Length of the truth ring, ticks."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,13 @@ class World:
         self._keys = {i.name: derived_private_key(seed, i.name) for i in (OPERATOR, PHYSICIST, CONTROL)}
         self.rules = rules or load_rules(facility, room, species)
         self.plant = Plant(
-            facility, room, species, seed=seed, rules=self.rules.fast(), allow_faults=options.allow_faults
+            facility,
+            room,
+            species,
+            seed=seed,
+            rules=self.rules.fast(),
+            allow_faults=options.allow_faults,
+            trace_records=options.trace_records,
         )
         self.loop = VirtualLoop(self._advance)
         self.events = EventLog(run_id(seed, facility.hash), self.loop)

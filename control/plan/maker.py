@@ -55,6 +55,11 @@ class _Target:
         return np.asarray((x**2 + y**2 <= width**2) & (width > 0.0), dtype=np.bool_)
 
 
+TRIAL_GROUPS_MM = (-43.0, 10.0)
+"""Where groups of spots begin; the gaps between them are crossed without beam."""
+TRIAL_GROUP = 12
+
+
 def make_plan(
     shape: str,
     size_mm: float,
@@ -127,6 +132,28 @@ def make_f_plan(facility: Facility, species: str, *, gantry_angle_deg: float | N
             make_layer("1", 1, index, energy_mev_u=float(table.energy_mev_u[code]), x_mm=x, y_mm=y, weight=weight)
         )
     return _finished("F", layers, species, facility, gantry_angle_deg, "QA-F", None)
+
+
+def make_trial_plan(facility: Facility, species: str) -> Plan:
+    """A plan for trials of the interlocks: groups of close spots, wide gaps without beam between them, two energies.
+
+    The first layer lasts about a second at a level near the upper end of those that treat, the second a tenth of that.
+    """
+    table = load_energy_table(facility, species)
+    middle = len(table) // 2
+    levels = facility.species_named(species).intensity_levels_ions_per_s
+    heavy = 4.5e-3 * float(levels[len(levels) * 3 // 4])
+    layers = []
+    for index, (code, rows) in enumerate(((middle, 8), (middle - 8, 1))):
+        across = np.concatenate([start + 3.0 * np.arange(TRIAL_GROUP) for start in TRIAL_GROUPS_MM])
+        x = np.concatenate([across[:: 1 if row % 2 == 0 else -1] for row in range(rows)])
+        y = np.repeat(3.0 * (np.arange(rows) - rows // 2), across.size)
+        share = (np.arange(x.size) % 7).astype(np.float64) / 6.0
+        weight = _storable(heavy * (0.8 + 0.4 * share))
+        layers.append(
+            make_layer("1", 1, index, energy_mev_u=float(table.energy_mev_u[code]), x_mm=x, y_mm=y, weight=weight)
+        )
+    return _finished("TRIAL", layers, species, facility, None, "QA-TRIAL", None)
 
 
 # geometry ------------------------------------------------------------------------------------------------------------

@@ -122,8 +122,12 @@ class Trial(Section):
     """Longest time until the condition holds, but for the rule's own delays; 0: from the first instant."""
     states: Annotated[tuple[StateName, ...], Field(min_length=1)]
     stop_spot: bool = False
+    after_beam_ms: NonNegative = 0.0
+    """The cause begins no earlier after the first beam."""
     gating: bool = False
     also: tuple[RuleId, ...] = ()
+    behind: tuple[RuleId, ...] = ()
+    """Rules that take the beam for the same cause before this one can."""
     removed: Literal["repair", "unload", "undo"]
     near: Near | None = None
 
@@ -137,11 +141,12 @@ class Trial(Section):
         """States, in the order of a delivery."""
         return tuple(state for state in TrialState if "any" in self.states or state.value in self.states)
 
-    @property
-    def rate_factor(self) -> float:
-        """How much more beam there is than planned, by the cause itself."""
-        scales = [fault.value for fault in self.faults if fault.point == "spill.rate" and fault.kind == "SCALE"]
-        return max([1.0, *scales])
+    def rate_factor(self, level_ions_per_s: float) -> float:
+        """How many times the planned beam the cause itself brings, at most until the condition holds."""
+        spill = [fault for fault in self.faults if fault.point == "spill.rate"]
+        scales = [fault.value for fault in spill if fault.kind == "SCALE"]
+        gained = [1e-3 * fault.value * self.builds_up_ms for fault in spill if fault.kind == "DRIFT"]
+        return max([1.0, *scales, *(1.0 + ions_per_s / level_ions_per_s for ions_per_s in gained)])
 
 
 def load_trials(rules: RuleSet, config_dir: Path | None = None) -> dict[str, Trial]:
@@ -216,9 +221,9 @@ def _check(trial: Trial, rules: RuleSet, where: str) -> None:
     for key, point in points:
         if point not in ABOUT:
             refuse(key, f"no fault point {point!r}", "see ioc_sim/faults.py")
-    for other in trial.also:
+    for key, other in [*(("also", other) for other in trial.also), *(("behind", other) for other in trial.behind)]:
         if other not in rules.by_id or other == trial.rule:
-            refuse("also", f"{other!r} is no other rule of interlocks.toml", f"known: {', '.join(rules.by_id)}")
+            refuse(key, f"{other!r} is no other rule of interlocks.toml", f"known: {', '.join(rules.by_id)}")
     if "any" in trial.states and len(trial.states) > 1:
         refuse("states", "'any' and others", "give 'any' alone")
     if (trial.removed == "undo") != (trial.act is not None):

@@ -17,6 +17,7 @@ COMMANDS = {
     "unbypass": (f"{_HERE}.bypass", "unbypass", "End the bypass of a rule."),
     "mode": (f"{_HERE}.mode", "mode", "Set the operating mode: clinical, qa or service."),
     "history": (f"{_HERE}.history", "history", "List trips, explain one, draw what happened around it."),
+    "test": (f"{_HERE}.test", "test", "Try every rule in every state where it applies, and judge by truth."),
 }
 """name -> (module, attribute, help); a new command is a module and a line here."""
 

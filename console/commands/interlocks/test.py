@@ -1,0 +1,116 @@
+"""`ionctl interlocks test`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from console.commands.interlocks.common import JSON
+from console.settings import Settings
+
+if TYPE_CHECKING:
+    from rig.trials.report import Figure
+    from rig.trials.result import TrialResult
+
+STATES = ("standby", "ring", "armed", "spot", "move", "held", "paused", "energy")
+EVERY = 50
+"""Where nobody watches a terminal, progress is a line each so many trials."""
+COLUMNS = (
+    "rule", "state", "failed too", "condition, ms", "decision, ms", "beam off, ms", "bound, ms", "surplus, % of spot",
+    "surplus, mGy", "bound, mGy", "verdict",
+)  # fmt: skip
+
+
+@click.command("test")
+@click.option("--target", type=click.Choice(["virtual"]), default="virtual", show_default=True)
+@click.option("--rule", "rule_ids", multiple=True, help="Only this rule; may be given several times.")
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only in this state.")
+@click.option("--facility", "facility_name", default="wuwei", show_default=True)
+@click.option("--room", help="Room; default the first one.")
+@click.option("--species", help="Species; default the first one.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--degraded", is_flag=True, help="Also with each beam-off device stuck and with either chamber dead.")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML here.")
+@JSON
+@click.pass_obj
+def test(
+    settings: Settings, target: str, rule_ids: tuple[str, ...], states: tuple[str, ...], facility_name: str,
+    room: str | None, species: str | None, seed: int, degraded: bool, junit: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Try every rule in every state where it applies: its cause in the device, the beam by raw ticks of the truth.
+
+    Exit code 7 if a trial fails.
+    """
+    from console.tables import print_json
+    from facility.errors import ExitCode
+    from rig.trials.bench import make_bench
+    from rig.trials.causes import TrialState
+    from rig.trials.report import junit_xml, to_data
+    from rig.trials.stages import choose, run_trials
+    from rig.wall_clock import monotonic_s
+
+    bench = make_bench(settings.facility(facility_name), room, species, seed, settings.config_dir)
+    choice = choose(bench, rule_ids, tuple(TrialState(state) for state in states), variants=degraded)
+    results: list[TrialResult] = []
+    begin_s = monotonic_s()
+
+    def take(result: TrialResult) -> None:
+        results.append(result)
+        _show_progress(results)
+
+    run_trials(bench, choice, take)
+    wall_s = monotonic_s() - begin_s
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
+    if junit is not None:
+        junit.write_bytes(junit_xml(bench, results, wall_s))
+    if as_json:
+        print_json(to_data(bench, results, wall_s))
+    else:
+        _print(bench.facility.id, results, bench.not_tried(), wall_s)
+    good = bool(results) and all(result.passed for result in results)
+    return int(ExitCode.OK if good else ExitCode.VERIFICATION_FAILED)
+
+
+def _show_progress(results: list[TrialResult]) -> None:
+    failed = sum(not result.passed for result in results)
+    line = f"{len(results)} trials, {failed} failed, {results[-1].name}"
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{line}", nl=False, err=True)
+    elif len(results) % EVERY == 0:
+        click.echo(line, err=True)
+
+
+def _print(facility: str, results: list[TrialResult], not_tried: tuple[str, ...], wall_s: float) -> None:
+    from console.tables import print_table
+    from rig.trials.report import figures
+
+    print_table(f"{len(results)} trials of the interlocks of {facility}", COLUMNS,
+                [_row(result) for result in results], right=range(3, 10))  # fmt: skip
+    print_table("Worst and median", ("what", "trials", "median", "worst", "unit", "worst in"),
+                [_figure_row(figure) for figure in figures(results)], right=(1, 2, 3))  # fmt: skip
+    for result in results:
+        for failure in result.failures:
+            click.echo(f"FAILED {result.name}: {failure}")
+    if not_tried:
+        click.echo(f"Not tried here, their cause is the history of a field: {', '.join(not_tried)}.")
+    failed = sum(not result.passed for result in results)
+    click.echo(f"{len(results)} trials in {wall_s:.1f} s: {failed} failed." if results else "Nothing to try.")
+
+
+def _row(result: TrialResult) -> tuple[object, ...]:
+    def after(t_ns: int | None) -> str:
+        return "" if t_ns is None else f"{(t_ns - result.t_cause_ns) / 1e6:.3f}"
+
+    return (
+        result.rule, result.state, result.variant, after(result.t_condition_ns), after(result.t_decision_ns),
+        after(result.t_off_ns) or "no beam", f"{result.bound_us / 1000.0:.3f}", f"{result.surplus_pct:.1f}",
+        f"{result.surplus_mgy:.2f}", f"{result.surplus_bound_mgy:.2f}", "passed" if result.passed else "FAILED",
+    )  # fmt: skip
+
+
+def _figure_row(figure: Figure) -> tuple[object, ...]:
+    return figure.name, figure.trials, f"{figure.median:.4g}", f"{figure.worst:.4g}", figure.unit, figure.worst_in

@@ -1,0 +1,86 @@
+"""Bring a cause about in a facility, and take it away again."""
+
+from __future__ import annotations
+
+from channels.memory_link import LinkFault
+from facility.errors import InternalError
+from facility.timebase import Rank
+from interlocks.link import RackLines
+from ioc_sim.faults import Fault, FaultKind
+from rig.trials.causes import Act, Trial
+from rig.virtual_world import World, WorldParts
+
+FRAMES = 1 << 30
+"""More than a trial ever sends."""
+LATE_MS = 600.0
+NOT_HERE = frozenset({Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN, Act.TERMINATE})
+"""Histories of a field and no single instant: tried where fields are, `tests/interlocks`, and reported as not tried."""
+_RELAYS = {
+    Act.RELAY_PAUSE: RackLines(False, True, True),
+    Act.RELAY_ABORT: RackLines(False, False, True),
+    Act.RELAY_HOLD: RackLines(True, True, True),
+}
+
+
+class Deed:
+    """The cause of one trial, in one facility."""
+
+    def __init__(self, world: World, parts: WorldParts, trial: Trial) -> None:
+        self._world = world
+        self._parts = parts
+        self._trial = trial
+
+    def prepare(self) -> None:
+        """What has to be so before: a gate that is open and in use."""
+        if not self._trial.gating or self._world.plant._state[0].gating:
+            return
+        self._world.plant.inject(Fault("gate.open", FaultKind.SET, 1.0))
+        self._world.plant.set_gating(True)
+
+    def begin(self, at_ns: int) -> None:
+        """Let it come about at an instant that lies ahead."""
+        self._world.loop.call_at_rank(at_ns, Rank.PLANT, self._now, at_ns)
+
+    def _now(self, at_ns: int) -> None:
+        for fault in self._trial.faults:
+            self._world.plant.inject(fault.at(at_ns))
+        if self._trial.act is not None:
+            self._act(Act(self._trial.act))
+
+    def _act(self, act: Act) -> None:
+        wire = self._world.safety.wire
+        if act in _RELAYS:
+            self._world.safety.stick_relays(_RELAYS[act])
+        elif act is Act.CUT_TO_RACK:
+            wire.b.inject(LinkFault.DROP, FRAMES)
+        elif act is Act.CUT_FROM_RACK:
+            wire.a.inject(LinkFault.DROP, FRAMES)
+        elif act is Act.CONSOLE_SILENT:
+            self._world.loop.create_task(self._parts.operator.fall_silent())
+        elif act is Act.PLANT_LATE:
+            self._world.plant.set_late_ms(LATE_MS)
+        else:
+            raise InternalError("trials.act", f"nobody knows how to do {act.value!r}", self._trial.rule)
+
+    def end(self) -> None:
+        """Mend what has failed, undo what was done."""
+        for fault in self._trial.faults:
+            self._mend(fault.point)
+        if self._trial.act is None:
+            return
+        act, safety = Act(self._trial.act), self._world.safety
+        if act in _RELAYS:
+            safety.stick_relays(None)
+        elif act is Act.CUT_TO_RACK:
+            safety.wire.b.mend()
+        elif act is Act.CUT_FROM_RACK:
+            safety.wire.a.mend()
+        elif act is Act.CONSOLE_SILENT:
+            self._parts.operator.speak_again()
+        elif act is Act.PLANT_LATE:
+            self._world.plant.set_late_ms(0.0)
+
+    def _mend(self, point: str) -> None:
+        """A device as it was; a gate in use stays open."""
+        kind, value = (FaultKind.SET, 1.0) if point == "gate.open" else (FaultKind.NONE, 0.0)
+        self._world.plant.inject(Fault(point, kind, value))

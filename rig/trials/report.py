@@ -1,0 +1,132 @@
+"""What a run of trials says: a summary with worst and median, JSON, and JUnit XML for a CI."""
+
+from __future__ import annotations
+
+import statistics
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from facility.states import Action
+from rig.trials.bench import Bench
+from rig.trials.result import SCHEMA, TrialResult
+
+FAST_ACTUATORS = frozenset({"quadrupole stuck", "chopper stuck"})
+
+
+class Figure(NamedTuple):
+    """One quantity over many trials."""
+
+    name: str
+    unit: str
+    trials: int
+    median: float
+    worst: float
+    worst_in: str
+    """Name of the trial."""
+
+
+def figures(results: Sequence[TrialResult]) -> list[Figure]:
+    """Worst and median of what is promised; none for quantities that no trial has."""
+    whole = [r for r in results if not r.variant]
+    takes = [r for r in whole if Action[r.action] >= Action.PAUSE]
+    failed = [r for r in results if r.variant in FAST_ACTUATORS and Action[r.action] >= Action.PAUSE]
+    rows = (
+        ("condition to decision, tier H", "us", ((r, r.decided_us) for r in whole if r.tier == "H")),
+        ("condition to decision, tier P", "us", ((r, r.decided_us) for r in whole if r.tier == "P")),
+        ("decision to beam off, all devices", "us", ((r, _positive(r.acted_us)) for r in takes)),
+        ("decision to beam off, quadrupole or chopper failed", "us", ((r, _positive(r.acted_us)) for r in failed)),
+        ("cause to beam off over its bound", "%", ((r, _share(r.reacted_us, r.bound_us)) for r in whole)),
+        ("surplus over its bound", "%", ((r, _share(r.surplus_ions, r.surplus_bound_ions)) for r in whole)),
+        ("surplus", "% of spot", ((r, r.surplus_pct) for r in whole if r.t_off_ns is not None)),
+        ("surplus at the peak", "mGy", ((r, r.surplus_mgy) for r in whole if r.t_off_ns is not None)),
+    )
+    return [found for name, unit, pairs in rows if (found := _figure(name, unit, pairs)) is not None]
+
+
+def _figure(name: str, unit: str, pairs: Iterable[tuple[TrialResult, float | None]]) -> Figure | None:
+    known = [(value, result.name) for result, value in pairs if value is not None]
+    if not known:
+        return None
+    worst, where = max(known)
+    return Figure(name, unit, len(known), statistics.median(value for value, _ in known), worst, where)
+
+
+def _positive(value: float | None) -> float | None:
+    """Beam that another rule has taken before says nothing about this one's decision."""
+    return value if value is not None and value > 0.0 else None
+
+
+def _share(value: float | None, limit: float) -> float | None:
+    return None if value is None or limit <= 0.0 else 100.0 * value / limit
+
+
+def to_data(bench: Bench, results: Sequence[TrialResult], wall_s: float) -> dict[str, Any]:
+    """JSON-ready."""
+    return {
+        "schema": SCHEMA,
+        "facility": bench.facility.id,
+        "facility_hash": bench.facility.hash,
+        "rules_hash": bench.rules.hash,
+        "room": bench.room,
+        "species": bench.species,
+        "seed": bench.seed,
+        "wall_s": wall_s,
+        "trials": len(results),
+        "failed": sum(not result.passed for result in results),
+        "not_tried": list(bench.not_tried()),
+        "figures": [figure._asdict() for figure in figures(results)],
+        "results": [result.to_data() for result in results],
+    }
+
+
+def junit_xml(bench: Bench, results: Sequence[TrialResult], wall_s: float) -> bytes:
+    """JUnit XML: one suite, one case a trial; rules that are tried elsewhere are skipped cases."""
+    skipped = bench.not_tried()
+    failed = sum(not result.passed for result in results)
+    counts = {
+        "tests": str(len(results) + len(skipped)), "failures": str(failed), "errors": "0", "skipped": str(len(skipped)),
+        "time": f"{wall_s:.3f}",
+    }  # fmt: skip
+    root = ET.Element("testsuites", {"name": "ionctl interlocks test", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": f"interlocks of {bench.facility.id}", **counts})
+    about = {
+        "facility": bench.facility.id, "facility_hash": bench.facility.hash, "rules_hash": bench.rules.hash,
+        "room": bench.room, "species": bench.species, "seed": str(bench.seed),
+    }  # fmt: skip
+    properties = ET.SubElement(suite, "properties")
+    for name, value in about.items():
+        ET.SubElement(properties, "property", {"name": name, "value": value})
+    for result in results:
+        _case(suite, result)
+    for rule_id in skipped:
+        case = ET.SubElement(suite, "testcase", {"classname": f"interlocks.{rule_id}", "name": rule_id, "time": "0"})
+        ET.SubElement(case, "skipped", {"message": "its cause is the history of a field, tried elsewhere"})
+    ET.indent(root)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _case(suite: ET.Element, result: TrialResult) -> None:
+    where = result.state if not result.variant else f"{result.state}, {result.variant}"
+    case = ET.SubElement(
+        suite, "testcase", {"classname": f"interlocks.{result.rule}", "name": f"{result.rule} in {where}", "time": "0"}
+    )
+    if not result.passed:
+        failure = ET.SubElement(case, "failure", {"message": result.failures[0], "type": "trial"})
+        failure.text = "\n".join(result.failures)
+    out = ET.SubElement(case, "system-out")
+    out.text = times_in_words(result)
+
+
+def times_in_words(result: TrialResult) -> str:
+    """The four times and the surplus, in one line."""
+
+    def after_ms(t_ns: int | None) -> str:
+        return "-" if t_ns is None else f"{(t_ns - result.t_cause_ns) / 1e6:.3f} ms"
+
+    return (
+        f"cause at {result.t_cause_ns / 1e9:.9f} s, condition +{after_ms(result.t_condition_ns)}, decision "
+        f"+{after_ms(result.t_decision_ns)}, beam off +{after_ms(result.t_off_ns)} (bound "
+        f"{result.bound_us / 1000.0:.3f} ms), surplus {result.surplus_ions:.0f} ions = {result.surplus_pct:.1f} % "
+        f"of spot = {result.surplus_mgy:.2f} mGy (bound {result.surplus_bound_mgy:.2f} mGy)"
+    )

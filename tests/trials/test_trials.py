@@ -1,0 +1,171 @@
+"""Trials of the interlocks as the product runs them: a part of them in each test run, all of them in `make soak`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from console.main import run
+from facility.config import load_facility
+from facility.errors import InternalError
+from interlocks.explain import bound
+from rig.trials.bench import Bench, make_bench
+from rig.trials.branch import branch
+from rig.trials.causes import TrialState
+from rig.trials.report import figures, junit_xml
+from rig.trials.result import TrialResult
+from rig.trials.stages import choose, run_trials
+from rig.trials.truth import Ticks, beam_off_ns, ions_at_most, peak_mgy
+from rig.virtual_time import VirtualLoop, run_virtual
+
+RULES = (
+    "chamber-disagreement", "spot-overdose-ic2", "dose-rate-peak", "beam-without-demand-ic1", "position-x",
+    "chamber-electronics-ic1", "energy-token-ring", "link-safety", "gate", "front-end-beats", "door", "gate-stale",
+    "link-plant", "fast-tier-alive",
+)  # fmt: skip
+"""One of each kind of rule, tier, action and cause."""
+
+
+@functools.cache
+def bench() -> Bench:
+    return make_bench(load_facility("wuwei"), seed=1)
+
+
+@functools.cache
+def results() -> tuple[TrialResult, ...]:
+    found: list[TrialResult] = []
+    run_trials(bench(), choose(bench(), RULES, variants=False), found.append)
+    return tuple(found)
+
+
+def test_a_rule_of_each_kind_takes_the_beam_in_every_state_where_it_applies() -> None:
+    assert not [f"{result.name}: {result.failures}" for result in results() if not result.passed]
+    expected = {(rule, state.value) for rule in RULES for state in bench().trials[rule].applies_in}
+    assert {(result.rule, result.state) for result in results()} == expected
+
+
+def test_times_are_in_order_and_beam_was_there_to_be_taken() -> None:
+    with_beam = [r for r in results() if r.state == "spot"]
+    assert len(with_beam) >= 12
+    for result in with_beam:
+        assert None not in (result.t_condition_ns, result.t_decision_ns, result.t_off_ns)
+        assert result.t_cause_ns < result.t_condition_ns <= result.t_decision_ns
+        assert 0 < result.surplus_ions <= result.surplus_bound_ions
+        assert result.surplus_mgy > 0.0
+    assert {figure.name for figure in figures(results())} >= {"condition to decision, tier H", "surplus at the peak"}
+
+
+def test_a_rule_that_does_not_act_fails_its_trial() -> None:
+    """The same trial at a facility whose rule file has the rule's limit far out of reach."""
+    good = bench()
+    dull = tuple(
+        rule.model_copy(update={"low": -1e6, "high": 1e6}) if rule.id == "position-x" else rule
+        for rule in good.rules.rules
+    )
+    blind = Bench(**{**vars(good), "rules": type(good.rules)(**{**_fields(good.rules), "rules": dull})})
+    found: list[TrialResult] = []
+    run_trials(blind, choose(blind, ("position-x",), variants=False), found.append)
+    (result,) = found
+    assert not result.passed
+    assert "the condition never held" in result.failures
+    assert "not latched" in result.failures
+
+
+def _fields(rules: object) -> dict[str, object]:
+    return {name: getattr(rules, name) for name in rules.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def test_one_beam_off_device_that_fails_is_made_up_for_within_300_us() -> None:
+    found: list[TrialResult] = []
+    run_trials(bench(), choose(bench(), ("position-x",), (TrialState.SPOT,)), found.append)
+    assert not [f"{result.name}: {result.failures}" for result in found if not result.passed]
+    acted = {result.variant: result.acted_us for result in found}
+    for variant in ("quadrupole stuck", "chopper stuck"):
+        assert 0.0 < (acted[variant] or 0.0) <= 300.0
+    assert 0.0 < (acted[""] or 0.0) <= 180.0
+
+
+def test_the_seed_moves_the_instant_and_nothing_else_does() -> None:
+    first = bench().draw("door", "spot", "").integers(1 << 60)
+    assert first == make_bench(load_facility("wuwei"), seed=1).draw("door", "spot", "").integers(1 << 60)
+    assert first != bench().draw("door", "move", "").integers(1 << 60)
+
+
+def test_junit_says_what_failed_and_what_was_not_tried() -> None:
+    some = results()[:3]
+    failed = TrialResult(**{**vars(some[0]), "failures": ("not latched",)})
+    root = ET.fromstring(junit_xml(bench(), [failed, *some[1:]], 1.5))
+    (suite,) = root.findall("testsuite")
+    cases = suite.findall("testcase")
+    assert len(cases) == int(suite.attrib["tests"]) == 3 + len(bench().not_tried())
+    assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "0")
+    (failure,) = suite.iter("failure")
+    assert failure.attrib["message"] == "not latched"
+    assert len(list(suite.iter("skipped"))) == len(bench().not_tried())
+
+
+def test_the_command_prints_a_table_writes_junit_and_knows_its_exit_code(tmp_path, capsys) -> None:
+    junit = tmp_path / "junit.xml"
+    one = ["interlocks", "test", "--rule", "door", "--state", "standby"]
+    assert run([*one, "--junit", str(junit)]) == 0
+    assert "1 trials in" in capsys.readouterr().out
+    assert ET.parse(junit).getroot().attrib["failures"] == "0"
+    assert run([*one, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["failed"], data["results"][0]["rule"]) == (0, "door")
+    assert run(["interlocks", "test", "--rule", "position-x", "--state", "standby"]) == 7, "nothing was tried"
+    assert run(["interlocks", "test", "--rule", "doors"]) == 3
+    assert "no rule 'doors'" in capsys.readouterr().err
+
+
+# --- the parts -----------------------------------------------------------------------------------------------
+def test_beam_off_is_the_last_instant_above_a_thousandth() -> None:
+    t_ns = np.arange(1, 101, dtype=np.int64) * 10_000
+    ions = np.where(t_ns <= 500_000, 1000, 0).astype(np.int64)
+    ticks = Ticks(t_ns, ions, np.zeros(100, np.int64), np.zeros(100, np.int64))
+    assert beam_off_ns(ticks, 300_000, 1_000_000, 1000.0) == 540_000  # the mean over 50 us still holds the last tick
+    assert beam_off_ns(ticks, 700_000, 1_000_000, 1000.0) is None
+    assert beam_off_ns(ticks, 300_000, 450_000, 1000.0) == 450_000
+
+
+def test_more_ions_are_allowed_the_longer_it_takes_and_never_fewer_than_the_mean() -> None:
+    facility = load_facility("wuwei")
+    allowed = [ions_at_most(duration, 1e8, 1.0, facility) for duration in (50.0, 200.0, 1000.0, 100_000.0)]
+    assert allowed == sorted(allowed)
+    assert all(ions > 1e2 * us for ions, us in zip(allowed, (50.0, 200.0, 1000.0, 100_000.0), strict=True))
+
+
+def test_peak_dose_is_of_the_order_that_the_literature_gives() -> None:
+    """2e4 carbon ions of 400 MeV/u in a spot are 0.9 mGy at the entrance and 4 to 5 mGy at the peak for 2.5 mm."""
+    facility = load_facility("wuwei")
+    dose = peak_mgy(2e4, facility, "carbon", 400.0) * (1.7 / 2.5) ** 2
+    assert 2.0 < dose < 6.0
+
+
+def test_every_promise_counts_in_the_bound() -> None:
+    rule = bench().rules.rule("door")
+    (result,) = [r for r in results() if (r.rule, r.state) == ("door", "spot")]
+    assert result.bound_us == pytest.approx(bound(rule, bench().rules, bench().facility).total_us)
+
+
+def test_a_branch_that_fails_says_why() -> None:
+    async def trunk() -> list[int]:
+        found: list[int] = []
+
+        async def good(emit) -> None:
+            emit(41)
+            emit(42)
+
+        async def bad(_emit) -> None:
+            raise ValueError("broken branch")
+
+        await branch(good, found.append)
+        with pytest.raises(InternalError, match="broken branch"):
+            await branch(bad, found.append)
+        return found
+
+    assert run_virtual(trunk(), VirtualLoop()) == [41, 42]
