@@ -432,12 +432,14 @@ def _outside(it: Safety, low: Any, high: Any) -> bool:
     return bool(np.any(~((values >= low) & (values <= high))))
 
 
+GATE = float(1 << [rule.id for rule in rule_set().h].index("gate"))
 CHANGES: tuple[dict[str, float], ...] = (
     {}, {}, {}, {"door__a_closed": 0.0}, {"ic1__hv_rel": 0.94}, {"ic1__hv_rel": 0.96}, {"gate__age_ms": 99.95},
     {"gate__age_ms": 100.04}, {"gate__age_ms": 101.0}, {"pacing__late_ms": 600.0}, {"pacing__late_ms": 3.0},
     {"fe__demand": 0.0}, {"fe__demand": 1.0}, {"room__token": 1.0}, {"room__token": 0.0}, {"h__latched": 1.0},
     {"h__latched": 0.0}, {"h__present": 4.0}, {"ic2__hv_rel": math.nan}, {"ic2__hv_rel": 1.0}, {"door__a_closed": 1.0},
-    {"gate__age_ms": 0.0}, {"ring__ions": 5e8}, {"link__p_ok": 0.0}, {"link__p_ok": 1.0},
+    {"fe__active": 0.0}, {"fe__active": 1.0}, {"key__a": 2.0}, {"key__a": 1.0}, {"h__present": GATE},
+    {"h__present": 0.0}, {"gate__age_ms": 0.0}, {"ring__ions": 5e8}, {"link__p_ok": 0.0}, {"link__p_ok": 1.0},
 )  # fmt: skip
 step = st.tuples(
     st.sampled_from(CHANGES), st.integers(1, 40), st.sampled_from(["", "", "freeze", "live", "hush", "say"])
