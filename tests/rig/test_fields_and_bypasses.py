@@ -194,3 +194,25 @@ def test_the_key_that_is_turned_ends_what_its_mode_allowed() -> None:
     snapshot = made.run(work)
     assert (snapshot.key_agrees, snapshot.bypassed) == (False, ())
     assert np.all(made.plant.rule_rows["action"] == made.rules.fast().rows["action"])
+
+
+@pytest.mark.parametrize(("after_ns", "first"), [(200_000, "scan-supplies"), (700_000, "door")])
+@pytest.mark.parametrize("always", [False, True])
+def test_the_first_fault_is_the_earliest_of_both_tiers(after_ns: int, first: str, always: bool) -> None:
+    """The door shows in the image of a millisecond and trips the scan 0.5 ms later; the supplies fail in between, or
+    after it. Either way the safety controller hears of the rack's trip a frame later than of its own."""
+    made = world(exchange_always=always)
+    at_ns = BEAM_NS + 5 * MS
+    made.plant.inject(Fault("door.a", FaultKind.SET, 0.0, at_ns=at_ns))
+    made.plant.inject(Fault("scan.ok", FaultKind.DEAD, at_ns=at_ns + after_ns))
+
+    async def work(parts: WorldParts) -> dict[str, Any]:
+        return await deliver(parts)
+
+    summary = made.run(work)
+    trips = {e.data["id"]: e.data["t_ns"] for e in made.events.events if e.kind == "interlock.trip"}
+    assert list(trips)[:2] == ["door", "scan-supplies"]
+    assert min(trips, key=trips.__getitem__) == first
+    assert made.controller.snapshot().first_fault == first
+    assert summary["interlocks"][0]["rule"] == first
+    assert [e.data["id"] for e in made.events.events if e.kind == "first-fault"] == ([first] if first != "door" else [])
