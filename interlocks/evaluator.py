@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interlocks.model import BEAT_MODULUS, BEAT_MS, OWN_INPUTS, Rule
-from interlocks.process_image import N_IMAGE, PLACE, RESOLUTION
+from interlocks.process_image import MAX_CODE, N_IMAGE, PLACE, RESOLUTION
 
 NS_PER_MS = 1_000_000
 INPUT_PLACE: dict[str, int] = {**PLACE, **{name: N_IMAGE + k for k, name in enumerate(OWN_INPUTS)}}
@@ -146,7 +146,15 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[tuple[int, floa
     elif rule.kind == "limit":
         low = -math.inf if rule.low is None else rule.low
         yield it.places[0], low, math.inf if rule.high is None else rule.high
-    elif rule.kind in ("excess", "mismatch"):
+    elif rule.kind == "excess":
+        first, second = it.places
+        a, b = inputs[first], inputs[second]
+        least = b - _step(second)  # what rounds to b may lie below it
+        if not _pair(rule, a, least).good:
+            least = b
+        yield first, -MAX_CODE * _step(first), _pair(rule, a, least).limit
+        yield second, least, MAX_CODE * _step(second)
+    elif rule.kind == "mismatch":
         a, b = (inputs[place] for place in it.places)
         slack = _slack(rule, a, b)
         yield it.places[0], a - slack, a + slack
@@ -154,6 +162,11 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[tuple[int, floa
     else:
         for place in it.places:
             yield place, inputs[place], inputs[place]
+
+
+def _step(place: int) -> float:
+    """Resolution of an input; of what the safety controller knows by itself, any."""
+    return float(RESOLUTION[place]) if place < N_IMAGE else 1.0
 
 
 def _slack(rule: Rule, a: float, b: float) -> float:

@@ -90,6 +90,15 @@ def test_within_the_box_the_judgement_stays(it: Probe, a: float, b: float, x: fl
     assert judge(it, moved).good is good
 
 
+@pytest.mark.parametrize(("a", "lowest"), [(0.0, "below"), (1.6, "at")])
+def test_an_excess_lets_the_first_rise_to_its_limit_and_the_second_rise(a: float, lowest: str) -> None:
+    values = inputs(a, 1.0)
+    (first, _, top), (second, low, _) = quiet_box(EXCESS, values, True)
+    assert (first, second) == (A, B)
+    assert a <= top <= 1.6
+    assert (low < 1.0) is (lowest == "below")
+
+
 def test_beats_prove_life_for_as_long_as_they_are_many() -> None:
     state = beat(None, 5.0, 0)
     assert beat_age_ms(state, 5.0, 0) == 0.0
