@@ -75,6 +75,8 @@ class KeepAliveState(NamedTuple):
     boot: int | None = None
     seq: int = 0
     newest_boot: int = 0
+    candidate: int = 0
+    """Newest boot that has spoken without being admitted; it takes nothing from the one that is listened to."""
 
 
 Outcome: TypeAlias = Beat | Fault
@@ -87,12 +89,12 @@ def check(state: KeepAliveState, frame: bytes, now_ns: int) -> tuple[KeepAliveSt
         return state, beat
     if beat.boot < state.newest_boot:
         return state, Fault.OLDER_BOOT
-    if state.boot is not None and beat.boot > state.boot:
-        return state._replace(newest_boot=beat.boot), Fault.RESTARTED
     if beat.boot == state.newest_boot and beat.seq <= state.seq:
         return state, Fault.NOT_RISING
     if abs(now_ns - beat.t_ns) > state.max_age_ns:
         return state, Fault.STALE
+    if state.boot is not None and beat.boot > state.boot:
+        return state._replace(candidate=max(state.candidate, beat.boot)), Fault.RESTARTED
     return state._replace(since_ns=now_ns, boot=beat.boot, newest_boot=beat.boot, seq=beat.seq), beat
 
 
@@ -103,8 +105,9 @@ def expired(state: KeepAliveState, now_ns: int) -> bool:
 
 def admit(state: KeepAliveState, now_ns: int) -> KeepAliveState:
     """Take the newest boot as the source from now on; frames of older ones stay refused."""
-    seq = state.seq if state.boot == state.newest_boot else 0
-    return state._replace(boot=None, seq=seq, since_ns=now_ns)
+    newest = max(state.newest_boot, state.candidate)
+    seq = state.seq if state.boot == newest else 0
+    return state._replace(boot=None, seq=seq, since_ns=now_ns, newest_boot=newest, candidate=0)
 
 
 def _genuine(state: KeepAliveState, frame: bytes) -> Outcome:

@@ -46,8 +46,12 @@ class ConsoleWatch:
         return True
 
     def admit(self, now_ns: int) -> None:
-        """A person has signed a reset: a sign of life, and a console that has restarted is admitted."""
-        self._state = keepalive.admit(self._state, now_ns)
+        """A person has signed a reset: a sign of life, and a console that has restarted is admitted.
+
+        Not while the present one is heard: a second console may reset, but does not take its place.
+        """
+        heard = self.alive and now_ns - self._state.since_ns <= self._state.max_age_ns // 2
+        self._state = self._state._replace(since_ns=now_ns) if heard else keepalive.admit(self._state, now_ns)
         self.alive = True
 
     def age_ms(self, now_ns: int) -> float:

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from rig.wall_clock import monotonic_ns
 
+COMMAND_AGE_S = 10.0
+"""Oldest a signed command may be when it arrives, wall time: a start that has waited longer for a process that hung is
+not what its issuer wants any more."""
+
+
+def command_age_ns(speed: float) -> int:
+    """The same on the nominal clock, ns."""
+    return round(COMMAND_AGE_S * speed * 1e9)
+
 
 class NominalClock:
     """Facility time as it would be if the plant never slipped: wall time since `epoch_ns`, times the speed.

@@ -6,7 +6,7 @@ The same stack runs in virtual time over memory channels and in the control proc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +89,12 @@ class ControlParts:
     publish_s: float = PUBLISH_S
     nonce_floor: int = -1
     """See `CommandVerifier`."""
+    nonces: MutableMapping[str, int] | None = None
+    """See `CommandVerifier`."""
+    signing_clock: Clock | None = None
+    """What commands are signed and their age is judged by; `clock` where it is None."""
+    command_age_ns: int | None = None
+    """See `CommandVerifier.max_age_ns`."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +112,19 @@ async def control_stack(
 ) -> AsyncIterator[ControlStack]:
     """Connect to plant and safety controller and serve commands until the block is left."""
 
+    signing_clock = parts.signing_clock or parts.clock
+
     def make_caller(cmd: Channel, result: Channel) -> Caller:
-        return Caller(CommandClient(cmd, result, parts.signer, parts.clock))
+        return Caller(CommandClient(cmd, result, parts.signer, signing_clock))
 
     link = await MachineLink.connect(provider, parts.facility.pv_prefix, make_caller, parts.link_limits)
     scale = parts.loop_s_per_facility_s
     limits = SequencerLimits(scale=scale, rule_name_s=RULE_NAME_S / min(scale, 1.0))
     rules = LayerRules.of(parts.facility)
-    verifier = CommandVerifier(parts.ring, PERMISSIONS, parts.clock, nonce_floor=parts.nonce_floor)
+    verifier = CommandVerifier(
+        parts.ring, PERMISSIONS, signing_clock, nonce_floor=parts.nonce_floor, nonces=parts.nonces,
+        max_age_ns=parts.command_age_ns,
+    )  # fmt: skip
     try:
         async with (
             Sequencer(link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits) as sequencer,

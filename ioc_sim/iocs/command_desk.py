@@ -49,6 +49,7 @@ class CommandDesk:
         nonces: last nonce by issuer; a mapping that is stored keeps replays out across restarts.
         max_age_ns, nonce_floor: see `CommandVerifier`.
         roles: who may use the verbs.
+        command_clock: the clock that issuers sign with, where that is another one.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class CommandDesk:
         max_age_ns: int | None = None,
         nonce_floor: int = -1,
         roles: Collection[str] = ROLES,
+        command_clock: Clock | None = None,
     ) -> None:
         self._verbs = dict(verbs)
         permissions = dict.fromkeys(self._verbs, roles)
         self._verifier = CommandVerifier(
-            ring, permissions, clock, nonces=nonces, max_age_ns=max_age_ns, nonce_floor=nonce_floor
+            ring, permissions, command_clock or clock, nonces=nonces, max_age_ns=max_age_ns, nonce_floor=nonce_floor
         )
         self._clock = clock
         self._replies: list[Any] = []

@@ -52,6 +52,7 @@ class PlantIocs:
         nonces: by group (RING, FE, RS), last nonce by issuer; stored mappings keep replays out across restarts.
         max_age_ns: oldest a command may be; None where issuers do not share the clock.
         nonce_floor: see `CommandVerifier`.
+        command_clock: see `CommandDesk`.
         heartbeat_ns: period of PLANT:Heartbeat-RB in facility time; the rig stretches it with the speed.
     """
 
@@ -67,6 +68,7 @@ class PlantIocs:
         max_age_ns: int | None = None,
         nonce_floor: int = -1,
         heartbeat_ns: int = HEARTBEAT_NS,
+        command_clock: Clock | None = None,
     ) -> None:
         self._plant = plant
         facility, table = plant.facility, plant.table
@@ -75,8 +77,9 @@ class PlantIocs:
 
         def desk(group: str, verbs: Mapping[str, Verb]) -> CommandDesk:
             return CommandDesk(
-                verbs, keyring, clock, nonces=stored.get(group), max_age_ns=max_age_ns, nonce_floor=nonce_floor
-            )
+                verbs, keyring, clock, nonces=stored.get(group), max_age_ns=max_age_ns, nonce_floor=nonce_floor,
+                command_clock=command_clock,
+            )  # fmt: skip
 
         self._commands = FrontEndCommands(plant)
         self._ring = RingGroup(prefix, clock, table, species.fill_ions, desk("RING", _ring_verbs(plant)))

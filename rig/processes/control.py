@@ -25,11 +25,12 @@ from facility.errors import ConfigError, IonctlError
 from facility.events import EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import seconds_to_ns
-from rig.clocks import NominalClock, SlippingClock
+from rig.clocks import NominalClock, SlippingClock, command_age_ns
 from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader
 from rig.deliver import EVENTS_FILE, SPOTS_FILE
 from rig.keys import CONTROL, read_private, read_ring
 from rig.logs import bind
+from rig.nonce_file import nonces_in
 from rig.processes.common import Launch, run_process, say_ready, stop_signal
 from rig.wall_clock import RisingNonces, boot_identity, unix_s
 
@@ -114,7 +115,8 @@ async def main(launch: Launch) -> None:
     """Run treatment control until SIGTERM."""
     options, facility, speed = launch.options, launch.facility, launch.speed
     configure_libca(options.servers.split())
-    clock = SlippingClock(NominalClock(options.epoch_ns, speed))
+    nominal = NominalClock(options.epoch_ns, speed)
+    clock = SlippingClock(nominal)
     provider = EpicsProvider(clock)
     sink = (launch.folder / "control.events.jsonl").open("wb", buffering=0)
     events = EventLog(run_id(launch.seed, facility.hash), clock, sink)
@@ -139,6 +141,9 @@ async def main(launch: Launch) -> None:
                 link_limits=LinkLimits(connect_s=CONNECT_S, heartbeat_s=max(HEARTBEAT_S, 0.6 / speed)),
                 telemetry=telemetry,
                 nonce_floor=boot_identity(),
+                nonces=nonces_in(launch.folder, "control"),
+                signing_clock=nominal,
+                command_age_ns=command_age_ns(speed),
             )
             stack = await alive.enter_async_context(control_stack(provider, ioc, gate, parts))
             files.stack = stack

@@ -27,9 +27,10 @@ from interlocks.process_image import image_of
 from interlocks.rules import load_rules
 from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
-from rig.clocks import NominalClock
+from rig.clocks import NominalClock, command_age_ns
 from rig.keys import read_ring
 from rig.link_gauge import LinkGauge
+from rig.nonce_file import nonces_in
 from rig.paced_post_mortem import PacedPostMortems
 from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
@@ -43,6 +44,8 @@ _log = structlog.get_logger(__name__)
 
 LATE_SHOWN_NS = 100 * NS_PER_MS
 """A late slice is shown this long (wall time), so that a rule with a debounce sees it."""
+COMMANDED = ("RING", "FE", "RS")
+"""Groups that take commands."""
 PUBLISH_S = 0.1
 TRUTH_S = 0.25
 WARM_UP_S = 1.0
@@ -160,12 +163,14 @@ class PlantProcess:
         self.plant.write_trace_to(trace.ring)
         self.plant.set_room_beam(True)
         self.plant.turn_key(MODE_CODES[launch.options.key])
+        self.clock = NominalClock(monotonic_ns(), speed)
         self.events = EventLog(run_id(launch.seed, facility.hash), self, self._sink(launch.folder))
         self.iocs = PlantIocs(
             self.plant, facility.pv_prefix, self, read_ring(launch.folder, "plant"),
             heartbeat_ns=round(HEARTBEAT_NS * speed), nonce_floor=boot_identity(),
+            nonces={group: nonces_in(launch.folder, f"plant.{group}") for group in COMMANDED},
+            command_clock=self.clock, max_age_ns=command_age_ns(speed),
         )  # fmt: skip
-        self.clock = NominalClock(monotonic_ns(), speed)
         self.link = DatagramEnd(port=launch.options.link_port)
         end = RackEnd(facility.hash, boot_identity(), paced_rules(rules, speed).link, self.clock.now_ns())
         self._loop = asyncio.get_running_loop()

@@ -26,10 +26,11 @@ from interlocks.controller import VERBS, Console, SafetyController
 from interlocks.link import PermitCommand, SafetyEnd
 from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
-from rig.clocks import NominalClock
+from rig.clocks import NominalClock, command_age_ns
 from rig.field_file import FieldFile
 from rig.keys import OPERATOR, read_ring
 from rig.link_gauge import LinkGauge
+from rig.nonce_file import nonces_in
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.safety_side import WALL_WATCHDOG_MS, HookedSafetyIoc, paced_rules
 from rig.wall_clock import boot_identity, monotonic_ns
@@ -134,7 +135,10 @@ class SafetyProcess:
         self.controller = LockedController(
             rules, Mode(options.mode), Console(OPERATOR.name, known.key), self.clock.now_ns(), FieldFile(launch.folder)
         )
-        verifier = CommandVerifier(ring, VERBS, self.clock, nonce_floor=boot_identity())
+        verifier = CommandVerifier(
+            ring, VERBS, self.clock, nonce_floor=boot_identity(), nonces=nonces_in(launch.folder, "safety"),
+            max_age_ns=command_age_ns(launch.speed),
+        )  # fmt: skip
         self.ioc = HookedSafetyIoc(facility.pv_prefix, self.controller, verifier, self.clock, self._touched)
         self.link = DatagramEnd(port=options.link_port)
         host, _, port = options.plant_link.rpartition(":")

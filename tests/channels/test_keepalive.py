@@ -88,6 +88,29 @@ def test_a_restarted_source_is_refused_until_it_is_admitted_and_old_boots_for_ev
     assert check(state, held_back[2], 0)[1] is Fault.OLDER_BOOT
 
 
+def test_a_second_source_does_not_lock_the_first_out() -> None:
+    clock, state = ManualClock(), fresh()
+    first, second = maker(4, clock), maker(5, clock)
+    for _ in range(3):
+        clock.advance_ns(NS_PER_S // 2)
+        state, outcome = check(state, second.make() if state.boot == 4 else first.make(), clock.now_ns())
+        state, outcome = check(state, first.make(), clock.now_ns())
+        assert isinstance(outcome, Beat)
+    assert not expired(state, clock.now_ns())
+
+
+def test_an_old_frame_of_a_newer_boot_makes_no_candidate() -> None:
+    clock, state = ManualClock(), fresh()
+    held_back = maker(7, clock).make()
+    clock.advance_ns(2 * NS_PER_S)
+    source = maker(4, clock)
+    state, _ = check(state, source.make(), clock.now_ns())
+    state, outcome = check(state, held_back, clock.now_ns())
+    assert outcome is Fault.STALE
+    state = admit(state, clock.now_ns())
+    assert isinstance(check(state, source.make(), clock.now_ns())[1], Beat)
+
+
 def test_admitting_the_same_boot_does_not_open_the_door_to_replays() -> None:
     source = maker()
     first, second = source.make(), source.make()

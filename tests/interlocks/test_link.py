@@ -106,6 +106,31 @@ def test_a_restarted_rack_trips_the_safety_controller() -> None:
     assert pair.heard
 
 
+def test_a_clock_that_stands_still_or_runs_wrong_is_not_believed() -> None:
+    """Of either end: frames whose time does not go on with the listener's are late, or from the future."""
+    for speed in (0.0, 0.9, 1.1, 2.0):
+        pair = Pair()
+        pair.run(3, OFF)
+        pair.run(3, BEAM)
+        start_ns = pair.t_ns
+        for _ in range(200):
+            pair.t_ns += MS
+            wrong_ns = start_ns + round((pair.t_ns - start_ns) * speed)
+            pair.rack.receive(pair.safety.send(BEAM, wrong_ns), pair.t_ns)
+            pair.safety.receive(pair.rack.send(IMAGE, NO_FAULT, pair.t_ns), wrong_ns)
+            lines = pair.rack.lines(pair.t_ns)
+        assert not (lines.permit or lines.hold or lines.link_ok), speed
+        assert pair.rack.trips > 0
+
+
+def test_refused_frames_are_counted() -> None:
+    pair = Pair()
+    pair.run(3, OFF)
+    assert pair.rack.bad_frames == 0
+    pair.rack.receive(b"noise", pair.t_ns)
+    assert pair.rack.bad_frames == 1
+
+
 def test_another_facility_is_not_heard() -> None:
     pair = Pair("other")
     assert pair.run(30, OFF) == RackLines(False, False, False)
