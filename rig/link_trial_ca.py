@@ -39,7 +39,7 @@ SLICE_NS = 6 * NS_PER_MS
 """Longest slice of the plant, wall time: the truth trace says where it is after each."""
 FOR_EVER = 1_000_000
 LATE_NS = round(1.5 * WALL_MAX_AGE_MS * NS_PER_MS)
-BEAM_WAIT_S = 60.0
+BEAM_WAIT_S = 20.0
 SETTLE_S = 2.0
 """From readiness on: processes that start make each other late."""
 _POLL_S = 0.001
@@ -181,14 +181,13 @@ async def _attacked(
         await asyncio.sleep(SETTLE_S)
         try:
             await _with_beam(operator, folder, plan, run)
+            on_beam()
+            await asyncio.sleep(trial.after_s)
+            if trial.beam_needed:
+                await _until_ions(folder)
         except (IonctlError, TimeoutError) as problem:
-            raise NoTrialError(
-                "trial.no-beam", f"no beam to be taken away: {problem}", "rig.link_trial_ca"
-            ) from problem
-        on_beam()
-        await asyncio.sleep(trial.after_s)
-        if trial.beam_needed:
-            await _until_ions(folder)
+            what = f"no beam to be taken away: {problem}"
+            raise NoTrialError("trial.no-beam", what, "rig.link_trial_ca") from problem
         undo = _attack(run, relay, trial)
         at = read_now(folder)
         began_ns = monotonic_ns()
