@@ -141,8 +141,11 @@ class Sequencer:
             await self._ask(Event.RESUME)
 
     async def stop(self) -> None:
-        """Beam off for good."""
-        await self._ask(Event.OPERATOR_STOP)
+        """Beam off for good. Without a delivery there is nothing to end, but the front end is told all the same."""
+        if refused(self.state, Event.OPERATOR_STOP):
+            await self._stages.stop_beam()
+        else:
+            await self._ask(Event.OPERATOR_STOP)
 
     async def close(self) -> None:
         """Let go of the session; `last_summary` keeps its record."""
@@ -306,6 +309,10 @@ class Sequencer:
         if effect in (Effect.OPEN_SESSION, Effect.CLOSE_SESSION):
             self._open_or_close(effect)
             return None
+        if effect is Effect.STOP_BEAM:  # needs no session: beam may come when there is none
+            self._prefetch_due = False
+            await self._stages.stop_beam()
+            return None
         stages, session = self._stages, self._session()
         match effect:
             case Effect.CHECK_MACHINE:
@@ -329,9 +336,6 @@ class Sequencer:
             case Effect.PAUSE_BEAM:
                 self._prefetch_due = False
                 await stages.pause_beam()
-            case Effect.STOP_BEAM:
-                self._prefetch_due = False
-                await stages.stop_beam()
             case Effect.PEEK:
                 await stages.peek(session, self._clock.now_ns())
             case Effect.ACCOUNT:

@@ -383,6 +383,19 @@ def test_stop_by_the_operator_accounts_for_what_was_given() -> None:
     run(test)
 
 
+def test_stop_is_accepted_without_a_session_and_reaches_the_front_end() -> None:
+    async def test(b: Bench) -> None:
+        await b.sequencer.stop()
+        assert b.sequencer.state is State.STANDBY
+        b.machine._set_fe(FrontEndState.ARMED)  # by somebody else
+        await asyncio.sleep(0.1)
+        await b.sequencer.stop()
+        assert b.machine.state not in (FrontEndState.ARMED, FrontEndState.IRRADIATING)
+        assert b.sequencer.state is State.STANDBY
+
+    run(test)
+
+
 def spoil_sum(rows: np.ndarray) -> None:
     rows[:, 3] *= 1.02
 
