@@ -193,6 +193,22 @@ def test_the_console_falls_silent() -> None:
     assert it.say("reset", "operator").status is Status.DONE
 
 
+def test_a_second_console_takes_nothing_from_the_first_whatever_it_resets() -> None:
+    it = Safety()
+    it.release()
+    second = KeepAliveMaker("console", 2, KEY, it)
+    for _ in range(10):
+        assert not it.controller.keep_alive(second.make(), it.t_ns)
+        assert it.say("reset", "operator").status.value == "done"
+        it.run(500)
+        assert it.out.permit
+    it.speaks = False  # the first has gone
+    it.run(1100)
+    assert not it.controller.keep_alive(second.make(), it.t_ns)
+    it.say("reset", "operator")
+    assert it.controller.keep_alive(second.make(), it.t_ns)
+
+
 def test_a_console_that_has_restarted_is_admitted_by_a_reset() -> None:
     it = Safety()
     it.release()

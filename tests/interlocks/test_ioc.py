@@ -231,3 +231,12 @@ def test_where_nothing_was_scanned_only_the_heartbeat_goes_on(served: Served) ->
         served.ioc.refresh()
     assert served.value("SAFE:Heartbeat-RB") > beat
     assert served.value("SAFE:Permit-Sts") == permit
+
+
+def test_the_link_is_shown_when_it_has_changed(served: Served) -> None:
+    values = (4.0, 20.0, 8.5, 100.0, 3.0, 0.0, 0.0)
+    served.ioc.show_link(values)
+    served.ioc.show_link(values)
+    assert served.value("SAFE:Link-RB").tolist() == [1.0, *values]
+    served.ioc.show_link((5.0, *values[1:]))
+    assert served.value("SAFE:Link-RB").tolist() == [2.0, 5.0, *values[1:]]
