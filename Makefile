@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak bench format lock clean
+.PHONY: help venv demo test mutants soak bench format lock clean
 
 help:
 	@echo "make venv    create .venv and install ionctl with its exact dependencies"
 	@echo "make demo    deliver a carbon field into water over Channel Access (under two minutes once installed)"
 	@echo "make test    format, lint, types, import contracts, coverage of interlocks/, all tests (under ten minutes)"
+	@echo "make mutants mutation testing of interlocks/ (an hour and more; stopped runs go on); survivors are printed"
 	@echo "make soak    the long counts; resumable, writes soak/<commit>.json"
 	@echo "make bench   measure and print tables; JSON in benchmarks/results/"
 	@echo "make format  format the code"
@@ -28,6 +29,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python scripts/check.py
+
+mutants: $(STAMP)
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,mutants]"
+	@$(BIN)/python scripts/mutants.py
 
 soak: $(STAMP)
 	@$(BIN)/python -m benchmarks.soak

@@ -18,6 +18,11 @@ COMMANDS = {
     "mode": (f"{_HERE}.mode", "mode", "Set the operating mode: clinical, qa or service."),
     "history": (f"{_HERE}.history", "history", "List trips, explain one, draw what happened around it."),
     "test": (f"{_HERE}.test", "test", "Try every rule in every state where it applies, and judge by truth."),
+    "verify": (
+        f"{_HERE}.verify",
+        "verify",
+        "Prove the interlocks: explore every state of the production step functions.",
+    ),
 }
 """name -> (module, attribute, help); a new command is a module and a line here."""
 
