@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, rules_of
+from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, open_desk
 from console.settings import Settings
 from facility.errors import ExitCode
 
@@ -34,7 +34,7 @@ def verify(
     from console.tables import print_json, print_table
     from rig.proof.verify import play, verify, write_counterexample
 
-    rules = rules_of(settings, facility_name, room, species)
+    rules = open_desk(settings, facility_name, room, species, live=False).rules
     if replayed is not None:
         for line in play(rules, replayed):
             print(line)
