@@ -90,7 +90,17 @@ class FastTier:
         history_state[:] = 0
         seen = fast.new_seen(N_SIGNALS)  # the screen, which only saves time, is not explored: all rules are judged
         _evaluate(
-            rows, *self._screen, seen, signals, history, history_state, self._compiled.hist_index, latch, _TICK_NS, 1
+            rows,
+            *self._screen,
+            seen,
+            signals,
+            history,
+            history_state,
+            self._compiled.hist_index,
+            latch,
+            _TICK_NS,
+            1,
+            True,
         )
         return self._pack(rows, latch)
 

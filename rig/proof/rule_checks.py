@@ -46,7 +46,7 @@ def _fast_trips(rule: Rule) -> tuple[bool, int]:
         for tick in range(1, ticks + 1):
             action = _evaluate(
                 rows, *fast.new_screen(rows), fast.new_seen(N_SIGNALS), signals, history, history_state,
-                compiled.hist_index, latched, tick * _TICK_NS, 1,
+                compiled.hist_index, latched, tick * _TICK_NS, 1, True,
             )  # fmt: skip
     return action == rule.strength and bool(rows[0]["latched"]) == rule.latches, ticks
 
