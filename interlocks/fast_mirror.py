@@ -1,4 +1,4 @@
-"""What the safety controller knows of the fast tier: its masks, and value and limit of the first rule that latched."""
+"""What the safety controller knows of the fast tier: its masks, and value and limit of rules as they latch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facility.states import Action
 from interlocks.model import Rule
-from interlocks.process_image import PLACE, FastFault, mask_of
+from interlocks.process_image import PLACE, FastFault, OtherFault, mask_of
 from interlocks.snapshot import RuleView
 
 _PINNED = ("h.latched", "h.latched_high", "h.present", "h.present_high", "h.first")
@@ -40,8 +40,10 @@ class FastMirror:
         new = [i for i in range(len(self._views)) if latched & ~self.latched_mask & (1 << i)]
         for i, view in enumerate(self._views):
             self._views[i] = replace(view, present=bool(present >> i & 1), latched=bool(latched >> i & 1))
+        told: dict[int, FastFault | OtherFault] = {other.rule: other for other in fault.others}
+        told[fault.rule] = fault
         for i in new:
-            self._views[i] = _tripped(self._views[i], fault if fault.rule == i else None, now_ns)
+            self._views[i] = _tripped(self._views[i], told.get(i), now_ns)
         self.latched_mask, self.present_mask = latched, present
         new.sort(key=lambda i: (i != fault.rule, i))
         return [self._views[i].rule.id for i in new]
@@ -78,7 +80,7 @@ class FastMirror:
         return self._views[self._place[rule_id]]
 
 
-def _tripped(view: RuleView, fault: FastFault | None, now_ns: int) -> RuleView:
+def _tripped(view: RuleView, fault: FastFault | OtherFault | None, now_ns: int) -> RuleView:
     if fault is None:
         return replace(view, since_ns=now_ns, trip_value=float("nan"), trip_limit=float("nan"))
     return replace(

@@ -1,7 +1,8 @@
 """The process image: what the safety controller sees of the rack, as fixed-point numbers with a resolution each.
 
 Not-a-number, infinity and anything beyond 32 bits travel as one reserved code and come out as NaN, which is outside
-every limit.  The payload of a link frame is the image followed by the first fault of the fast tier, big-endian.
+every limit.  The payload of a link frame is the image followed by the first fault of the fast tier and by those of
+its rules that latched last, big-endian: value and limit of every rule that trips arrive with its latch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,22 @@ PLACE: dict[str, int] = {SIGNALS[i].name: k for k, i in enumerate(IMAGE)}
 _SCALE = 1.0 / RESOLUTION
 _CODES = np.dtype(">i4")
 _FAULT = struct.Struct(">iddq")
-PAYLOAD_BYTES = N_IMAGE * _CODES.itemsize + _FAULT.size
+_OTHER = struct.Struct(">hffi")
+"""Another fault: rule, value and limit in single precision, time after the first fault in ticks."""
+MAX_OTHERS = 3
+_TICK_NS = 10_000
+_LATEST = 2**31 - 1
+_BIGGEST = float(np.finfo(np.float32).max)
+PAYLOAD_BYTES = N_IMAGE * _CODES.itemsize + _FAULT.size + MAX_OTHERS * _OTHER.size
+
+
+class OtherFault(NamedTuple):
+    """Another rule of the fast tier that is latched; as `FastFault`."""
+
+    rule: int
+    value: float
+    limit: float
+    t_ns: int
 
 
 class FastFault(NamedTuple):
@@ -37,6 +53,8 @@ class FastFault(NamedTuple):
     value: float
     limit: float
     t_ns: int
+    others: tuple[OtherFault, ...] = ()
+    """Rules that latched after it, the latest MAX_OTHERS of them."""
 
 
 NO_FAULT = FastFault(-1, math.nan, math.nan, 0)
@@ -68,15 +86,27 @@ def pack(codes: NDArray[np.int32], fault: FastFault = NO_FAULT) -> bytes:
     """The payload of a frame from the rack."""
     if codes.shape != (N_IMAGE,):
         raise InternalError("image.shape", f"{codes.shape}, not ({N_IMAGE},)", "interlocks.process_image")
-    return codes.astype(_CODES).tobytes() + _FAULT.pack(*fault)
+    others = b"".join(_OTHER.pack(*_packed(other, fault.t_ns)) for other in fault.others[:MAX_OTHERS])
+    empty = _OTHER.pack(-1, math.nan, math.nan, 0) * (MAX_OTHERS - min(len(fault.others), MAX_OTHERS))
+    return codes.astype(_CODES).tobytes() + _FAULT.pack(*fault[:4]) + others + empty
+
+
+def _packed(other: OtherFault, first_ns: int) -> tuple[int, float, float, int]:
+    """Single precision and ticks; what does not fit is the largest there is."""
+    value, limit = np.clip((other.value, other.limit), -_BIGGEST, _BIGGEST)
+    return other.rule, float(value), float(limit), max(0, min((other.t_ns - first_ns) // _TICK_NS, _LATEST))
 
 
 def unpack(payload: bytes) -> tuple[NDArray[np.int32], FastFault] | None:
-    """Codes and first fault of a payload; None if it has the wrong length."""
+    """Codes and faults of a payload; None if it has the wrong length."""
     if len(payload) != PAYLOAD_BYTES:
         return None
     codes = np.frombuffer(payload, dtype=_CODES, count=N_IMAGE).astype(np.int32)
-    return codes, FastFault(*_FAULT.unpack_from(payload, N_IMAGE * _CODES.itemsize))
+    at = N_IMAGE * _CODES.itemsize
+    first = FastFault(*_FAULT.unpack_from(payload, at))
+    told = [OtherFault(*_OTHER.unpack_from(payload, at + _FAULT.size + i * _OTHER.size)) for i in range(MAX_OTHERS)]
+    others = tuple(other._replace(t_ns=first.t_ns + other.t_ns * _TICK_NS) for other in told if other.rule >= 0)
+    return codes, first._replace(others=others)
 
 
 def mask_of(codes: NDArray[np.int32], name: str) -> int:

@@ -6,6 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from channels.command_server import CommandVerifier
 from facility import signals as g
@@ -13,7 +16,7 @@ from facility.timebase import Clock
 from interlocks.controller import SafetyController
 from interlocks.ioc import SafetyIoc
 from interlocks.model import CONSOLE_INPUT, LinkSettings, Rule
-from interlocks.process_image import NO_FAULT, FastFault
+from interlocks.process_image import MAX_OTHERS, NO_FAULT, FastFault, OtherFault
 from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
 
@@ -46,7 +49,7 @@ class HookedSafetyIoc(SafetyIoc):
 
 
 def first_fault(plant: Plant, slip_ns: int = 0) -> FastFault:
-    """The first fast rule that latched, as the link tells it.
+    """The first fast rule that latched, and the latest of the others, as the link tells them.
 
     `slip_ns` is what the plant's time has slipped behind the nominal one, by which the safety controller dates its own
     trips: the order of trips of both tiers is judged in one time.
@@ -54,8 +57,16 @@ def first_fault(plant: Plant, slip_ns: int = 0) -> FastFault:
     index = plant.signals[g.H_FIRST]
     if not (math.isfinite(index) and 0 <= index < len(plant.rule_rows)):
         return NO_FAULT
-    row = plant.rule_rows[int(index)]
-    return FastFault(int(index), float(row["bad_value"]), float(row["bad_limit"]), int(row["t_condition_ns"]) + slip_ns)
+    rows = plant.rule_rows
+    others = sorted((int(i) for i in np.flatnonzero(rows["latched"]) if i != int(index)),
+                    key=lambda i: int(rows[i]["t_decision_ns"]))  # fmt: skip
+    return FastFault(*_told(rows, int(index), slip_ns),
+                     others=tuple(OtherFault(*_told(rows, i, slip_ns)) for i in others[-MAX_OTHERS:]))  # fmt: skip
+
+
+def _told(rows: Any, i: int, slip_ns: int) -> tuple[int, float, float, int]:
+    row = rows[i]
+    return i, float(row["bad_value"]), float(row["bad_limit"]), int(row["t_condition_ns"]) + slip_ns
 
 
 def paced_rules(rules: RuleSet, speed: float) -> RuleSet:

@@ -20,7 +20,7 @@ from facility.states import Action
 from interlocks import process_image
 from interlocks.controller import Console, SafetyController
 from interlocks.link import PermitCommand
-from interlocks.process_image import NO_FAULT, FastFault
+from interlocks.process_image import NO_FAULT, FastFault, OtherFault
 from interlocks.snapshot import Mode
 from tests.interlocks.support import KEY, MS, Safety, body, good_signals, one_rule, rule_set
 
@@ -562,6 +562,36 @@ def test_what_does_not_fit_travels_as_invalid(value: float) -> None:
     codes = process_image.encode(values)
     assert codes[process_image.PLACE["fe.heartbeat"]] == process_image.INVALID
     assert math.isnan(process_image.decode(codes)[process_image.PLACE["fe.heartbeat"]])
+
+
+def test_faults_of_other_rules_travel_too() -> None:
+    codes = process_image.image_of(good_signals())
+    others = tuple(OtherFault(i, 0.5 * i, -math.inf if i == 5 else 2.0, 1_000_000 + 10_000 * i) for i in range(4, 8))
+    found = process_image.unpack(process_image.pack(codes, FastFault(3, 2.5, 2.0, 1_000_000, others)))
+    assert found is not None
+    biggest = float(np.finfo(np.float32).max)
+    assert found[1] == FastFault(3, 2.5, 2.0, 1_000_000, (
+        OtherFault(4, 2.0, 2.0, 1_040_000), OtherFault(5, 2.5, -biggest, 1_050_000), OtherFault(6, 3.0, 2.0, 1_060_000),
+    ))  # fmt: skip
+    nan = FastFault(3, 2.5, 2.0, 9_000_000, (OtherFault(6, math.nan, 1e300, 0),))
+    found = process_image.unpack(process_image.pack(codes, nan))
+    assert found is not None
+    (other,) = found[1].others
+    assert math.isnan(other.value)
+    assert (other.limit, other.t_ns) == (biggest, 9_000_000)
+
+
+def test_value_and_limit_of_every_rule_that_latches_at_once() -> None:
+    it = Safety()
+    it.release()
+    ids = [rule.id for rule in it.rules.h]
+    first, second = ids.index("position-x"), ids.index("scan-readback-x")
+    it.fault = FastFault(first, 2.5, 2.0, it.t_ns, (OtherFault(second, 1.5, 1.0, it.t_ns + 10_000),))
+    latched = mask("position-x", "scan-readback-x")
+    it.run(1, h__latched=latched, h__present=latched, h__first=float(first))
+    view = it.view("scan-readback-x")
+    assert (view.value, view.limit, view.trip_value, view.trip_limit) == (1.5, 1.0, 1.5, 1.0)
+    assert view.since_ns == it.fault.t_ns + 10_000
 
 
 def test_payload_there_and_back() -> None:
