@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ioc_sim.plant import Plant
 
 SNAPSHOT_NS = 1_000_000_000
+IDLE_SNAPSHOT_NS = 10_000_000_000
+"""The same while no beam is possible: steps of 1 ms are run again in no time."""
 BLOCK_ROWS = 20_000
 """Steps that are recorded in one piece."""
 TWIN_TRACE = 1 << 18
@@ -81,16 +83,25 @@ class RunLog:
         self._snapshots: deque[Snapshot] = deque()
         self._deeds: deque[Deed] = deque()
         self._forgotten = 0
+        self._lent: set[int] = set()
+        self._spare: list[dict[str, np.ndarray]] = []
         self.due_ns = 0
         """When the next snapshot is due."""
 
     def take(self, plant: Plant) -> None:
-        """Copy the plant's state; forget what no cut can need any more."""
+        """Copy the plant's state; forget what no cut can need any more.  Puts it off while no beam is possible."""
         now_ns = plant._now_ns
+        last_ns = self._snapshots[-1].now_ns if self._snapshots else -IDLE_SNAPSHOT_NS
+        if not plant._plain["fine"][0] and now_ns - last_ns < IDLE_SNAPSHOT_NS:
+            return
         self._snapshots.append(self._snapshot(plant))
         self.due_ns = now_ns + SNAPSHOT_NS
         while len(self._snapshots) > 1 and self._snapshots[1].now_ns <= now_ns - self._reach_ns:
-            self._snapshots.popleft()
+            old = self._snapshots.popleft()
+            if id(old) in self._lent:  # somebody is running it again
+                self._lent.discard(id(old))
+            else:
+                self._spare.append(dict(old.arrays))
         while self._forgotten < self._snapshots[0].deeds:
             self._deeds.popleft()
             self._forgotten += 1
@@ -107,12 +118,22 @@ class RunLog:
             raise InternalError("plant.log", "no snapshot has been taken", "RunLog")
         before = [shot for shot in self._snapshots if shot.now_ns <= from_ns]
         start = before[-1] if before else self._snapshots[0]
+        self._lent.add(id(start))
         deeds = tuple(self._deeds)[start.deeds - self._forgotten :]
         return Cut(start, deeds, self._snapshot(plant), plant.trace)
 
     def _snapshot(self, plant: Plant) -> Snapshot:
-        arrays = {name: array.copy() for name, array in own_arrays(plant).items()}
+        spare = self._spare.pop() if self._spare else {}
+        arrays = {name: _copied(array, spare.get(name)) for name, array in own_arrays(plant).items()}
         return Snapshot(plant._now_ns, arrays, self._forgotten + len(self._deeds))
+
+
+def _copied(array: np.ndarray, into: np.ndarray | None) -> np.ndarray:
+    """A copy, in memory that has been used before where it fits: fresh memory costs more than copying."""
+    if into is None or into.shape != array.shape:
+        return array.copy()
+    into[...] = array
+    return into
 
 
 @dataclass

@@ -112,15 +112,43 @@ def test_a_twin_that_went_another_way_says_so() -> None:
     assert {"state", "v", "truth"} <= set(run.differences)
 
 
-def test_the_log_keeps_a_second_and_no_more() -> None:
+def test_the_log_keeps_a_second_of_beam_and_no_more() -> None:
     plant = logged()
-    for _ in range(40):
+    log = plant.log
+    assert log is not None
+    for _ in range(40):  # no beam possible
         plant.set_late_ms(0.0)
         go(plant, plant._now_ns + 250 * MS)
+    assert len(log._snapshots) == 1
+    start(plant, grid(half_mm=40.0, step_mm=2.0, low=4e5, high=1e6), level=1e8)
+    run_until(plant, "BEAM_ON", slice_ns=100 * MS)
+    kept = []
+    for _ in range(16):
+        plant.set_late_ms(0.0)
+        go(plant, plant._now_ns + 250 * MS)
+        kept.append([shot.now_ns for shot in log._snapshots])
+    assert plant.status.state == FrontEndState.IRRADIATING
+    assert all(len(times) <= 4 and times[0] <= plant._now_ns - S for times in kept[-4:])
+    assert len(log._deeds) <= 12
+    run, _ = again(plant, plant._now_ns - 900 * MS)
+    assert run.differences == (), "memory that was used before holds nothing of what it was used for"
+
+
+def test_a_snapshot_that_is_being_run_again_is_not_written_over() -> None:
+    plant = logged()
+    start(plant, grid(half_mm=40.0, step_mm=2.0, low=4e5, high=1e6), level=1e8)
+    run_until(plant, "BEAM_ON", slice_ns=100 * MS)
+    go(plant, plant._now_ns + 1500 * MS)
     assert plant.log is not None
-    assert len(plant.log._snapshots) <= 3
-    assert plant.log._snapshots[0].now_ns <= plant._now_ns - S
-    assert len(plant.log._deeds) <= 9
+    from_ns = plant._now_ns - 900 * MS
+    cut = plant.log.cut(plant, from_ns)
+    before = cut.start.arrays["_v"].copy()
+    for _ in range(12):
+        go(plant, plant._now_ns + 250 * MS)
+    assert np.array_equal(cut.start.arrays["_v"], before)
+    late = Rerun(twin(), cut, from_ns, cut.end.now_ns)
+    list(late.blocks())
+    assert set(late.differences) <= {"truth"}, "the ring has moved on, nothing else has"
 
 
 def test_a_log_without_a_snapshot_or_with_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
