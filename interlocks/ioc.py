@@ -202,10 +202,13 @@ def _rule_states(view: RuleView) -> Iterator[tuple[str, Value, int]]:
 
 
 def _rule_values(view: RuleView) -> Iterator[tuple[str, Value, int]]:
+    """The value has the severity of the rule while it is beyond its limit, whatever became of the latch."""
     base = pvs.base_name(view.rule)
+    beyond = _severity_of(view.rule.strength) if view.present else int(Severity.NO_ALARM)
     for name, value in (("Value", view.value), ("Limit", view.limit)):
         known = math.isfinite(value)
-        yield f"{base}:{name}-RB", value if known else 0.0, 0 if known else int(Severity.INVALID)
+        severity = beyond if name == "Value" else int(Severity.NO_ALARM)
+        yield f"{base}:{name}-RB", value if known else 0.0, severity if known else int(Severity.INVALID)
 
 
 def latched_json(snapshot: SafetySnapshot) -> bytes:

@@ -92,6 +92,7 @@ def test_permit_and_trip_show(served: Served) -> None:
     assert (row["id"], row["value"], row["limit"], row["present"]) == ("door", 0.0, 1.0, True)
     assert (served.value("SAFE:DOOR:Present-Sts"), served.value("SAFE:DOOR:Latched-Sts")) == (1, 1)
     assert (served.value("SAFE:DOOR:Value-RB"), served.value("SAFE:DOOR:Limit-RB")) == (0.0, 1.0)
+    assert served.severity("SAFE:DOOR:Value-RB") == 2, "beyond its limit"
     served.go(200, door__a_closed=1.0)
     assert (served.value("SAFE:DOOR:Present-Sts"), served.value("SAFE:DOOR:Latched-Sts")) == (0, 1)
     assert served.ask("reset", "operator")["code"] == "safety.role"

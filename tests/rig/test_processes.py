@@ -135,6 +135,30 @@ def ended(child: subprocess.Popen[str], timeout_s: float) -> tuple[str, str]:
     return out, err
 
 
+_CLIENT = """
+import json, sys
+import epics
+names = sys.argv[1:]
+pvs = [epics.PV(name, form='ctrl', auto_monitor=False) for name in names]
+for pv in pvs:
+    assert pv.wait_for_connection(10.0), pv.pvname
+    pv.get_ctrlvars(timeout=10.0)
+print(json.dumps([{'value': pv.get(timeout=10.0), 'severity': pv.severity, 'units': pv.units, 'precision': pv.precision,
+                   'enum_strs': pv.enum_strs} for pv in pvs], default=lambda raw: raw.decode()))
+"""
+
+
+def epics_client(addresses: list[str], names: list[str]) -> list[dict[str, Any]]:
+    """What plain pyepics sees of these PVs."""
+    env = os.environ | {"EPICS_CA_AUTO_ADDR_LIST": "NO", "EPICS_CA_ADDR_LIST": " ".join(addresses)}
+    done = subprocess.run(
+        [sys.executable, "-c", _CLIENT, *names], capture_output=True, text=True, timeout=60.0, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def the_desk_answers(stack: Stack) -> None:
     """The console's interlock commands at a facility that runs; the last console has gone, so its heartbeat has too."""
 
@@ -151,11 +175,23 @@ def the_desk_answers(stack: Stack) -> None:
     assert (stop["present"], stop["latched"], stop["bypassed"], stop["value"]) == (False, False, False, 1.0)
     shown = desk("show", "operator-heartbeat")
     assert "TRIPPED" in shown.stdout, shown.stderr
+    prefix = f"{FACILITY.pv_prefix}:SAFE"
+    names = [f"{prefix}:OPERATOR-HEARTBEAT:{signal}" for signal in
+             ("Present-Sts", "Latched-Sts", "Bypassed-Sts", "Value-RB", "Limit-RB")]  # fmt: skip
+    names += [f"{prefix}:Permit-Sts", f"{prefix}:FirstFault-RB", f"{prefix}:SCAN-FIELD-X:Value-RB"]
+    seen = epics_client(stack.run.ca_addresses, names)
+    assert [pv["severity"] for pv in seen] == [2, 2, 0, 2, 0, 0, 2, 3], "a latch, a present fault, an unknown value"
+    assert [pv["value"] for pv in seen[:3]] == [1, 1, 0]
+    assert [pv["enum_strs"] for pv in seen[:3]] == [["ABSENT", "PRESENT"], ["CLEAR", "LATCHED"], ["ACTS", "BYPASSED"]]
+    assert [(pv["units"], pv["precision"]) for pv in seen[3:5]] == [("ms", 6), ("ms", 6)]
+    assert seen[3]["value"] > seen[4]["value"]
+    assert seen[6]["value"] == "operator-heartbeat"
     refused = desk("bypass", "gate", "--reason", "try", "--for", "1m")
     assert refused.returncode == 5
     assert "clinical" in refused.stderr
     done = desk("reset", "--rule", "operator-heartbeat", "--json")
-    assert json.loads(done.stdout)["cleared"] == ["operator-heartbeat"], done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cleared"] == ["operator-heartbeat"]
 
 
 def test_deliver_interrupt_and_end(stack):
