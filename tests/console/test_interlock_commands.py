@@ -89,7 +89,10 @@ def test_show_without_a_facility_that_is_up(ionctl: Ionctl) -> None:
     shown = ionctl("interlocks", "show", "gate")
     assert shown.code == 0
     assert "the facility is not up" in shown.out
-    assert "no second device does it" in shown.out
+    promised = bound(rules().rule("gate"), rules(), FACILITY)
+    alone = "no second device does it" in shown.out
+    assert alone == math.isinf(promised.degraded_us)
+    assert alone != ("with one device failed" in shown.out)
     assert json.loads(ionctl("interlocks", "show", "gate", "--json").out)["now"] is None
 
 
