@@ -33,7 +33,7 @@ from interlocks.process_image import NO_FAULT, PLACE, FastFault
 from interlocks.rules import RuleSet
 from interlocks.scanner import Scanner
 from interlocks.snapshot import Mode, RuleView, SafetyEvent, SafetySnapshot
-from interlocks.standing import acts, objection, words_of_inhibits
+from interlocks.standing import acts, inhibits, objection, words_of_inhibits
 
 __all__ = ["MAX_EVENTS", "VERBS", "Console", "SafetyController"]
 
@@ -296,7 +296,8 @@ class SafetyController:
             self._emit("interlock.cleared", id=rule_id, by=command.issuer, role=command.role)
         self._apply(effects)
         self._due = True
-        data = {"cleared": cleared, "latched": [], "permit": self._permit.released}
+        inhibited = [view.rule.id for view in self._views() if inhibits(view)]
+        data = {"cleared": cleared, "latched": [], "inhibited": inhibited, "permit": self._permit.released}
         if permit.Effect.RESET_FAST in effects:
             self._waiting_command = command.id
             return CommandResult(command.id, Status.ACCEPTED, words="waits for the fast tier", data=data)
@@ -309,7 +310,8 @@ class SafetyController:
     def _answer_waiting(self, status: Status, code: str, words: str) -> None:
         command_id, self._waiting_command = self._waiting_command, ""
         if command_id:
-            data = {"latched": list(self._latched_ids()), "permit": self._permit.released}
+            inhibited = [view.rule.id for view in self._views() if inhibits(view)]
+            data = {"latched": list(self._latched_ids()), "inhibited": inhibited, "permit": self._permit.released}
             self._results.append(CommandResult(command_id, status, code, words, data))
 
     # --- leaving scans out --------------------------------------------------------------------------------------

@@ -212,6 +212,7 @@ def test_a_termination_inhibits_until_a_physicist_has_accounted_for_it() -> None
     it.run(2, door__a_closed=1.0)
     result = it.say("reset", "physicist")
     assert (result.status, result.data["cleared"], result.data["permit"]) == (Status.DONE, ["door"], False)
+    assert result.data["inhibited"] == ["termination-unresolved"]
     assert "Previous termination not accounted for" in result.words
     assert it.run(5).permit is False
     again = it.say("reset", "physicist")

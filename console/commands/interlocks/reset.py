@@ -35,6 +35,8 @@ def reset(settings: Settings, only: tuple[str, ...], role: str, facility_name: s
         return
     cleared = answer.get("cleared") or []
     print(f"let go: {', '.join(map(str, cleared))}" if cleared else "nothing is latched")
-    print(
-        "beam is permitted again; it needs a separate start" if answer.get("permit") else "the beam permit stays away"
-    )
+    if answer.get("permit"):
+        print("beam is permitted again; it needs a separate start")
+    else:
+        why = ", ".join(map(str, answer.get("inhibited") or []))
+        print(f"the beam permit stays away{f': {why}' if why else ''}")
