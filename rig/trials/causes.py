@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -12,13 +13,17 @@ from pydantic import Field, ValidationError
 from facility.config import find_config
 from facility.config.base import NonNegative, Section
 from facility.errors import ConfigError
+from facility.signals import SIGNALS
 from interlocks.model import Rule, RuleId
 from interlocks.rules import RuleSet
 from ioc_sim.faults import ABOUT, Fault, FaultKind
+from ioc_sim.physics.utilities import DEVICES
 
 SCHEMA = "ionctl.trials/1"
 FILE_NAME = "interlock_trials.toml"
 MAX_FAULTS = 4
+NOISE_ENDS = 2.45
+"""The noise of a slow device ends at so many sigma (`ioc_sim.physics.utilities`)."""
 NEAR_KINDS = ("limit", "window", "mismatch", "excess", "beat", "stale")
 """Kinds of rules whose limit is a number that a quantity can be brought near to."""
 
@@ -105,10 +110,12 @@ class Near(Section):
     zero: float
     """Value at which the quantity is as far from its limit as it is without a fault."""
     at_limit: float
+    noise: float = 0.0
+    """What the device's own noise adds at most, towards the limit."""
 
     def fault(self, share: float, t_ns: int) -> Fault:
         """The quantity at `share` of its limit, from this instant on."""
-        value = self.zero + share * (self.at_limit - self.zero)
+        value = self.zero + share * (self.at_limit - self.zero) - (self.noise if share < 1.0 else 0.0)
         return Fault(self.point, FaultKind[self.kind], value, at_ns=t_ns)
 
 
@@ -228,6 +235,22 @@ def _check(trial: Trial, rules: RuleSet, where: str) -> None:
         refuse("states", "'any' and others", "give 'any' alone")
     if (trial.removed == "undo") != (trial.act is not None):
         refuse("removed", f"{trial.removed!r}", "'undo' for an act, 'repair' or 'unload' for faults")
+
+
+def near_of(rule: Rule, trial: Trial) -> Near | None:
+    """How the judged quantity is brought near to its limit; None where no device fault does just that.
+
+    The judged quantity is the reading. A slow device adds noise to what the fault drives, at most NOISE_ENDS
+    sigma of it: below the limit it is the greatest reading that is at the share, above it the mean.
+    """
+    if trial.near is not None:
+        return trial.near
+    point, limit = rule.inputs[0], rule.high if rule.high is not None else rule.low
+    device = next((device for device in DEVICES if SIGNALS[device.signal].name == point), None)
+    if rule.kind != "limit" or device is None or limit is None:
+        return None
+    noise = math.copysign(NOISE_ENDS * device.noise, limit - device.nominal)
+    return Near(point=point, kind="SET", zero=device.nominal, at_limit=limit, noise=noise)
 
 
 def has_number(rule: Rule) -> bool:

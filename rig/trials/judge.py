@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from facility.states import Action
-from interlocks.explain import number
+from interlocks.explain import bound, number
 from interlocks.model import Rule
 from rig.trials.bench import Bench
 from rig.trials.causes import TrialState
@@ -23,6 +23,8 @@ ACTED_US = 180.0
 """Decision to beam off with all beam-off devices."""
 ACTED_DEGRADED_US = 300.0
 """With the fast quadrupole or the chopper failed, where the facility has both."""
+SINGLE_IONS_US, SLOW_US = 800.0, 1000.0
+"""Where the extraction's tail alone is left, single ions keep the mean up by chance for two lags more."""
 NOT_FOR_CONTROL = frozenset({"command.not-allowed", "safety.role"})
 """How a reset by control is refused."""
 LASTS_US = 200_000.0
@@ -216,17 +218,23 @@ def _degraded(bench: Bench, found: Found, off_ns: int | None) -> Iterator[str]:
         return
     promised = found.promised
     two_fast = bench.facility.beam_off.fast_quad.present and bench.facility.beam_off.chopper.present
-    actuator = promised.degraded_us + 20.0
+    by_chance_us = SINGLE_IONS_US if promised.degraded_us > SLOW_US else 0.0
+    actuator = promised.degraded_us + 20.0 + by_chance_us
     if two_fast and found.rule.strength >= Action.PAUSE:
         actuator = min(actuator, ACTED_DEGRADED_US)
     points = {fault.point for fault in found.variant.faults}
     if found.decision_ns is not None and off_ns - found.decision_ns > actuator * 1000.0:
         yield f"beam off {(off_ns - found.decision_ns) / 1000.0:.1f} us after the decision, at most {actuator:g}"
-    bound_us = promised.observation_us + promised.decision_us + promised.degraded_us + found.trial.builds_up_ms * 1000.0
+    bound_us = (
+        promised.observation_us
+        + promised.decision_us
+        + promised.degraded_us
+        + by_chance_us
+        + found.trial.builds_up_ms * 1000.0
+    )
     bound_us += (found.applies_ns - found.cause_ns) / 1000.0
     if any(point.endswith(".counts") for point in points):
-        from interlocks.explain import bound  # the rule that sees a dead chamber takes the beam if this one is blind
-
+        # the rule that sees a dead chamber takes the beam if this one is blind
         slow = bound(bench.rules.rule(_SLOW_NOTICE), bench.rules, bench.facility)
         bound_us = max(bound_us, slow.observation_us + slow.decision_us + slow.degraded_us)
     if off_ns - found.cause_ns > bound_us * 1000.0:

@@ -88,5 +88,13 @@ def broken(rule: Rule, state: str, variant: str, seed: int, cause_ns: int, probl
     )  # fmt: skip
 
 
+def near_result(rule: Rule, seed: int, cause_ns: int, share: str, words: str, failures: tuple[str, ...]) -> TrialResult:
+    """A quantity at a share of its limit: tripped or not is all there is to say."""
+    return TrialResult(
+        rule.id, rule.tier, rule.action, "spot", share, seed, cause_ns, None, None, None, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+        0.0, words, "", failures,
+    )  # fmt: skip
+
+
 def _us(begin_ns: int | None, end_ns: int | None) -> float | None:
     return None if begin_ns is None or end_ns is None else (end_ns - begin_ns) / 1000.0

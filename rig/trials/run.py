@@ -19,10 +19,10 @@ from interlocks.process_image import N_IMAGE
 from interlocks.snapshot import RuleView
 from rig.keys import CONTROL
 from rig.trials.bench import Bench
-from rig.trials.causes import DeviceFault, Trial, TrialState
+from rig.trials.causes import DeviceFault, Near, Trial, TrialState
 from rig.trials.deed import Deed
 from rig.trials.judge import judge
-from rig.trials.result import TrialResult
+from rig.trials.result import TrialResult, near_result
 from rig.trials.truth import BEFORE_NS, Ticks, ticks
 from rig.trials.watch import ConditionWatch
 from rig.virtual_world import World, WorldParts
@@ -32,10 +32,16 @@ LEAD_NS = 1 * MS_NS
 POLL_S = 0.001
 SETTLE_S = 0.006
 """After the decision: every beam-off device but the ring dump is done, the slowest tail is gone."""
+SPOKE_NS = 1_200 * MS_NS
+"""The console may have spoken last so long before it falls silent: the keep-alive after a reset only makes it known."""
 LATEST_MS = 40.0
 """How much later than promised a decision is still waited for, so that it is reported as late and not as missing."""
 MEND_S = 20.0
 """Longest time a mended device takes to read well again."""
+NEAR_MAX_NS = 3000 * MS_NS
+"""Longest time a layer lasts."""
+NEAR_POLL_S = 0.01
+LATER_NS = 500 * MS_NS
 WELL_S = 0.004
 WELL_LOOKS = 3
 QUIET_S = 0.03
@@ -125,6 +131,31 @@ class TrialRun:
         found.truth = ticks(self._world.plant, at_ns - BEFORE_NS)
         return judge(self._bench, found)
 
+    async def run_near(self, near: Near, share: float, at_ns: int) -> TrialResult:
+        """A quantity at a share of its limit: below, nothing trips for the rest of the layer; above, this rule does."""
+        self._deed.prepare()
+        self._world.plant.inject(near.fault(share, at_ns))
+        loop, plant, below = self._world.loop, self._world.plant, share < 1.0
+        token = plant.status.token
+        until_ns = at_ns + NEAR_MAX_NS
+        while loop.now_ns() < until_ns and self._rule.id not in self._latched():
+            if below and plant.status.token != token:
+                break
+            if below and self._latched():  # by right, or not: the layer will not end
+                until_ns = min(until_ns, loop.now_ns() + LATER_NS)
+            await asyncio.sleep(NEAR_POLL_S)
+        latched, told = self._latched(), f"{share:g} of the limit"
+        failures = []
+        others = latched - {self._rule.id, *self._trial.also}
+        if others or (below and self._rule.id in latched):
+            failures.append(f"{told} trips {', '.join(sorted(latched))}")
+        if below and plant.status.token == token and not latched:
+            failures.append(f"the layer did not end within {NEAR_MAX_NS / 1e9:g} s")
+        if not below and self._rule.id not in latched:
+            failures.append(f"{told} does not trip")
+        words = next((str(e.data["words"]) for e in self._trips() if e.data["id"] == self._rule.id), "")
+        return near_result(self._rule, self._bench.seed, at_ns, told, words, tuple(failures))
+
     # --- watching ------------------------------------------------------------------------------------------
     def _watch(self, at_ns: int) -> ConditionWatch:
         safety, controller = self._world.safety, self._world.controller
@@ -139,7 +170,7 @@ class TrialRun:
         rule = self._rule
         begin_ns = at_ns - round(rule.window_us * 1000.0) - LEAD_NS
         if rule.inputs[0] == CONSOLE_INPUT:  # nothing but time passes before
-            begin_ns += round((rule.high or 0.0) * MS_NS) - 600 * MS_NS
+            begin_ns += round((rule.high or 0.0) * MS_NS) - SPOKE_NS
         return max(begin_ns, self._world.loop.now_ns())
 
     def _note_lines(self) -> None:

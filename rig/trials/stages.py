@@ -16,7 +16,7 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import PlantStatus
 from rig.trials.bench import Bench
 from rig.trials.branch import Emit, branch
-from rig.trials.causes import DeviceFault, Trial, TrialState
+from rig.trials.causes import DeviceFault, Near, Trial, TrialState, near_of
 from rig.trials.result import TrialResult, broken
 from rig.trials.run import TrialRun, Variant
 from rig.trials.truth import TICK_NS, Ticks, ticks
@@ -30,6 +30,8 @@ LOOK_S = 0.08
 SPAN_NS = 15 * MS_NS
 """In a state that lasts, causes begin within so long."""
 LEAD_NS = 2 * MS_NS
+BELOW, ABOVE = 0.98, 1.02
+"""Shares of a limit: never, and always."""
 _DEMAND, _SPILL, _STATE_SHIFT = 1 << 1, 1 << 2, 8
 
 VARIANTS = (
@@ -49,6 +51,8 @@ class Choice:
     rules: frozenset[str]
     states: frozenset[TrialState]
     variants: tuple[Variant, ...] = VARIANTS
+    near: bool = False
+    """Also 0.98 and 1.02 of each limit that is a number, with beam."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Stages:
         await self._until(lambda s: s.state == FrontEndState.IRRADIATING, "irradiating")
         await asyncio.sleep(0.01)
         await self._trials(parts, TrialState.SPOT, self._emit)
+        await self._near(parts)
         await self._trials(parts, TrialState.MOVE, self._emit)
         await self._aside(parts, TrialState.HELD, self._to_held)
         await self._aside(parts, TrialState.PAUSED, self._to_paused)
@@ -196,6 +201,27 @@ class Stages:
 
         await branch(work, emit)
 
+    async def _near(self, parts: WorldParts) -> None:
+        """0.98 of a limit never trips for the rest of the layer, 1.02 does."""
+        if not self._choice.near:
+            return
+        for rule, trial in self._wanted(TrialState.SPOT):
+            near = near_of(rule, trial)
+            if near is None:
+                continue
+            for share in (BELOW, ABOVE):
+                seen = Instants.spread(self._world.loop.now_ns())
+                at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{share}"))
+
+                async def work(
+                    send: Emit, rule: Rule = rule, trial: Trial = trial, near: Near = near, share: float = share,
+                    at_ns: int = at_ns,
+                ) -> None:  # fmt: skip
+                    run = TrialRun(self._bench, self._world, parts, rule, trial)
+                    send(await run.run_near(near, share, at_ns))
+
+                await branch(work, self._emit)
+
     async def _look_ahead(self, state: TrialState) -> Ticks | None:
         """What the delivery does from here on when nothing fails."""
         if state not in (TrialState.SPOT, TrialState.MOVE):
@@ -226,12 +252,18 @@ class Stages:
 
 
 def choose(
-    bench: Bench, rules: tuple[str, ...] = (), states: tuple[TrialState, ...] = (), *, variants: bool = True
+    bench: Bench,
+    rules: tuple[str, ...] = (),
+    states: tuple[TrialState, ...] = (),
+    *,
+    variants: bool = True,
+    near: bool = False,
 ) -> Choice:
     """What is wanted; everything where nothing is named."""
     for rule_id in rules:
         bench.rules.rule(rule_id)
-    return Choice(frozenset(rules or bench.trials), frozenset(states or TrialState), VARIANTS if variants else ())
+    wanted = frozenset(rules or bench.trials), frozenset(states or TrialState)
+    return Choice(*wanted, VARIANTS if variants else (), near)
 
 
 def run_trials(bench: Bench, choice: Choice, on_result: Callable[[TrialResult], None]) -> None:

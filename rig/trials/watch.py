@@ -127,7 +127,7 @@ class ConditionWatch:
         values = [self._value(name, t_ns) for name in rule.inputs]
         a, b = values[0], values[-1]
         applies = rule.when is None or self._value(rule.when, t_ns) != 0.0
-        if applies and self.applies_ns is None and t_ns > self._cause_ns - TICK_NS:
+        if rule.when and applies and self.applies_ns is None and t_ns > self._cause_ns - TICK_NS:
             self.applies_ns = t_ns - (TICK_NS if self._fast else MS_NS)
         if rule.kind in ("stale", "beat"):
             return self._lives(a, applies, t_ns)

@@ -89,6 +89,15 @@ def test_one_beam_off_device_that_fails_is_made_up_for_within_300_us() -> None:
     assert 0.0 < (acted[""] or 0.0) <= 180.0
 
 
+def test_just_below_a_limit_nothing_trips_and_just_above_it_the_rule_does() -> None:
+    found: list[TrialResult] = []
+    rules = ("chamber-voltage-ic1", "hebt-dipole")
+    run_trials(bench(), choose(bench(), rules, (TrialState.SPOT,), variants=False, near=True), found.append)
+    near = [result for result in found if "limit" in result.variant]
+    assert len(near) == 2 * len(rules)
+    assert not [f"{result.name}: {result.failures}" for result in found if not result.passed]
+
+
 def test_the_seed_moves_the_instant_and_nothing_else_does() -> None:
     first = bench().draw("door", "spot", "").integers(1 << 60)
     assert first == make_bench(load_facility("wuwei"), seed=1).draw("door", "spot", "").integers(1 << 60)

@@ -33,12 +33,13 @@ COLUMNS = (
 @click.option("--species", help="Species; default the first one.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option("--degraded", is_flag=True, help="Also with each beam-off device stuck and with either chamber dead.")
+@click.option("--near", is_flag=True, help="Also 0.98 and 1.02 of each limit that a device can be set to, with beam.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML here.")
 @JSON
 @click.pass_obj
 def test(
     settings: Settings, target: str, rule_ids: tuple[str, ...], states: tuple[str, ...], facility_name: str,
-    room: str | None, species: str | None, seed: int, degraded: bool, junit: Path | None, as_json: bool,
+    room: str | None, species: str | None, seed: int, degraded: bool, near: bool, junit: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Try every rule in every state where it applies: its cause in the device, the beam by raw ticks of the truth.
 
@@ -53,7 +54,7 @@ def test(
     from rig.wall_clock import monotonic_s
 
     bench = make_bench(settings.facility(facility_name), room, species, seed, settings.config_dir)
-    choice = choose(bench, rule_ids, tuple(TrialState(state) for state in states), variants=degraded)
+    choice = choose(bench, rule_ids, tuple(TrialState(state) for state in states), variants=degraded, near=near)
     results: list[TrialResult] = []
     begin_s = monotonic_s()
 
