@@ -96,10 +96,13 @@ class DeviceFault(Section):
     point: str
     kind: KindName
     value: float = 0.0
+    per_level: bool = False
+    """The value counts intensity levels of the layer, not ions per second."""
 
-    def at(self, t_ns: int) -> Fault:
-        """The fault, from this instant on."""
-        return Fault(self.point, FaultKind[self.kind], self.value, at_ns=t_ns)
+    def at(self, t_ns: int, level_ions_per_s: float = 1.0) -> Fault:
+        """The fault, from this instant on, in a layer of this level."""
+        value = self.value * (level_ions_per_s if self.per_level else 1.0)
+        return Fault(self.point, FaultKind[self.kind], value, at_ns=t_ns)
 
 
 class Near(Section):
@@ -148,12 +151,13 @@ class Trial(Section):
         """States, in the order of a delivery."""
         return tuple(state for state in TrialState if "any" in self.states or state.value in self.states)
 
-    def rate_factor(self, level_ions_per_s: float) -> float:
+    @property
+    def rate_factor(self) -> float:
         """How many times the planned beam the cause itself brings, at most until the condition holds."""
         spill = [fault for fault in self.faults if fault.point == "spill.rate"]
         scales = [fault.value for fault in spill if fault.kind == "SCALE"]
         gained = [1e-3 * fault.value * self.builds_up_ms for fault in spill if fault.kind == "DRIFT"]
-        return max([1.0, *scales, *(1.0 + ions_per_s / level_ions_per_s for ions_per_s in gained)])
+        return max([1.0, *scales, *(1.0 + levels for levels in gained)])
 
 
 def load_trials(rules: RuleSet, config_dir: Path | None = None) -> dict[str, Trial]:

@@ -25,7 +25,8 @@ _RELAYS = {
 class Deed:
     """The cause of one trial, in one facility."""
 
-    def __init__(self, world: World, parts: WorldParts, trial: Trial) -> None:
+    def __init__(self, world: World, parts: WorldParts, trial: Trial, level_ions_per_s: float) -> None:
+        self._level = level_ions_per_s
         self._world = world
         self._parts = parts
         self._trial = trial
@@ -43,7 +44,7 @@ class Deed:
 
     def _now(self, at_ns: int) -> None:
         for fault in self._trial.faults:
-            self._world.plant.inject(fault.at(at_ns))
+            self._world.plant.inject(fault.at(at_ns, self._level))
         if self._trial.act is not None:
             self._act(Act(self._trial.act))
 

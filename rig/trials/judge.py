@@ -86,7 +86,7 @@ def ions_allowed(bench: Bench, found: Found, bound_us: float) -> float:
     outlasts = bound_us > LASTS_US and found.state in (TrialState.RING, TrialState.ENERGY)
     if not (beam or makes_beam or outlasts):
         return 0.0
-    factor = found.trial.rate_factor(bench.program.layers[0].intensity_ions_per_s)
+    factor = found.trial.rate_factor
     if any(fault.point.startswith("ic1.") for fault in found.trial.faults):  # the intensity loop looks at chamber 1
         factor *= DRIVE_MAX
     return ions_at_most(bound_us, bench.program.layers[0].intensity_ions_per_s, factor, bench.facility)

@@ -107,7 +107,7 @@ class TrialRun:
         self._operator = parts.operator
         self._rule = rule
         self._trial = trial
-        self._deed = Deed(world, parts, trial)
+        self._deed = Deed(world, parts, trial, bench.program.layers[0].intensity_ions_per_s)
         self._lines: list[tuple[int, bool]] = []
         self._present_ns: int | None = None
         self._promised = bound(rule, bench.rules, bench.facility)

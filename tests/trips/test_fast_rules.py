@@ -89,7 +89,7 @@ def trip(rule_id: str, also: tuple[Fault, ...] = ()) -> tuple[Plant, int]:
         plant.pause()
         at_ns += TAIL_NS
     for one in trials()[rule_id].faults:
-        plant.inject(one.at(at_ns))
+        plant.inject(one.at(at_ns, LEVEL))
     go(plant, at_ns + 400 * MS)
     return plant, at_ns
 
@@ -113,7 +113,7 @@ def test_cause_in_the_device_takes_the_beam(rule_id: str) -> None:
     assert off_ns - decision_ns <= (promised.decision_us + promised.actuator_us) * 1000
     if trial.immediate:
         assert off_ns - at_ns <= promised.total_us * 1000
-        assert surplus_ions(plant, at_ns) <= 1.5 * trial.rate_factor(LEVEL) * LEVEL * promised.total_us * 1e-6
+        assert surplus_ions(plant, at_ns) <= 1.5 * trial.rate_factor * LEVEL * promised.total_us * 1e-6
     expected = FrontEndState.ABORTED if rule.strength == Action.ABORT else FrontEndState.PAUSED
     if "fe.freeze" not in points(rule_id):  # a frozen front end cannot even say that it was stopped
         assert plant.status.state in (expected, FrontEndState.DONE)
