@@ -42,8 +42,8 @@ class RogueTrial:
     """From the first beam to the cut, wall time, if beam is on for so long."""
     pause_s: float = 0.001
     """Between two deeds of a rogue."""
-    signed: bool = True
-    """Beside the rogue without keys, one that signs commands in every role."""
+    rogues: tuple[bool, ...] = (False, True)
+    """One rogue each; True: it has all keys and signs commands in every role, beside everything else."""
     deaf: int = 1
     """Times that the stopped subscriber has subscribed to everything."""
     speed: float = 2.0
@@ -84,10 +84,7 @@ def run_rogue_trial(facility: Facility, home: Home, trial: RogueTrial) -> RogueV
         with contextlib.ExitStack() as stack:
             if trial.deaf:
                 subscriptions.append(stack.enter_context(_deaf(facility, run, trial)))
-            rogues = [
-                stack.enter_context(_rogue(facility, run, where, trial, number == 1, sent))
-                for number in range(2 if trial.signed else 1)
-            ]
+            rogues = [stack.enter_context(_rogue(facility, run, where, trial, signed, sent)) for signed in trial.rogues]
             yield lambda: _let_loose(rogues)
 
     cut = RealTrial(

@@ -36,7 +36,8 @@ def test_rogue_writes_and_deaf_subscribers_while_beam_is_on(tmp_path: Path) -> N
     code = (
         "import json, sys; from pathlib import Path; from facility.config import load_facility; "
         "from rig.home import Home; from rig.rogue_trial import RogueTrial, run_rogue_trial; "
-        "v = run_rogue_trial(load_facility('wuwei'), Home(Path(sys.argv[1])), RogueTrial(seconds=2.0)); "
+        "trial = RogueTrial(seconds=2.0, rogues=(True,)); "
+        "v = run_rogue_trial(load_facility('wuwei'), Home(Path(sys.argv[1])), trial); "
         "print(json.dumps([v.problem, v.sent, v.subscriptions]))"
     )
     done = subprocess.run(
