@@ -11,7 +11,10 @@ from typing import Any
 from facility.errors import ConfigError
 from interlocks.rules import RuleSet
 from rig.proof import rule_checks, safety_scene
+from rig.proof.bypass_scene import BypassScene
+from rig.proof.delivery_scene import DeliveryScene
 from rig.proof.explore import Found, Scene, explore, replay
+from rig.proof.link_scene import LinkScene
 from rig.proof.rack_scene import BeamOffScene, RackScene
 
 SCHEMA = "ionctl.proof/1"
@@ -67,6 +70,9 @@ def scenes(rules: RuleSet) -> Iterator[Scene]:
     yield BeamOffScene()
     yield RackScene(rules)
     yield from safety_scene.scenes(rules)
+    yield LinkScene()
+    yield BypassScene(rules)
+    yield DeliveryScene()
 
 
 def verify(rules: RuleSet, wanted: Sequence[str] = (), only: str = "") -> Proof:
