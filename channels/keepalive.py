@@ -1,6 +1,7 @@
 """Signed signs of life: what safety depends on is never a bare PV that anybody, or nobody, may hold up.
 
-A frame is canonical JSON {source, boot, seq, t_ns, sig} of at most 256 bytes. It is text because CHAR waveforms lose
+A frame is canonical JSON {source, boot, seq, t_ns, sig} of at most 256 bytes, and `bits` beside them where the source
+vouches for lines: the sign of life carries them, so that they die with it. It is text because CHAR waveforms lose
 trailing zero bytes on their way.
 """
 
@@ -20,6 +21,7 @@ from facility.timebase import Clock
 FRAME_MAX = 256
 _SOURCE_MAX = 40
 _FIELDS = {"source": str, "boot": int, "seq": int, "t_ns": int, "sig": str}
+_WITH_BITS = {**_FIELDS, "bits": int}
 
 
 class KeepAliveMaker:
@@ -34,10 +36,12 @@ class KeepAliveMaker:
         self._clock = clock
         self._seq = 0
 
-    def make(self) -> bytes:
-        """The next frame."""
+    def make(self, bits: int | None = None) -> bytes:
+        """The next frame; `bits` are lines that the source vouches for, bit mask, None if it has none."""
         self._seq += 1
         body = {"source": self._source, "boot": self._boot, "seq": self._seq, "t_ns": self._clock.now_ns()}
+        if bits is not None:
+            body["bits"] = bits
         frame = canonical_json({**body, "sig": keys.sign(self._key, canonical_json(body))})
         if len(frame) > FRAME_MAX:
             raise InternalError(code="keepalive.too-long", what=f"{len(frame)} bytes, at most {FRAME_MAX}")
@@ -50,6 +54,8 @@ class Beat(NamedTuple):
     boot: int
     seq: int
     t_ns: int
+    bits: int = 0
+    """Lines that the source vouches for, bit mask."""
 
 
 class Fault(Enum):
@@ -77,6 +83,8 @@ class KeepAliveState(NamedTuple):
     newest_boot: int = 0
     candidate: int = 0
     """Newest boot that has spoken without being admitted; it takes nothing from the one that is listened to."""
+    lines: bool = False
+    """Frames of this source carry lines; those of another do not, and neither is taken for the other."""
 
 
 Outcome: TypeAlias = Beat | Fault
@@ -111,13 +119,14 @@ def admit(state: KeepAliveState, now_ns: int) -> KeepAliveState:
 
 
 def _genuine(state: KeepAliveState, frame: bytes) -> Outcome:
+    fields = _WITH_BITS if state.lines else _FIELDS
     try:
         data = json.loads(frame.decode("utf-8")) if len(frame) <= FRAME_MAX else None
     except (ValueError, RecursionError):
         return Fault.MALFORMED
-    if not isinstance(data, dict) or {name: type(value) for name, value in data.items()} != _FIELDS:
+    if not isinstance(data, dict) or {name: type(value) for name, value in data.items()} != fields:
         return Fault.MALFORMED
     signature = data.pop("sig")
     if data["source"] != state.source or not keys.verify(state.key, signature, canonical_json(data)):
         return Fault.NOT_GENUINE
-    return Beat(data["boot"], data["seq"], data["t_ns"])
+    return Beat(data["boot"], data["seq"], data["t_ns"], data.get("bits", 0))

@@ -43,7 +43,7 @@ MONITORED = (
     "PLANT:Heartbeat-RB",
 )
 """PVs control listens to."""
-NOT_MONITORED = ("FE:Spots-SP", "FE:Register-RB", "SAFE:Latched-RB")
+NOT_MONITORED = ("FE:Spots-SP", "FE:Register-RB", "SAFE:Latched-RB", "SAFE:TcsKeepAlive")
 """PVs control puts or gets when it needs them."""
 HEARTBEATS = ("SAFE:Heartbeat-RB", "PLANT:Heartbeat-RB")
 
@@ -261,6 +261,10 @@ class MachineLink:
         if not isinstance(value, np.ndarray):
             raise ChannelError("channel.bad-value", "the register is no array", f"{self._prefix}:FE:Register-RB")
         return value.astype(np.float64, copy=False)
+
+    async def write_lines(self, frame: bytes) -> None:
+        """Tell the safety controller what control vouches for."""
+        await self._channels["SAFE:TcsKeepAlive"].put(frame, self.limits.command_s)
 
     async def read_latched(self) -> list[dict[str, Any]]:
         """Latched rules as the safety controller lists them; empty where it says nothing sensible."""

@@ -97,6 +97,7 @@ class Recorder:
     def close_record(self, session: Session, state: State) -> None:
         """The session has ended or is interrupted: make its summary."""
         session.status = _STATUS.get(state, "terminated")
+        session.authorised_by = ""
         self.summary = session.summary(self._clock.now_ns())
         data = {"session": session.id, "status": session.status, "reason": session.reason}
         self.emit("session.record", data | {"ic1_ions": self.summary.ic1_ions, "ic2_ions": self.summary.ic2_ions})

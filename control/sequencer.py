@@ -20,6 +20,7 @@ from control.layer_machine import BEAM_POSSIBLE, REQUESTS, Effect, Event, State,
 from control.layer_table import LayerRules
 from control.machine_link import MachineLink
 from control.observer import Observer
+from control.procedure import Lines, Procedure
 from control.recorder import Listener, Recorder
 from control.session import Mode, ProgramLike, Session, SessionSummary
 from control.stages import Preempted, SequencerLimits, StageFault, Stages, as_fault
@@ -58,6 +59,7 @@ class Sequencer:
         ids: where session ids come from.
         events: event log of the run.
         rules, limits: numbers of the front end, longest waits.
+        facility_hash: configuration that programs must be made for; None: not checked.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Sequencer:
         *,
         rules: LayerRules | None = None,
         limits: SequencerLimits | None = None,
+        facility_hash: str | None = None,
     ) -> None:
         self.state = State.STANDBY
         self.session: Session | None = None
@@ -78,7 +81,10 @@ class Sequencer:
         self._recorder = Recorder(clock, events)
         self._candidate: Session | None = None
         self._limits = limits or SequencerLimits()
-        self._stages = Stages(link, rules or LayerRules(), self._limits, self._must_stop)
+        self._procedure = Procedure(link, rules or LayerRules(), facility_hash)
+        self.on_turn: Callable[[], None] = lambda: None
+        """Called at every turn of the task: something may have changed that `lines` shows."""
+        self._stages = Stages(link, rules or LayerRules(), self._limits, self._must_stop, self._procedure)
         self._observer = Observer(link, self._limits.progress_s * self._limits.scale)
         self._requests: deque[_Request] = deque()
         self._results: deque[tuple[Event, str]] = deque()
@@ -109,12 +115,18 @@ class Sequencer:
         return self._link.mode
 
     # --- what people ask -----------------------------------------------------------------------------------
-    async def load(self, program: ProgramLike, *, mode: Mode, operator: str) -> str:
-        """Take a program; returns the session's id. CommandRefused where the state does not allow it."""
+    async def load(self, program: ProgramLike, *, mode: Mode, operator: str, approved_hash: str = "") -> str:
+        """Take a program; returns the session's id. CommandRefused where the state does not allow it, or where the
+        program is not that of the plan that was approved (hash; empty: the loaded one is)."""
+        if approved_hash not in ("", program.plan_hash):
+            what = f"the plan has hash {program.plan_hash}, approved was {approved_hash}"
+            raise CommandRefused("plan.not-approved", what, "load", "load the file that was approved")
 
         def apply() -> None:
             t_ns = self._clock.now_ns()
-            self._candidate = Session(self._ids.session(), program, mode=mode, operator=operator, t_ns=t_ns)
+            self._candidate = Session(
+                self._ids.session(), program, mode=mode, operator=operator, t_ns=t_ns, approved_hash=approved_hash
+            )
 
         await self._ask(Event.LOAD, apply)
         if self._candidate is None:
@@ -125,20 +137,19 @@ class Sequencer:
         """Check the machine, put range shifters in place; READY follows by itself when beam is permitted."""
         await self._ask(Event.PREPARE)
 
-    async def start(self) -> None:
-        """Deliver."""
-        await self._ask(Event.START)
+    async def start(self, by: str) -> None:
+        """Deliver; `by` is who wants it, for the record."""
+        await self._ask(Event.START, lambda: self._authorise(by))
 
     async def pause(self) -> None:
         """Beam off; `resume` goes on."""
         await self._ask(Event.OPERATOR_PAUSE)
 
-    async def resume(self) -> None:
-        """Go on after an interruption, at the exact remainder. CommandRefused while its cause stands."""
-        if self.state is State.INTERRUPTED:
-            await self._ask(self._observer.resume_event(self._session()))
-        else:
-            await self._ask(Event.RESUME)
+    async def resume(self, by: str) -> None:
+        """Go on after an interruption, at the exact remainder; `by` is who wants it. CommandRefused while its cause
+        stands."""
+        event = self._observer.resume_event(self._session()) if self.state is State.INTERRUPTED else Event.RESUME
+        await self._ask(event, lambda: self._authorise(by))
 
     async def stop(self) -> None:
         """Beam off for good. Without a delivery there is nothing to end, but the front end is told all the same."""
@@ -212,6 +223,15 @@ class Sequencer:
             "facility_s": 0.0 if started is None else (end - started) / NS_PER_S,
         }
 
+    def lines(self, whole: bool) -> Lines:
+        """What control vouches for, see `control.procedure`; nothing once the task has ended."""
+        if self._task is None or self._task.done():
+            return Lines(False, False, False, False)
+        return self._procedure.lines(self.state, self.session, whole=whole)
+
+    def _authorise(self, by: str) -> None:
+        self._session().authorised_by = by
+
     def _beam(self) -> bool:
         fe = self._link.fe
         return self.state is State.IRRADIATING and fe is not None and fe.state is FrontEndState.IRRADIATING
@@ -232,6 +252,7 @@ class Sequencer:
     # --- the task ------------------------------------------------------------------------------------------
     async def _run(self) -> None:
         while True:
+            self.on_turn()
             if self._requests:
                 await self._apply_request(self._requests.popleft())
             elif (found := self._observer.stop(self.state, self.session)) is not None:
@@ -366,6 +387,7 @@ class Sequencer:
     def _open_or_close(self, effect: Effect) -> None:
         if effect is Effect.OPEN_SESSION:
             self.session = self._candidate
+            self._procedure.opened(self._session())
             self._recorder.summary = None
             self._stages.forget_ahead()
         session = self._session()

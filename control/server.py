@@ -3,7 +3,7 @@
 State changes are published at once, progress at most every 100 ms and only when it changed. Verbs:
 
 ============  ======================================================
-load          {plan, room, qa}: read, check and compile a plan
+load          {plan, room, qa, plan_hash?}: read, check and compile a plan; `plan_hash` is that of the approved one
 prepare       {}: check the machine; READY follows when beam is permitted
 start         {}
 pause, resume {}
@@ -94,9 +94,9 @@ class ControlServer:
         self._verbs: dict[str, Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
             "load": self._load,
             "prepare": self._plain(sequencer.prepare),
-            "start": self._plain(sequencer.start),
+            "start": self._by(sequencer.start),
             "pause": self._plain(sequencer.pause),
-            "resume": self._plain(sequencer.resume),
+            "resume": self._by(sequencer.resume),
             "stop": self._plain(sequencer.stop),
             "close": self._plain(sequencer.close),
         }
@@ -163,10 +163,24 @@ class ControlServer:
         if not isinstance(plan, str) or not isinstance(room, str) or not isinstance(qa, bool):
             what = "load wants plan (path), room (id) and qa (true or false)"
             raise CommandRefused("control.arguments", what, "TCS:Cmd")
+        approved = args.get("plan_hash", "")
+        if not isinstance(approved, str):
+            raise CommandRefused("control.arguments", "plan_hash is the hash of the approved plan", "TCS:Cmd")
         program = self._load_program(plan, room, qa)
-        session = await self._sequencer.load(program, mode=self._sequencer.mode, operator=issuer)
+        session = await self._sequencer.load(
+            program, mode=self._sequencer.mode, operator=issuer, approved_hash=approved
+        )
         spots = sum(int(layer.target_ions.size) for layer in program.layers)
         return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
+
+    @staticmethod
+    def _by(ask: Callable[[str], Awaitable[None]]) -> Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]:
+        """A verb that goes down in the record with who has asked for it."""
+
+        async def verb(args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+            return await ControlServer._plain(lambda: ask(issuer))(args, issuer)
+
+        return verb
 
     @staticmethod
     def _plain(ask: Callable[[], Awaitable[None]]) -> Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]:

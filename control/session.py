@@ -173,13 +173,19 @@ class SessionSummary:
 class Session:
     """One program, one room, one operator; made by LOAD, ended by CLOSE."""
 
-    def __init__(self, session_id: str, program: ProgramLike, *, mode: Mode, operator: str, t_ns: int) -> None:
+    def __init__(
+        self, session_id: str, program: ProgramLike, *, mode: Mode, operator: str, t_ns: int, approved_hash: str = ""
+    ) -> None:
         if not program.layers:
             raise InternalError("session.empty", "a program without layers", program.plan_label)
         self.id = session_id
         self.program = program
         self.mode: Mode = mode
         self.operator = operator
+        self.approved_hash = approved_hash or program.plan_hash
+        """Hash of the plan that was approved; the loaded one's where nobody named another."""
+        self.authorised_by = ""
+        """Who started or resumed the delivery; empty while nobody has, and again when it ends or is interrupted."""
         self.t_opened_ns = t_ns
         self.t_started_ns: int | None = None
         self.status: Status = "open"

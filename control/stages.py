@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from control.machine_link import MachineLink
 from control.session import LayerBook, Session
 from facility.errors import ChannelError, CommandRefused
 from facility.states import FrontEndState, RingPhase
+
+if TYPE_CHECKING:
+    from control.procedure import Procedure
 
 ACTIVE = frozenset({FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD})
 """The front end may have beam."""
@@ -80,12 +84,14 @@ class Stages:
     """The stages of one session's delivery over one link."""
 
     def __init__(
-        self, link: MachineLink, rules: LayerRules, limits: SequencerLimits, preempted: Callable[[], bool]
-    ) -> None:
+        self, link: MachineLink, rules: LayerRules, limits: SequencerLimits, preempted: Callable[[], bool],
+        procedure: Procedure,
+    ) -> None:  # fmt: skip
         self._link = link
         self._rules = rules
         self._limits = limits
         self._preempted = preempted
+        self._procedure = procedure
         self._ahead = Prefetched()
         self._recalled: tuple[int, bool] | None = None
         self.verdict: FloatArray | None = None
@@ -134,21 +140,24 @@ class Stages:
             table = spot_table(layer, book.start_ions, self._rules)
             await self._link.write_table(table)
         book.loaded_from = book.start_ions
+        crc32 = table_crc32(table)
         arguments = {
             "token": layer.token,
             "energy_code": layer.energy_code,
             "level_ions_per_s": layer.intensity_ions_per_s,
             "n": int(layer.target_ions.size),
-            "crc32": table_crc32(table),
+            "crc32": crc32,
         }
         await self._link.command("FE", "load_layer", arguments)
+        self._procedure.table_loaded(crc32)
         book.loads += 1
         await self._until(lambda: self._loaded(layer), self._limits.loaded_s, "load_layer")
         self._verify_set_points(layer)
         return Event.SPOTS_LOADED
 
     async def arm(self, session: Session, t_ns: int) -> Event:
-        """Arm; from here on beam may come at any time."""
+        """Check once more, and arm; from here on beam may come at any time."""
+        self._check_before_beam(session)
         session.armed(t_ns)
         await self._link.command("FE", "arm", {"token": session.book.layer.token})
         return Event.ARMED_OK
@@ -204,7 +213,7 @@ class Stages:
                 await self._link.command("RING", "end_cycle", {})
             await self._request_cycle(layer)
         if self._fe_state() is FrontEndState.PAUSED:
-            self._verify_set_points(layer)
+            self._check_before_beam(session)
             await self._link.command("FE", "resume", {})
             await self._until(lambda: self._fe_state() is not FrontEndState.PAUSED, self._limits.resumed_s, "resume")
 
@@ -291,6 +300,11 @@ class Stages:
     async def _rows(self, book: LayerBook) -> FloatArray | None:
         rows = register_rows(await self._link.read_register(), book.layer, book.loaded_from)
         return None if rows is None else add_earlier(rows, book.rows)
+
+    def _check_before_beam(self, session: Session) -> None:
+        if (fault := self._procedure.before_beam(session)) is not None:
+            raise StageFault(Event.VERIFY_FAILED, fault)
+        self._verify_set_points(session.book.layer)
 
     def _verify_set_points(self, layer: LayerLike) -> None:
         link = self._link

@@ -194,6 +194,8 @@ CATALOGUE: tuple[PvEntry, ...] = (
             length=len(LINK_STATUS), fields=LINK_STATUS),
     PvEntry("SAFE:KeepAlive", "safety", "SAFE", "bytes", "signed keep-alive frame of the operator's console",
             writer="command", length=512),
+    PvEntry("SAFE:TcsKeepAlive", "safety", "SAFE", "bytes", "signed keep-alive frame of control, lines of tier T",
+            writer="command", length=512),
     *_command("SAFE", "safety", "the safety controller: reset, set_mode, bypass, resolve, ..."),
     # treatment control
     PvEntry("TCS:State-Sts", "control", "TCS", "enum", "state of the layer machine", states=TCS_STATES),

@@ -33,7 +33,7 @@ class ConsoleWatch:
     """
 
     def __init__(self, console: Console, rules: RuleSet, now_ns: int) -> None:
-        self._state = KeepAliveState(console.source, console.key, _silence_ns(rules), now_ns)
+        self._state = KeepAliveState(console.source, console.key, silence_ns(rules, CONSOLE_INPUT), now_ns)
         self.alive = False
         """There has been a sign of life."""
 
@@ -63,9 +63,9 @@ class ConsoleWatch:
         return self._state.since_ns + self._state.max_age_ns + 1
 
 
-def _silence_ns(rules: RuleSet) -> int:
-    """Longest silence of the console, from the rule that watches it."""
-    for rule in rules.p:
-        if CONSOLE_INPUT in rule.inputs and rule.high is not None:
+def silence_ns(rules: RuleSet, name: str) -> int:
+    """Longest silence of the console or of control, from the rule that watches it by the input `name`."""
+    for rule in rules.scanned:
+        if name in rule.inputs and rule.high is not None:
             return round(rule.high * NS_PER_MS)
-    raise ConfigError("interlocks.no-console", f"no rule of tier P watches {CONSOLE_INPUT}", "interlocks.toml")
+    raise ConfigError("interlocks.no-watch", f"no rule of the safety controller watches {name}", "interlocks.toml")

@@ -29,6 +29,7 @@ from interlocks.fast_mirror import FastMirror
 from interlocks.field_book import FieldBook, FieldStore, MemoryStore, aborted
 from interlocks.link import PermitCommand
 from interlocks.model import CONSOLE_INPUT, MODE_CODES
+from interlocks.procedure_lines import LineWatch
 from interlocks.process_image import NO_FAULT, PLACE, FastFault
 from interlocks.rules import RuleSet
 from interlocks.scanner import Scanner
@@ -61,18 +62,27 @@ class SafetyController:
         console: the operator's console.
         now_ns: facility time of the start.
         store: where the record of the field lives; None for memory.
+        control: treatment control, which vouches for the lines of tier T; without one they stay down.
     """
 
     def __init__(
-        self, rules: RuleSet, mode: Mode, console: Console, now_ns: int, store: FieldStore | None = None
+        self,
+        rules: RuleSet,
+        mode: Mode,
+        console: Console,
+        now_ns: int,
+        store: FieldStore | None = None,
+        *,
+        control: Console | None = None,
     ) -> None:
         self.rules = rules
         self.mode = mode
-        self._scanner = Scanner(rules.p)
+        self._scanner = Scanner(rules.scanned)
         self._fast = FastMirror(rules.h)
         self._permit = permit.PermitState()
         self._max_age_ms = rules.link.watchdog_ms
         self._console = ConsoleWatch(console, rules, now_ns)
+        self._lines = LineWatch(control, rules, now_ns)
         self._link_ok = False
         self._first: tuple[int, int, int, str] | None = None
         """Time, tier, place and id of the first rule that latched since the last release."""
@@ -121,6 +131,7 @@ class SafetyController:
         self._judge(now_ns)
         self._step_permit(now_ns)
         self._due = self._step_field()
+        self._lines.scanned(now_ns)
         return self.command_to_rack()
 
     def _is_fresh(self, image_t_ns: int, now_ns: int) -> bool:
@@ -138,7 +149,10 @@ class SafetyController:
 
     def _judge(self, now_ns: int) -> None:
         code = float(MODE_CODES[self.mode.value])
-        own = (1.0 if self._link_ok else 0.0, self._console.age_ms(now_ns), *self._field.inputs, code)
+        own = (
+            1.0 if self._link_ok else 0.0, self._console.age_ms(now_ns), *self._field.inputs, code,
+            *self._lines.values(now_ns),
+        )  # fmt: skip
         bypassed = self._bypasses.rules
         for rule_id, effect in self._scanner.judge(own, self._link_ok, now_ns):
             view = self._scanner.view(rule_id)
@@ -223,6 +237,12 @@ class SafetyController:
             return False
         self._due = self._due or self._scanner.is_present_on(CONSOLE_INPUT)
         return True
+
+    def lines(self, frame: bytes, now_ns: int) -> bool:
+        """A keep-alive frame of control has come, with the lines of tier T; True if the rules see something new."""
+        changed = self._lines.heard(frame, now_ns)
+        self._due = self._due or changed
+        return changed
 
     def command(self, command: Command, now_ns: int) -> CommandResult:
         """Carry out a verified command; control has no role that may."""
@@ -331,6 +351,9 @@ class SafetyController:
             times.append(self._permit.waits_until_ns)
         if self._console.alive and not self._scanner.is_present_on(CONSOLE_INPUT):
             times.append(self._console.deadline_ns())
+        falls_ns = self._lines.deadline_ns(now_ns)
+        if falls_ns is not None:
+            times.append(falls_ns)
         return max(now_ns, min(times)) if times else None
 
     def thresholds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

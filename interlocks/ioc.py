@@ -49,6 +49,11 @@ async def _put_keep_alive(group: Any, _channel: Any, value: Any) -> Any:
     return value
 
 
+async def _put_lines(group: Any, _channel: Any, value: Any) -> Any:
+    group.ioc.on_lines(_bytes(value))
+    return value
+
+
 class SafetyGroup(CataloguedGroup):
     """PVs of the safety controller that the catalogue declares."""
 
@@ -65,6 +70,7 @@ class SafetyGroup(CataloguedGroup):
     heartbeat = declared("SAFE:Heartbeat-RB")
     link = declared("SAFE:Link-RB")
     keep_alive = declared("SAFE:KeepAlive", _put_keep_alive)
+    lines = declared("SAFE:TcsKeepAlive", _put_lines)
     command = declared("SAFE:Cmd", _put_command)
     result = declared("SAFE:Cmd-Result")
 
@@ -105,6 +111,10 @@ class SafetyIoc:
     def on_keep_alive(self, frame: bytes) -> None:
         """Bytes written to SAFE:KeepAlive."""
         self.controller.keep_alive(frame.rstrip(b"\0"), self._clock.now_ns())
+
+    def on_lines(self, frame: bytes) -> bool:
+        """Bytes written to SAFE:TcsKeepAlive; True if they change what the rules see."""
+        return self.controller.lines(frame.rstrip(b"\0"), self._clock.now_ns())
 
     def on_command(self, frame: bytes) -> None:
         """Bytes written to SAFE:Cmd; the answer goes to SAFE:Cmd-Result."""

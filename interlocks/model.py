@@ -13,7 +13,7 @@ from facility.states import Action
 from interlocks.fast import HIST_LEN, TICK_US
 
 Kind = Literal["digital", "limit", "window", "excess", "equal", "mismatch", "either", "stale", "beat"]
-Tier = Literal["H", "P"]
+Tier = Literal["H", "P", "T"]
 ActionName = Literal["INHIBIT", "HOLD", "PAUSE", "ABORT"]
 Role = Literal["none", "operator", "physicist"]
 Bypass = Literal["never", "clinical", "qa", "service"]
@@ -36,6 +36,10 @@ RESOLVED_INPUT = "field.resolved"
 """Not a signal: 0 while a termination has not been resolved by a physicist."""
 MODE_INPUT = "mode.code"
 """Not a signal: the mode that was set by command, as the key switch codes it."""
+CONTROL_INPUT = "control.age_ms"
+"""Not a signal: time since the last genuine keep-alive of treatment control, infinite before the first."""
+LINE_INPUTS: tuple[str, ...] = ("t.plan_ok", "t.setpoints_ok", "t.session_ok", "t.authorised")
+"""Not signals: what treatment control vouches for in its keep-alives, 0 when there are none; bit 0 first."""
 OWN_INPUTS: dict[str, str] = {
     LINK_INPUT: "bool",
     CONSOLE_INPUT: "ms",
@@ -43,8 +47,10 @@ OWN_INPUTS: dict[str, str] = {
     PAUSE_INPUT: "bool",
     RESOLVED_INPUT: "bool",
     MODE_INPUT: "code",
+    CONTROL_INPUT: "ms",
+    **dict.fromkeys(LINE_INPUTS, "bool"),
 }
-"""What the safety controller knows by itself, with units; tier P only."""
+"""What the safety controller knows by itself, with units; tiers P and T only."""
 IMAGE_NAMES: frozenset[str] = frozenset(SIGNALS[i].name for i in IMAGE)
 
 BEAT_MS = 1.0
@@ -181,12 +187,14 @@ def _inputs(rule: Rule) -> Iterator[Problem]:
     if rule.when is not None:
         named.append(("when", rule.when))
     for key, name in named:
-        if rule.tier == "P" and name in OWN_INPUTS:
+        if rule.tier != "H" and name in OWN_INPUTS:
             continue
         if name not in INDEX:
             yield Problem(key, f"no signal {name!r}; see facility/signals.py")
-        elif rule.tier == "P" and name not in IMAGE_NAMES:
-            yield Problem(key, f"{name!r} is not in the process image, so tier P cannot see it")
+        elif rule.tier != "H" and name not in IMAGE_NAMES:
+            yield Problem(key, f"{name!r} is not in the process image, so tier {rule.tier} cannot see it")
+    if rule.tier == "T" and not all(name in (CONTROL_INPUT, *LINE_INPUTS) for name in rule.inputs):
+        yield Problem("inputs", f"tier T judges what control vouches for: {CONTROL_INPUT}, {', '.join(LINE_INPUTS)}")
     yield from _unit(rule)
 
 
@@ -225,8 +233,8 @@ def _limits(rule: Rule) -> Iterator[Problem]:
 def _times(rule: Rule) -> Iterator[Problem]:
     if rule.kind in _ONLY_TIER and rule.tier != _ONLY_TIER[rule.kind]:
         yield Problem("kind", f"{rule.kind!r} exists in tier {_ONLY_TIER[rule.kind]} only")
-    if rule.tier == "P" and rule.kind == "mismatch" and rule.window_us > 0.0:
-        yield Problem("window_us", "tier P has no history")
+    if rule.tier != "H" and rule.kind == "mismatch" and rule.window_us > 0.0:
+        yield Problem("window_us", f"tier {rule.tier} has no history")
     if rule.tier == "H":
         for key in ("window_us", "debounce_us"):
             if getattr(rule, key) % TICK_US != 0.0:

@@ -72,8 +72,18 @@ class RuleSet:
 
     @cached_property
     def p(self) -> tuple[Rule, ...]:
-        """Rules of the safety controller."""
+        """Rules of the safety controller over the process image and its own watchdogs."""
         return tuple(rule for rule in self.rules if rule.tier == "P")
+
+    @cached_property
+    def t(self) -> tuple[Rule, ...]:
+        """Rules of the procedure: control checks and vouches, the safety controller judges."""
+        return tuple(rule for rule in self.rules if rule.tier == "T")
+
+    @cached_property
+    def scanned(self) -> tuple[Rule, ...]:
+        """What the safety controller judges at each scan: tiers P and T, in the order of the file."""
+        return tuple(rule for rule in self.rules if rule.tier != "H")
 
     @cached_property
     def hash(self) -> str:

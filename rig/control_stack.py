@@ -13,6 +13,7 @@ from pathlib import Path
 from channels.command import CommandResult, Signer, Status
 from channels.command_client import CommandClient
 from channels.command_server import CommandVerifier
+from channels.keepalive import KeepAliveMaker
 from channels.keys import KeyRing
 from channels.protocol import Channel, ChannelProvider
 from control.ioc import ControlIoc
@@ -20,6 +21,7 @@ from control.layer_table import LayerRules
 from control.machine_link import LinkLimits, MachineLink
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
+from control.procedure import LineSender
 from control.sequencer import Sequencer
 from control.server import PERMISSIONS, PUBLISH_S, ControlServer
 from control.session import ProgramLike
@@ -83,6 +85,8 @@ class ControlParts:
     signer: Signer
     ring: KeyRing
     load_program: LoadProgram
+    keep_alive: KeepAliveMaker
+    """Makes the frames of tier T, with control's own key."""
     loop_s_per_facility_s: float = 1.0
     link_limits: LinkLimits = field(default_factory=LinkLimits)
     telemetry: Telemetry | None = None
@@ -104,6 +108,7 @@ class ControlStack:
     sequencer: Sequencer
     server: ControlServer
     link: MachineLink
+    lines: LineSender
 
 
 @contextlib.asynccontextmanager
@@ -127,13 +132,18 @@ async def control_stack(
     )  # fmt: skip
     try:
         async with (
-            Sequencer(link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits) as sequencer,
+            Sequencer(
+                link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits,
+                facility_hash=parts.facility.hash,
+            ) as sequencer,
+            LineSender(link.write_lines, parts.keep_alive, sequencer.lines) as lines,
             ControlServer(
                 sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s
             ) as server,
-        ):
+        ):  # fmt: skip
             gate.server = server
-            yield ControlStack(sequencer, server, link)
+            sequencer.on_turn = lines.look_again
+            yield ControlStack(sequencer, server, link, lines)
     finally:
         gate.server = None
         link.close()

@@ -66,7 +66,7 @@ async def _deliver(
         await client.require_link(run.speed)
         await _tidy(client)
         await client.reset()
-        session = await client.load(str(request.plan.resolve()), request.room, request.qa)
+        session = await client.load(str(request.plan.resolve()), request.room, request.qa, program.plan_hash)
         await client.prepare()
         await client.start()
         async with _interruptible(client):

@@ -62,7 +62,7 @@ def deliver_in(
     async def work(parts: WorldParts) -> tuple[Session, SessionSummary]:
         operator, sequencer = parts.operator, parts.control.sequencer
         await operator.reset()
-        session_id = await operator.load("plan", program.room_id, program.qa)
+        session_id = await operator.load("plan", program.room_id, program.qa, program.plan_hash)
         await operator.prepare()
         await operator.start()
         await operator.ended(session_id, limit_s, _throttled(operator_progress(parts, on_progress)))

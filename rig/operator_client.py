@@ -262,9 +262,11 @@ class OperatorClient:
         args = {"session": str(self._value("SAFE:Field-RB") or ""), "words": words, "resume": resume}
         return {**await self.ask("SAFE", "resolve", args, role="physicist"), "resolved": args["session"]}
 
-    async def load(self, plan: str, room: str, qa: bool) -> str:
-        """Load a plan and open a field for it; the session's id. Refused while a termination is unresolved."""
-        data = await self.ask("TCS", "load", {"plan": plan, "room": room, "qa": qa}, timeout_s=self.limits.load_s)
+    async def load(self, plan: str, room: str, qa: bool, plan_hash: str = "") -> str:
+        """Load a plan and open a field for it; the session's id. Refused while a termination is unresolved, and where
+        control has read another plan than the console (`plan_hash`)."""
+        args = {"plan": plan, "room": room, "qa": qa, "plan_hash": plan_hash}
+        data = await self.ask("TCS", "load", args, timeout_s=self.limits.load_s)
         session = str(data["session"])
         await self.ask("SAFE", "open_field", {"session": session})
         return session

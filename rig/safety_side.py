@@ -15,7 +15,7 @@ from facility import signals as g
 from facility.timebase import Clock
 from interlocks.controller import SafetyController
 from interlocks.ioc import SafetyIoc
-from interlocks.model import CONSOLE_INPUT, LinkSettings, Rule
+from interlocks.model import CONSOLE_INPUT, CONTROL_INPUT, LinkSettings, Rule
 from interlocks.process_image import MAX_OTHERS, NO_FAULT, FastFault, OtherFault
 from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
@@ -25,6 +25,7 @@ WALL_WATCHDOG_MS = 100.0
 WALL_MAX_AGE_MS = 100.0
 WALL_BEAT_MS = 200.0
 """Longest silence of a heartbeat of the rack, wall time."""
+_SILENCES = frozenset({CONSOLE_INPUT, CONTROL_INPUT})
 
 
 class HookedSafetyIoc(SafetyIoc):
@@ -41,6 +42,13 @@ class HookedSafetyIoc(SafetyIoc):
         """See SafetyIoc."""
         super().on_keep_alive(frame)
         self._touched()
+
+    def on_lines(self, frame: bytes) -> bool:
+        """See SafetyIoc; nobody is told of a sign of life that brings nothing new."""
+        changed = super().on_lines(frame)
+        if changed:
+            self._touched()
+        return changed
 
     def on_command(self, frame: bytes) -> None:
         """See SafetyIoc."""
@@ -88,6 +96,6 @@ def paced_rules(rules: RuleSet, speed: float) -> RuleSet:
 def _paced(rule: Rule, speed: float) -> Rule:
     if rule.kind == "beat" and rule.high is not None:
         return rule.model_copy(update={"high": max(rule.high, WALL_BEAT_MS * speed)})
-    if CONSOLE_INPUT in rule.inputs and rule.high is not None:
+    if not _SILENCES.isdisjoint(rule.inputs) and rule.high is not None:
         return rule.model_copy(update={"high": rule.high * speed})
     return rule

@@ -109,7 +109,7 @@ class World:
         with stamp_with(self.loop):
             self.iocs = PlantIocs(self.plant, prefix, self.loop, self._ring(CONTROL.name))
             self.controller = SafetyController(
-                self.rules, options.mode, Console(OPERATOR.name, self._keys[OPERATOR.name].public_key()), 0
+                self.rules, options.mode, self._console(OPERATOR.name), 0, control=self._console(CONTROL.name)
             )
             self.safety = VirtualSafety(
                 self.loop, self.plant, self.controller, facility.hash, self._safety_scanned,
@@ -126,6 +126,9 @@ class World:
         self.loop.call_at_rank(SHOWN_NS, Rank.IOC, self.iocs.refresh)
         self.loop.call_at_rank(UPDATE_NS, Rank.IOC, self._update)
         self._refresh_at(0)
+
+    def _console(self, name: str) -> Console:
+        return Console(name, self._keys[name].public_key())
 
     def _ring(self, *names: str) -> KeyRing:
         ring = KeyRing()
@@ -174,6 +177,7 @@ class World:
         parts = ControlParts(
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
+            KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
             publish_s=PROGRESS_S,
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)

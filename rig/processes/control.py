@@ -15,6 +15,7 @@ import structlog
 from channels.caproto_server import serve
 from channels.command import Signer
 from channels.epics_bridge import EpicsProvider, configure_libca
+from channels.keepalive import KeepAliveMaker
 from channels.protocol import Channel, Sample
 from control.ioc import ControlIoc
 from control.layer_machine import DELIVERING
@@ -123,7 +124,8 @@ async def main(launch: Launch) -> None:
     gate = CommandGate()
     ioc = ControlIoc(facility.pv_prefix, clock, gate)
     files = Files(Path(options.sessions), events)
-    signer = Signer(CONTROL.name, "control", read_private(Path(options.key)), RisingNonces())
+    key = read_private(Path(options.key))
+    signer = Signer(CONTROL.name, "control", key, RisingNonces())
     try:
         await follow_plant(provider, facility.pv_prefix, clock)
         async with contextlib.AsyncExitStack() as alive:
@@ -137,6 +139,7 @@ async def main(launch: Launch) -> None:
                 signer=signer,
                 ring=read_ring(launch.folder, "control"),
                 load_program=file_loader(facility),
+                keep_alive=KeepAliveMaker(CONTROL.name, boot_identity(), key, nominal),
                 loop_s_per_facility_s=1.0 / speed,
                 link_limits=LinkLimits(connect_s=CONNECT_S, heartbeat_s=max(HEARTBEAT_S, 0.6 / speed)),
                 telemetry=telemetry,

@@ -19,6 +19,7 @@ from channels.caproto_server import serve
 from channels.command import Command, CommandResult
 from channels.command_server import CommandVerifier
 from channels.datagram import DatagramEnd
+from channels.keys import KeyRing
 from facility.errors import ChannelError
 from facility.events import EventLog
 from facility.ids import run_id
@@ -28,7 +29,7 @@ from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
 from rig.clocks import NominalClock, command_age_ns
 from rig.field_file import FieldFile
-from rig.keys import OPERATOR, read_ring
+from rig.keys import CONTROL, OPERATOR, read_ring
 from rig.link_gauge import LinkGauge
 from rig.nonce_file import nonces_in
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
@@ -56,6 +57,11 @@ class LockedController(SafetyController):
         """See SafetyController."""
         with self.lock:
             return super().keep_alive(frame, now_ns)
+
+    def lines(self, frame: bytes, now_ns: int) -> bool:
+        """See SafetyController."""
+        with self.lock:
+            return super().lines(frame, now_ns)
 
     def command(self, command: Command, now_ns: int) -> CommandResult:
         """See SafetyController."""
@@ -129,12 +135,10 @@ class SafetyProcess:
         self.clock = NominalClock(options.epoch_ns, launch.speed)
         rules = paced_rules(load_rules(facility, launch.room, launch.species), launch.speed)
         ring = read_ring(launch.folder, "safety")
-        known = ring.find(OPERATOR.name)
-        if known is None:
-            raise ChannelError("safety.no-operator", "the key ring has no operator", str(launch.folder))
         self.controller = LockedController(
-            rules, Mode(options.mode), Console(OPERATOR.name, known.key), self.clock.now_ns(), FieldFile(launch.folder)
-        )
+            rules, Mode(options.mode), self._source(ring, OPERATOR.name), self.clock.now_ns(), FieldFile(launch.folder),
+            control=self._source(ring, CONTROL.name),
+        )  # fmt: skip
         verifier = CommandVerifier(
             ring, VERBS, self.clock, nonce_floor=boot_identity(), nonces=nonces_in(launch.folder, "safety"),
             max_age_ns=command_age_ns(launch.speed),
@@ -149,6 +153,13 @@ class SafetyProcess:
         sink = (launch.folder / "safety.events.jsonl").open("wb", buffering=0)
         self.events = EventLog(run_id(launch.seed, facility.hash), self.clock, sink)
         self._soon = asyncio.Event()
+
+    def _source(self, ring: KeyRing, name: str) -> Console:
+        """Who must show signs of life."""
+        known = ring.find(name)
+        if known is None:
+            raise ChannelError("safety.no-key", f"the key ring has no {name}", str(self.launch.folder))
+        return Console(name, known.key)
 
     def _touched(self) -> None:
         self._soon.set()

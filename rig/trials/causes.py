@@ -64,6 +64,14 @@ class Act(StrEnum):
     """Frames of the rack are lost on their way."""
     CONSOLE_SILENT = "console-silent"
     """The operator's console sends no keep-alives."""
+    CONTROL_SILENT = "control-silent"
+    """Control sends no keep-alives."""
+    PLAN_ALTERED = "plan-altered"
+    """The program in control's memory is changed after it was loaded."""
+    READBACK_WRONG = "readback-wrong"
+    """What control reads back of the range shifter is not the plan's."""
+    AUTHORITY_LOST = "authority-lost"
+    """Control holds no record of who started the delivery."""
     PLANT_LATE = "plant-late"
     """The plant falls behind its pace."""
     HOLD_AGAIN = "hold-again"
@@ -87,6 +95,10 @@ ActName = Literal[
     "hold-again",
     "interrupt-again",
     "terminate",
+    "control-silent",
+    "plan-altered",
+    "readback-wrong",
+    "authority-lost",
 ]
 
 

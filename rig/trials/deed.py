@@ -8,6 +8,7 @@ from facility.timebase import Rank
 from interlocks.link import RackLines
 from ioc_sim.faults import Fault, FaultKind
 from rig.trials.causes import Act, Trial
+from rig.trials.control_acts import CONTROL_ACTS, ControlActs
 from rig.virtual_world import World, WorldParts
 
 FRAMES = 1 << 30
@@ -30,6 +31,7 @@ class Deed:
         self._world = world
         self._parts = parts
         self._trial = trial
+        self._control = ControlActs(world, parts)
 
     def prepare(self) -> None:
         """What has to be so before: a gate that is open and in use."""
@@ -60,6 +62,8 @@ class Deed:
             self._world.loop.create_task(self._parts.operator.fall_silent())
         elif act is Act.PLANT_LATE:
             self._world.plant.set_late_ms(LATE_MS)
+        elif act in CONTROL_ACTS:
+            self._control.begin(act)
         else:
             raise InternalError("trials.act", f"nobody knows how to do {act.value!r}", self._trial.rule)
 
@@ -80,6 +84,8 @@ class Deed:
             self._parts.operator.speak_again()
         elif act is Act.PLANT_LATE:
             self._world.plant.set_late_ms(0.0)
+        elif act in CONTROL_ACTS:
+            self._control.end(act)
 
     def _mend(self, point: str) -> None:
         """A device as it was; a gate in use stays open."""

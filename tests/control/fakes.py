@@ -173,7 +173,7 @@ class FakeMachine:
             "FE:Status-RB": self._fe_values(), "RING:Status-RB": self._ring_values(), "RS:Code-RB": 0,
             "HEBT:Room-RB": "H", "SAFE:Action-Sts": 0, "SAFE:Mode-Sts": 1, "SAFE:Permit-Sts": 1,
             "SAFE:FirstFault-RB": "", "SAFE:Heartbeat-RB": 0, "PLANT:Heartbeat-RB": 0, "FE:Spots-SP": np.zeros(1),
-            "FE:Register-RB": np.zeros(1), "SAFE:Latched-RB": b"[]",
+            "FE:Register-RB": np.zeros(1), "SAFE:Latched-RB": b"[]", "SAFE:TcsKeepAlive": b"",
             **{f"{group}:{kind}": b"" for group in ("RING", "FE", "RS") for kind in ("Cmd", "Cmd-Result")},
         }  # fmt: skip
         self.channels = {name: FakeChannel(f"{PREFIX}:{name}", self.loop, value) for name, value in values.items()}

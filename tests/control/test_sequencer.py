@@ -40,7 +40,7 @@ async def started(b: Bench, plan: FakeProgram | None = None) -> None:
     await b.sequencer.load(plan or program(), mode="qa", operator="test")
     await b.sequencer.prepare()
     await b.sequencer.until({State.READY}, 30.0)
-    await b.sequencer.start()
+    await b.sequencer.start("test")
 
 
 async def delivered(b: Bench, plan: FakeProgram | None = None) -> SessionSummary:
@@ -194,7 +194,7 @@ def test_a_heart_that_stands_still_interrupts(heart: str) -> None:
         assert heart in summary.reason
         assert b.machine.state is FrontEndState.PAUSED
         with pytest.raises(CommandRefused, match="stands still"):
-            await b.sequencer.resume()
+            await b.sequencer.resume("test")
 
     run(test)
 
@@ -208,7 +208,7 @@ def test_a_lost_connection_interrupts_at_once() -> None:
         assert summary.status == "interrupted"
         assert "SAFE:Permit-Sts is disconnected" in summary.reason
         b.machine.channels["SAFE:Permit-Sts"].set_state(LinkState.CONNECTED)
-        await b.sequencer.resume()
+        await b.sequencer.resume("test")
         assert (await b.sequencer.recorded(60.0)).status == "completed"
 
     run(test)
@@ -229,7 +229,7 @@ def test_pause_and_resume_by_the_operator_lose_nothing() -> None:
         assert b.sequencer.progress()["ions_done"] == pytest.approx(summary.ic1_ions)
         assert b.machine.state is FrontEndState.PAUSED
         await asyncio.sleep(30.0)
-        await b.sequencer.resume()
+        await b.sequencer.resume("test")
         summary = await b.sequencer.recorded(60.0)
         assert summary.status == "completed"
         assert b.machine.log.count("load_layer 1001") == 1
@@ -249,7 +249,7 @@ def test_a_pause_at_any_moment_ends_in_the_exact_dose(moment_ms: int) -> None:
         await b.sequencer.pause()
         await b.sequencer.recorded(5.0)
         await asyncio.sleep(2.0)
-        await b.sequencer.resume()
+        await b.sequencer.resume("test")
         assert (await b.sequencer.recorded(60.0)).status == "completed"
         for layer in plan.layers:
             np.testing.assert_allclose(b.machine.delivered(layer.token), layer.target_ions)
@@ -271,7 +271,7 @@ def test_an_abort_at_any_moment_and_a_new_start_end_in_the_exact_dose(moment_ms:
         await asyncio.sleep(2.0)
         await b.sequencer.prepare()
         await b.sequencer.until({State.READY}, 10.0)
-        await b.sequencer.start()
+        await b.sequencer.start("test")
         summary = await b.sequencer.recorded(60.0)
         assert (summary.status, summary.spots_done) == ("completed", 60)
         for layer in plan.layers:
@@ -293,12 +293,12 @@ def test_a_pausing_rule_waits_for_reset_and_for_the_operator() -> None:
             ("dose-rate-low", "PAUSE", {"id": "dose-rate-low", "value": 3.5})
         ]
         with pytest.raises(CommandRefused, match="dose-rate-low"):
-            await b.sequencer.resume()
+            await b.sequencer.resume("test")
         b.machine.reset()
         await asyncio.sleep(20.0)
         assert b.sequencer.state is State.INTERRUPTED  # reset alone starts nothing
         assert b.machine.state is FrontEndState.PAUSED
-        await b.sequencer.resume()
+        await b.sequencer.resume("test")
         assert (await b.sequencer.recorded(60.0)).status == "completed"
         for layer in plan.layers:
             np.testing.assert_allclose(b.machine.delivered(layer.token), layer.target_ions)
@@ -318,7 +318,7 @@ def test_an_aborting_rule_terminates_and_only_a_new_start_goes_on() -> None:
         summary = await b.sequencer.recorded(5.0)
         assert (summary.status, summary.reason) == ("terminated", "chamber-mismatch")
         assert [(layer.verified, layer.spots_done) for layer in summary.layers] == [(True, 20), (False, 9)]
-        for ask in (b.sequencer.resume, b.sequencer.start, b.sequencer.pause):
+        for ask in (lambda: b.sequencer.resume("test"), lambda: b.sequencer.start("test"), b.sequencer.pause):
             with pytest.raises(CommandRefused, match="TERMINATED"):
                 await ask()
         b.machine.reset()
@@ -328,7 +328,7 @@ def test_an_aborting_rule_terminates_and_only_a_new_start_goes_on() -> None:
         await b.sequencer.until({State.READY}, 10.0)
         await asyncio.sleep(5.0)
         assert b.sequencer.state is State.READY
-        await b.sequencer.start()
+        await b.sequencer.start("test")
         summary = await b.sequencer.recorded(60.0)
         assert summary.status == "completed"
         assert [layer.loads for layer in summary.layers] == [1, 2, 1]
@@ -459,7 +459,7 @@ def test_no_ready_without_permit() -> None:
         await asyncio.sleep(1.0)
         assert b.sequencer.state is State.PREPARED
         with pytest.raises(CommandRefused, match="START is not possible in PREPARED"):
-            await b.sequencer.start()
+            await b.sequencer.start("test")
         b.machine.channels["SAFE:Action-Sts"].publish(int(Action.NONE))
         await b.sequencer.until({State.READY}, 1.0)
 
@@ -504,7 +504,7 @@ def test_a_second_program_replaces_one_that_was_not_started() -> None:
         assert first != second
         await b.sequencer.prepare()
         await b.sequencer.until({State.READY}, 5.0)
-        await b.sequencer.start()
+        await b.sequencer.start("test")
         summary = await b.sequencer.recorded(60.0)
         assert (summary.session, summary.mode, summary.layers_total) == (second, "clinical", 1)
         assert b.sequencer.progress()["spots_done"] == 20
@@ -549,7 +549,7 @@ def test_a_trip_that_was_reset_before_control_looked_still_ends_the_delivery(act
         assert await b.sequencer.until(ENDED, 30.0) is end
         assert "arm 1002" not in b.machine.log
         if end is State.INTERRUPTED:
-            await b.sequencer.resume()
+            await b.sequencer.resume("test")
             assert await b.sequencer.until({State.COMPLETED}, 30.0) is State.COMPLETED
 
     run(test)

@@ -153,6 +153,8 @@ class Rack:
 
 
 KEY = derived_private_key(1, "console")
+CONTROL_KEY = derived_private_key(1, "control")
+CONTROL = Console("control", CONTROL_KEY.public_key())
 
 
 class Safety:
@@ -162,16 +164,19 @@ class Safety:
         self.rules = rules or rule_set()
         self.t_ns = 0
         self.maker = KeepAliveMaker("console", 1, KEY, self)
+        self.control = KeepAliveMaker("control", 1, CONTROL_KEY, self)
         self.console = Console("console", KEY.public_key())
-        self.controller = SafetyController(self.rules, mode, self.console, 0)
+        self.controller = SafetyController(self.rules, mode, self.console, 0, control=CONTROL)
         self.signals = good_signals()
         self.fault: FastFault = NO_FAULT
         self.link_ok = True
         self.beats = True
         self.speaks = True
+        self.vouches: int | None = 0b1111
+        """Lines that control sends; None: it is silent."""
         self.out = PermitCommand(False, False, 0, 0)
         self._nonce = 0
-        self._said_ns = -(10**12)
+        self._said_ns = self._vouched_ns = -(10**12)
 
     def now_ns(self) -> int:
         return self.t_ns
@@ -189,6 +194,9 @@ class Safety:
         if self.speaks and self.t_ns - self._said_ns >= 500 * MS:
             self._said_ns = self.t_ns
             self.controller.keep_alive(self.maker.make(), self.t_ns)
+        if self.vouches is not None and self.t_ns - self._vouched_ns >= 500 * MS:
+            self._vouched_ns = self.t_ns
+            self.controller.lines(self.control.make(self.vouches), self.t_ns)
 
     def scan(self) -> PermitCommand:
         with np.errstate(invalid="ignore"):

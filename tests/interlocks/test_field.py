@@ -13,7 +13,7 @@ from interlocks.field import Closed, Effect, FieldSpec, FieldState, Observed, Op
 from interlocks.field_book import FieldBook, MemoryStore
 from interlocks.model import PolicySettings
 from interlocks.snapshot import Mode
-from tests.interlocks.support import Safety, rule_set
+from tests.interlocks.support import CONTROL, Safety, rule_set
 
 SPEC = FieldSpec(("gate", "other"), (2, 0), 1)
 QUIET = Observed(True, 0, True, False)
@@ -268,7 +268,7 @@ def test_a_field_needs_a_name(session: object) -> None:
 
 def restarted(it: Safety, store: MemoryStore) -> Safety:
     again = Safety()
-    again.controller = SafetyController(again.rules, Mode.CLINICAL, it.console, 0, store)
+    again.controller = SafetyController(again.rules, Mode.CLINICAL, it.console, 0, store, control=CONTROL)
     return again
 
 

@@ -241,3 +241,12 @@ def test_the_link_is_shown_when_it_has_changed(served: Served) -> None:
     assert served.value("SAFE:Link-RB").tolist() == [1.0, *values]
     served.ioc.show_link((5.0, *values[1:]))
     assert served.value("SAFE:Link-RB").tolist() == [2.0, 5.0, *values[1:]]
+
+
+def test_lines_of_control_come_by_their_own_pv(served: Served) -> None:
+    served.vouches = None
+    served.go(3)
+    assert served.value("SAFE:PROCEDURE-CHECKS:Present-Sts") == 1
+    served.write("SAFE:TcsKeepAlive", served.control.make(0b1111))
+    served.go(200)
+    assert served.value("SAFE:PROCEDURE-CHECKS:Present-Sts") == 0

@@ -37,7 +37,7 @@ def test_the_file_serves_every_facility_species_and_room(facility: str) -> None:
         for k, room in enumerate(loaded.rooms):
             rules = load_rules(loaded, room, species)
             assert rules.rule("room-token").expected == k
-            assert len(rules.h) + len(rules.p) == len(rules.rules)
+            assert len(rules.h) + len(rules.p) + len(rules.t) == len(rules.rules)
             assert len(rules.fast().rows) <= fast.MAX_RULES
 
 

@@ -73,7 +73,7 @@ class Stack:
         start = self.truth().total_ions
         wait_for(lambda: self.truth().total_ions > start + 1e6, 60.0, "beam")
 
-    def wait_frozen(self) -> None:
+    def wait_frozen(self, *, beam: bool = True) -> None:
         """Until a post-mortem is written: the same as what happened, of a run whose pace was not disturbed by it."""
         path = self.folder / "plant.events.jsonl"
         found: list[dict[str, Any]] = []
@@ -89,7 +89,7 @@ class Stack:
         about = read_recording(self.folder / "post-mortem" / said["file"], said["sha256"]).about
         assert about["identical"] is True
         assert about["event"]["seq"] == found[0]["cause_seq"]
-        assert about["t_off_ns"] is not None
+        assert about["t_off_ns"] is not None or not beam
 
     def beam_stays_off(self, within_s: float, quiet_s: float = 5.0) -> None:
         """Within `within_s` (wall) no more ions come, and none for `quiet_s` of facility time after that."""
@@ -229,7 +229,7 @@ def test_deliver_interrupt_and_end(stack):
     assert not (stack.folder / "run.json").exists()
 
 
-@pytest.mark.parametrize(("name", "within_s"), [("safety", 1.0), ("control", 6.0)])
+@pytest.mark.parametrize(("name", "within_s"), [("safety", 1.0), ("control", 3.5)])
 def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
     """Stopped, it takes the beam away; woken when its silence has been noticed, it gives no beam by itself; after a
     person's reset the next delivery has beam; killed, it takes it away again."""
@@ -237,7 +237,7 @@ def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
     stack.wait_beam()
     os.kill(stack.pid(name), signal.SIGSTOP)
     stack.beam_stays_off(within_s)
-    stack.wait_frozen()
+    stack.wait_frozen(beam=name != "control")  # a layer that nobody follows has ended before its silence counts
     _, err = ended(child, 100.0)  # the console notices by itself
     assert child.returncode in (5, 6), err
     stack.beam_stays_off(0.5, quiet_s=3.0 * SPEED)  # 3 s on the wall: nobody sends keep-alives any more
