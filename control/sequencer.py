@@ -116,10 +116,9 @@ class Sequencer:
 
     # --- what people ask -----------------------------------------------------------------------------------
     async def load(self, program: ProgramLike, *, mode: Mode, operator: str, approved_hash: str = "") -> str:
-        """Take a program; returns the session's id. CommandRefused where the state does not allow it, or where the
-        program is not that of the plan that was approved (hash; empty: the loaded one is)."""
+        """Take a program; gives the session's id. CommandRefused in a wrong state or if another plan was approved."""
         if approved_hash not in ("", program.plan_hash):
-            what = f"the plan has hash {program.plan_hash}, approved was {approved_hash}"
+            what = f"approved was {approved_hash}, this is {program.plan_hash}"
             raise CommandRefused("plan.not-approved", what, "load", "load the file that was approved")
 
         def apply() -> None:
@@ -139,17 +138,16 @@ class Sequencer:
 
     async def start(self, by: str) -> None:
         """Deliver; `by` is who wants it, for the record."""
-        await self._ask(Event.START, lambda: self._authorise(by))
+        await self._ask(Event.START, lambda: self._session().authorise(by))
 
     async def pause(self) -> None:
         """Beam off; `resume` goes on."""
         await self._ask(Event.OPERATOR_PAUSE)
 
     async def resume(self, by: str) -> None:
-        """Go on after an interruption, at the exact remainder; `by` is who wants it. CommandRefused while its cause
-        stands."""
+        """Go on after an interruption (`by`: who wants it), at the exact remainder. CommandRefused while it stands."""
         event = self._observer.resume_event(self._session()) if self.state is State.INTERRUPTED else Event.RESUME
-        await self._ask(event, lambda: self._authorise(by))
+        await self._ask(event, lambda: self._session().authorise(by))
 
     async def stop(self) -> None:
         """Beam off for good. Without a delivery there is nothing to end, but the front end is told all the same."""
@@ -228,9 +226,6 @@ class Sequencer:
         if self._task is None or self._task.done():
             return Lines(False, False, False, False)
         return self._procedure.lines(self.state, self.session, whole=whole)
-
-    def _authorise(self, by: str) -> None:
-        self._session().authorised_by = by
 
     def _beam(self) -> bool:
         fe = self._link.fe

@@ -200,6 +200,10 @@ class Session:
         self.spots = sum(int(layer.target_ions.size) for layer in program.layers)
         self.prescribed_ions = float(sum(float(layer.target_ions.sum()) for layer in program.layers))
 
+    def authorise(self, by: str) -> None:
+        """Somebody has started or resumed the delivery."""
+        self.authorised_by = by
+
     @property
     def finished(self) -> bool:
         """Every layer is verified."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from channels import keepalive
 from channels.keepalive import Beat, KeepAliveState
 from facility.errors import ConfigError
 from interlocks.model import CONSOLE_INPUT
+from interlocks.process_image import INVALID
 from interlocks.rules import RuleSet
 
 NS_PER_MS = 1_000_000
@@ -54,9 +53,9 @@ class ConsoleWatch:
         self._state = self._state._replace(since_ns=now_ns) if heard else keepalive.admit(self._state, now_ns)
         self.alive = True
 
-    def age_ms(self, now_ns: int) -> float:
-        """Time since the last sign of life; infinite before the first."""
-        return (now_ns - self._state.since_ns) / NS_PER_MS if self.alive else math.inf
+    def age_ns(self, now_ns: int) -> int:
+        """Time since the last sign of life; INVALID before the first."""
+        return now_ns - self._state.since_ns if self.alive else INVALID
 
     def deadline_ns(self) -> int:
         """When the console has been silent for too long."""

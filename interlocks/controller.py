@@ -12,6 +12,7 @@ within those values, a scan would change nothing.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from channels.command import Command, CommandResult, Status
 from facility.states import Action
 from interlocks import latch, permit, process_image
+from interlocks.agreement import Agreement
 from interlocks.answers import refused
 from interlocks.bypass import NO_MODE
 from interlocks.bypass_desk import BypassDesk
@@ -28,11 +30,12 @@ from interlocks.evaluator import code_limits
 from interlocks.fast_mirror import FastMirror
 from interlocks.field_book import FieldBook, FieldStore, MemoryStore, aborted
 from interlocks.link import PermitCommand
-from interlocks.model import CONSOLE_INPUT, MODE_CODES
+from interlocks.model import CONSOLE_INPUT, MODE_CODES, Rule
 from interlocks.procedure_lines import LineWatch
 from interlocks.process_image import NO_FAULT, PLACE, FastFault
 from interlocks.rules import RuleSet
 from interlocks.scanner import Scanner
+from interlocks.second import SecondEvaluator
 from interlocks.snapshot import Mode, RuleView, SafetyEvent, SafetySnapshot
 from interlocks.standing import acts, inhibits, objection, words_of_inhibits
 
@@ -78,6 +81,9 @@ class SafetyController:
         self.rules = rules
         self.mode = mode
         self._scanner = Scanner(rules.scanned)
+        self._second = SecondEvaluator(rules)
+        self._agreement = Agreement(rules.comparison, [rule.id for rule in rules.scanned])
+        self._same_image = True
         self._fast = FastMirror(rules.h)
         self._permit = permit.PermitState()
         self._max_age_ms = rules.link.watchdog_ms
@@ -114,18 +120,20 @@ class SafetyController:
         now_ns: int,
         link_ok: bool,
         fault: FastFault = NO_FAULT,
+        complement: Sequence[int] | None = None,
     ) -> PermitCommand:
         """Judge all rules on an image (codes, `interlocks.process_image`) and say what the rack must do.
 
         Without a link, or with an image older than the watchdog, the link rules trip and the others keep what they last
-        saw; before the first image everything is unknown, and unknown is a trip.
+        saw; before the first image everything is unknown, and unknown is a trip.  `complement` is the own copy
+        of the second evaluator, bitwise inverted (`second.complement_of`); without one the evaluators disagree.
         """
         self.revision += 1
         self._now_ns = now_ns
         fresh = link_ok and image is not None and self._is_fresh(image_t_ns, now_ns)
         self._link_ok = fresh
         if fresh and image is not None:
-            self._scanner.take(process_image.decode(image), image_t_ns)
+            self._take(image, complement or (), image_t_ns)
             self._note_fast(image, fault)
         self._pass_time(now_ns)
         self._judge(now_ns)
@@ -133,6 +141,12 @@ class SafetyController:
         self._due = self._step_field()
         self._lines.scanned(now_ns)
         return self.command_to_rack()
+
+    def _take(self, image: NDArray[np.int32], complement: Sequence[int], t_ns: int) -> None:
+        self._scanner.take(process_image.decode(image), t_ns)
+        self._same_image = image.tolist() == [~code for code in complement]
+        if len(complement) == len(image):
+            self._second.take(complement, t_ns)
 
     def _is_fresh(self, image_t_ns: int, now_ns: int) -> bool:
         age_ms = (now_ns - image_t_ns) / NS_PER_MS
@@ -148,10 +162,9 @@ class SafetyController:
                 self._emit("bypass.masked", id=rule.id)
 
     def _judge(self, now_ns: int) -> None:
-        code = float(MODE_CODES[self.mode.value])
         own = (
-            1.0 if self._link_ok else 0.0, self._console.age_ms(now_ns), *self._field.inputs, code,
-            *self._lines.values(now_ns),
+            int(self._link_ok), self._console.age_ns(now_ns), *map(int, self._field.inputs),
+            MODE_CODES[self.mode.value], int(self._agreement.good), *self._lines.codes(now_ns),
         )  # fmt: skip
         bypassed = self._bypasses.rules
         for rule_id, effect in self._scanner.judge(own, self._link_ok, now_ns):
@@ -160,6 +173,17 @@ class SafetyController:
                 self._trip(view)
             elif effect is latch.Effect.APPEARED and rule_id in bypassed:
                 self._emit("bypass.masked", id=rule_id, value=view.value, limit=view.limit)
+        self._compare(own, now_ns)
+
+    def _compare(self, own: Sequence[int], now_ns: int) -> None:
+        """Let the second evaluator judge the same, and hold what it finds against the first."""
+        first = self._scanner.decisions()
+        self._second.judge(own, self._link_ok, now_ns, [good for good, _, _ in first])
+        tripped = self._agreement.compare(first, list(self._second.decisions()), self._same_image, now_ns)
+        if tripped:
+            self._emit("evaluators.disagree", rules=list(self._agreement.differing), same_image=self._same_image)
+        if tripped and self.rules.comparison is not None:
+            self._trip(self._agreement.view(self.rules.comparison))
 
     # --- mode, bypasses, field ----------------------------------------------------------------------------------
     def _key_stands_at(self, mode: str) -> bool:
@@ -178,6 +202,7 @@ class SafetyController:
     def _mask(self) -> None:
         """Let both tiers know which rules act."""
         self._scanner.bypass(self._bypasses.rules)
+        self._second.bypass(self._bypasses.rules)
         self._fast.bypassed_mask = self._bypasses.fast_mask
         self._due = True
 
@@ -199,7 +224,8 @@ class SafetyController:
             self._emit("first-fault", id=view.rule.id, instead_of=earlier[-1], t_condition_ns=view.since_ns)
 
     def _step_permit(self, now_ns: int) -> None:
-        seen = permit.Observed(self._scanner.action, self._scanner.inhibited, self._fast.acting_mask, self._fast.acting)
+        action = max(self._scanner.action, self._agreement.action)
+        seen = permit.Observed(action, self._scanner.inhibited, self._fast.acting_mask, self._fast.acting)
         self._permit, effects = permit.step(self._permit, seen, now_ns)
         self._apply(effects)
 
@@ -307,6 +333,8 @@ class SafetyController:
             return refusal
         latched = self._latched_ids()
         self._scanner.reset(command.role, self._now_ns)
+        self._second.reset(command.role)
+        self._agreement.reset(command.role)
         self._step_permit(self._now_ns)
         fast_mask = self._fast.resettable_mask
         self._permit, effects = permit.step(self._permit, permit.Granted(fast_mask), self._now_ns)
@@ -361,7 +389,10 @@ class SafetyController:
         mind: the arguments of `Plant.watch_image`."""
         active = self._scanner.value("fe.active")
         own = ((PLACE["fe.active"], active, active),)
-        return code_limits(chain(self._scanner.boxes(), self._fast.boxes(), own))
+        low, high = code_limits(chain(self._scanner.boxes(), self._fast.boxes(), own))
+        for place, lowest, highest in self._second.boxes():
+            low[place], high[place] = max(low[place], lowest - 0.49), min(high[place], highest + 0.49)
+        return low, high
 
     # --- what there is to see -----------------------------------------------------------------------------------
     def snapshot(self) -> SafetySnapshot:
@@ -401,10 +432,12 @@ class SafetyController:
         return results
 
     def _views(self) -> tuple[RuleView, ...]:
-        views = (
-            self._fast.view(rule.id) if rule.tier == "H" else self._scanner.view(rule.id) for rule in self.rules.rules
-        )
-        return tuple(self._bypasses.shown(view) for view in views)
+        return tuple(self._bypasses.shown(self._view(rule)) for rule in self.rules.rules)
+
+    def _view(self, rule: Rule) -> RuleView:
+        if rule is self.rules.comparison:
+            return self._agreement.view(rule)
+        return self._fast.view(rule.id) if rule.tier == "H" else self._scanner.view(rule.id)
 
     def _latched_ids(self) -> tuple[str, ...]:
         return tuple(view.rule.id for view in self._views() if view.latched)

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interlocks.model import BEAT_MODULUS, BEAT_MS, OWN_INPUTS, Rule
-from interlocks.process_image import MAX_CODE, N_IMAGE, PLACE, RESOLUTION
+from interlocks.process_image import INVALID, MAX_CODE, N_IMAGE, PLACE, STEPS, value_of
 
 NS_PER_MS = 1_000_000
 INPUT_PLACE: dict[str, int] = {**PLACE, **{name: N_IMAGE + k for k, name in enumerate(OWN_INPUTS)}}
 """Place of an input of tier P, by name."""
+OWN_UNITS: tuple[str, ...] = tuple(OWN_INPUTS.values())
 Inputs: TypeAlias = Sequence[float]
 
 
@@ -49,6 +50,14 @@ class BeatState(NamedTuple):
     """When it was looked at."""
     alive_ns: int
     """Time up to which life is proven."""
+
+
+def own_values(codes: Sequence[int]) -> list[float]:
+    """The controller's own inputs as values: integers, ages in ns; what is not known is infinitely old."""
+    return [
+        (math.inf if code == INVALID else code / NS_PER_MS) if unit == "ms" else float(code)
+        for code, unit in zip(codes, OWN_UNITS, strict=True)
+    ]
 
 
 def probe(rule: Rule) -> Probe:
@@ -166,7 +175,7 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[tuple[int, floa
 
 def _step(place: int) -> float:
     """Resolution of an input; of what the safety controller knows by itself, any."""
-    return float(RESOLUTION[place]) if place < N_IMAGE else 1.0
+    return STEPS[place] if place < N_IMAGE else 1.0
 
 
 def _slack(rule: Rule, a: float, b: float) -> float:
@@ -186,17 +195,16 @@ def code_limits(boxes: Iterator[tuple[int, float, float]]) -> tuple[NDArray[np.f
     for place, lowest, highest in boxes:
         if place >= N_IMAGE:
             continue
-        step = float(RESOLUTION[place])
-        low[place] = max(low[place], _first_inside(lowest, step)) if lowest == lowest else math.inf
-        high[place] = min(high[place], -_first_inside(-highest, step)) if highest == highest else -math.inf
+        low[place] = max(low[place], _first_inside(lowest, place)) if lowest == lowest else math.inf
+        high[place] = min(high[place], -_first_inside(-highest, place)) if highest == highest else -math.inf
     return low - 0.49, high + 0.49
 
 
-def _first_inside(lowest: float, step: float) -> float:
+def _first_inside(lowest: float, place: int) -> float:
     """Smallest code whose value is at least `lowest`."""
     if math.isinf(lowest):
         return lowest
-    code = math.floor(lowest / step)
-    while code * step < lowest:
+    code = math.floor(lowest / STEPS[place])
+    while value_of(code, place) < lowest:
         code += 1
     return float(code)

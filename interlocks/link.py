@@ -21,6 +21,7 @@ from channels.frames import Accepted, Kind, Reason
 from interlocks import process_image
 from interlocks.model import LinkSettings
 from interlocks.process_image import NO_FAULT, FastFault
+from interlocks.second import complement_of
 
 RACK = "rack"
 SAFETY = "safety"
@@ -139,6 +140,8 @@ class SafetyEnd(_End):
         super().__init__(facility, SAFETY, RACK, Kind.PROCESS_IMAGE, boot, settings, now_ns)
         self.image: NDArray[np.int32] | None = None
         """The last process image; None before the first and after one of the wrong length."""
+        self.complement: tuple[int, ...] = ()
+        """The same, inverted bit by bit, straight from the frame's bytes: the second evaluator's own copy."""
         self.image_t_ns = 0
         self.fault: FastFault = NO_FAULT
 
@@ -152,6 +155,7 @@ class SafetyEnd(_End):
             self.image = None
             return False
         self.image, self.fault = found
+        self.complement = complement_of(accepted.payload, process_image.N_IMAGE)
         self.image_t_ns = accepted.t_ns
         return True
 

@@ -40,6 +40,8 @@ CONTROL_INPUT = "control.age_ms"
 """Not a signal: time since the last genuine keep-alive of treatment control, infinite before the first."""
 LINE_INPUTS: tuple[str, ...] = ("t.plan_ok", "t.setpoints_ok", "t.session_ok", "t.authorised")
 """Not signals: what treatment control vouches for in its keep-alives, 0 when there are none; bit 0 first."""
+AGREE_INPUT = "evaluators.agree"
+"""Not a signal: 1 while both evaluators decide the same over the same image; judged by their comparison alone."""
 OWN_INPUTS: dict[str, str] = {
     LINK_INPUT: "bool",
     CONSOLE_INPUT: "ms",
@@ -47,6 +49,7 @@ OWN_INPUTS: dict[str, str] = {
     PAUSE_INPUT: "bool",
     RESOLVED_INPUT: "bool",
     MODE_INPUT: "code",
+    AGREE_INPUT: "bool",
     CONTROL_INPUT: "ms",
     **dict.fromkeys(LINE_INPUTS, "bool"),
 }

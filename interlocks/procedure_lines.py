@@ -8,17 +8,16 @@ heard only after a scan without lines: what the one before it vouched for ends t
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from channels import keepalive
 from channels.keepalive import Beat, Fault, KeepAliveState
 from interlocks.console_watch import Console, silence_ns
 from interlocks.model import CONTROL_INPUT, LINE_INPUTS
+from interlocks.process_image import INVALID
 from interlocks.rules import RuleSet
 
-NS_PER_MS = 1_000_000
-NOT_HEARD = (math.inf, *(0.0 for _ in LINE_INPUTS))
+NOT_HEARD = (INVALID, *(0 for _ in LINE_INPUTS))
 """What the rules see of a control that was never heard: age, lines."""
 
 
@@ -64,15 +63,15 @@ def bits(state: LineState, now_ns: int) -> int:
     return state.bits if is_alive(state, now_ns) else 0
 
 
-def age_ms(state: LineState, now_ns: int) -> float:
-    """Time since the last sign of life, ms; infinite before the first."""
-    return (now_ns - state.watch.since_ns) / NS_PER_MS if state.heard else math.inf
+def age_ns(state: LineState, now_ns: int) -> int:
+    """Time since the last sign of life; INVALID before the first."""
+    return now_ns - state.watch.since_ns if state.heard else INVALID
 
 
-def values(state: LineState, now_ns: int) -> tuple[float, ...]:
-    """Own inputs of the controller: age in ms, then each line as 0 or 1."""
+def codes(state: LineState, now_ns: int) -> tuple[int, ...]:
+    """Own inputs of the controller: age in ns, then each line as 0 or 1."""
     mask = bits(state, now_ns)
-    return (age_ms(state, now_ns), *(float(mask >> k & 1) for k in range(len(LINE_INPUTS))))
+    return (age_ns(state, now_ns), *(mask >> k & 1 for k in range(len(LINE_INPUTS))))
 
 
 def deadline_ns(state: LineState, now_ns: int) -> int | None:
@@ -106,9 +105,9 @@ class LineWatch:
         """All rules have been judged on the lines as they stand."""
         self._state = self._state and scanned(self._state, now_ns)
 
-    def values(self, now_ns: int) -> tuple[float, ...]:
-        """Own inputs of the controller: age in ms, then each line as 0 or 1."""
-        return NOT_HEARD if self._state is None else values(self._state, now_ns)
+    def codes(self, now_ns: int) -> tuple[int, ...]:
+        """Own inputs of the controller: age in ns, then each line as 0 or 1."""
+        return NOT_HEARD if self._state is None else codes(self._state, now_ns)
 
     def deadline_ns(self, now_ns: int) -> int | None:
         """When silence alone makes the lines fall; None if they are down."""

@@ -25,6 +25,11 @@ RESOLUTION: NDArray[np.float64] = np.array([SIGNALS[i].resolution for i in IMAGE
 PLACE: dict[str, int] = {SIGNALS[i].name: k for k, i in enumerate(IMAGE)}
 """Place of a signal in the image, by name."""
 _SCALE = 1.0 / RESOLUTION
+_PER_UNIT: NDArray[np.float64] = np.where(RESOLUTION < 1.0, np.rint(_SCALE), 1.0)
+_UNITS: NDArray[np.float64] = np.where(RESOLUTION < 1.0, 1.0, RESOLUTION)
+STEPS: list[float] = RESOLUTION.tolist()
+_FACTORS: list[tuple[float, float]] = list(zip(_UNITS.tolist(), _PER_UNIT.tolist(), strict=True))
+"""A code stands for code x units / per unit: divided, not multiplied, so that 95000 / 100000 is the 0.95 of a limit."""
 _CODES = np.dtype(">i4")
 _FAULT = struct.Struct(">iddq")
 _OTHER = struct.Struct(">hffi")
@@ -72,9 +77,15 @@ def encode(values: NDArray[np.float64]) -> NDArray[np.int32]:
 
 def decode(codes: NDArray[np.int32]) -> NDArray[np.float64]:
     """Values of the codes; NaN for the reserved one."""
-    values = codes * RESOLUTION
+    values = codes * _UNITS / _PER_UNIT
     values[codes == INVALID] = math.nan
     return values
+
+
+def value_of(code: int, place: int) -> float:
+    """Value of one code, as `decode` gives it."""
+    units, per_unit = _FACTORS[place]
+    return code * units / per_unit
 
 
 def image_of(signals: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -23,7 +23,7 @@ from facility.errors import ConfigError
 from facility.events import canonical_json
 from facility.signals import INDEX
 from interlocks import fast
-from interlocks.model import LinkSettings, PolicySettings, Rule, problems
+from interlocks.model import AGREE_INPUT, LinkSettings, PolicySettings, Rule, problems
 
 S = TypeVar("S", bound=Section)
 SCHEMA = "ionctl.interlocks/1"
@@ -82,19 +82,29 @@ class RuleSet:
 
     @cached_property
     def scanned(self) -> tuple[Rule, ...]:
-        """What the safety controller judges at each scan: tiers P and T, in the order of the file."""
-        return tuple(rule for rule in self.rules if rule.tier != "H")
+        """What both evaluators of the safety controller judge at each scan: tiers P and T, in the order of the file."""
+        return tuple(rule for rule in self.rules if rule.tier != "H" and AGREE_INPUT not in rule.inputs)
 
     @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the resolved rules, hexadecimal: both ends of a run must have the same."""
+    def comparison(self) -> Rule | None:
+        """The rule that speaks of a disagreement of the two; None if there is none."""
+        return next((rule for rule in self.rules if AGREE_INPUT in rule.inputs), None)
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """Canonical JSON of the resolved rules: facility, link, rules in the order of the file, policy."""
         data = [
             self.facility,
             self.link.model_dump(),
             self.policy.model_dump(),
             [rule.model_dump() for rule in self.rules],
         ]
-        return hashlib.sha256(canonical_json(data)).hexdigest()
+        return canonical_json(data)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the resolved rules, hexadecimal: both ends of a run must have the same."""
+        return hashlib.sha256(self.canonical).hexdigest()
 
     def rule(self, rule_id: str) -> Rule:
         """The rule, or ConfigError with the ids there are."""

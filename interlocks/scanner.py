@@ -57,13 +57,13 @@ class Scanner:
             if watched.rule.kind == "beat":
                 watched.beat = evaluator.beat(watched.beat, self._inputs[watched.probe.places[0]], t_ns)
 
-    def judge(self, own: Sequence[float], fresh: bool, now_ns: int) -> list[tuple[str, Effect]]:
+    def judge(self, own: Sequence[int], fresh: bool, now_ns: int) -> list[tuple[str, Effect]]:
         """Compare all rules and step their latches.
 
-        `own` are the controller's own inputs in the order of OWN_INPUTS.  Without a fresh image the rules that need one
-        keep what they saw last; before the first image they judge unknown values.
+        `own` are the controller's own inputs in the order of OWN_INPUTS, integers (`evaluator.own_values`).  Without a
+        fresh image the rules that need one keep what they saw last; before the first image they judge unknown values.
         """
-        self._inputs[N_IMAGE:] = own
+        self._inputs[N_IMAGE:] = evaluator.own_values(own)
         effects: list[tuple[str, Effect]] = []
         for watched in self._watched:
             if watched.own_only or fresh or not self._seen:
@@ -115,6 +115,10 @@ class Scanner:
                 yield debounced
             if beats and watched.beat is not None and watched.good and watched.rule.high is not None:
                 yield watched.beat.alive_ns + round(watched.rule.high * NS_PER_MS) + 1 + lag_ns
+
+    def decisions(self) -> list[tuple[bool, bool, bool]]:
+        """Good (the comparison alone), present and latched of each rule, in their order."""
+        return [(watched.good, watched.state.present, watched.state.latched) for watched in self._watched]
 
     def value(self, name: str) -> float:
         """An input as it was seen last; NaN before the first image."""

@@ -66,6 +66,7 @@ class VirtualSafety:
         self._lines: RackLines | None = None
         self._stuck: RackLines | None = None
         self._next_ns = FAR_NS
+        self._flipped = 0
         self._exchange_at(loop.now_ns())
 
     # --- what may befall the controller ---------------------------------------------------------------------
@@ -170,7 +171,10 @@ class VirtualSafety:
 
     def _scan(self, now_ns: int, *, ok: bool) -> None:
         end = self._safety
-        command = self.controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault)
+        complement = end.complement
+        if self._flipped and complement:
+            complement = (complement[0] ^ self._flipped, *complement[1:])
+        command = self.controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault, complement)
         self.wire.b.send(end.send(command, now_ns))
         self._scanned()
 
@@ -181,6 +185,12 @@ class VirtualSafety:
         if mask:
             self._plant.reset_fast(mask)
         self._show_lines(now_ns)
+
+    def flip_copy(self, bits: int) -> None:
+        """A fault in the safety controller's memory: from the next scan on these bits of the first signal are wrong in
+        the second evaluator's copy of the image; 0 mends it."""
+        self._flipped = bits
+        self._exchange_at(self._grid(self._loop.now_ns()))
 
     def stick_relays(self, lines: RackLines | None) -> None:
         """The relays of the rack's lines stand like this, whatever they are told; None mends them."""

@@ -118,7 +118,7 @@ class Scanner(threading.Thread):
         self._last_ns = now_ns
         ok = end.link_ok(now_ns)
         with self._controller.lock:
-            command = self._controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault)
+            command = self._controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault, end.complement)
         self.scans += 1
         self._link.send(end.send(command, self._clock.now_ns()))
         if command.permit != self._permit:

@@ -64,6 +64,8 @@ class Act(StrEnum):
     """Frames of the rack are lost on their way."""
     CONSOLE_SILENT = "console-silent"
     """The operator's console sends no keep-alives."""
+    COPY_FLIPPED = "copy-flipped"
+    """A bit of the second evaluator's image flips in the safety controller's memory."""
     CONTROL_SILENT = "control-silent"
     """Control sends no keep-alives."""
     PLAN_ALTERED = "plan-altered"
@@ -95,6 +97,7 @@ ActName = Literal[
     "hold-again",
     "interrupt-again",
     "terminate",
+    "copy-flipped",
     "control-silent",
     "plan-altered",
     "readback-wrong",

@@ -1,4 +1,5 @@
-"""Causes in treatment control itself: it dies, its memory changes, it reads a wrong value, its record is gone."""
+"""Causes in treatment control and in the safety controller themselves: one dies, its memory changes, it reads a wrong
+value, its record is gone; the other's copy of the image has a wrong bit."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from facility.errors import InternalError
 from rig.trials.causes import Act
 from rig.virtual_world import World, WorldParts
 
-CONTROL_ACTS = frozenset({Act.CONTROL_SILENT, Act.PLAN_ALTERED, Act.READBACK_WRONG, Act.AUTHORITY_LOST})
+CONTROL_ACTS = frozenset(
+    {Act.COPY_FLIPPED, Act.CONTROL_SILENT, Act.PLAN_ALTERED, Act.READBACK_WRONG, Act.AUTHORITY_LOST}
+)
 _ALTERED = 1.5
 _READBACK = "RS:Code-RB"
 
@@ -26,7 +29,9 @@ class ControlActs:
 
     def begin(self, act: Act) -> None:
         """Let it come about now."""
-        if act is Act.CONTROL_SILENT:
+        if act is Act.COPY_FLIPPED:
+            self._world.safety.flip_copy(1)
+        elif act is Act.CONTROL_SILENT:
             self._control.lines.silent = True
         elif act is Act.PLAN_ALTERED:
             book = self._present()
@@ -43,7 +48,9 @@ class ControlActs:
 
     def end(self, act: Act) -> None:
         """Undo it."""
-        if act is Act.CONTROL_SILENT:
+        if act is Act.COPY_FLIPPED:
+            self._world.safety.flip_copy(0)
+        elif act is Act.CONTROL_SILENT:
             self._control.lines.silent = False
         elif act is Act.PLAN_ALTERED and self._book is not None:
             self._book.layer = self._before  # type: ignore[assignment]

@@ -121,8 +121,9 @@ def _times(bench: Bench, found: Found, off_ns: int | None, bound_us: float) -> I
         return
     link = bench.rules.link
     decide_us = DECISION_H_US if rule.tier == "H" else 2000.0 * link.scan_ms
-    if found.condition_ns is not None and not 0 <= found.decision_ns - found.condition_ns <= decide_us * 1000.0:
-        late_us = (found.decision_ns - found.condition_ns) / 1000.0
+    earliest_us = -1000.0 * link.scan_ms if rule.tier == "T" else 0.0  # a line falls between two looks at it
+    late_us = 0.0 if found.condition_ns is None else (found.decision_ns - found.condition_ns) / 1000.0
+    if not earliest_us <= late_us <= decide_us:
         yield f"decided {late_us:.1f} us after the condition, at most {decide_us:g}"
     yield from _line(found)
     if off_ns is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +163,7 @@ class TrialRun:
         known = {name: _told(controller, name) for name in OWN_INPUTS}
         own = known | {
             LINK_INPUT: lambda t_ns: float(not safety.always or safety.rack_heard(t_ns)),
-            CONSOLE_INPUT: controller._console.age_ms,
+            CONSOLE_INPUT: lambda t_ns: _age_ms(controller._console.age_ns(t_ns)),
         }
         return ConditionWatch(self._world, self._rule, at_ns, own)
 
@@ -316,6 +317,10 @@ class TrialRun:
         except IonctlError as problem:
             answer = problem.code
         found.answers.append((f"{when}, {who}", answer))
+
+
+def _age_ms(age_ns: int) -> float:
+    return math.inf if age_ns < 0 else age_ns * 1e-6
 
 
 def _told(controller: SafetyController, name: str) -> Callable[[int], float]:

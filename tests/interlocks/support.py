@@ -18,6 +18,7 @@ from interlocks.controller import Console, SafetyController
 from interlocks.link import PermitCommand
 from interlocks.process_image import NO_FAULT, FastFault
 from interlocks.rules import FastRules, RuleSet, load_rules, rules_from_toml
+from interlocks.second import complement_of
 from interlocks.snapshot import Mode
 
 MS = 1_000_000
@@ -201,7 +202,8 @@ class Safety:
     def scan(self) -> PermitCommand:
         with np.errstate(invalid="ignore"):
             image = process_image.image_of(self.signals)
-        self.out = self.controller.scan(image, self.t_ns, self.t_ns, self.link_ok, self.fault)
+        copy = complement_of(process_image.pack(image), process_image.N_IMAGE)
+        self.out = self.controller.scan(image, self.t_ns, self.t_ns, self.link_ok, self.fault, copy)
         return self.out
 
     def run(self, count: int = 1, **changes: float) -> PermitCommand:

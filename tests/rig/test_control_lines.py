@@ -62,7 +62,7 @@ def trips(world: World) -> list[str]:
 
 
 def test_every_act_is_tried() -> None:
-    assert set(RULE) == set(CONTROL_ACTS)
+    assert set(RULE) | {Act.COPY_FLIPPED} == set(CONTROL_ACTS)
 
 
 AT_NS = {Act.CONTROL_SILENT: 2300 * NS_PER_MS}
@@ -139,3 +139,22 @@ def test_controls_key_signs_nothing_else_that_safety_obeys() -> None:
 
     world.run(work)
     assert not world.controller.snapshot().permit
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_bit_that_flips_in_the_second_evaluators_copy_takes_the_beam(always: bool) -> None:
+    world = world_with(always)
+    at_ns = 1000 * NS_PER_MS
+    ions: list[float] = []
+
+    async def work(parts: WorldParts) -> SessionSummary:
+        world.loop.call_at_rank(at_ns, Rank.CONTROL, ControlActs(world, parts).begin, Act.COPY_FLIPPED)
+        for t_ns in (at_ns, at_ns + 5 * NS_PER_MS, at_ns + 500 * NS_PER_MS):
+            world.loop.call_at_rank(t_ns, Rank.TELEMETRY, lambda: ions.append(world.plant.truth_total_ions))
+        await start(parts)
+        await asyncio.sleep(2.0)
+        return await parts.control.sequencer.recorded(1.0)
+
+    assert world.run(work).status == "terminated"
+    assert trips(world) == ["evaluators-disagree"]
+    assert 0.0 < ions[0] < ions[1] == ions[2]

@@ -23,6 +23,7 @@ COMMANDS = {
         "verify",
         "Prove the interlocks: explore every state of the production step functions.",
     ),
+    "generate": (f"{_HERE}.generate", "generate", "Print the source of the second evaluator of the safety controller."),
 }
 """name -> (module, attribute, help); a new command is a module and a line here."""
 
