@@ -108,11 +108,11 @@ def run_module(module: str, settings: dict[str, Any], end: float) -> None:
         for item in pending:
             if time.monotonic() > end:
                 return
-            work.set_result(item.job_id, judge(item, tests, timeout_s))
+            work.set_result(item.job_id, judge(item, tests, settings["wider"], timeout_s))
 
 
-def judge(item: Any, tests: list[str], timeout_s: float) -> Any:
-    """Write a mutant, run the tests, put the module back."""
+def judge(item: Any, tests: list[str], wider: list[str], timeout_s: float) -> Any:
+    """Write a mutant, run the module's own tests and then, if none has noticed, the others; put the module back."""
     from cosmic_ray.mutating import use_mutation
     from cosmic_ray.plugins import get_operator
     from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
@@ -122,7 +122,11 @@ def judge(item: Any, tests: list[str], timeout_s: float) -> Any:
     with use_mutation(spec.module_path, operator, spec.occurrence) as (_, mutated):
         if mutated is None:
             return WorkResult(WorkerOutcome.NO_TEST)
-        return WorkResult(WorkerOutcome.NORMAL, "", TestOutcome(run_tests(tests, timeout_s)), "")
+        outcome = run_tests(tests, timeout_s)
+        others = [path for path in wider if path not in tests]
+        if outcome == "survived" and others:
+            outcome = run_tests(others, timeout_s + 120.0)
+        return WorkResult(WorkerOutcome.NORMAL, "", TestOutcome(outcome), "")
 
 
 def run_tests(tests: list[str], timeout_s: float) -> str:
