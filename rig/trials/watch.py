@@ -60,7 +60,7 @@ class ConditionWatch:
         self.present_ns: int | None = None
         """Tier H: the first tick at whose end the rack says that the rule is present."""
         self.applies_ns: int | None = None
-        """The beginning of the first step since the cause at whose end the rule applies."""
+        """The beginning of the first step since the cause at whose end the rule applies, without a break until now."""
         self.early = False
         """The condition held already when the cause began."""
         self._world = world
@@ -127,6 +127,8 @@ class ConditionWatch:
         values = [self._value(name, t_ns) for name in rule.inputs]
         a, b = values[0], values[-1]
         applies = rule.when is None or self._value(rule.when, t_ns) != 0.0
+        if not applies and self.condition_ns is None:
+            self.applies_ns = None  # a spot may end, and the next one settle, before the cause has shown
         if rule.when and applies and self.applies_ns is None and t_ns > self._cause_ns - TICK_NS:
             self.applies_ns = t_ns - (TICK_NS if self._fast else MS_NS)
         if rule.kind in ("stale", "beat"):
