@@ -100,6 +100,18 @@ KEY_A = _signal("key.a", "code", "mode key switch, bank A: 1 clinical, 2 QA, 3 s
 KEY_B = _signal("key.b", "code", "mode key switch, bank B, codes as bank A", 1.0)
 GATE_OPEN = _signal("gate.open", "bool", "motion gate, 1 lets beam through (1 when gating is off)", 1.0)
 GATE_AGE_MS = _signal("gate.age_ms", "ms", "age of the newest gate sample (0 when gating is off)", 0.1)
+# --- beam-off confirmation (ioc_sim.physics.confirmation) ------------------------------------------------------------
+OFF_CONFIRMED = _signal(
+    "off.confirmed", "bool", "0: beam where none may be, or no device beside the extraction blocks", 1.0
+)
+ESCALATED = _signal(
+    "off.escalated", "bool", "beam-off was not confirmed: ring dump and source inhibit until the reset", 1.0
+)
+SOURCE_INHIBITED = _signal("source.inhibited", "bool", "source inhibit reads back set: nothing is injected", 1.0)
+QUAD_OBEYS = _signal("quad.obeys", "bool", "fast quadrupole reads back what it was told, in time", 1.0)
+CHOPPER_OBEYS = _signal("chopper.obeys", "bool", "chopper reads back what it was told, in time", 1.0)
+EXTRACTION_OBEYS = _signal("rfko.obeys", "bool", "extraction device reads back what it was told, in time", 1.0)
+DUMP_OBEYS = _signal("dump.obeys", "bool", "ring dump reads back what it was told", 1.0)
 # --- slow devices: one fault point each, of the same name and in the same order (ioc_sim.physics.utilities) -------
 RF_FREQUENCY_REL = _signal("rf.frequency_rel", "1", "measured revolution frequency over the table value", 1e-7)
 HEBT_DIPOLE_REL = _signal("hebt.dipole_rel", "1", "current of the transport dipoles over the table value", 1e-6)

@@ -15,6 +15,9 @@ from interlocks.rules import RuleSet
 H_TICK_US = 10.0
 H_DECISION_US = 2 * H_TICK_US
 """A trip decided at the end of a tick acts from the next."""
+CONFIRM_WINDOW_US = 10_000.0
+"""Within this time the rack sees beam of the lowest level that should be off (ioc_sim.physics.confirmation)."""
+OFF_INPUT = "off.confirmed"
 MEAN_US = 50.0
 """Beam counts as off when the mean over this time is below 0.1 % of the rate before."""
 OFF_SHARE = 0.001
@@ -43,6 +46,8 @@ def bound(rule: Rule, rules: RuleSet, facility: Facility) -> Bound:
     observation = rule.input_delay_us + rule.window_us + rule.debounce_us
     if rule.kind == "beat" or rule.inputs[0].endswith("age_ms"):  # the limit itself is a time that has to pass
         observation += (rule.high or 0.0) * 1000.0
+    if by_dump(rule):
+        fastest = second = dump_us(facility)
     if rule.tier == "H":
         return Bound(observation, H_DECISION_US, fastest, second)
     link = rules.link
@@ -65,12 +70,28 @@ def actuator_us(facility: Facility, action: Action) -> tuple[float, float]:
 
 def tail_us(facility: Facility) -> float:
     """How long the extraction alone takes to fall to OFF_SHARE of its rate after its drive has stopped, us."""
-    low, high = 0.0, 1e6
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        left = sum(share * math.exp(-middle / tau) for share, tau in facility.extraction.tail)
-        low, high = (middle, high) if left > OFF_SHARE else (low, middle)
-    return high
+    return facility.extraction.tail_us(OFF_SHARE)
+
+
+def escalated_us(facility: Facility, action: Action) -> float:
+    """Decision to beam off where none of the fast devices obeys and the extraction stays on, us: by the ring dump.
+
+    An ABORT dumps at once; after a PAUSE the rack first has to see that beam still comes.
+    """
+    if action == Action.ABORT:
+        return dump_us(facility)
+    return facility.confirm_after_us() + CONFIRM_WINDOW_US + H_TICK_US + dump_us(facility)
+
+
+def by_dump(rule: Rule) -> bool:
+    """The rule trips where the fast devices have not taken the beam: only the ring dump is left."""
+    return rule.inputs[0] == OFF_INPUT
+
+
+def dump_us(facility: Facility) -> float:
+    """Decision to an empty ring, us."""
+    device = facility.beam_off.ring_dump
+    return device.delay_us + device.fall_us + MEAN_US
 
 
 def condition(rule: Rule) -> str:

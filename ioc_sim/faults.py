@@ -97,6 +97,7 @@ TIMER_CLOCK = _point("timer.clock", "clock of the backup timer, ms a ms")
 STRIP_GAIN = _point("strip.gain", "gain of the strips, 1")
 BEAM_WIDTH_X = _point("beam.width_x", "width of the beam over that of the table, x, 1")
 BEAM_WIDTH_Y = _point("beam.width_y", "width of the beam over that of the table, y, 1")
+SOURCE = _point("source.inhibit", "source inhibit, 1 is inhibited: SET 0 is failed")
 FIRST_SLOW = len(_names)
 """The slow devices' points begin here, in the order of their signals."""
 for _signal in g.SIGNALS[g.FIRST_SLOW : g.LAST_SLOW + 1]:

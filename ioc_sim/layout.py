@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-DRIFT_RING = 64
-"""Longest ion drift the rack can follow, in 10 us ticks (640 us, about 230 V over 5 mm)."""
+from facility.physics.chamber import LONGEST_DRIFT_US
+
+DRIFT_RING = round(LONGEST_DRIFT_US / 10.0)
+"""Longest ion drift the rack can follow, in 10 us ticks; a power of two."""
 MAX_LINES = 8
 
 PARAM_DTYPE = np.dtype(
@@ -31,7 +33,8 @@ PARAM_DTYPE = np.dtype(
         # beam-off devices: dead time in ticks, then a linear fall (step per tick)
         ("chopper_present", "i8"), ("gate_by_chopper", "i8"),
         ("rfko_delay_ticks", "i8"), ("quad_present", "i8"), ("quad_delay_ticks", "i8"), ("quad_step", "f8"),
-        ("chopper_delay_ticks", "i8"), ("chopper_step", "f8"), ("dump_delay_ticks", "i8"), ("dump_decay", "f8"),
+        ("chopper_delay_ticks", "i8"), ("chopper_step", "f8"), ("dump_delay_ticks", "i8"), ("dump_fall_ticks", "i8"),
+        ("block_ticks", "i8"), ("confirm_ticks", "i8"), ("source_delay_ticks", "i8"),
         ("stopper_ns", "i8"), ("gate_tail_us", "f8"),
         # room
         ("room_index", "i8"), ("upstream_jitter_mm", "f8"),
@@ -60,7 +63,9 @@ STATE_DTYPE = np.dtype(
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
         ("quad_cmd", "i8"), ("quad_ticks", "i8"), ("quad_open", "f8"),
         ("chopper_cmd", "i8"), ("chopper_ticks", "i8"), ("chopper_open", "f8"),
-        ("dump_cmd", "i8"), ("dump_ticks", "i8"), ("no_permit_ticks", "i8"),
+        ("dump_wanted", "i8"), ("dump_cmd", "i8"), ("dump_ticks", "i8"), ("dump_step", "f8"), ("no_permit_ticks", "i8"),
+        ("abort_ticks", "i8"), ("off_since_ticks", "i8"), ("unconfirmed", "i8"), ("escalated", "i8"),
+        ("source_ticks", "i8"), ("source_inhibited", "i8"),
         ("stopper_cmd", "i8"), ("stopper_in", "i8"), ("stopper_done_ns", "i8"),
         ("action", "i8"), ("permit_line", "i8"), ("hold_line", "i8"),
         # chambers: place in their drift rings
@@ -192,6 +197,7 @@ BACKUP_SUM = 401  # 2
 RATE_SUM = 403  # 2
 WIDTH_REL = 405  # 2
 SETTLE_MS = 407  # 1
+OFF_IONS = 408  # 2
 # random numbers of the present millisecond, 100 a column; they stand last, behind some free places
 NOISE_BLOCK = 100
 NOISE_SPILL = 512  # 100

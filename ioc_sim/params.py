@@ -29,6 +29,8 @@ from ioc_sim.physics.spill import LINE_TICKS, THIN_SHARE, TICK_S
 
 TICK_US = 10.0
 MS_NS = 1_000_000
+BLOCK_MARGIN_TICKS = 5
+"""An ABORT waits this much longer than the slowest device should take before it says that none blocks."""
 
 
 def record(dtype: np.dtype[Any]) -> Any:
@@ -123,7 +125,11 @@ def _beam_off(p: Any, q: np.ndarray, facility: Facility) -> None:
     p.chopper_delay_ticks = round(off.chopper.delay_us / TICK_US)
     p.chopper_step = _fall(off.chopper.fall_us)
     p.dump_delay_ticks = round(off.ring_dump.delay_us / TICK_US)
-    p.dump_decay = _decay(off.ring_dump.fall_us / 3.0)
+    p.dump_fall_ticks = max(1, round(off.ring_dump.fall_us / TICK_US))
+    blocks = [device.delay_us + device.fall_us for device in (off.fast_quad, off.chopper) if device.present]
+    p.block_ticks = round(max(blocks, default=off.ring_dump.delay_us) / TICK_US) + BLOCK_MARGIN_TICKS
+    p.confirm_ticks = math.ceil(facility.confirm_after_us() / TICK_US)
+    p.source_delay_ticks = round((off.source_inhibit.delay_us + off.source_inhibit.fall_us) / TICK_US)
     p.stopper_ns = _whole_ms((off.stopper.delay_us + off.stopper.fall_us) * 1e-3)
     p.gate_tail_us = off.chopper.delay_us + off.chopper.fall_us / 2.0 if off.chopper.present else 1e6
 

@@ -368,7 +368,10 @@ class Plant:
 
     def _let_go(self, mask: int) -> int:
         left = int(rack.reset(self.rule_rows, self._latch, mask))
-        self._state[0].action = int(self._latch[rack.IN_FORCE])
+        s = self._state[0]
+        s.action = int(self._latch[rack.IN_FORCE])
+        if not left and not int(s.unconfirmed):
+            s.escalated = 0
         publish_latch(self.signals, self._latch)
         return left
 

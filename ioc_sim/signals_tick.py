@@ -13,6 +13,7 @@ from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, FLAT_TOP, PAUSED
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO
+from ioc_sim.physics.confirmation import actuator_signals
 from ioc_sim.physics.second_line import second_line_ms
 from ioc_sim.physics.utilities import utilities_ms
 
@@ -83,7 +84,7 @@ def lines_changed(s: Record) -> bool:
     """Whether a quiet signal can have changed within this tick; a failed device may change at any time."""
     key = (
         s.demand | (s.spill_cmd << 1) | (s.strip_valid << 2) | ((1 if scan_due(s) else 0) << 3) | (s.fe_state << 4)
-        | (s.spot << 8)
+        | (s.unconfirmed << 7) | (s.spot << 8)
     )  # fmt: skip
     changed = key != s.line_key or s.faults != 0
     s.line_key = key
@@ -114,6 +115,7 @@ def publish_lines(s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, 
     sig[g.STRIP_OK] = faulted(s, faults, fp.STRIP_OK, 1.0, t_ns)
     sig[g.GATE_OPEN] = 1.0 if (s.gating == 0 or s.gate_open == 1) else 0.0
     sig[g.LINK_P_OK] = s.link_ok
+    sig[g.OFF_CONFIRMED] = 1.0 - s.unconfirmed
     sig[g.P_PERMIT] = s.p_permit
     sig[g.P_HOLD] = s.p_hold
 
@@ -127,9 +129,7 @@ def publish_slow(
     sig[g.FE_STATE] = s.fe_state
     sig[g.FE_ACTIVE] = 1.0 if ARMED <= s.fe_state <= PAUSED else 0.0
     sig[g.FE_SPOT] = s.spot
-    sig[g.RFKO_ON] = s.rfko_on
-    sig[g.QUAD_BLOCK] = 1.0 if s.quad_open < 0.5 else 0.0
-    sig[g.CHOPPER_BLOCK] = 1.0 if s.chopper_open < 0.5 else 0.0
+    actuator_signals(p, s, sig, faults)
     sig[g.FE_TOKEN] = s.fe_token
     sig[g.FE_LEVEL] = s.level
     sig[g.RING_PHASE] = s.phase

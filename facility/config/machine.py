@@ -90,6 +90,17 @@ class Extraction(Section):
     start_overshoot_rel: Annotated[float, Field(ge=0.0, le=2.0)]
     start_overshoot_tau_ms: Positive
 
+    def tail_us(self, share: float = 0.001) -> float:
+        """How long the rate takes to fall to `share` of itself after the drive has stopped, us."""
+        from math import exp
+
+        low, high = 0.0, 1e6
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            left = sum(part * exp(-middle / tau) for part, tau in self.tail)
+            low, high = (middle, high) if left > share else (low, middle)
+        return high
+
     def expected_duty_factor(self, bin_s: float = 1e-4) -> float:
         """Duty factor <I>^2 / <I^2> in bins of `bin_s` that noise and lines give, without Poisson noise."""
         from math import exp, pi, sin

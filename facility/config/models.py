@@ -22,7 +22,7 @@ from facility.config.delivery import (
 )
 from facility.config.machine import BeamOff, BeamQuality, Extraction, FacilityInfo, Ring, Species
 from facility.errors import ConfigError
-from facility.physics.chamber import charge_per_ion_fc
+from facility.physics.chamber import LONGEST_DRIFT_US, charge_per_ion_fc
 from facility.physics.relativity import rigidity_tm
 
 
@@ -51,6 +51,14 @@ class Facility(Section):
         if problems:
             raise CrossCheckError(problems)
         return self
+
+    def confirm_after_us(self) -> float:
+        """How long after a stop chambers may still see charge: the gated spill's end and the longest ion drift, us."""
+        if self.beam_off.spill_gate == "chopper":
+            stop_us = self.beam_off.chopper.delay_us + self.beam_off.chopper.fall_us
+        else:
+            stop_us = self.beam_off.rfko.delay_us + self.extraction.tail_us()
+        return stop_us + LONGEST_DRIFT_US
 
     @property
     def id(self) -> str:

@@ -12,6 +12,9 @@ from facility.physics.stopping import AIR, NITROGEN, Material, stopping_power_me
 
 GASES: dict[str, Material] = {"N2": NITROGEN, "air": AIR}
 
+LONGEST_DRIFT_US = 640.0
+"""Longest ion drift that front end and interlocks can follow: about 230 V over 5 mm."""
+
 
 class ChamberLike(Protocol):
     """What the physics needs to know of a chamber; the configuration's `Chamber` fits."""

@@ -12,6 +12,7 @@ from facility.jit import Record, kernel
 from ioc_sim import faults as fp
 from ioc_sim.codes import ACTION_ABORT, ACTION_HOLD, ACTION_PAUSE
 from ioc_sim.faults import faulted
+from ioc_sim.physics.confirmation import confirm_off
 
 DUMP_AFTER_TICKS = 5000
 """The ring is dumped when the permit has been away for 50 ms."""
@@ -65,9 +66,16 @@ def actuators_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: n
         s.chopper_open = 1.0
 
     s.no_permit_ticks = 0 if s.permit_line == 1 else s.no_permit_ticks + ticks
-    wanted = s.action == ACTION_ABORT or s.no_permit_ticks > DUMP_AFTER_TICKS
+    if s.no_permit_ticks > 0:
+        confirm_off(p, s, v, faults, ticks)
+    else:
+        s.unconfirmed = 0
+    wanted = s.action == ACTION_ABORT or s.no_permit_ticks > DUMP_AFTER_TICKS or s.escalated == 1
     dump = faulted(s, faults, fp.DUMP, 1.0 if wanted else 0.0, s.t_ns) > 0.5
     s.dump_ticks = s.dump_ticks + ticks if dump else 0
+    s.dump_wanted = 1 if wanted else 0
     s.dump_cmd = 1 if dump else 0
     if dump and s.dump_ticks > p.dump_delay_ticks:
-        s.stored = 0.0 if (ticks > 1 or s.stored < 1.0) else s.stored * p.dump_decay
+        if s.dump_ticks - ticks <= p.dump_delay_ticks:
+            s.dump_step = s.stored / p.dump_fall_ticks
+        s.stored = 0.0 if ticks > 1 else max(0.0, s.stored - s.dump_step)

@@ -66,6 +66,8 @@ def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray)
     """Ions stored after capture, with jitter from cycle to cycle; extraction sensitivity and upstream jitter too."""
     ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
     s.drive = 1.0
+    if s.source_inhibited == 1:
+        ions = 0.0
     s.stored = max(0.0, faulted(s, faults, fp.RING_IONS, 1.0, s.t_ns) * ions)
     s.sensitivity = 1.0 + p.sensitivity_spread * bell(draw(p.seed, STREAM_FILL + 7, s.cycle))
     for axis in range(2):
@@ -124,7 +126,7 @@ def flat_top_over(s: Record, v: np.ndarray) -> bool:
 @kernel
 def standby(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Start the next cycle if one is wanted: the same again for an unfinished layer, else the queued request."""
-    if s.permit_line == 0:
+    if s.permit_line == 0 or s.source_inhibited == 1:
         return
     if s.ring_token != 0 and layer_unfinished(s, v):
         start_cycle(p, q, s, v)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from facility.states import Action
-from interlocks.explain import bound, number
+from interlocks.explain import bound, by_dump, number
 from interlocks.model import Rule
 from rig.trials.bench import Bench
 from rig.trials.causes import TrialState
@@ -129,9 +129,12 @@ def _times(bench: Bench, found: Found, off_ns: int | None, bound_us: float) -> I
     if off_ns is None:
         return
     promised = found.promised
-    if rule.latches and off_ns - found.decision_ns > min(ACTED_US, promised.actuator_us + 20.0) * 1000.0:
+    within_us = promised.actuator_us + 20.0
+    if not by_dump(rule):
+        within_us = min(ACTED_US, within_us)
+    if rule.latches and off_ns - found.decision_ns > within_us * 1000.0:
         acted_us = (off_ns - found.decision_ns) / 1000.0
-        yield f"beam off {acted_us:.1f} us after the decision, at most {min(ACTED_US, promised.actuator_us + 20.0):g}"
+        yield f"beam off {acted_us:.1f} us after the decision, at most {within_us:g}"
     if rule.strength == Action.HOLD and off_ns - found.decision_ns > (promised.actuator_us + 20.0) * 1000.0:
         yield f"beam off {(off_ns - found.decision_ns) / 1000.0:.1f} us after the decision"
     if off_ns - cause_ns > bound_us * 1000.0:
@@ -221,9 +224,11 @@ def _degraded(bench: Bench, found: Found, off_ns: int | None) -> Iterator[str]:
     two_fast = bench.facility.beam_off.fast_quad.present and bench.facility.beam_off.chopper.present
     by_chance_us = SINGLE_IONS_US if promised.degraded_us > SLOW_US else 0.0
     actuator = promised.degraded_us + 20.0 + by_chance_us
-    if two_fast and found.rule.strength >= Action.PAUSE:
+    if two_fast and found.rule.strength >= Action.PAUSE and not by_dump(found.rule):
         actuator = min(actuator, ACTED_DEGRADED_US)
     points = {fault.point for fault in found.variant.faults}
+    if by_dump(found.rule) and "dump.cmd" in points:
+        return  # no device is left that could take the beam: nothing is promised
     if found.decision_ns is not None and off_ns - found.decision_ns > actuator * 1000.0:
         yield f"beam off {(off_ns - found.decision_ns) / 1000.0:.1f} us after the decision, at most {actuator:g}"
     bound_us = (

@@ -68,6 +68,8 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float], int]] = {
     "spot-width-y": ({"strip__width_y_rel": 0.751}, {"strip__width_y_rel": 0.749}, 1),
     "strip-sum": ({"strip__sum_rel": 0.901}, {"strip__sum_rel": 0.899}, 1),
     "scan-settling": ({"scan__settle_ms": 5.0}, {"scan__settle_ms": 6.0}, 1),
+    "actuator-readback": ({}, {"chopper__obeys": 0.0}, 1),
+    "source-inhibit": ({}, {"source__inhibited": 1.0}, 3),
     "vacuum-hebt": ({"vacuum__hebt_mbar": 9.9e-6}, {"vacuum__hebt_mbar": 1.01e-5}, 1),
     "plant-late": ({"pacing__late_ms": 490.0}, {"pacing__late_ms": 510.0}, 6),
     "mode-key-contacts": ({}, {"key__b": 2.0}, 101),
@@ -375,7 +377,7 @@ def test_a_rack_that_does_not_let_go() -> None:
 def test_an_invalid_mask_is_all_of_them() -> None:
     it = Safety()
     it.release()
-    it.run(1, h__latched=math.nan)
+    it.run(1, h__latched=math.nan, h__latched_high=math.nan)
     assert set(it.latched()) == {rule.id for rule in it.rules.h}
 
 

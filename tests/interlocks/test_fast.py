@@ -76,6 +76,7 @@ DIGITAL: dict[str, dict[str, float]] = {
     "safety-abort": {"p__permit": 0.0, "p__hold": 0.0},
     "safety-hold": {"p__hold": 1.0},
     "gate": {"gate__open": 0.0},
+    "beam-off-confirmation": {"off__confirmed": 0.0},
 }
 SHARED = {"safety-abort": {"safety-permit"}, "safety-permit": {"safety-abort"}}
 
