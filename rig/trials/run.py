@@ -230,6 +230,9 @@ class TrialRun:
         found.condition_ns, found.early = watch.condition_ns, watch.early
         found.applies_ns = max(found.cause_ns, watch.applies_ns or 0)
         found.decision_ns = self._decision(watch)
+        if found.condition_ns is not None and found.decision_ns is not None and self._rule.inputs[0] in OWN_INPUTS:
+            # what only the safety controller knows shows outside after the scan that has judged it
+            found.condition_ns = min(found.condition_ns, found.decision_ns)
         found.first_fault = self._world.controller.snapshot().first_fault
         found.latched = self._latched()
         found.view = self._view()
