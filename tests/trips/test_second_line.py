@@ -113,6 +113,31 @@ def test_the_limit_is_as_many_sigma_away_as_the_rule_says(rule_id: str) -> None:
     assert 0.7 * claimed <= distance <= 1.4 * claimed, f"{distance:.1f} sigma"
 
 
+@functools.cache
+def each_tick() -> np.ndarray:
+    """Signals of the ticks of 200 ms of beam on settled spots, shape (n, N_SIGNALS)."""
+    plant = begun(grid(half_mm=15.0, low=4e5, high=1e6), 1e8)
+    rows = []
+    for _ in range(20_000):
+        until_ns = plant._now_ns + 10_000
+        while plant.advance(until_ns) < until_ns:
+            pass
+        if plant.signals[g.SCAN_DUE] and plant.signals[g.STRIP_VALID]:
+            rows.append(plant.signals.copy())
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("name", ["position", "scan-readback", "scan-field"])
+def test_fast_limits_are_as_many_sigma_away_as_the_rules_say(name: str, axis: str) -> None:
+    claimed = float(re.match(r"(\d+) sigma", rule_set().rule(f"{name}-x").sigma)[1])  # type: ignore[index]
+    rule = rule_set().rule(f"{name}-{axis}")
+    values = each_tick()[:, g.INDEX[rule.inputs[0]]]
+    assert len(values) > 10_000
+    distance = (rule.high - abs(values.mean())) / values.std()
+    assert 0.8 * claimed <= distance <= 1.25 * claimed, f"{distance:.1f} sigma"
+
+
 @pytest.mark.parametrize("rule_id", FAULTS)
 def test_each_sees_its_own_cause_within_what_it_promises(rule_id: str) -> None:
     rule = rule_set().rule(rule_id)
