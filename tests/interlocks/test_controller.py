@@ -617,3 +617,12 @@ def test_wrong_shapes_are_defects() -> None:
         process_image.encode(np.zeros(3))
     with pytest.raises(InternalError):
         process_image.pack(np.zeros(3, dtype=np.int32))
+
+
+def test_a_scan_is_due_when_a_debounce_ends() -> None:
+    it = Safety()
+    it.release()
+    while it.controller.next_deadline_ns(it.t_ns, beats_watched=True) == it.t_ns:
+        it.run()
+    it.run(1, pacing__late_ms=510.0)
+    assert it.controller.next_deadline_ns(it.t_ns, beats_watched=True) == it.t_ns + 5 * MS
