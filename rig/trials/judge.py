@@ -243,5 +243,8 @@ def _degraded(bench: Bench, found: Found, off_ns: int | None) -> Iterator[str]:
         # the rule that sees a dead chamber takes the beam if this one is blind
         slow = bound(bench.rules.rule(_SLOW_NOTICE), bench.rules, bench.facility)
         bound_us = max(bound_us, slow.observation_us + slow.decision_us + slow.degraded_us)
+    if found.decision_ns is None:  # the rule no longer applied: what noticed the failed device has taken the beam
+        others = [bound(bench.rules.rule(rule_id), bench.rules, bench.facility) for rule_id in found.latched]
+        bound_us = max([bound_us, *(b.observation_us + b.decision_us + b.degraded_us + by_chance_us for b in others)])
     if off_ns - found.cause_ns > bound_us * 1000.0:
         yield f"beam off {(off_ns - found.cause_ns) / 1000.0:.1f} us after the cause, promised {bound_us:.1f}"
