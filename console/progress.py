@@ -11,6 +11,8 @@ from console.tables import screen
 if TYPE_CHECKING:
     from rig.operator_client import Progress
 
+WIDE = 120
+"""Columns of a screen on which everything has room; on a narrower one the bar goes first."""
 Show = Callable[["Progress"], None]
 
 
@@ -24,9 +26,10 @@ def progress_bar(*, enabled: bool = True) -> Iterator[Show | None]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
+    wide = console.width >= WIDE
     columns = (
         TextColumn("{task.fields[state]:<13}", markup=False),
-        BarColumn(bar_width=30),
+        *((BarColumn(bar_width=30),) if wide else ()),
         TaskProgressColumn(),
         TextColumn("{task.fields[words]}", markup=False),
         TimeElapsedColumn(),
@@ -36,15 +39,17 @@ def progress_bar(*, enabled: bool = True) -> Iterator[Show | None]:
 
         def show(now: Progress) -> None:
             total = now.ions if now.ions > 0.0 else None
-            bar.update(task, total=total, completed=min(now.ions_done, now.ions), state=now.state, words=words(now))
+            bar.update(
+                task, total=total, completed=min(now.ions_done, now.ions), state=now.state, words=words(now, wide=wide)
+            )
 
         yield show
 
 
-def words(now: Progress) -> str:
-    """One line: layers, spots, dose, permit, beam."""
-    return (
-        f"layer {min(now.layer + 1, now.layers)}/{now.layers}  spots {now.spots_done}/{now.spots}  "
-        f"{now.ions_done:.2e}/{now.ions:.2e} ions  permit {'yes' if now.permit else 'NO '}  "
-        f"beam {'ON ' if now.beam else 'off'}  {now.facility_s:.0f} s"
+def words(now: Progress, *, wide: bool = True) -> str:
+    """One line: beam, permit, layers, spots, and on a wide screen dose and facility time."""
+    line = (
+        f"beam {'ON ' if now.beam else 'off'}  permit {'yes' if now.permit else 'NO '}  "
+        f"layer {min(now.layer + 1, now.layers)}/{now.layers}  spot {now.spots_done}/{now.spots}"
     )
+    return f"{line}  {now.ions_done:.2e}/{now.ions:.2e} ions  {now.facility_s:.0f} s" if wide else line

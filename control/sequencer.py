@@ -123,8 +123,9 @@ class Sequencer:
 
         def apply() -> None:
             t_ns = self._clock.now_ns()
+            of = f"{program.plan_hash} {program.facility_hash} {program.room_id}"
             self._candidate = Session(
-                self._ids.session(), program, mode=mode, operator=operator, t_ns=t_ns, approved_hash=approved_hash
+                self._ids.session(of), program, mode=mode, operator=operator, t_ns=t_ns, approved_hash=approved_hash
             )
 
         await self._ask(Event.LOAD, apply)

@@ -23,13 +23,14 @@ class IdSource:
         self._seed = seed
         self._counters: dict[str, int] = {}
 
-    def next(self, prefix: str) -> str:
-        """`<prefix>-<12 hex>`, another one at every call."""
-        return f"{prefix}-{derived_hex(self._seed, prefix, self._take(prefix))}"
+    def next(self, prefix: str, of: str = "") -> str:
+        """`<prefix>-<12 hex>`, another one at every call, and another one for another thing that it is the id `of`."""
+        kind = f"{prefix}/{of}" if of else prefix
+        return f"{prefix}-{derived_hex(self._seed, kind, self._take(prefix))}"
 
-    def session(self) -> str:
-        """Id of a treatment session: S-<12 hex>."""
-        return self.next("S")
+    def session(self, of: str = "") -> str:
+        """Id of a treatment session of this program: S-<12 hex>."""
+        return self.next("S", of)
 
     def command(self) -> str:
         """Id of a command: C-<12 hex>."""

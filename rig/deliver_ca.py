@@ -20,7 +20,7 @@ from rig.result import DeliveryResult
 from rig.run_dir import RunFile
 from rig.supervisor import RunOptions, Supervisor
 from rig.truth_check import TruthReport, judge_truth
-from rig.truth_file import TruthNow, read_now, read_spots
+from rig.truth_file import SpotTruth, TruthNow, gained, read_now, read_spots
 from rig.wall_clock import monotonic_s
 
 MQTT_ENV = "IONCTL_MQTT"
@@ -66,6 +66,7 @@ async def _deliver(
         await client.require_link(run.speed)
         await _tidy(client)
         await client.reset()
+        before = await _truth_at(folder, 0)
         session = await client.load(str(request.plan.resolve()), request.room, request.qa, program.plan_hash)
         await client.prepare()
         await client.start()
@@ -73,7 +74,10 @@ async def _deliver(
             longest_s = _SLOWEST * program.expected_s / run.speed + _GRACE_S
             summary = await client.ended(session, longest_s, _shower(client, on_progress))
         wall_s = monotonic_s() - started_s
-        truth = await _truth(folder, summary, program, request)
+        after = await _truth_at(folder, int(summary["t_ended_ns"]))
+        truth = None
+        if before is not None and after is not None:
+            truth = judge_truth(program.layers, gained(after, before), request.facility)
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
     return _result(request, run, summary, truth, wall_s)
@@ -122,16 +126,14 @@ async def _interruptible(client: OperatorClient) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def _truth(
-    folder: Path, summary: dict[str, Any], program: MachineProgram, request: DeliveryRequest
-) -> TruthReport | None:
-    """Judge the truth once the plant has written down all of it; None if it never does."""
+async def _truth_at(folder: Path, t_ns: int) -> SpotTruth | None:
+    """The table per spot by token, once the plant has written down all of it up to `t_ns`; None if it never does."""
     deadline = monotonic_s() + _TRUTH_S
     while monotonic_s() < deadline:
         with contextlib.suppress(ChannelError):
             spots_now, spots = read_spots(folder)
-            if _complete(read_now(folder), spots_now, int(summary["t_ended_ns"])):
-                return judge_truth(program.layers, spots, request.facility)
+            if _complete(read_now(folder), spots_now, t_ns):
+                return spots
         await asyncio.sleep(_POLL_S)
     return None
 

@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from facility.errors import ChannelError
-from ioc_sim.layout import TRUTH_DTYPE
+from ioc_sim.layout import T_IONS, T_SUM_X, T_SUM_Y, TRUTH_DTYPE
 
 TRACE_FILE = "truth.trace"
 SPOTS_FILE = "truth.npz"
@@ -27,6 +27,8 @@ _CRC = struct.Struct("<II")
 _HEADER_BYTES = _HEADER.size + _CRC.size
 _RING_AT = 2 * _HEADER_BYTES
 MAGIC = b"IONTRUTH"
+SpotTruth: TypeAlias = dict[int, npt.NDArray[np.float64]]
+"""By layer token, float64 of shape (n, T_COLUMNS)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -107,7 +109,21 @@ def write_spots(folder: Path, spots: Mapping[int, npt.NDArray[np.float64]], now:
     new.replace(folder / SPOTS_FILE)
 
 
-def read_spots(folder: Path) -> tuple[TruthNow, dict[int, npt.NDArray[np.float64]]]:
+def gained(after: SpotTruth, before: SpotTruth) -> SpotTruth:
+    """What came between two looks at a plant: the same plan delivered twice has the same tokens.
+
+    A layer whose table has another length is another layer, and has come whole.
+    """
+    found = {}
+    for token, rows in after.items():
+        old = before.get(token)
+        found[token] = rows.copy()
+        if old is not None and old.shape == rows.shape:
+            found[token][:, [T_IONS, T_SUM_X, T_SUM_Y]] -= old[:, [T_IONS, T_SUM_X, T_SUM_Y]]
+    return found
+
+
+def read_spots(folder: Path) -> tuple[TruthNow, SpotTruth]:
     """The table per spot by layer token, and when it was written."""
     path = folder / SPOTS_FILE
     try:

@@ -83,6 +83,8 @@ def test_ids_follow_from_seed_and_counter() -> None:
     following = one.session()
     one.restore(state)
     assert one.session() == following
+    assert IdSource(1).session("one plan") != IdSource(1).session("another")
+    assert IdSource(1).session("one plan") == IdSource(1).session("one plan")
     assert run_id(1, "a") != run_id(1, "b")
     assert len(derived_hex(1, "x", 0, 64)) == 64
 

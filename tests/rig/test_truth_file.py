@@ -9,7 +9,18 @@ from facility.errors import ChannelError, InternalError
 from ioc_sim.layout import TRUTH_DTYPE
 from ioc_sim.plant import check_ring
 from rig.processes.plant import TRACE_RECORDS
-from rig.truth_file import TRACE_FILE, TruthNow, TruthTrace, read_now, read_spots, read_ticks, write_spots
+from rig.truth_file import TRACE_FILE, TruthNow, TruthTrace, gained, read_now, read_spots, read_ticks, write_spots
+
+
+def test_what_came_between_two_looks() -> None:
+    before = {1: np.array([[5.0, 1.0, 2.0, 3.0, 4.0]]), 2: np.ones((2, 5)), 3: np.ones((1, 5))}
+    after = {1: np.array([[9.0, 2.0, 5.0, 3.0, 8.0]]), 2: np.full((3, 5), 7.0), 3: before[3].copy(), 4: np.ones((1, 5))}
+    found = gained(after, before)
+    assert found[1].tolist() == [[4.0, 1.0, 3.0, 3.0, 8.0]]
+    assert found[2].tolist() == after[2].tolist(), "another layer with the same token has come whole"
+    assert found[3][0, :3].tolist() == [0.0, 0.0, 0.0]
+    assert found[4].tolist() == after[4].tolist()
+    assert after[1][0, 0] == 9.0
 
 
 def test_header_comes_back(tmp_path):
