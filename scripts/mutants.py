@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["NUMBA_DISABLE_JIT"] = "1"
+os.environ["IONCTL_TEST_PROFILE"] = "mutants"
 sys.dont_write_bytecode = True
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.skips import objection, read_allowed
 
@@ -57,7 +57,9 @@ for _name in ("IONCTL_CONFIG", "IONCTL_HOME"):  # a developer's own settings mus
     os.environ.pop(_name, None)
 
 settings.register_profile("ionctl", derandomize=True, deadline=None, database=None)
-settings.load_profile("ionctl")
+# mutation testing wants to know that a test fails, not the smallest example of it
+settings.register_profile("mutants", settings.get_profile("ionctl"), phases=(Phase.explicit, Phase.generate))
+settings.load_profile(os.environ.get("IONCTL_TEST_PROFILE", "ionctl"))
 
 ALLOWED_SKIPS = read_allowed()
 
