@@ -146,7 +146,7 @@ def consequence(rule: Rule) -> str:
 def before_reset(rule: Rule, present: bool) -> str:
     """What must happen before it can be let go."""
     if not rule.latches:
-        return "nothing: it does not latch, and goes with its cause"
+        return f"nothing: it does not latch, and goes with its cause{f'; {rule.remedy}' if rule.remedy else ''}"
     cause = f"the cause must go first ({condition(rule)}); then " if present else ""
     who = "an operator or a physicist" if rule.reset == "operator" else "a physicist"
     return f"{cause}{who} resets it; beam needs a separate start"

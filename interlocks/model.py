@@ -124,6 +124,8 @@ class Rule(Section):
     id: RuleId
     title: Text
     hazard: Text
+    remedy: Text | None = None
+    """What a person does about it, where the cause does not go by itself."""
     inputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=4)]
     when: str | None = None
     kind: Kind

@@ -24,7 +24,12 @@ def inhibits(view: RuleView) -> bool:
 
 def words_of_inhibits(views: Sequence[RuleView]) -> str:
     """Why a reset released no permit."""
-    return f"the permit stays away: {'; '.join(view.rule.title for view in views if inhibits(view))}"[:1000]
+    return f"the permit stays away: {'; '.join(_present(view) for view in views if inhibits(view))}"[:1000]
+
+
+def _present(view: RuleView) -> str:
+    """A rule that is present, and what to do about it."""
+    return f"{view.rule.title}: present{f'; {view.rule.remedy}' if view.rule.remedy else ''}"
 
 
 def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | None:
@@ -36,7 +41,7 @@ def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | No
     if not standing and not any(view.latched for view in views):
         standing = [view for view in views if inhibits(view)]
     if standing:
-        words = "; ".join(view.words() if view.latched else f"{view.rule.title}: present" for view in standing[:5])
+        words = "; ".join(view.words() if view.latched else _present(view) for view in standing[:5])
         return refused(command, "safety.present", words, standing)
     beyond = [view for view in views if view.latched and RANK[view.rule.reset] > RANK[command.role]]
     if beyond:
