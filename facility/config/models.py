@@ -17,7 +17,6 @@ from facility.config.delivery import (
     RangeShifter,
     RippleFilter,
     Room,
-    RoomSearch,
     Scanning,
     Strip,
 )
@@ -38,7 +37,6 @@ class Facility(Section):
     beam_off: BeamOff
     beam_quality: BeamQuality
     rooms: Annotated[dict[RoomName, Room], Field(min_length=1)]
-    room_search: RoomSearch
     scanning: Scanning
     chambers: Chambers
     strip: Strip
