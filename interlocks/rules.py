@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from facility.config import Facility, find_config
-from facility.config.base import Section
+from facility.config.base import Section, tuples
 from facility.errors import ConfigError
 from facility.events import canonical_json
 from facility.signals import INDEX
@@ -212,18 +212,11 @@ def _rule(entry: dict[str, Any], room_index: int, where: str) -> Rule:
 
 def _section(model: type[S], entry: object, where: str) -> S:
     try:
-        return model.model_validate(_frozen(entry))
+        return model.model_validate(tuples(entry))
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError("interlocks.bad-value", f"{key}: {first['msg']}", f"{where}, key {key}") from problem
-
-
-def _frozen(entry: object) -> object:
-    """Lists of a TOML table as the tuples that a strict model takes."""
-    if not isinstance(entry, dict):
-        return entry
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
 
 def compile_fast(rules: tuple[Rule, ...]) -> FastRules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,3 +21,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 RoomName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,8}$")]
 Text = Annotated[str, Field(min_length=1, max_length=400)]
 Pair = tuple[float, float]
+
+
+def tuples(value: Any) -> Any:
+    """Arrays as tuples, all the way down: the models are frozen and strict."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(tuples(item) for item in value)
+    return value

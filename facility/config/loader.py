@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from facility.config.base import tuples
 from facility.config.checks import CrossCheckError
 from facility.config.models import Facility
 from facility.constants import FACILITY_SCHEMA
@@ -112,7 +113,7 @@ def facility_from_dict(data: Any, where: str = "facility") -> Facility:
     if not isinstance(data, dict):
         raise ConfigError("config.invalid", "not a table of keys", where)
     try:
-        return Facility.model_validate(_tuples(data))
+        return Facility.model_validate(tuples(data))
     except ValidationError as error:
         raise _explain(error, where) from None
 
@@ -131,15 +132,6 @@ def change_facility(facility: Facility, changes: Mapping[str, Any]) -> Facility:
             raise ConfigError("config.unknown-key", f"'{key}' leads into a value", f"facility {facility.id}")
         node[last] = value
     return facility_from_dict(data, f"facility {facility.id} with changes")
-
-
-def _tuples(value: Any) -> Any:
-    """Arrays as tuples, all the way down: the models are frozen and strict."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return value
 
 
 def _explain(error: ValidationError, where: str) -> ConfigError:

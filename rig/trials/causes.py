@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from facility.config import find_config
-from facility.config.base import NonNegative, Section
+from facility.config.base import NonNegative, Section, tuples
 from facility.errors import ConfigError
 from facility.signals import SIGNALS
 from interlocks.model import Rule, RuleId
@@ -217,18 +217,11 @@ def _trial(entry: Any, number: int, where: str) -> Trial:
     name = entry.get("rule") if isinstance(entry, dict) else None
     place = f"{where}, rule {name}" if isinstance(name, str) else f"{where}, trial number {number}"
     try:
-        return Trial.model_validate(_tuples(entry))
+        return Trial.model_validate(tuples(entry))
     except ValidationError as problem:
         first = problem.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError("trials.bad-value", f"{key}: {first['msg']}", f"{place}, key {key}") from problem
-
-
-def _tuples(value: Any) -> Any:
-    """Lists of a TOML table as the tuples that a strict model takes."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _check(trial: Trial, rules: RuleSet, where: str) -> None:

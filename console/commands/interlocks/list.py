@@ -39,7 +39,8 @@ def list_(settings: Settings, facility_name: str, room: str | None, species: str
     latched = [name for name, rule in live.rules.items() if rule.latched]
     permit = "beam permitted" if live.permit else "no beam permit"
     first = f", first fault {live.first_fault}" if live.first_fault else ""
-    inhibits = [name for name, rule in live.rules.items() if rule.present and desk.rules.rule(name).action == "INHIBIT"]
+    inhibits = [name for name, rule in live.rules.items()
+                if rule.present and not rule.bypassed and desk.rules.rule(name).action == "INHIBIT"]  # fmt: skip
     if inhibits and not live.permit:
         print(f"the permit is withheld by {', '.join(inhibits)}; see: ionctl interlocks show {inhibits[0]}")
     print(f"{permit}, action in force {live.action}, mode {live.mode.lower()}{first}; {len(latched)} latched.")
