@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -59,14 +61,13 @@ def run(arguments: Sequence[str]) -> int:
     try:
         refuse_foreign_packages()
         result = cli.main(args=list(arguments), prog_name="ionctl", standalone_mode=False)
-    except click.ClickException as problem:
+    except click.exceptions.NoArgsIsHelpError as problem:
         problem.show()
         return int(ExitCode.USAGE)
+    except click.ClickException as problem:
+        return _say(_words_of(problem), ExitCode.USAGE)
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has gone, nobody is left to tell
-        return int(ExitCode.OK)
     except IonctlError as problem:
         if debug:
             raise
@@ -74,9 +75,18 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as problem:
         if debug:
             raise
+        if isinstance(problem, OSError) and problem.filename is not None:
+            return _say(f"{problem.strerror} ({problem.filename})", ExitCode.CONFIGURATION)
         words = f"{type(problem).__name__}: {problem} (a defect of ionctl; run again with --debug for the traceback)"
         return _say(words, ExitCode.INTERNAL)
     return int(result) if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _words_of(problem: click.ClickException) -> str:
+    """A usage error in the form of every other: what is wrong, where, what to do."""
+    what = " ".join(problem.format_message().split()).rstrip(".")
+    where = problem.ctx.command_path if isinstance(problem, click.UsageError) and problem.ctx else "ionctl"
+    return f"{what} ({where}): see {where} --help"
 
 
 def _say(words: str, code: ExitCode) -> int:
@@ -85,8 +95,30 @@ def _say(words: str, code: ExitCode) -> int:
     return int(code)
 
 
+class _Outlet(io.FileIO):
+    """Where a standard stream goes: what a reader who has left would have read is dropped, the work goes on."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _outlive_readers() -> None:
+    """Let standard output and error end in `_Outlet`, so that `| head` neither ends a delivery nor hides its end."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        with contextlib.suppress(AttributeError, OSError):  # closed, or replaced by something without a descriptor
+            raw = _Outlet(stream.fileno(), "w", closefd=False)
+            line_buffering = name == "stderr" or raw.isatty()
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors,
+                                                line_buffering=line_buffering))  # fmt: skip
+
+
 def main() -> NoReturn:
     """Console script."""
+    _outlive_readers()
     sys.exit(run(sys.argv[1:]))
 
 

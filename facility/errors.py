@@ -6,8 +6,13 @@ because of one returns the class's `exit_code`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
+
+_FEW = 12
+"""Names that an error lists; of more it gives those that are close."""
 
 
 class ExitCode(IntEnum):
@@ -62,6 +67,12 @@ class IonctlError(Exception):
         }
 
 
+class UsageError(IonctlError):
+    """What a person typed makes no sense: a name that there is not, a value out of range, a file that cannot be."""
+
+    exit_code = ExitCode.USAGE
+
+
 class ConfigError(IonctlError):
     """A configuration file or table is missing, malformed or contradicts itself."""
 
@@ -96,3 +107,18 @@ class InternalError(IonctlError):
     """A condition that the code rules out; a defect, never the user's doing."""
 
     exit_code = ExitCode.INTERNAL
+
+
+def no_such(code: str, kind: str, name: str, known: Iterable[str], where: str = "", lister: str = "") -> UsageError:
+    """The error for a name that there is not: `kind` is what it should be the name of, `lister` what lists them."""
+    listed = f"list them: {lister}" if lister else ""
+    return UsageError(code, f"no {kind} '{name}'", where, "; ".join(filter(None, (names_meant(name, known), listed))))
+
+
+def names_meant(name: str, known: Iterable[str]) -> str:
+    """What to type instead of a name that there is not: those that are close, and all where they are few."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=3)
+    hint = f"did you mean {' or '.join(repr(one) for one in close)}?" if close else ""
+    listed = f"known: {', '.join(names)}" if len(names) <= _FEW else ""
+    return "; ".join(filter(None, (hint, listed)))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from facility.config import Facility, find_config
 from facility.config.base import Section, tuples
-from facility.errors import ConfigError
+from facility.errors import ConfigError, no_such
 from facility.events import canonical_json
 from facility.signals import INDEX
 from interlocks import fast
@@ -107,13 +107,11 @@ class RuleSet:
         return hashlib.sha256(self.canonical).hexdigest()
 
     def rule(self, rule_id: str) -> Rule:
-        """The rule, or ConfigError with the ids there are."""
+        """The rule, or UsageError with the ids that are close."""
         try:
             return self.by_id[rule_id]
         except KeyError:
-            raise ConfigError(
-                "interlocks.no-rule", f"no rule {rule_id!r}", "", f"known: {', '.join(self.by_id)}"
-            ) from None
+            raise no_such("interlocks.no-rule", "rule", rule_id, self.by_id, "", "ionctl interlocks list") from None
 
     def fast(self) -> FastRules:
         """The H rules compiled, with nothing remembered."""

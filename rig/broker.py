@@ -9,11 +9,20 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from facility.errors import UsageError
 from rig.wall_clock import monotonic_s, sleep_s
 
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _START_S = 5.0
 _STOP_S = 5.0
+
+
+def broker_address(text: str) -> tuple[str, int]:
+    """Host and port of a broker; UsageError unless it is host:port."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError("mqtt.address", f"no broker '{text}'", "--mqtt or $IONCTL_MQTT", "give host:port")
+    return host, int(port)
 
 
 @contextlib.contextmanager

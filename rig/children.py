@@ -21,6 +21,7 @@ from facility.errors import (
     IonctlError,
     JournalError,
     PlanError,
+    UsageError,
 )
 from rig.run_dir import is_alive
 from rig.wall_clock import monotonic_s, sleep_s
@@ -31,11 +32,13 @@ START_TIMEOUT_S = 120.0
 """The first start on a machine compiles the kernel."""
 STOP_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 5.0
+GONE = "was gone"
+"""What became of a process that ended before it was stopped."""
 _POLL_S = 0.02
 _PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 _ERRORS = {
     int(kind.exit_code): kind
-    for kind in (ConfigError, PlanError, ChannelError, CommandRefused, JournalError, InternalError)
+    for kind in (UsageError, ConfigError, PlanError, ChannelError, CommandRefused, JournalError, InternalError)
 }
 
 
@@ -126,9 +129,9 @@ def last_line(log: Path) -> str:
 
 
 def stop(folder: Path, name: str, pid: int, child: subprocess.Popen[bytes] | None = None) -> str:
-    """End a process that holds its lock: asked first, then killed. Returns 'stopped', 'killed' or 'was gone'."""
+    """End a process that holds its lock: asked first, then killed. Returns 'stopped', 'killed' or GONE."""
     if not is_alive(folder, name):
-        return "was gone"
+        return GONE
     for number, timeout_s, word in (
         (signal.SIGTERM, STOP_TIMEOUT_S, "stopped"),
         (signal.SIGKILL, KILL_TIMEOUT_S, "killed"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
-from facility.errors import ConfigError, PlanError
+from facility.errors import PlanError, UsageError, no_such
 from rig.home import Home
 from rig.result import DeliveryResult
 
@@ -23,22 +23,39 @@ TARGETS = ("virtual", "ca")
 
 @dataclass(frozen=True)
 class DeliveryRequest:
-    """What is to be delivered, where, and under which seed. `speed` counts on target ca only."""
+    """What is to be delivered, where, and under which seed.
+
+    `seed` and `speed` None: those of the facility that is up, else 1. `speed` is for target ca only.
+    """
 
     plan: Path
     facility: Facility
     room: str
     home: Home
     qa: bool = False
-    seed: int = 1
-    speed: float = 1.0
+    seed: int | None = None
+    speed: float | None = None
+
+    @property
+    def first_seed(self) -> int:
+        """The seed where this delivery starts the facility."""
+        return 1 if self.seed is None else self.seed
+
+    @property
+    def first_speed(self) -> float:
+        """The speed where this delivery starts the facility."""
+        return 1.0 if self.speed is None else self.speed
 
 
 def deliver_plan(request: DeliveryRequest, target: str, on_progress: OnProgress | None = None) -> DeliveryResult:
     """Deliver; nothing moves before the plan has been read, checked and compiled.
 
-    Raises PlanError or ConfigError for what cannot be delivered, ChannelError for a target that is not there.
+    Raises PlanError, ConfigError or UsageError for what cannot be delivered, ChannelError for a target that is not
+    there.
     """
+    if target == "virtual" and request.speed is not None:
+        raise UsageError("target.speed", "virtual time has no speed: it goes as fast as this machine can", "--speed",
+                         "leave it out, or give --target ca")  # fmt: skip
     program = checked_program(request)
     if target == "virtual":
         from rig.deliver_virtual import deliver_virtual
@@ -48,7 +65,7 @@ def deliver_plan(request: DeliveryRequest, target: str, on_progress: OnProgress 
         from rig.deliver_ca import deliver_ca
 
         return deliver_ca(request, program, on_progress)
-    raise ConfigError("target.unknown", f"no target {target!r}", "", f"one of {', '.join(TARGETS)}")
+    raise no_such("target.unknown", "target", target, TARGETS)
 
 
 def checked_program(request: DeliveryRequest) -> MachineProgram:

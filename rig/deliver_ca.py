@@ -37,7 +37,9 @@ def deliver_ca(request: DeliveryRequest, program: MachineProgram, on_progress: O
     if run is not None:
         _require_same(run, request, program)
         return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress))
-    options = RunOptions(request.room, species_of(program), request.seed, request.speed, os.environ.get(MQTT_ENV, ""))
+    options = RunOptions(
+        request.room, species_of(program), request.first_seed, request.first_speed, os.environ.get(MQTT_ENV, "")
+    )
     run = supervisor.up(request.facility, options)
     try:
         return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress))
@@ -56,6 +58,12 @@ def _require_same(run: RunFile, request: DeliveryRequest, program: MachineProgra
             "target.species", f"the running facility accelerates {run.species}", run.facility,
             f"ionctl down, then ionctl up --species {species_of(program)}",
         )  # fmt: skip
+    for name, wanted, found in (("seed", request.seed, run.seed), ("speed", request.speed, run.speed)):
+        if wanted is not None and wanted != found:
+            raise ChannelError(
+                f"target.{name}", f"the running facility has {name} {found:g}, not {wanted:g}", run.facility,
+                f"leave --{name} out, or: ionctl down, then ionctl up --{name} {wanted:g}",
+            )  # fmt: skip
 
 
 async def _deliver(

@@ -37,7 +37,7 @@ def deliver_virtual(
     started_s = monotonic_s()
     mode = Mode.QA if request.qa else Mode.CLINICAL
     options = WorldOptions(mode=mode, load_program=lambda _path, _room, _qa: program, post_mortem=True)
-    world = World(request.facility, request.room, species_of(program), request.seed, options)
+    world = World(request.facility, request.room, species_of(program), request.first_seed, options)
     with _pause_on_interrupt(world):
         session, summary = deliver_in(world, program, on_progress)
     truth = judge_truth(program.layers, world.plant.truth_spots(), request.facility)
@@ -47,7 +47,7 @@ def deliver_virtual(
     write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)
     result = DeliveryResult(
-        "virtual", request.facility.id, request.room, request.seed, None, asdict(summary), truth, wall_s, files
+        "virtual", request.facility.id, request.room, request.first_seed, None, asdict(summary), truth, wall_s, files
     )
     result.write(folder / SUMMARY_FILE)
     return result

@@ -14,7 +14,9 @@ from typing import Any
 
 from facility.config.models import Facility
 from facility.errors import ChannelError, ConfigError, IonctlError
-from rig.children import START_TIMEOUT_S, start, stop, tell_line, wait_ready
+from facility.run_values import require_seed, require_speed
+from rig.broker import broker_address
+from rig.children import GONE, START_TIMEOUT_S, start, stop, tell_line, wait_ready
 from rig.home import Home
 from rig.keys import KeyStore
 from rig.link_relay import LinkRelay
@@ -40,6 +42,13 @@ class RunOptions:
     allow_faults: bool = False
     mode: str = "clinical"
     """Mode at the start, and where the key switch stands."""
+
+    def __post_init__(self) -> None:
+        """UsageError for what no process could run with, before one is started."""
+        require_seed(self.seed)
+        require_speed(self.speed)
+        if self.mqtt:
+            broker_address(self.mqtt)
 
 
 @dataclass(frozen=True)
@@ -121,8 +130,10 @@ class Supervisor:
         tell_line(self._children["plant"], _text(address))
 
     def down(self, tell: Tell = lambda words: None) -> dict[str, str]:
-        """Stop what runs: control, plant (beam off), safety. Returns what became of each."""
+        """Stop what runs: control, plant (beam off), safety. What became of each; empty where nothing was up."""
         run = read_run_file(self.folder)
+        if run is None and not any(is_alive(self.folder, name) for name in NAMES):
+            return {}
         outcome: dict[str, str] = {}
         for name in STOP_ORDER:
             pid = None if run is None else run.processes.get(name, {}).get("pid")
@@ -139,7 +150,7 @@ class Supervisor:
             raise ChannelError(
                 "run.orphan", f"{name} runs but no run file names it", str(self.folder), "end that process by hand"
             )
-        return "was gone"
+        return GONE
 
     def status(self) -> tuple[RunFile | None, list[ProcessStatus]]:
         """The run file, and each process with whether it lives."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facility.errors import ConfigError
+from facility.errors import ConfigError, UsageError
 from rig.home import Home
 from rig.post_mortem import FOLDER, KIND
 from rig.post_mortem_file import Recording, read_recording
@@ -101,14 +101,14 @@ def trips(home: Home, facility: str | None = None) -> list[Trip]:
 
 
 def trip_named(home: Home, trip_id: str) -> Trip:
-    """The trip whose id is, or alone begins with, `trip_id`; ConfigError otherwise."""
+    """The trip whose id is, or alone begins with, `trip_id`; UsageError otherwise."""
     found = [trip for trip in trips(home) if trip.id == trip_id] or [
         trip for trip in trips(home) if trip.id.startswith(trip_id)
     ]
     if len(found) == 1:
         return found[0]
-    what = "no trip" if not found else f"{len(found)} trips"
-    raise ConfigError("history.id", f"{what} {trip_id!r}", str(home.root), "list them: ionctl interlocks history")
+    what = f"no trip '{trip_id}'" if not found else f"the ids of {len(found)} trips begin with '{trip_id}'"
+    raise UsageError("history.id", what, str(home.root), "list them: ionctl interlocks history")
 
 
 def _virtual(home: Home) -> Iterator[Trip]:

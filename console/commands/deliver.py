@@ -6,24 +6,24 @@ from pathlib import Path
 
 import click
 
+from console.options import FACILITY, JSON, seed_option, speed_option
 from console.settings import Settings
 
 
 @click.command()
 @click.argument("plan", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--facility", "facility_name", default="wuwei", show_default=True)
+@FACILITY
 @click.option("--target", type=click.Choice(["virtual", "ca"]), default="virtual", show_default=True,
               help="virtual: in this process, as fast as it goes. ca: real processes over Channel Access.")  # fmt: skip
 @click.option("--room", help="Room; default the first one.")
 @click.option("--qa", is_flag=True, help="Deliver every beam at the room's fixed angle, and record it.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of all noise.")
-@click.option("--speed", type=click.FloatRange(0.01, 100.0), default=1.0, show_default=True,
-              help="Facility seconds per second; target ca only.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@seed_option(None, "; default that of the facility that is up, else 1")
+@speed_option(None, ", target ca only; default that of the facility that is up, else 1")
+@JSON
 @click.pass_obj
 def deliver(
-    settings: Settings, plan: Path, facility_name: str, target: str, room: str | None, qa: bool, seed: int,
-    speed: float, as_json: bool,
+    settings: Settings, plan: Path, facility_name: str, target: str, room: str | None, qa: bool,
+    seed: int | None, speed: float | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Deliver PLAN, spot by spot. Ctrl-C takes the beam off and ends the session as interrupted."""
     from console.progress import progress_bar

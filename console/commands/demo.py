@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from console.options import FACILITY, seed_option, speed_option
 from console.settings import Settings
 from facility.errors import ChannelError
 
@@ -21,9 +22,9 @@ SPEEDS = (5.0, 2.0, 1.0)
 
 
 @click.command()
-@click.option("--facility", "facility_name", default="wuwei", show_default=True)
-@click.option("--speed", type=click.FloatRange(0.1, 100.0), help="Facility seconds per second; default what is held.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@FACILITY
+@speed_option(None, "; default the highest of 5, 2 and 1 that this machine holds")
+@seed_option()
 @click.pass_obj
 def demo(settings: Settings, facility_name: str, speed: float | None, seed: int) -> int:
     """Start a facility, make a plan, deliver it over Channel Access, show what came of it, stop everything."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from console.options import JSON
 from console.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def facility() -> None:
 
 
 @facility.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list.")
+@JSON
 @click.pass_obj
 def list_(settings: Settings, as_json: bool) -> None:
     """List the facilities that can be loaded."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from console.options import FACILITY, JSON, OutputFile
 from console.settings import Settings
 from facility.errors import InternalError
 
@@ -33,10 +34,10 @@ def plan() -> None:
 @click.option("--depth-mm", type=float, default=150.0, show_default=True, help="Depth of the target's centre in water.")
 @click.option("--dose-gy", type=float, default=2.0, show_default=True, help="Absorbed dose in water.")
 @click.option("--species", default="carbon", show_default=True)
-@click.option("--facility", "facility_name", default="wuwei", show_default=True)
+@FACILITY
 @click.option("--spacing-mm", type=float, default=2.2, show_default=True, help="Between spots.")
 @click.option("--layer-mm", type=float, default=2.0, show_default=True, help="Between layers, in water.")
-@click.option("--output", type=PLAN_FILE, required=True, help="DICOM file to write.")
+@click.option("--output", type=OutputFile(), required=True, help="DICOM file to write.")
 @click.pass_obj
 def make(
     settings: Settings, shape: str, size_mm: float, depth_mm: float, dose_gy: float, species: str, facility_name: str,
@@ -56,7 +57,7 @@ def make(
 
 @plan.command()
 @click.argument("file", type=PLAN_FILE)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@JSON
 @click.pass_obj
 def show(settings: Settings, file: Path, as_json: bool) -> None:
     """Show what a plan holds, whether or not a facility can deliver it."""
@@ -85,10 +86,10 @@ def show(settings: Settings, file: Path, as_json: bool) -> None:
 
 @plan.command()
 @click.argument("file", type=PLAN_FILE)
-@click.option("--facility", "facility_name", default="wuwei", show_default=True)
+@FACILITY
 @click.option("--room", help="Room; default the first one.")
 @click.option("--qa", is_flag=True, help="Deliver every beam at the room's fixed angle.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@JSON
 @click.pass_obj
 def check(settings: Settings, file: Path, facility_name: str, room: str | None, qa: bool, as_json: bool) -> None:
     """Check that a facility can deliver a plan, and show how: energies, levels, spots, expected time."""

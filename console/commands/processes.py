@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from console.options import FACILITY, JSON, seed_option, speed_option
 from console.settings import Settings
 from facility.errors import ExitCode
 
@@ -14,16 +15,13 @@ if TYPE_CHECKING:
     from rig.home import Home
     from rig.supervisor import Supervisor
 
-_FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
-
 
 @click.command()
-@_FACILITY
+@FACILITY
 @click.option("--room", help="Room that gets the beam; default the first one.")
 @click.option("--species", help="What is accelerated; default the first one.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of all noise.")
-@click.option("--speed", type=click.FloatRange(0.01, 100.0), default=1.0, show_default=True,
-              help="Facility seconds per second.")  # fmt: skip
+@seed_option()
+@speed_option()
 @click.option("--mqtt", default="", help="MQTT broker for telemetry, host:port; default $IONCTL_MQTT.")
 @click.option("--allow-faults", is_flag=True, help="Let faults be injected into simulated devices.")
 @click.option("--mode", type=click.Choice(["clinical", "qa", "service"]), default="clinical", show_default=True,
@@ -69,19 +67,23 @@ def _require_link(supervisor: Supervisor, facility: Facility, home: Home) -> Non
 
 
 @click.command()
-@_FACILITY
+@FACILITY
 @click.pass_obj
 def down(settings: Settings, facility_name: str) -> None:
     """Stop the processes: control, plant (beam off), safety controller."""
     from rig.supervisor import Supervisor
 
-    for name, outcome in Supervisor(settings.home(), settings.facility(facility_name).id).down().items():
+    facility = settings.facility(facility_name)
+    outcomes = Supervisor(settings.home(), facility.id).down()
+    for name, outcome in outcomes.items():
         print(f"{name}: {outcome}")
+    if not outcomes:
+        print(f"nothing is running of {facility.id}")
 
 
 @click.command()
-@_FACILITY
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@FACILITY
+@JSON
 @click.pass_obj
 def status(settings: Settings, facility_name: str, as_json: bool) -> int:
     """Show what runs, where it is reached, and since when; exit code 6 unless all three run."""

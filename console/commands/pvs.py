@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from facility.config.models import Facility
     from facility.pv_catalogue import PvEntry
 
+from console.options import FACILITY, JSON
 from console.settings import Settings
 
 FIELDS = ("name", "server", "type", "unit", "precision", "length", "writer", "limits", "alarms", "states", "fields",
@@ -19,9 +20,9 @@ FIELDS = ("name", "server", "type", "unit", "precision", "length", "writer", "li
 
 
 @click.command()
-@click.option("--facility", "facility_name", default="wuwei", show_default=True, help="Whose prefix the names carry.")
+@FACILITY
 @click.option("--server", type=click.Choice(["plant", "safety", "control"]), help="Only PVs of this process.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list.")
+@JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header.")
 @click.pass_obj
 def pvs(settings: Settings, facility_name: str, server: str | None, as_json: bool, as_csv: bool) -> None:

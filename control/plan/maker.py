@@ -18,7 +18,7 @@ from control.plan.optimise import BoolArray, DoseProblem, lateral_shares, optimi
 from facility.config import Facility
 from facility.constants import TICK_S
 from facility.energy_table import EnergyTable, load_energy_table
-from facility.errors import PlanError
+from facility.errors import PlanError, UsageError
 from facility.physics.transport import spot_sigma_mm
 
 SHAPES = ("sphere", "cube")
@@ -85,8 +85,8 @@ def make_plan(
         gantry_angle_deg: default is that of the facility's first room.
 
     Raises:
-        PlanError: the target does not fit the energies or the scan field, or a number makes no sense.
-        ConfigError: the facility has no such species.
+        PlanError: the target does not fit the energies or the scan field, or its dose would not be flat.
+        UsageError: a number makes no sense, or the facility has no such species.
     """
     target = _target(shape, size_mm, depth_mm, dose_gy, lateral_spacing_mm, layer_spacing_mm)
     table = load_energy_table(facility, species)
@@ -161,7 +161,7 @@ def make_trial_plan(facility: Facility, species: str) -> Plan:
 
 def _target(shape: str, size: float, depth: float, dose: float, lateral: float, layer: float) -> _Target:
     if shape not in SHAPES:
-        raise PlanError("plan.shape", f"no shape {shape!r}", "plan make", f"choose {' or '.join(SHAPES)}")
+        raise UsageError("plan.shape", f"no shape {shape!r}", "plan make", f"choose {' or '.join(SHAPES)}")
     limits = {
         "size": (size, 2.0, 300.0, "mm"),
         "depth": (depth, 1.0, 400.0, "mm"),
@@ -171,7 +171,9 @@ def _target(shape: str, size: float, depth: float, dose: float, lateral: float, 
     }
     for name, (value, low, high, unit) in limits.items():
         if not low <= value <= high:
-            raise PlanError("plan.make", f"{name} of {value:g} {unit}", "plan make", f"give {low:g} to {high:g} {unit}")
+            raise UsageError(
+                "plan.make", f"{name} of {value:g} {unit}", "plan make", f"give {low:g} to {high:g} {unit}"
+            )
     return _Target(shape, size / 2.0, depth)
 
 

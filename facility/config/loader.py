@@ -18,7 +18,7 @@ from facility.config.base import tuples
 from facility.config.checks import CrossCheckError
 from facility.config.models import Facility
 from facility.constants import FACILITY_SCHEMA
-from facility.errors import ConfigError
+from facility.errors import ConfigError, names_meant
 
 CONFIG_ENV = "IONCTL_CONFIG"
 
@@ -81,9 +81,7 @@ def load_facility(name_or_path: str, config_dir: Path | None = None, env: Mappin
         source = find_config(f"{name_or_path}.toml", config_dir, env)
     if source is None:
         known = list_facilities(config_dir, env)
-        close = difflib.get_close_matches(name_or_path, known, n=1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ConfigError("config.no-facility", f"no facility '{name_or_path}'", "", f"{hint}known: {', '.join(known)}")
+        raise ConfigError("config.no-facility", f"no facility '{name_or_path}'", "", names_meant(name_or_path, known))
     where = str(source)
     try:
         data = tomllib.loads(source.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from facility.config.delivery import (
     Strip,
 )
 from facility.config.machine import BeamOff, BeamQuality, Extraction, FacilityInfo, Ring, Species
-from facility.errors import ConfigError
+from facility.errors import no_such
 from facility.physics.chamber import LONGEST_DRIFT_US, charge_per_ion_fc
 from facility.physics.relativity import rigidity_tm
 
@@ -81,22 +81,18 @@ class Facility(Section):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
     def species_named(self, name: str) -> Species:
-        """The species, or ConfigError with the names this facility has."""
+        """The species, or UsageError with the names this facility has."""
         try:
             return self.species[name]
         except KeyError:
-            known = ", ".join(sorted(self.species))
-            raise ConfigError(
-                "config.no-species", f"no species '{name}' at {self.id}", "species", f"it has: {known}"
-            ) from None
+            raise no_such("config.no-species", "species", name, sorted(self.species), self.id) from None
 
     def room_named(self, name: str) -> Room:
-        """The room, or ConfigError with the rooms this facility has."""
+        """The room, or UsageError with the rooms this facility has."""
         try:
             return self.rooms[name]
         except KeyError:
-            known = ", ".join(self.rooms)
-            raise ConfigError("config.no-room", f"no room '{name}' at {self.id}", "rooms", f"it has: {known}") from None
+            raise no_such("config.no-room", "room", name, self.rooms, self.id) from None
 
     def particles_per_mu(self, species: str, energy_mev_u: float) -> float:
         """Ions that make one monitor unit: the MU's charge over the charge per ion in the first chamber."""

@@ -22,10 +22,11 @@ from control.layer_machine import DELIVERING
 from control.machine_link import LinkLimits
 from control.spot_log import write_spot_log
 from control.telemetry import MqttTelemetry, Telemetry
-from facility.errors import ConfigError, IonctlError
+from facility.errors import IonctlError
 from facility.events import EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import seconds_to_ns
+from rig.broker import broker_address
 from rig.clocks import NominalClock, SlippingClock, command_age_ns
 from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader
 from rig.deliver import EVENTS_FILE, SPOTS_FILE
@@ -84,10 +85,8 @@ async def telemetry_of(launch: Launch) -> AsyncIterator[Telemetry | None]:
     if not broker:
         yield None
         return
-    host, _, port = broker.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError("mqtt.address", f"broker {broker!r}", "--mqtt", "give host:port")
-    async with MqttTelemetry(host, int(port), launch.facility.id) as telemetry:
+    host, port = broker_address(broker)
+    async with MqttTelemetry(host, port, launch.facility.id) as telemetry:
         yield telemetry
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facility.errors import ConfigError
+from facility.errors import ConfigError, UsageError
 from interlocks.rules import RuleSet
 from rig.proof import rule_checks, safety_scene
 from rig.proof.bypass_scene import BypassScene
@@ -77,7 +77,11 @@ def scenes(rules: RuleSet) -> Iterator[Scene]:
 
 def verify(rules: RuleSet, wanted: Sequence[str] = (), only: str = "") -> Proof:
     """Explore the scenes whose name begins with one of `wanted`, all without, and check every rule by itself; `only`
-    names the one property that is judged, until it breaks."""
+    names the one property that is judged, until it breaks. UsageError for a name with which no scene begins."""
+    names = [*(scene.name for scene in scenes(rules)), rule_checks.NAME]
+    for one in wanted:
+        if not any(name.startswith(one) for name in names):
+            raise UsageError("proof.scene", f"no scene begins with '{one}'", "--scene", f"there are {', '.join(names)}")
     found: list[Found] = []
     for scene in scenes(rules):
         if _asked(scene.name, wanted):

@@ -50,16 +50,6 @@ def test_no_command_shows_help_and_is_a_usage_error(ionctl):
     assert "Usage:" in outcome.out + outcome.err
 
 
-@pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["pvs", "--nonsense"], ["pvs", "--json", "--csv"], ["plan", "show"]]
-)
-def test_usage_errors(ionctl, arguments):
-    outcome = ionctl(*arguments)
-    assert outcome.code == 2
-    assert "Error" in outcome.err
-    assert "Traceback" not in outcome.err
-
-
 def test_unknown_facility_is_one_line_with_a_hint(ionctl):
     outcome = ionctl("facility", "show", "wuwai")
     assert outcome.code == 3

@@ -80,16 +80,17 @@ def test_what_cannot_be_shown_is_said_in_one_line(ionctl: Ionctl, home: Path, tm
                                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     (trip,) = json.loads(ionctl("interlocks", "history", "--json").out)["trips"]
 
-    def refused(*arguments: str) -> str:
+    def refused(*arguments: str, code: int = 2) -> str:
         outcome = ionctl("interlocks", "history", *arguments)
-        assert outcome.code == 3
+        assert outcome.code == code
         assert outcome.err.count("\n") == 1
         return outcome.err
 
     assert "no trip 'T-nope'" in refused("T-nope")
     assert "--plot draws one trip" in refused("--plot", "a.png")
     assert ".png, .svg, .pdf" in refused(trip["id"], "--plot", str(tmp_path / "a.jpg"))
-    assert "cannot write" in refused(trip["id"], "--plot", str(tmp_path / "away" / "a.png"))
+    assert "there is no folder" in refused(trip["id"], "--plot", str(tmp_path / "away" / "a.png"))
+    assert "no facility" in refused("--facility", "nowhere", code=3)
     real = builtins.__import__
 
     def without(name: str, *arguments: Any, **more: Any) -> Any:
@@ -98,7 +99,7 @@ def test_what_cannot_be_shown_is_said_in_one_line(ionctl: Ionctl, home: Path, tm
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert "pip install 'ionctl[plot]'" in refused(trip["id"], "--plot", str(tmp_path / "a.png"))
+    assert "pip install 'ionctl[plot]'" in refused(trip["id"], "--plot", str(tmp_path / "a.png"), code=3)
 
 
 def test_a_file_that_was_changed_is_refused(ionctl: Ionctl, home: Path, session: Path) -> None:

@@ -118,7 +118,7 @@ def test_what_cannot_be_delivered_is_refused_before_anything_moves(ionctl, proto
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--room", "9"], 3, "no room '9'"),
+        (["--room", "9"], 2, "no room '9'"),
         (["--facility", "nowhere"], 3, "no facility 'nowhere'"),
         (["--target", "moon"], 2, "moon"),
         (["--seed", "x"], 2, "seed"),
@@ -180,7 +180,7 @@ def test_status_and_down_where_nothing_runs(ionctl):
     assert ionctl("status").code == 6
     down = ionctl("down")
     assert down.code == 0
-    assert down.out.count("was gone") == 3
+    assert down.out == "nothing is running of wuwei\n"
 
 
 def test_interlocks_are_listed_and_shown(ionctl):
@@ -190,7 +190,7 @@ def test_interlocks_are_listed_and_shown(ionctl):
     assert listed["now"] is None
     assert all(rule in ionctl("interlocks", "list").out for rule in ids)
     assert "ABORT" in ionctl("interlocks", "show", "emergency-stop").out
-    assert ionctl("interlocks", "show", "nonsense").code == 3
+    assert ionctl("interlocks", "show", "nonsense").code == 2
 
 
 def test_reset_needs_a_facility_that_is_up(ionctl):
@@ -200,8 +200,8 @@ def test_reset_needs_a_facility_that_is_up(ionctl):
 
 
 def test_up_refuses_a_room_that_does_not_exist(ionctl):
-    assert ionctl("up", "--room", "9").code == 3
-    assert ionctl("up", "--species", "proton").code == 3
+    assert ionctl("up", "--room", "9").code == 2
+    assert ionctl("up", "--species", "proton").code == 2
 
 
 def test_a_defect_is_one_line_and_a_traceback_on_request(ionctl, monkeypatch, small):

@@ -15,7 +15,7 @@ from facility.config import (
     list_facilities,
     load_facility,
 )
-from facility.errors import ConfigError
+from facility.errors import ConfigError, UsageError
 
 NAMES = ["himm-mee", "lanzhou", "pimms", "wuwei"]
 WUWEI = resources.files("configs").joinpath("wuwei.toml").read_text(encoding="utf-8")
@@ -201,9 +201,9 @@ def test_models_cannot_be_changed_but_copied_with_changes() -> None:
 
 def test_unknown_species_and_room() -> None:
     wuwei = load_facility("wuwei")
-    with pytest.raises(ConfigError, match=r"no species 'proton' at wuwei.*carbon"):
+    with pytest.raises(UsageError, match=r"no species 'proton' .wuwei.*carbon"):
         wuwei.species_named("proton")
-    with pytest.raises(ConfigError, match=r"no room '9' at wuwei.*1, 2, 3, 4"):
+    with pytest.raises(UsageError, match=r"no room '9' .wuwei.*1, 2, 3, 4"):
         wuwei.room_named("9")
     assert isinstance(wuwei, Facility)
 

@@ -10,7 +10,7 @@ import pytest
 
 from facility.config import change_facility, load_facility
 from facility.energy_table import load_energy_table, main, parse_energy_table, render_energy_table
-from facility.errors import ConfigError
+from facility.errors import ConfigError, UsageError
 from facility.physics import range_water_mm, revolution_frequency_hz, rigidity_tm
 
 PAIRS = [
@@ -119,7 +119,7 @@ def test_table_of_other_figures_is_refused_and_can_be_remade(
 
 
 def test_missing_table_and_species() -> None:
-    with pytest.raises(ConfigError, match="no species 'proton'"):
+    with pytest.raises(UsageError, match="no species 'proton'"):
         load_energy_table(load_facility("wuwei"), "proton")
     other = change_facility(load_facility("wuwei"), {"facility.id": "somewhere"})
     with pytest.raises(ConfigError, match="no energy table 'tables/somewhere-carbon.csv'"):  # noqa: RUF043

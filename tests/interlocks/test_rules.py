@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facility.config import load_facility
-from facility.errors import ConfigError
+from facility.errors import ConfigError, UsageError
 from facility.signals import INDEX
 from facility.states import Action
 from interlocks import fast
@@ -176,9 +176,9 @@ def test_a_configuration_folder_comes_first(tmp_path: Path) -> None:
 def test_unknown_room_species_and_rule() -> None:
     wuwei = load_facility("wuwei")
     for room, species in (("9", "carbon"), ("1", "proton")):
-        with pytest.raises(ConfigError):
+        with pytest.raises(UsageError):
             load_rules(wuwei, room, species)
-    with pytest.raises(ConfigError, match="position-x"):
+    with pytest.raises(UsageError, match="position-x"):
         rule_set().rule("position-z")
 
 

@@ -19,7 +19,7 @@ from control.plan.program import MachineProgram, compile_program, layer_token, s
 from control.plan.timing import CycleClock
 from facility.config import Facility, load_facility
 from facility.energy_table import load_energy_table
-from facility.errors import ConfigError, PlanError
+from facility.errors import PlanError, UsageError
 
 Find = Callable[[str], Path]
 
@@ -121,7 +121,7 @@ def test_one_message_counts_the_others(wuwei: Facility) -> None:
 
 
 def test_a_room_that_is_not_there(wuwei: Facility) -> None:
-    with pytest.raises(ConfigError, match="no room '9'"):
+    with pytest.raises(UsageError, match="no room '9'"):
         check_plan(plan_of(layer_at()), wuwei, "9")
 
 

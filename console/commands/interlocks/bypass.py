@@ -6,8 +6,9 @@ import re
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, at_s, open_desk
+from console.commands.interlocks.common import at_s, open_desk
 from console.commands.interlocks.reset import ROLE
+from console.options import FACILITY, JSON
 from console.settings import Settings
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}

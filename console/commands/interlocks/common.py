@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
 from console.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,11 +12,6 @@ if TYPE_CHECKING:
     from interlocks.model import Rule
     from interlocks.rules import RuleSet
     from rig.interlock_desk import LiveInterlocks
-
-FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
-ROOM = click.option("--room", help="Room; default the one that runs, or the first one.")
-SPECIES = click.option("--species", help="Species; default the one that runs, or the first one.")
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from console.commands.interlocks.common import FACILITY, ROOM, SPECIES, open_desk
+from console.commands.interlocks.common import open_desk
+from console.options import FACILITY, ROOM, SPECIES, OutputFile
 from console.settings import Settings
 
 
@@ -14,7 +15,7 @@ from console.settings import Settings
 @FACILITY
 @ROOM
 @SPECIES
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the source here.")
+@click.option("--output", type=OutputFile(), help="Write the source here.")
 @click.pass_obj
 def generate(
     settings: Settings, facility_name: str, room: str | None, species: str | None, output: Path | None

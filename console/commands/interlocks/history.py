@@ -7,34 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from console.commands.interlocks.common import JSON
+from console.options import JSON, OutputFile
 from console.settings import Settings
-from facility.errors import ConfigError
+from facility.errors import UsageError
 
 if TYPE_CHECKING:
     from interlocks.model import Rule
     from rig.trip_history import Trip
 
+PICTURES = (".png", ".svg", ".pdf")
 _COLUMNS = ("id", "facility", "run", "t, s", "rule", "tier", "action", "value", "limit", "unit", "beam off, ms", "file")
 
 
 @click.command()
-@click.argument("trip_id", required=False)
+@click.argument("trip_id", metavar="[ID]", required=False)
 @click.option("--facility", "facility_name", help="Only trips of this facility.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it: .png, .svg or .pdf.")
+@click.option("--plot", type=OutputFile(PICTURES), help="Draw it: .png, .svg or .pdf.")
 @JSON
 @click.pass_obj
 def history(
     settings: Settings, trip_id: str | None, facility_name: str | None, plot: Path | None, as_json: bool
 ) -> None:
-    """List trips, the latest run first; with TRIP_ID show one, as frozen when it happened."""
+    """List trips, the latest run first; with ID show one, as frozen when it happened."""
     from rig.trip_history import trip_named, trips
 
     if trip_id is None:
         if plot is not None:
-            raise ConfigError(
+            raise UsageError(
                 "history.which", "--plot draws one trip", "--plot", "ionctl interlocks history ID --plot FILE"
             )
+        if facility_name is not None:
+            settings.facility(facility_name)
         _list(trips(settings.home(), facility_name), as_json)
         return
     _one(settings, trip_named(settings.home(), trip_id), plot, as_json)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, open_desk
+from console.commands.interlocks.common import open_desk
+from console.options import FACILITY, JSON, ROOM, SPECIES
 from console.settings import Settings
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, ms, open_desk
+from console.commands.interlocks.common import ms, open_desk
+from console.options import FACILITY, JSON, ROOM, SPECIES, OutputFile
 from console.settings import Settings
-from facility.errors import ConfigError
 
 if TYPE_CHECKING:
     from console.commands.interlocks.common import Desk
@@ -23,7 +23,7 @@ _SUFFIXES = (".html", ".csv")
 @FACILITY
 @ROOM
 @SPECIES
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it: .html or .csv.")
+@click.option("--output", type=OutputFile(_SUFFIXES), help="Write it: .html or .csv.")
 @JSON
 @click.pass_obj
 def matrix(
@@ -65,15 +65,9 @@ def _rows(desk: Desk) -> list[tuple[MatrixRow, Bound]]:
 def _write(desk: Desk, rows: list[tuple[MatrixRow, Bound]], output: Path) -> None:
     from console.matrix_page import matrix_csv, matrix_html
 
-    suffix = output.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ConfigError("matrix.format", f"cannot write {suffix or 'a file without suffix'!r}", str(output),
-                          f"give a name that ends in {' or '.join(_SUFFIXES)}")  # fmt: skip
-    text = matrix_csv(rows) if suffix == ".csv" else matrix_html(desk.title, desk.rules.hash, rows)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise ConfigError("matrix.unwritable", f"cannot write it: {problem.strerror}", str(output)) from problem
+    as_csv = output.suffix.lower() == ".csv"
+    text = matrix_csv(rows) if as_csv else matrix_html(desk.title, desk.rules.hash, rows)
+    output.write_text(text, encoding="utf-8")
 
 
 def _finite(us: float) -> float | None:

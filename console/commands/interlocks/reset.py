@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, open_desk
+from console.commands.interlocks.common import open_desk
+from console.options import FACILITY, JSON
 from console.settings import Settings
 
 ROLE = click.option("--role", type=click.Choice(["operator", "physicist"]), default="physicist", show_default=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON
+from console.options import FACILITY, JSON
 from console.settings import Settings
 
 

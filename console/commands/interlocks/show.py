@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, at_s, bound_words, ms, open_desk
+from console.commands.interlocks.common import at_s, bound_words, ms, open_desk
+from console.options import FACILITY, JSON, ROOM, SPECIES
 from console.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from console.commands.interlocks.common import JSON
+from console.options import FACILITY, JSON, OutputFile, seed_option
 from console.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ COLUMNS = (
 @click.option("--target", type=click.Choice(["virtual"]), default="virtual", show_default=True)
 @click.option("--rule", "rule_ids", multiple=True, help="Only this rule; may be given several times.")
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only in this state.")
-@click.option("--facility", "facility_name", default="wuwei", show_default=True)
+@FACILITY
 @click.option("--room", help="Room; default the first one.")
 @click.option("--species", help="Species; default the first one.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@seed_option()
 @click.option("--degraded", is_flag=True, help="Also with each beam-off device stuck and with either chamber dead.")
 @click.option("--near", is_flag=True, help="Also 0.98 and 1.02 of each limit that a device can be set to, with beam.")
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML here.")
+@click.option("--junit", type=OutputFile(), help="Write JUnit XML here.")
 @JSON
 @click.pass_obj
 def test(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON, ROOM, SPECIES, open_desk
+from console.commands.interlocks.common import open_desk
+from console.options import FACILITY, JSON, ROOM, SPECIES, OutputFile
 from console.settings import Settings
 from facility.errors import ExitCode
 
@@ -17,7 +18,7 @@ from facility.errors import ExitCode
 @ROOM
 @SPECIES
 @click.option("--scene", "scenes", multiple=True, help="Explore scenes whose name begins so; can be repeated.")
-@click.option("--counterexample", type=click.Path(path_type=Path, dir_okay=False), default="counterexample.json",
+@click.option("--counterexample", type=OutputFile(), default="counterexample.json",
               show_default=True, help="Where the run that breaks a property goes.")  # fmt: skip
 @click.option("--replay", "replayed", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="Play the run of this file again, step by step.")  # fmt: skip
@@ -41,8 +42,6 @@ def verify(
         return int(ExitCode.OK)
     begin = time.process_time()
     proof = verify(rules, scenes)
-    if not proof.found:
-        raise click.UsageError(f"no scene begins with {' or '.join(scenes)}")
     seconds = time.process_time() - begin
     broken = write_counterexample(proof, counterexample)
     if as_json:
