@@ -28,6 +28,7 @@ COMMANDS = {
         "interlocks",
         "What must never happen: rules, latches, resets, proofs.",
     ),
+    "room": ("console.commands.room", "room", "Stand in the room: search, door, emergency stop."),
     "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
     "facility": ("console.commands.facilities", "facility", "List and show facilities."),
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from facility.states import FrontEndState, HoldReason, RingPhase
+from facility.states import FrontEndState, HoldReason, RingPhase, SearchStage
 
 Kind = Literal["float", "int", "enum", "string", "bytes", "floats"]
 Server = Literal["plant", "safety", "control"]
@@ -73,6 +73,7 @@ class PvEntry:
 
 
 _RING = tuple(phase.name for phase in RingPhase)
+_SEARCH = tuple(stage.name for stage in SearchStage)
 _FE = tuple(state.name for state in FrontEndState)
 _HOLD = tuple(reason.name for reason in HoldReason)
 TCS_STATES = (
@@ -138,6 +139,11 @@ CATALOGUE: tuple[PvEntry, ...] = (
     PvEntry("HEBT:Stopper-Sts", "plant", "HEBT", "enum", "beam stopper of the room", states=("OUT", "IN")),
     PvEntry("ROOM:Door-Sts", "plant", "ROOM", "enum", "door of the treatment room", states=("OPEN", "CLOSED")),
     PvEntry("ROOM:EStop-Sts", "plant", "ROOM", "enum", "emergency stop chain", states=("PRESSED", "OK")),
+    PvEntry("ROOM:Search-Sts", "plant", "ROOM", "enum", "search of the treatment room", states=_SEARCH),
+    PvEntry("ROOM:Personnel-Sts", "plant", "ROOM", "enum", "personnel chain: lets the stopper out, the source inject",
+            states=("OFF", "OK")),
+    PvEntry("ROOM:Source-Sts", "plant", "ROOM", "enum", "source inhibit", states=("FREE", "INHIBITED")),
+    *_command("ROOM", "plant", "the panels in the room: press_search, move_door, press_estop, release_estop"),
     # scanning magnets
     *_scan("X"),
     *_scan("Y"),
@@ -189,6 +195,10 @@ CATALOGUE: tuple[PvEntry, ...] = (
     PvEntry("SAFE:Field-RB", "safety", "SAFE", "string", "session of the field under way, empty if it has none"),
     PvEntry("SAFE:Field-Sts", "safety", "SAFE", "enum", "account of the field", states=("IDLE", "BEGUN", "UNRESOLVED")),
     PvEntry("SAFE:Pauses-RB", "safety", "SAFE", "int", "times the permit of the field was interrupted"),
+    PvEntry("SAFE:Proof-Sts", "safety", "SAFE", "enum", "pre-beam proof tests: some missing, being run, all valid",
+            states=("DUE", "RUNNING", "VALID")),
+    PvEntry("SAFE:Proof-RB", "safety", "SAFE", "bytes", "canonical JSON list of the proof tests: value, limits, time",
+            length=2 * RESULT_BYTES),
     PvEntry("SAFE:Heartbeat-RB", "safety", "SAFE", "int", "rises while the safety controller scans"),
     PvEntry("SAFE:Link-RB", "safety", "SAFE", "floats", "how the safety controller hears the rack",
             length=len(LINK_STATUS), fields=LINK_STATUS),

@@ -89,7 +89,7 @@ QUAD_BLOCK = _signal("quad.block", "bool", "fast quadrupole reads back off reson
 CHOPPER_BLOCK = _signal("chopper.block", "bool", "chopper reads back blocking", 1.0)
 STOPPER_IN = _signal("stopper.in", "bool", "beam stopper reads back in", 1.0)
 # --- room and people --------------------------------------------------------------------------------------------
-ROOM_TOKEN = _signal("room.token", "index", "room that holds the beam token, -1 if none or two", 1.0)
+ROOM_TOKEN = _signal("room.token", "index", "room that holds the beam token, -1 if none or more than one", 1.0)
 RANGE_SHIFTER = _signal("rs.code", "code", "range shifters in the beam, bit mask", 1.0)
 RANGE_SHIFTER_PLAN = _signal("rs.plan_code", "code", "range shifters the loaded layer wants, bit mask", 1.0)
 DOOR_A = _signal("door.a_closed", "bool", "door contact A, 1 is closed", 1.0)
@@ -98,6 +98,12 @@ ESTOP_A = _signal("estop.a_ok", "bool", "emergency stop chain A, 1 is not presse
 ESTOP_B = _signal("estop.b_ok", "bool", "emergency stop chain B, 1 is not pressed", 1.0)
 KEY_A = _signal("key.a", "code", "mode key switch, bank A: 1 clinical, 2 QA, 3 service, 0 between or broken", 1.0)
 KEY_B = _signal("key.b", "code", "mode key switch, bank B, codes as bank A", 1.0)
+SEARCH_A = _signal("search.a_done", "bool", "search of the room is done and stands, chain A", 1.0)
+SEARCH_B = _signal("search.b_done", "bool", "search of the room is done and stands, chain B", 1.0)
+SEARCH_STAGE = _signal("search.stage", "enum", "SearchStage of the chain that is less far")
+ROOM_TOKENS = _signal("room.tokens", "count", "rooms that hold the beam token, by the contacts of their key locks", 1.0)
+PERSONNEL = _signal("personnel.ok", "bool", "the personnel chain lets the stopper out and the source inject", 1.0)
+SOURCE_ASKED = _signal("source.asked", "bool", "source inhibit is asked for: escalation, personnel chain, proof", 1.0)
 GATE_OPEN = _signal("gate.open", "bool", "motion gate, 1 lets beam through (1 when gating is off)", 1.0)
 GATE_AGE_MS = _signal("gate.age_ms", "ms", "age of the newest gate sample (0 when gating is off)", 0.1)
 # --- beam-off confirmation (ioc_sim.physics.confirmation) ------------------------------------------------------------
@@ -187,6 +193,13 @@ H_PRESENT = _signal("h.present", "mask", "fast rules 0 to 29 whose condition is 
 H_PRESENT_HIGH = _signal("h.present_high", "mask", "fast rules from 30 on whose condition is present, bit mask", 1.0)
 H_FIRST = _signal("h.first", "index", "first fast rule that latched, -1 if none", 1.0)
 H_HEARTBEAT = _signal("h.heartbeat", "count", "rises by one each 1 ms the fast evaluator lives (modulo 2^20)", 1.0)
+PROOF_SEQ = _signal("proof.seq", "count", "number of the last proof action that is over", 1.0)
+PROOF_A = _signal(
+    "proof.a", "1", "first value of that action, in the unit of its test; no number if it gave none", 1e-4
+)
+PROOF_B = _signal("proof.b", "1", "second value", 1e-4)
+PROOF_C = _signal("proof.c", "1", "third value", 1e-4)
+PROOF_D = _signal("proof.d", "1", "fourth value", 1e-4)
 PACING_LATE_MS = _signal("pacing.late_ms", "ms", "how late the plant runs behind its pace (0 in virtual time)", 0.1)
 
 SIGNALS: tuple[Signal, ...] = tuple(_signals)

@@ -22,6 +22,34 @@ class RingPhase(IntEnum):
     FAULT = 11
 
 
+class SearchStage(IntEnum):
+    """How far the search of the treatment room is."""
+
+    NOT_DONE = 0
+    SEARCHING = 1
+    """The far button has been pressed; the exit button must follow in time."""
+    LEAVING = 2
+    """The exit button has been pressed; out, and the door closed behind, in time."""
+    WARNING = 3
+    """The door is closed; light and sound go on until the delay is over."""
+    DONE = 4
+
+
+class ProofAction(IntEnum):
+    """What the rack does for pre-beam proof tests, in the order in which it is asked for it; 0 is none."""
+
+    COUNTS = 1
+    LEAKAGE = 2
+    CHARGE = 3
+    VOLTAGE = 4
+    SCAN_STEP = 5
+    SCAN_ZERO = 6
+    BEAM_OFF = 7
+    STOPPER = 8
+    PERMIT_LOOP = 9
+    """Done from the safety controller's end; the rack only shows its lines."""
+
+
 class FrontEndState(IntEnum):
     """State of the delivery front end."""
 

@@ -33,6 +33,8 @@ from interlocks.link import PermitCommand
 from interlocks.model import CONSOLE_INPUT, MODE_CODES, Rule
 from interlocks.procedure_lines import LineWatch
 from interlocks.process_image import NO_FAULT, PLACE, FastFault
+from interlocks.proof import Proof
+from interlocks.proof_book import ProofBook
 from interlocks.rules import RuleSet
 from interlocks.scanner import Scanner
 from interlocks.second import SecondEvaluator
@@ -52,6 +54,7 @@ VERBS: dict[str, frozenset[str]] = {
     "open_field": frozenset({"operator", "physicist"}),
     "close_field": frozenset({"operator", "physicist"}),
     "resolve": frozenset({"physicist"}),
+    "prove": frozenset({"operator", "physicist"}),
 }
 """Roles that may use each verb; control has none."""
 
@@ -66,6 +69,7 @@ class SafetyController:
         now_ns: facility time of the start.
         store: where the record of the field lives; None for memory.
         control: treatment control, which vouches for the lines of tier T; without one they stay down.
+        proofs: pre-beam proof tests; none: none is missing.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class SafetyController:
         store: FieldStore | None = None,
         *,
         control: Console | None = None,
+        proofs: tuple[Proof, ...] = (),
     ) -> None:
         self.rules = rules
         self.mode = mode
@@ -101,6 +106,7 @@ class SafetyController:
         self._events: deque[SafetyEvent] = deque(maxlen=MAX_EVENTS)
         self._results: deque[CommandResult] = deque(maxlen=MAX_EVENTS)
         self._bypasses = BypassDesk(rules.rules, rules.policy, self._emit)
+        self._proofs = ProofBook(proofs, rules.link.watchdog_ms, self._emit)
         self._field = FieldBook(rules.rules, rules.policy, store or MemoryStore(), self._emit)
         self._verbs = {
             "reset": self._reset,
@@ -110,6 +116,7 @@ class SafetyController:
             "open_field": self._open_field,
             "close_field": self._close_field,
             "resolve": self._resolve,
+            "prove": self._prove,
         }
 
     # --- scan --------------------------------------------------------------------------------------------------
@@ -136,9 +143,10 @@ class SafetyController:
             self._take(image, complement or (), image_t_ns)
             self._note_fast(image, fault)
         self._pass_time(now_ns)
+        again = self._step_proofs(image_t_ns, now_ns)
         self._judge(now_ns)
         self._step_permit(now_ns)
-        self._due = self._step_field()
+        self._due = self._step_field() or again
         self._lines.scanned(now_ns)
         return self.command_to_rack()
 
@@ -165,6 +173,7 @@ class SafetyController:
         own = (
             int(self._link_ok), self._console.age_ns(now_ns), *map(int, self._field.inputs),
             MODE_CODES[self.mode.value], int(self._agreement.good), *self._lines.codes(now_ns),
+            int(self._proofs.missing(now_ns)),
         )  # fmt: skip
         bypassed = self._bypasses.rules
         for rule_id, effect in self._scanner.judge(own, self._link_ok, now_ns):
@@ -216,6 +225,24 @@ class SafetyController:
         released = permit.lines(self._permit).permit
         return self._field.observe(self._layer_active(), present, released, aborted(released, self._permit.dropped))
 
+    def _step_proofs(self, image_t_ns: int, now_ns: int) -> bool:
+        """Follow the proof tests; True if something new is to be sent to the rack."""
+        asked = (self._proofs.request, self._proofs.raises)
+        answer = self._proofs.observe(self._scanner.value, image_t_ns, self._link_ok, now_ns)
+        if answer is not None:
+            self._results.append(answer)
+        return answer is not None or (self._proofs.request, self._proofs.raises) != asked
+
+    def _prove(self, command: Command) -> CommandResult:
+        """Run proof tests: without a permit, with the ring empty and no layer active."""
+        objection = ""
+        if self._permit.released:
+            objection = "the beam is permitted: proof tests run without a permit"
+        elif self._layer_active() or self._scanner.value("ring.flat_top") != 0.0:
+            objection = "a layer is active, or the ring stands on the flat top"
+        self._due = True
+        return self._proofs.begin(command, objection, self._now_ns)
+
     def _trip(self, view: RuleView) -> None:
         earlier, found = self._first, (view.since_ns, *self._place[view.rule.id], view.rule.id)
         self._first = found if earlier is None else min(earlier, found)
@@ -248,9 +275,12 @@ class SafetyController:
     def command_to_rack(self) -> PermitCommand:
         """What the rack is told as things stand."""
         lines = permit.lines(self._permit)
+        if self._proofs.raises and not self._permit.released:
+            lines = permit.Lines(True, True)  # the loop is tried: permit and hold, which lets no beam
         return PermitCommand(
-            lines.permit, lines.hold, self._permit.reset_mask, self._permit.reset_seq, self._fast.bypassed_mask
-        )
+            lines.permit, lines.hold, self._permit.reset_mask, self._permit.reset_seq, self._fast.bypassed_mask,
+            self._link_ok and self._scanner.personnel_ok, *self._proofs.request,
+        )  # fmt: skip
 
     @property
     def _first_id(self) -> str:
@@ -372,6 +402,9 @@ class SafetyController:
         if self._due:
             return now_ns
         times = list(self._scanner.deadlines(now_ns, beats=not beats_watched))
+        proven = self._proofs.deadline_ns(now_ns)
+        if proven is not None:
+            times.append(proven)
         bypassed = self._bypasses.deadline_ns()
         if bypassed is not None:
             times.append(bypassed)
@@ -389,7 +422,9 @@ class SafetyController:
         mind: the arguments of `Plant.watch_image`."""
         active = self._scanner.value("fe.active")
         own = ((PLACE["fe.active"], active, active),)
-        low, high = code_limits(chain(self._scanner.boxes(), self._fast.boxes(), own))
+        low, high = code_limits(
+            chain(self._scanner.boxes(), self._fast.boxes(), own, self._proofs.boxes(self._scanner.value))
+        )
         for place, lowest, highest in self._second.boxes():
             low[place], high[place] = max(low[place], lowest - 0.49), min(high[place], highest + 0.49)
         return low, high
@@ -417,6 +452,8 @@ class SafetyController:
             field.pauses,
             field.begun,
             field.unresolved,
+            tuple(self._proofs.rows(self._now_ns)),
+            self._proofs.running,
         )
 
     def take_events(self) -> list[SafetyEvent]:

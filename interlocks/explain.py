@@ -183,6 +183,9 @@ class MatrixRow(NamedTuple):
     """Off the resonance."""
     dump: bool
     """The ring is emptied at once (after a PAUSE only when the permit stays away)."""
+    chain: str
+    stopper: bool
+    """Stopper in and source inhibited: the personnel chain."""
     latches: bool
     reset: str
     bypass: str
@@ -205,6 +208,8 @@ def matrix(rules: RuleSet, facility: Facility) -> Iterator[MatrixRow]:
             spill_off=rule.strength >= Action.HOLD,
             fast_quad=rule.strength >= Action.PAUSE,
             dump=rule.strength >= Action.ABORT,
+            chain=rule.chain,
+            stopper=rule.chain == "personnel",
             latches=rule.latches,
             reset=rule.reset,
             bypass=rule.bypass,

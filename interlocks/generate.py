@@ -24,7 +24,7 @@ SCHEMA = "ionctl.second-evaluator/1"
 _ACTIONS = {"INHIBIT": 1, "HOLD": 2, "PAUSE": 3, "ABORT": 4}
 _ROLES = {"none": 0, "operator": 1, "physicist": 2}
 _NS_PER_MS = Fraction(1_000_000)
-_OWN_STEP = {"bool": Fraction(1), "code": Fraction(1), "ms": 1 / _NS_PER_MS}
+_OWN_STEP = {"bool": Fraction(1), "code": Fraction(1), "count": Fraction(1), "ms": 1 / _NS_PER_MS}
 """Value of one unit of the integers in which the controller hands over what it knows by itself: ages are in ns."""
 
 

@@ -67,6 +67,8 @@ class SafetyGroup(CataloguedGroup):
     field = declared("SAFE:Field-RB")
     field_state = declared("SAFE:Field-Sts")
     pauses = declared("SAFE:Pauses-RB")
+    proof = declared("SAFE:Proof-Sts")
+    proofs = declared("SAFE:Proof-RB")
     heartbeat = declared("SAFE:Heartbeat-RB")
     link = declared("SAFE:Link-RB")
     keep_alive = declared("SAFE:KeepAlive", _put_keep_alive)
@@ -178,6 +180,9 @@ class SafetyIoc:
         yield "SAFE:Field-RB", snapshot.session, 0
         yield "SAFE:Field-Sts", 2 if snapshot.unresolved else int(snapshot.begun), major if snapshot.unresolved else 0
         yield "SAFE:Pauses-RB", snapshot.pauses, 0
+        running, valid = snapshot.proofs_running, all(row["valid"] for row in snapshot.proofs)
+        yield "SAFE:Proof-Sts", 1 if running else 2 if valid else 0, 0
+        yield "SAFE:Proof-RB", canonical_json(list(snapshot.proofs)), 0
         due = self._values_ns is None or now_ns - self._values_ns >= VALUES_NS
         if due:
             self._values_ns = now_ns

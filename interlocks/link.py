@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from channels import frames
 from channels.frames import Accepted, Kind, Reason
+from facility.states import ProofAction
 from interlocks import process_image
 from interlocks.model import LinkSettings
 from interlocks.process_image import NO_FAULT, FastFault
@@ -26,8 +27,9 @@ from interlocks.second import complement_of
 RACK = "rack"
 SAFETY = "safety"
 NS_PER_MS = 1_000_000
-_PERMIT = struct.Struct(">BBQIQ")
+_PERMIT = struct.Struct(">BBQIQBBI")
 _FLAGS = {0: False, 1: True}
+_FOR_THE_RACK = frozenset(int(action) for action in ProofAction if action is not ProofAction.PERMIT_LOOP)
 
 
 class PermitCommand(NamedTuple):
@@ -40,6 +42,11 @@ class PermitCommand(NamedTuple):
     reset_seq: int
     bypass_mask: int = 0
     """Fast rules that neither act nor latch as long as this frame is the last."""
+    personnel: bool = False
+    """The personnel chain is good: the stopper may be out, the source may inject."""
+    proof_action: int = 0
+    """Action of the proof tests that the rack carries out when `proof_seq` rises; 0 is none."""
+    proof_seq: int = 0
 
 
 class RackLines(NamedTuple):
@@ -49,6 +56,7 @@ class RackLines(NamedTuple):
     hold: bool
     link_ok: bool
     bypass_mask: int = 0
+    personnel: bool = False
 
 
 DEAD_LINES = RackLines(False, False, False)
@@ -56,17 +64,17 @@ DEAD_LINES = RackLines(False, False, False)
 
 def pack_permit(command: PermitCommand) -> bytes:
     """Payload of a frame to the rack."""
-    return _PERMIT.pack(command.permit, command.hold, command.reset_mask, command.reset_seq, command.bypass_mask)
+    return _PERMIT.pack(*command)
 
 
 def unpack_permit(payload: bytes) -> PermitCommand | None:
     """The command of a payload; None for anything that is not exactly one."""
     if len(payload) != _PERMIT.size:
         return None
-    permit, hold, mask, seq, bypassed = _PERMIT.unpack(payload)
-    if permit not in _FLAGS or hold not in _FLAGS:
+    permit, hold, mask, seq, bypassed, personnel, action, proof_seq = _PERMIT.unpack(payload)
+    if permit not in _FLAGS or hold not in _FLAGS or personnel not in _FLAGS:
         return None
-    return PermitCommand(_FLAGS[permit], _FLAGS[hold], mask, seq, bypassed)
+    return PermitCommand(_FLAGS[permit], _FLAGS[hold], mask, seq, bypassed, _FLAGS[personnel], action, proof_seq)
 
 
 class _End:
@@ -177,6 +185,8 @@ class RackEnd(_End):
         self._believed = False
         self._reset_of: tuple[int, int] | None = None
         self._reset_mask = 0
+        self._proof_of: tuple[int, int] | None = None
+        self._proof: tuple[int, int] | None = None
 
     def receive(self, frame: bytes, now_ns: int) -> bool:
         """Take a frame; True if it brought a command."""
@@ -187,6 +197,7 @@ class RackEnd(_End):
         if not command.permit:
             self._believed = True
         self._note_reset(command, self._state.boot)
+        self._note_proof(command, self._state.boot)
         self._command = command
         return True
 
@@ -196,6 +207,22 @@ class RackEnd(_End):
         if known is not None and known[0] == boot and command.reset_seq > known[1]:
             self._reset_mask |= command.reset_mask
 
+    def _note_proof(self, command: PermitCommand, boot: int) -> None:
+        """A proof action is carried out once, and only if its number was seen to rise."""
+        known, self._proof_of = self._proof_of, (boot, command.proof_seq)
+        if known is not None and known[0] == boot and command.proof_seq > known[1]:
+            self._proof = (command.proof_action, command.proof_seq) if command.proof_action in _FOR_THE_RACK else None
+
+    def take_proof(self) -> tuple[int, int] | None:
+        """Action and number of a proof that was asked for since the last call; None if none was."""
+        asked, self._proof = self._proof, None
+        return asked
+
+    @property
+    def tries_loop(self) -> bool:
+        """The permit that is seen is that of a proof test of the loop: raised with hold, and dropped again."""
+        return self._command is not None and self._command.proof_action == ProofAction.PERMIT_LOOP
+
     def lines(self, now_ns: int) -> RackLines:
         """The lines as they must stand now; all of them off unless the peer is heard and believed."""
         heard = self._listens(now_ns)
@@ -204,7 +231,8 @@ class RackEnd(_End):
             self._command = None
         if not heard or not self._believed or self._command is None:
             return DEAD_LINES
-        return RackLines(self._command.permit, self._command.hold, True, self._command.bypass_mask)
+        command = self._command
+        return RackLines(command.permit, command.hold, True, command.bypass_mask, command.personnel)
 
     def take_reset(self) -> int:
         """Fast latches that a reset has asked to let go since the last call, mask; 0 if none."""

@@ -22,6 +22,8 @@ MODES: tuple[str, ...] = ("clinical", "qa", "service")
 """Operating modes, the strictest first."""
 MODE_CODES: dict[str, int] = {mode: code for code, mode in enumerate(MODES, start=1)}
 """What both banks of the key switch read in each position; 0 is a key between two positions or a broken wire."""
+Chain = Literal["personnel", "patient", "machine"]
+"""Whom a rule protects: people outside of the patient's place, the patient, the machine."""
 RuleId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
 
 LINK_INPUT = "link.plant_ok"
@@ -42,6 +44,8 @@ LINE_INPUTS: tuple[str, ...] = ("t.plan_ok", "t.setpoints_ok", "t.session_ok", "
 """Not signals: what treatment control vouches for in its keep-alives, 0 when there are none; bit 0 first."""
 AGREE_INPUT = "evaluators.agree"
 """Not a signal: 1 while both evaluators decide the same over the same image; judged by their comparison alone."""
+PROOF_INPUT = "proof.missing"
+"""Not a signal: pre-beam proof tests that have not been run, have failed or have expired."""
 OWN_INPUTS: dict[str, str] = {
     LINK_INPUT: "bool",
     CONSOLE_INPUT: "ms",
@@ -52,6 +56,7 @@ OWN_INPUTS: dict[str, str] = {
     AGREE_INPUT: "bool",
     CONTROL_INPUT: "ms",
     **dict.fromkeys(LINE_INPUTS, "bool"),
+    PROOF_INPUT: "count",
 }
 """What the safety controller knows by itself, with units; tiers P and T only."""
 IMAGE_NAMES: frozenset[str] = frozenset(SIGNALS[i].name for i in IMAGE)
@@ -139,6 +144,7 @@ class Rule(Section):
     input_delay_us: NonNegative = 0.0
     """How late the cause shows in the inputs: drift, strip window, publishing, watchdog."""
     tier: Tier
+    chain: Chain = "patient"
     action: ActionName
     latching: bool = True
     """Only asked of ABORT and PAUSE; HOLD and INHIBIT never latch."""
@@ -250,6 +256,8 @@ def _times(rule: Rule) -> Iterator[Problem]:
 
 
 def _consequence(rule: Rule) -> Iterator[Problem]:
+    if rule.chain == "personnel" and (rule.tier != "P" or rule.bypass != "never"):
+        yield Problem("chain", "a rule of the personnel chain is of tier P and never bypassed")
     if not rule.latches:
         if rule.reset != "none":
             yield Problem("reset", f"{rule.action} that does not latch has nothing to reset: give 'none'")

@@ -47,6 +47,8 @@ class Scanner:
         """Strongest action in force."""
         self.inhibited = False
         """A rule with INHIBIT is present."""
+        self.personnel_ok = False
+        """No rule of the personnel chain is present or latched."""
 
     def take(self, values: NDArray[np.float64], t_ns: int) -> None:
         """A fresh image: decoded values, and when they were taken (ns)."""
@@ -90,6 +92,11 @@ class Scanner:
         forces = [latch.in_force(watched.acts_as, watched.state) for watched in self._watched]
         self.action = max(forces, default=Action.NONE)
         self.inhibited = Action.INHIBIT in forces
+        self.personnel_ok = not any(
+            watched.state.present or watched.state.latched
+            for watched in self._watched
+            if watched.rule.chain == "personnel"
+        )
 
     def bypass(self, rules: frozenset[str]) -> None:
         """From now on these rules are shown as they are and act no more, all others act."""

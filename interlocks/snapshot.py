@@ -94,6 +94,10 @@ class SafetySnapshot:
     unresolved: bool = False
     """Its termination has not been accounted for by a physicist."""
 
+    proofs: tuple[Mapping[str, Any], ...] = ()
+    """Proof tests as JSON values, in the order of their file."""
+    proofs_running: bool = False
+
     @property
     def bypassed(self) -> tuple[RuleView, ...]:
         """Bypassed rules."""

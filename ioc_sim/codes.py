@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from facility.states import Action, FrontEndState, HoldReason, RingPhase
+from facility.states import Action, FrontEndState, HoldReason, ProofAction, RingPhase, SearchStage
 
 (STANDBY, INJECTION, CAPTURE, RAMP, STABILISE, RESONANCE, FLAT_TOP, ENERGY_STEP, DUMP, RAMP_DOWN, STANDARDISE) = (
     int(phase) for phase in RingPhase if phase is not RingPhase.FAULT
@@ -16,3 +16,8 @@ HOLD_NONE, HOLD_RING, HOLD_EMPTY, HOLD_GATE, HOLD_PERMIT, HOLD_SETTLING, HOLD_OP
 ACTION_INHIBIT, ACTION_HOLD, ACTION_PAUSE, ACTION_ABORT = (
     int(action) for action in Action if action is not Action.NONE
 )
+NOT_DONE, SEARCHING, LEAVING, WARNING, SEARCHED = (int(stage) for stage in SearchStage)
+(
+    PROVE_COUNTS, PROVE_LEAKAGE, PROVE_CHARGE, PROVE_VOLTAGE, PROVE_SCAN_STEP, PROVE_SCAN_ZERO, PROVE_BEAM_OFF,
+    PROVE_STOPPER, PROVE_PERMIT_LOOP,
+) = (int(action) for action in ProofAction)  # fmt: skip

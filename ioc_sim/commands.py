@@ -25,10 +25,11 @@ def initial_state(s: Any, v: np.ndarray) -> None:
     s.drive = s.scale = s.sensitivity = 1.0
     for first in (at.IC_DRIFT, at.EST_DRIFT, at.IC_IONS_PER_COUNT, at.IC_FC_PER_ION, at.MM_PER_A, at.A_PER_MM):
         v[first : first + 2] = 1.0
+    v[at.IC_VOLT_TEST : at.IC_VOLT_TEST + 2] = 1.0
     for first in (at.EST_GAIN, at.EST_LATE_SHARE, at.IC_RAMP_SHARE):
         v[first : first + 2] = 0.5
     s.room_token = -1
-    s.stopper_cmd = s.stopper_in = 1
+    s.stopper_cmd = s.stopper_in = s.stopper_asked = s.source_inhibited = 1
     s.door_a = s.door_b = s.estop_a = s.estop_b = s.gate_open = 1
     s.key = 1
     s.beats_alive = 1
@@ -148,15 +149,15 @@ def insert(s: Any, code: int) -> None:
 
 
 def room_beam(s: Any, p: Any, on: bool) -> None:
-    """Beam token and stopper of the room."""
+    """Beam token of the room, and what is asked of its stopper; the personnel chain must let it out."""
     s.room_token = int(p.room_index) if on else -1
-    s.stopper_cmd = 0 if on else 1
-    s.stopper_done_ns = int(s.t_ns) + int(p.stopper_ns)
+    s.stopper_asked = 0 if on else 1
 
 
-def safety_lines(s: Any, permit: bool, hold: bool, link_ok: bool) -> None:
+def safety_lines(s: Any, permit: bool, hold: bool, link_ok: bool, personnel: bool) -> None:
     """Lines of the safety link."""
     s.p_permit, s.p_hold, s.link_ok = int(permit), int(hold), int(link_ok)
+    s.personnel = int(personnel)
 
 
 def bypass_rules(rows: np.ndarray, action: np.ndarray, latching: np.ndarray, mask: int) -> None:
@@ -169,6 +170,17 @@ def bypass_rules(rows: np.ndarray, action: np.ndarray, latching: np.ndarray, mas
 def set_lines(s: Any, name: str, a: bool, b: bool) -> None:
     """A pair of contacts, ``door`` or ``estop``."""
     s[f"{name}_a"], s[f"{name}_b"] = int(a), int(b)
+
+
+def begin_proof(s: Any, v: np.ndarray, action: int, seq: int) -> None:
+    """Carry out an action of the proof tests; one that is under way is given up."""
+    s.proof_action, s.proof_want, s.proof_step, s.proof_stopper = action, seq, 0, 0
+    v[at.IC_VOLT_TEST : at.IC_VOLT_TEST + 2] = 1.0
+
+
+def press(s: Any, button: str) -> None:
+    """A search button goes down for a moment: ``far`` or ``exit``."""
+    s[f"press_{button}"] = 1
 
 
 def turn_key(s: Any, position: int) -> None:

@@ -37,7 +37,8 @@ PARAM_DTYPE = np.dtype(
         ("block_ticks", "i8"), ("confirm_ticks", "i8"), ("source_delay_ticks", "i8"),
         ("stopper_ns", "i8"), ("gate_tail_us", "f8"),
         # room
-        ("room_index", "i8"), ("upstream_jitter_mm", "f8"),
+        ("room_index", "i8"), ("search_press_ns", "i8"), ("search_leave_ns", "i8"), ("search_delay_ns", "i8"),
+        ("upstream_jitter_mm", "f8"),
         # strip chamber
         ("strip_window_ticks", "i8"), ("strip_noise_mm", "f8"), ("strip_coefficient", "f8"), ("strip_min_ions", "f8"),
         # front end
@@ -66,7 +67,8 @@ STATE_DTYPE = np.dtype(
         ("dump_wanted", "i8"), ("dump_cmd", "i8"), ("dump_ticks", "i8"), ("dump_step", "f8"), ("no_permit_ticks", "i8"),
         ("abort_ticks", "i8"), ("off_since_ticks", "i8"), ("unconfirmed", "i8"), ("escalated", "i8"),
         ("source_ticks", "i8"), ("source_inhibited", "i8"),
-        ("stopper_cmd", "i8"), ("stopper_in", "i8"), ("stopper_done_ns", "i8"),
+        ("stopper_cmd", "i8"), ("stopper_in", "i8"), ("stopper_done_ns", "i8"), ("stopper_asked", "i8"),
+        ("personnel", "i8"),
         ("action", "i8"), ("permit_line", "i8"), ("hold_line", "i8"),
         # chambers: place in their drift rings
         ("ring_pos", "i8"),
@@ -87,7 +89,13 @@ STATE_DTYPE = np.dtype(
         # lines and room
         ("p_permit", "i8"), ("p_hold", "i8"), ("link_ok", "i8"), ("room_token", "i8"), ("door_a", "i8"),
         ("door_b", "i8"),
-        ("estop_a", "i8"), ("estop_b", "i8"), ("key", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
+        ("estop_a", "i8"), ("estop_b", "i8"),
+        ("press_far", "i8"), ("press_exit", "i8"), ("was_far", "i8"), ("was_exit", "i8"),
+        ("search_a", "i8"), ("search_b", "i8"), ("search_a_ns", "i8"), ("search_b_ns", "i8"),
+        ("was_open_a", "i8"), ("was_open_b", "i8"),
+        ("proof_action", "i8"), ("proof_step", "i8"), ("proof_want", "i8"), ("proof_done", "i8"),
+        ("proof_next_ns", "i8"), ("proof_stopper", "i8"),
+        ("key", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
         ("late_ms", "f8"),
         ("faults", "i8"), ("line_key", "i8"),
         # image watch
@@ -206,7 +214,11 @@ NOISE_IC = 712  # 200
 NOISE_CURRENT = 912  # 200
 NOISE_READ = 1112  # 200
 NOISE_PROBE = 1312  # 200
-N_V = 1512
+IC_VOLT_TEST = 1512  # 2
+PROOF_VALUE = 1514  # 4
+PROOF_FROM = 1518  # 4
+PROOF_KEPT = 1522  # 2
+N_V = 1524
 
 
 TRUTH_DTYPE = np.dtype(
@@ -244,3 +256,4 @@ EV_SPILL_END = 64
 EV_ABORTED = 128
 EV_PAUSED = 256
 EV_STATE = 512
+EV_ROOM = 1024

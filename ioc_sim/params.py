@@ -213,6 +213,10 @@ def pack_parameters(
     _monitors(p, q, facility)
     _front_end(p, q, facility)
     p.room_index = list(facility.rooms).index(room_id)
+    search = facility.room_search
+    p.search_press_ns = _whole_ms(search.press_within_s * 1e3)
+    p.search_leave_ns = _whole_ms(search.leave_within_s * 1e3)
+    p.search_delay_ns = _whole_ms(search.delay_s * 1e3)
     p.gate_low_mm = facility.gate.window_low_mm
     p.gate_high_mm = facility.gate.window_high_mm
     p.gate_samples = gate_samples

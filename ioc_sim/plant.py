@@ -17,7 +17,7 @@ from facility.config import Facility
 from facility.energy_table import load_energy_table
 from facility.errors import CommandRefused, InternalError
 from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_COLUMNS
-from facility.states import FrontEndState, HoldReason, RingPhase
+from facility.states import FrontEndState, HoldReason, RingPhase, SearchStage
 from ioc_sim import commands, front_end, rack
 from ioc_sim import layout as at
 from ioc_sim.faults import F_KIND, N_FAULT_POINTS, Fault
@@ -30,6 +30,7 @@ from ioc_sim.layout import (
     EV_LAYER_DONE,
     EV_PAUSED,
     EV_PHASE,
+    EV_ROOM,
     EV_SPILL_END,
     EV_STATE,
     EV_TRIP,
@@ -53,7 +54,7 @@ _IC1, _IC2, _DONE = (REGISTER_COLUMNS.index(name) for name in ("ic1_ions", "ic2_
 _EVENT_KINDS = (
     (EV_PHASE, "PHASE"), (EV_BEAM_ON, "BEAM_ON"), (EV_HELD, "HELD"), (EV_PAUSED, "PAUSED"), (EV_TRIP, "TRIP"),
     (EV_LAYER_DONE, "LAYER_DONE"), (EV_ABORTED, "ABORTED"), (EV_SPILL_END, "SPILL_END"), (EV_IMAGE, "IMAGE"),
-    (EV_STATE, "STATE"),
+    (EV_STATE, "STATE"), (EV_ROOM, "ROOM"),
 )  # fmt: skip
 
 
@@ -218,6 +219,10 @@ class Plant:
             first = int(self._latch[rack.FIRST])
             name = self.rule_ids[first] if 0 <= first < len(self.rule_ids) else ""
             return {"latched": int(self._latch[rack.LATCHED]), "first": name}
+        if kind == "ROOM":
+            return {"search": SearchStage(min(abs(int(s.search_a)), abs(int(s.search_b)))).name,
+                    "door": "CLOSED" if s.door_a and s.door_b else "OPEN",
+                    "estop": "OK" if s.estop_a and s.estop_b else "PRESSED"}  # fmt: skip
         data: dict[str, int | float | str] = {"token": int(s.fe_token), "spot": int(s.spot)}
         if kind in ("HELD", "PAUSED", "ABORTED"):
             data["reason"] = HoldReason(int(s.hold_reason)).name
@@ -350,9 +355,11 @@ class Plant:
         self._later(commands.room_beam, self._state[0], self._parameters[0], on)
 
     # --- lines -----------------------------------------------------------------------------------------------
-    def set_safety_lines(self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0) -> None:
+    def set_safety_lines(
+        self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = True
+    ) -> None:
         """The lines of the safety link, and the fast rules that are bypassed; they act from the next tick."""
-        self._later(commands.safety_lines, self._state[0], permit, hold, link_ok)
+        self._later(commands.safety_lines, self._state[0], permit, hold, link_ok, personnel)
         if bypass_mask != self._bypass_mask:
             self._bypass_mask = bypass_mask
             self._later(self._bypass_now, bypass_mask & self._bypassable)
@@ -379,9 +386,23 @@ class Plant:
         """Both door contacts."""
         self._later(commands.set_lines, self._state[0], "door", a_closed, b_closed)
 
-    def set_estop(self, a_ok: bool, b_ok: bool) -> None:
-        """Both chains of the emergency stop."""
-        self._later(commands.set_lines, self._state[0], "estop", a_ok, b_ok)
+    def prove(self, action: int, seq: int) -> None:
+        """Carry out an action of the proof tests, a `ProofAction`; `proof.seq` becomes `seq` at its end."""
+        self._later(commands.begin_proof, self._state[0], self._v, action, seq)
+
+    def press_search(self, button: str) -> None:
+        """Press a search button: 'far', at the far end of the room, or 'exit'."""
+        if button not in ("far", "exit"):
+            raise CommandRefused("room.button", f"no button {button!r}", "press_search", "far or exit")
+        self._later(commands.press, self._state[0], button)
+
+    def press_estop(self) -> None:
+        """Press the emergency stop of the room: it stays down until somebody at the button lets it go."""
+        self._later(commands.set_lines, self._state[0], "estop", False, False)
+
+    def release_estop(self) -> None:
+        """Turn the emergency stop to let it go, at the button itself."""
+        self._later(commands.set_lines, self._state[0], "estop", True, True)
 
     def turn_key(self, position: int) -> None:
         """Turn the mode key switch: 1 clinical, 2 QA, 3 service, 0 between two positions."""

@@ -40,7 +40,9 @@ from ioc_sim.layout import DRIFT_RING, E_SIGMA, EV_IMAGE, EV_TRIP
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
 from ioc_sim.physics.chambers import chamber_idle, chamber_tick, read_counts, strip_window
 from ioc_sim.physics.noise import device_noise, spill_noise
+from ioc_sim.physics.proof import proof_ms
 from ioc_sim.physics.ring import ring_ms
+from ioc_sim.physics.room import personnel_ms, search_ms
 from ioc_sim.physics.scanning import position_mm, read_supplies, supplies_coarse, supply_step, true_current
 from ioc_sim.physics.spill import enter_fine, spill_tick
 from ioc_sim.signals_tick import (
@@ -136,8 +138,8 @@ def millisecond(
         s.fe_heartbeat += 1
     if faulted(s, faults, fp.FAST_TIER, 0.0, s.t_ns) == 0.0:
         s.h_heartbeat += 1
-    if s.stopper_cmd != s.stopper_in and s.t_ns >= s.stopper_done_ns:
-        s.stopper_in = s.stopper_cmd
+    search_ms(p, s, faults)
+    personnel_ms(p, s, faults)
     if s.rs_code != s.range_shifter and s.t_ns >= s.rs_moving_ns:
         s.rs_code = s.range_shifter
 
@@ -247,7 +249,8 @@ def fine_tick(
 def coarse_step(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, sig: np.ndarray) -> None:
     """1 ms without beam: magnets, leakage of the chambers, signals."""
     permit_lines(s, v)
-    actuators_tick(p, q, s, v, faults, 100)
+    if not proof_ms(p, q, s, v, faults):
+        actuators_tick(p, q, s, v, faults, 100)
     for i in range(4):
         v[at.TAIL_STATE + i] = 0.0
         v[at.MODEL_TAIL + i] = 0.0

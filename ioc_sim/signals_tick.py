@@ -14,6 +14,8 @@ from ioc_sim.codes import ARMED, FLAT_TOP, PAUSED
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO
 from ioc_sim.physics.confirmation import actuator_signals
+from ioc_sim.physics.proof import publish_proof
+from ioc_sim.physics.room import publish_room
 from ioc_sim.physics.second_line import second_line_ms
 from ioc_sim.physics.utilities import utilities_ms
 
@@ -141,19 +143,16 @@ def publish_slow(
     else:
         sig[g.RING_BRHO_REL] = 1.0
     sig[g.STOPPER_IN] = s.stopper_in
-    sig[g.ROOM_TOKEN] = faulted(s, faults, fp.ROOM_TOKEN, float(s.room_token), t_ns)
+    publish_room(s, sig, faults)
     sig[g.RANGE_SHIFTER] = faulted(s, faults, fp.RS_READBACK, float(s.rs_code), t_ns)
     sig[g.RANGE_SHIFTER_PLAN] = s.rs_plan
-    sig[g.DOOR_A] = faulted(s, faults, fp.DOOR_A, float(s.door_a), t_ns)
-    sig[g.DOOR_B] = faulted(s, faults, fp.DOOR_B, float(s.door_b), t_ns)
-    sig[g.ESTOP_A] = faulted(s, faults, fp.ESTOP_A, float(s.estop_a), t_ns)
-    sig[g.ESTOP_B] = faulted(s, faults, fp.ESTOP_B, float(s.estop_b), t_ns)
     sig[g.KEY_A] = faulted(s, faults, fp.KEY_A, float(s.key), t_ns)
     sig[g.KEY_B] = faulted(s, faults, fp.KEY_B, float(s.key), t_ns)
     sig[g.GATE_AGE_MS] = faulted(s, faults, fp.GATE_AGE, 0.0, t_ns) if s.gating == 1 else 0.0
     sig[g.PACING_LATE_MS] = s.late_ms
     sig[g.FE_HEARTBEAT] = s.fe_heartbeat & 0xFFFFF
     sig[g.H_HEARTBEAT] = s.h_heartbeat & 0xFFFFF
+    publish_proof(s, v, sig)
     utilities_ms(p, s, v, sig, faults, etab)
     second_line_ms(p, q, s, v, sig, faults, etab)
 

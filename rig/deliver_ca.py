@@ -16,6 +16,7 @@ from rig.control_stack import require_room
 from rig.deliver import EVENTS_FILE, FILE_KINDS, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of
 from rig.operator_client import ENDED, OperatorClient
 from rig.remote import operator_at
+from rig.remote_room import search_room
 from rig.result import DeliveryResult
 from rig.run_dir import RunFile
 from rig.supervisor import RunOptions, Supervisor
@@ -73,6 +74,8 @@ async def _deliver(
     async with operator_at(request.facility, request.home, run) as client:
         await client.require_link(run.speed)
         await _tidy(client)
+        await search_room(request.facility, request.home, run)
+        await client.prove()
         await client.reset()
         before = await _truth_at(folder, 0)
         session = await client.load(str(request.plan.resolve()), request.room, request.qa, program.plan_hash)

@@ -1,7 +1,8 @@
 """Keys of a home: who may command whom. Made when first needed, private ones readable by their owner alone.
 
 The console holds the operator's and the physicist's private keys, control holds its own and no other, the plant and
-the safety controller hold none: so control cannot sign a reset, whatever happens to it.
+the safety controller hold none: so control cannot sign a reset, whatever happens to it.  The key of the room's panel
+stands for being there: with it the search is done and an emergency stop is let go, and with no other.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ class Issuer:
 OPERATOR = Issuer("operator", "console", ("operator",))
 PHYSICIST = Issuer("physicist", "console", ("physicist", "operator"))
 CONTROL = Issuer("control", "control", ("control",))
-ISSUERS = (OPERATOR, PHYSICIST, CONTROL)
-LISTENS_TO = {"plant": (CONTROL,), "safety": (OPERATOR, PHYSICIST, CONTROL), "control": (OPERATOR, PHYSICIST)}
+ROOM = Issuer("room", "room", ("room",))
+"""Whoever stands at the buttons, the door and the emergency stop of the treatment room."""
+ISSUERS = (OPERATOR, PHYSICIST, CONTROL, ROOM)
+LISTENS_TO = {"plant": (CONTROL, ROOM), "safety": (OPERATOR, PHYSICIST, CONTROL), "control": (OPERATOR, PHYSICIST)}
 """Whose public keys a process gets. Safety knows control too: it refuses its commands by role, not as a stranger's."""
 
 

@@ -28,10 +28,12 @@ from rig.link_check import LinkReading, link_readings, require_link
 ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
 _TCS = ("TCS:State-Sts", "TCS:Progress-RB", "TCS:Session-RB", "TCS:Message-RB", "TCS:Summary-RB", "TCS:Cmd-Result")
 _SAFE = ("SAFE:Permit-Sts", "SAFE:Action-Sts", "SAFE:FirstFault-RB", "SAFE:Cmd-Result", "SAFE:Mode-Sts",
-         "SAFE:Field-RB", "SAFE:Field-Sts")  # fmt: skip
+         "SAFE:Field-RB", "SAFE:Field-Sts", "SAFE:Proof-Sts", "SAFE:Proof-RB")  # fmt: skip
 _BEATS = ("TCS:Heartbeat-RB", "SAFE:Heartbeat-RB")
 _PUT_ONLY = ("TCS:Cmd", "SAFE:Cmd", "SAFE:KeepAlive")
 _SUMMARY_S = 20.0
+_PROOFS_VALID = 2
+"""State of SAFE:Proof-Sts."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class OperatorLimits:
     command_s: float = 5.0
     load_s: float = 30.0
     ready_s: float = 30.0
+    prove_s: float = 30.0
     keep_alive_s: float = 0.5
     silence_s: float = 2.0
     """Silence of control or of the safety controller after which the operator vouches for nothing any more."""
@@ -261,6 +264,29 @@ class OperatorClient:
         """Account for a termination, as the physicist: what became of the field, and whether it goes on."""
         args = {"session": str(self._value("SAFE:Field-RB") or ""), "words": words, "resume": resume}
         return {**await self.ask("SAFE", "resolve", args, role="physicist"), "resolved": args["session"]}
+
+    def proofs(self) -> list[dict[str, Any]]:
+        """The proof tests as the safety controller shows them: id, value, limits, time, pass, valid."""
+        raw = self._value("SAFE:Proof-RB")
+        try:
+            rows = json.loads(raw.rstrip(b"\0 ") or b"[]") if isinstance(raw, bytes) else []
+        except ValueError:
+            return []
+        return rows if isinstance(rows, list) else []
+
+    async def prove(self, tests: list[str] | None = None) -> None:
+        """Run the pre-beam proof tests if any is due, or those named; an error names test, value and limit."""
+        if tests is None and self._value("SAFE:Proof-Sts") == _PROOFS_VALID:
+            return
+        if tests is None:
+            with contextlib.suppress(CommandRefused):  # nothing is latched: what is missing are the tests
+                await self.reset()
+        args = {} if tests is None else {"tests": tests}
+        await self.ask("SAFE", "prove", args, timeout_s=self.limits.prove_s)
+        await self.until(
+            lambda: self._value("SAFE:Proof-Sts") == _PROOFS_VALID or tests is not None, self.limits.command_s,
+            "valid proof tests",
+        )  # fmt: skip
 
     async def load(self, plan: str, room: str, qa: bool, plan_hash: str = "") -> str:
         """Load a plan and open a field for it; the session's id. Refused while a termination is unresolved, and where

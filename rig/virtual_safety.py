@@ -184,6 +184,9 @@ class VirtualSafety:
         mask = self._rack.take_reset()
         if mask:
             self._plant.reset_fast(mask)
+        asked = self._rack.take_proof()
+        if asked is not None:
+            self._plant.prove(*asked)
         self._show_lines(now_ns)
 
     def flip_copy(self, bits: int) -> None:

@@ -24,14 +24,16 @@ from facility.ids import IdSource, run_id
 from facility.timebase import NS_PER_MS, Rank, ranked
 from interlocks.controller import VERBS, Console, SafetyController
 from interlocks.model import MODE_CODES
+from interlocks.proof_file import load_proofs
 from interlocks.rules import RuleSet, load_rules
 from interlocks.snapshot import Mode
 from ioc_sim.iocs.plant_iocs import PlantIocs
 from ioc_sim.plant import TRACE_RECORDS, Plant, PlantEvent
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
-from rig.keys import CONTROL, OPERATOR, PHYSICIST
+from rig.keys import CONTROL, ISSUERS, OPERATOR, PHYSICIST, ROOM
 from rig.operator_client import OperatorClient, OperatorLimits
 from rig.post_mortem import TRIPS, PostMortem, about_run
+from rig.room_panel import RoomPanel, room_panel
 from rig.safety_side import HookedSafetyIoc
 from rig.virtual_post_mortem import VirtualPostMortems
 from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
@@ -48,9 +50,10 @@ SHOWN_NS = 2 * NS_PER_MS
 """When the plant's first state is shown: after its first tick, in which the room gets the beam."""
 PROGRESS_S = 0.5
 """How often control publishes progress: nobody watches a bar in facility time."""
-_TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP"})
+_TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP", "ROOM"})
 _OPERATOR_STREAM = 1
-"""Jitter of the operator's channels, apart from control's."""
+_ROOM_STREAM = 2
+"""Jitter of the operator's and of the room's channels, apart from control's."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class WorldOptions:
     """Longest stretch the plant runs in one call; a run must not depend on it."""
     latency: Latency = Latency()  # noqa: RUF009 - frozen
     load_program: LoadProgram | None = None
+    bring_up: bool = True
+    """Search the room and run the proof tests before anything else."""
     post_mortem: bool = False
     """Freeze what every signal did around each trip; the files are in `World.post_mortems`."""
     trace_records: int = TRACE_RECORDS
@@ -77,6 +82,8 @@ class WorldParts:
 
     control: ControlStack
     operator: OperatorClient
+    room: RoomPanel
+    """Whoever stands in the treatment room."""
 
 
 class World:
@@ -91,7 +98,7 @@ class World:
         self.seed = seed
         self.interrupted = False
         """Set from a signal handler: the operator pauses the delivery."""
-        self._keys = {i.name: derived_private_key(seed, i.name) for i in (OPERATOR, PHYSICIST, CONTROL)}
+        self._keys = {i.name: derived_private_key(seed, i.name) for i in ISSUERS}
         self.rules = rules or load_rules(facility, room, species)
         self.plant = Plant(
             facility,
@@ -107,9 +114,14 @@ class World:
         self._post_mortems = self._freeze_trips(room, species) if options.post_mortem else None
         prefix = facility.pv_prefix
         with stamp_with(self.loop):
-            self.iocs = PlantIocs(self.plant, prefix, self.loop, self._ring(CONTROL.name))
+            self.iocs = PlantIocs(self.plant, prefix, self.loop, self._ring(CONTROL.name, ROOM.name))
             self.controller = SafetyController(
-                self.rules, options.mode, self._console(OPERATOR.name), 0, control=self._console(CONTROL.name)
+                self.rules,
+                options.mode,
+                self._console(OPERATOR.name),
+                0,
+                control=self._console(CONTROL.name),
+                proofs=load_proofs(facility, self.rules.link.watchdog_ms),
             )
             self.safety = VirtualSafety(
                 self.loop, self.plant, self.controller, facility.hash, self._safety_scanned,
@@ -121,6 +133,7 @@ class World:
             self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
         self._pause: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.plant.set_room_beam(True)
+        self.plant.set_door(False, False)  # people are in the room until it has been searched
         self.plant.turn_key(MODE_CODES[options.mode.value])
         self._refresh_ns = FAR_NS
         self.loop.call_at_rank(SHOWN_NS, Rank.IOC, self.iocs.refresh)
@@ -132,7 +145,7 @@ class World:
 
     def _ring(self, *names: str) -> KeyRing:
         ring = KeyRing()
-        for issuer in (OPERATOR, PHYSICIST, CONTROL):
+        for issuer in ISSUERS:
             if issuer.name in names:
                 ring.add(issuer.name, self._keys[issuer.name].public_key(), issuer.roles)
         return ring
@@ -170,6 +183,9 @@ class World:
         options, prefix = self.options, self.facility.pv_prefix
         machine = {**self.iocs.pvdb, **self.safety_ioc.pvdb}
         desk = {**self.control_ioc.pvdb, **self.safety_ioc.pvdb}
+        room_provider = MemoryProvider(
+            self.iocs.pvdb, self.loop, seed=self.seed, stream=_ROOM_STREAM, latency=options.latency, user="room"
+        )
         control_provider = MemoryProvider(machine, self.loop, seed=self.seed, latency=options.latency)
         operator_provider = MemoryProvider(
             desk, self.loop, seed=self.seed, stream=_OPERATOR_STREAM, latency=options.latency, user="operator"
@@ -188,11 +204,18 @@ class World:
                     operator_provider, prefix, self.loop, self._signer(OPERATOR.name, "operator"),
                     self._signer(PHYSICIST.name, "physicist"), keep_alive, KEEPING_ALIVE,
                 ) as operator,
+                room_panel(
+                    room_provider, prefix, self.loop, self._signer(ROOM.name, "room"), self.facility.room_search.delay_s
+                ) as room,
             ):  # fmt: skip
                 self._pause = self._pauser(operator)
-                yield WorldParts(control, operator)
+                if options.bring_up:
+                    await room.search()
+                    await operator.prove()
+                yield WorldParts(control, operator, room)
         finally:
             self._pause = None
+            await room_provider.close()
             await operator_provider.close()
             await control_provider.close()
 

@@ -32,8 +32,10 @@ def up(
     allow_faults: bool, mode: str,
 ) -> None:  # fmt: skip
     """Start plant, safety controller and control server on loopback."""
+    import asyncio
     import os
 
+    from rig.remote_room import bring_up
     from rig.supervisor import RunOptions, Supervisor
 
     facility = settings.facility(facility_name)
@@ -50,6 +52,13 @@ def up(
     supervisor = Supervisor(settings.home(), facility.id)
     run = supervisor.up(facility, options, tell=_tell)
     _require_link(supervisor, facility, settings.home())
+    try:
+        _tell("searching the room, running the proof tests")
+        passed = asyncio.run(bring_up(facility, supervisor.home, run))
+        _tell(f"{passed} proof tests passed")
+    except BaseException:
+        supervisor.down()
+        raise
     print(f"{facility.id} is up in {supervisor.folder}")
     print(f"export EPICS_CA_AUTO_ADDR_LIST=NO EPICS_CA_ADDR_LIST='{' '.join(run.ca_addresses)}'")
 

@@ -36,6 +36,18 @@ class Room(Section):
     note: Text
 
 
+class RoomSearch(Section):
+    """Last-man-out search of a treatment room, facility time.
+
+    The searcher presses the button at the far end, presses the one at the exit within `press_within_s`, leaves and
+    closes the door within `leave_within_s`; after `delay_s` of warning the search is done.
+    """
+
+    press_within_s: Positive
+    leave_within_s: Positive
+    delay_s: Positive
+
+
 class ScanningAxis(Section):
     """One scanning magnet with its supply: V = L dI/dt + R I within +-`max_voltage_v`, +-`max_current_a`.
 

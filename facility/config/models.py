@@ -17,6 +17,7 @@ from facility.config.delivery import (
     RangeShifter,
     RippleFilter,
     Room,
+    RoomSearch,
     Scanning,
     Strip,
 )
@@ -37,6 +38,7 @@ class Facility(Section):
     beam_off: BeamOff
     beam_quality: BeamQuality
     rooms: Annotated[dict[RoomName, Room], Field(min_length=1)]
+    room_search: RoomSearch
     scanning: Scanning
     chambers: Chambers
     strip: Strip

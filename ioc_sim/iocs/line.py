@@ -6,6 +6,7 @@ from channels.protocol import Severity
 from channels.pv_groups import CataloguedGroup, declared
 from facility import signals as g
 from facility.config import Facility
+from facility.states import SearchStage
 from facility.timebase import NS_PER_S, Clock
 from ioc_sim.breathing import Breathing
 from ioc_sim.iocs.command_desk import CommandDesk, put_command
@@ -18,21 +19,17 @@ HEARTBEAT_MAX = 2**31
 
 
 class LineGroup(CataloguedGroup):
-    """Beam transport and treatment room."""
+    """Beam transport: table, room and stopper."""
 
     token = declared("HEBT:Token-RB")
     room = declared("HEBT:Room-RB")
     stopper = declared("HEBT:Stopper-Sts")
-    door = declared("ROOM:Door-Sts")
-    estop = declared("ROOM:EStop-Sts")
 
     def __init__(self, prefix: str, clock: Clock, facility: Facility) -> None:
         super().__init__(prefix, clock)
         self._rooms = tuple(facility.rooms)
-        self._token, self._room, self._stopper, self._door, self._estop = (
-            Outlet(channel) for channel in (self.token, self.room, self.stopper, self.door, self.estop)
-        )
-        self.outlets = (self._token, self._room, self._stopper, self._door, self._estop)
+        self._token, self._room, self._stopper = (Outlet(channel) for channel in (self.token, self.room, self.stopper))
+        self.outlets = (self._token, self._room, self._stopper)
 
     def show(self, view: View) -> None:
         """Publish what has changed."""
@@ -43,10 +40,41 @@ class LineGroup(CataloguedGroup):
         room = self._rooms[index] if 0 <= index < len(self._rooms) else ""
         self._room.offer(room, t_ns, severity=severity, now=event)
         self._stopper.offer(int(view.on(g.STOPPER_IN)), t_ns, severity=OK, now=event)
+
+
+class RoomGroup(CataloguedGroup):
+    """Door, search and emergency stop of the treatment room; commands of whoever stands at its panels."""
+
+    door = declared("ROOM:Door-Sts")
+    estop = declared("ROOM:EStop-Sts")
+    search = declared("ROOM:Search-Sts")
+    personnel = declared("ROOM:Personnel-Sts")
+    source = declared("ROOM:Source-Sts")
+    command = declared("ROOM:Cmd", put_command)
+    result = declared("ROOM:Cmd-Result")
+
+    def __init__(self, prefix: str, clock: Clock, desk: CommandDesk) -> None:
+        super().__init__(prefix, clock)
+        self.desk = desk
+        self._door, self._estop, self._search, self._personnel, self._source = (
+            Outlet(channel) for channel in (self.door, self.estop, self.search, self.personnel, self.source)
+        )
+        self.outlets = (self._door, self._estop, self._search, self._personnel, self._source)
+
+    def show(self, view: View) -> None:
+        """Publish what has changed."""
+        t_ns, event = view.t_ns, view.event
         closed, severity = _both(view, g.DOOR_A, g.DOOR_B, OK)
         self._door.offer(int(closed), t_ns, severity=severity, now=event)
         good, severity = _both(view, g.ESTOP_A, g.ESTOP_B, MAJOR)
         self._estop.offer(int(good), t_ns, severity=severity, now=event)
+        done, severity = _both(view, g.SEARCH_A, g.SEARCH_B, OK)
+        stage, _ = view.whole(g.SEARCH_STAGE)
+        if not done and stage == SearchStage.DONE:
+            stage = SearchStage.NOT_DONE
+        self._search.offer(stage, t_ns, severity=severity, now=event)
+        self._personnel.offer(int(view.on(g.PERSONNEL)), t_ns, severity=OK, now=event)
+        self._source.offer(int(view.on(g.SOURCE_INHIBITED)), t_ns, severity=OK, now=event)
 
 
 def _both(view: View, a: int, b: int, off: Severity) -> tuple[bool, Severity]:

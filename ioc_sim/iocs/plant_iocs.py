@@ -14,17 +14,25 @@ Synchronous; no tasks, no clock of its own. Commands act on the plant from withi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from channels.keys import KeyRing
 from facility.states import FrontEndState
 from facility.timebase import NS_PER_MS, Clock
 from ioc_sim.breathing import Breathing
-from ioc_sim.iocs.command_desk import CommandDesk, Verb
+from ioc_sim.iocs.command_desk import ROLES, CommandDesk, Verb
 from ioc_sim.iocs.dose import Chamber1Group, Chamber2Group, StripGroup
 from ioc_sim.iocs.front_end import FrontEndCommands, FrontEndGroup
-from ioc_sim.iocs.line import GateGroup, LineGroup, PlantGroup, RangeShifterGroup, ScanXGroup, ScanYGroup
+from ioc_sim.iocs.line import (
+    GateGroup,
+    LineGroup,
+    PlantGroup,
+    RangeShifterGroup,
+    RoomGroup,
+    ScanXGroup,
+    ScanYGroup,
+)
 from ioc_sim.iocs.outlet import LEAST_NS, SLOW_NS, Outlet
 from ioc_sim.iocs.port import EventPort, PlantPort
 from ioc_sim.iocs.ring import RingGroup, SpillGroup
@@ -33,8 +41,11 @@ from ioc_sim.iocs.view import View
 HEARTBEAT_NS = 250 * NS_PER_MS
 STATUS_NS = 250 * NS_PER_MS
 """How often the states of ring and front end are looked at beside events: they are dear to read."""
-_SHOWN = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "STATE", "TRIP"})
+_SHOWN = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "STATE", "TRIP",
+                    "ROOM"})  # fmt: skip
 """Kinds of events that are shown at once; the others concern the safety link."""
+ROOM_ROLES = ("room",)
+"""Who may use the panels in the room: whoever stands there, nobody from afar."""
 _BEAM_GONE = frozenset({"HELD", "PAUSED", "ABORTED", "LAYER_DONE"})
 _ENDED = frozenset({"LAYER_DONE", "ABORTED"})
 _STOPPED = (FrontEndState.PAUSED, FrontEndState.ABORTED)
@@ -49,7 +60,7 @@ class PlantIocs:
         clock: facility time; stamps results and what clients write.
         keyring: who may sign commands, in which roles.
         breathing: trace of the gate; None where gating is off: GATE:Amplitude-RB is INVALID then.
-        nonces: by group (RING, FE, RS), last nonce by issuer; stored mappings keep replays out across restarts.
+        nonces: by group (RING, FE, RS, ROOM), last nonce by issuer; stored mappings keep replays out across restarts.
         max_age_ns: oldest a command may be; None where issuers do not share the clock.
         nonce_floor: see `CommandVerifier`.
         command_clock: see `CommandDesk`.
@@ -75,16 +86,18 @@ class PlantIocs:
         species = facility.species[table.species]
         stored = nonces or {}
 
-        def desk(group: str, verbs: Mapping[str, Verb]) -> CommandDesk:
+        def desk(group: str, verbs: Mapping[str, Verb], roles: Collection[str] = ROLES) -> CommandDesk:
             return CommandDesk(
                 verbs, keyring, clock, nonces=stored.get(group), max_age_ns=max_age_ns, nonce_floor=nonce_floor,
                 command_clock=command_clock,
+                roles=roles,
             )  # fmt: skip
 
         self._commands = FrontEndCommands(plant)
         self._ring = RingGroup(prefix, clock, table, species.fill_ions, desk("RING", _ring_verbs(plant)))
         self._spill = SpillGroup(prefix, clock, min(species.intensity_levels_ions_per_s))
         self._line = LineGroup(prefix, clock, facility)
+        self._room = RoomGroup(prefix, clock, desk("ROOM", _room_verbs(plant), ROOM_ROLES))
         self._scan = (ScanXGroup(prefix, clock), ScanYGroup(prefix, clock))
         for index, letter in enumerate("XY"):
             self._scan[index].bind(index, letter, facility)
@@ -98,10 +111,10 @@ class PlantIocs:
         self._gate = GateGroup(prefix, clock, breathing)
         self._whole = PlantGroup(prefix, clock, heartbeat_ns)
         groups: tuple[Any, ...] = (
-            self._ring, self._spill, self._line, *self._scan, *self._chambers, self._strip, self._front_end,
+            self._ring, self._spill, self._line, self._room, *self._scan, *self._chambers, self._strip, self._front_end,
             self._range_shifter, self._gate, self._whole,
         )  # fmt: skip
-        for group in (self._ring, self._front_end, self._range_shifter):
+        for group in (self._ring, self._front_end, self._range_shifter, self._room):
             group.desk.reply_on(group.result)
         self.pvdb: dict[str, Any] = {name: channel for group in groups for name, channel in group.pvdb.items()}
         """Channels by full name: what a server or a MemoryProvider serves."""
@@ -123,6 +136,9 @@ class PlantIocs:
         self._status = self._plant.status
         view = self._view(event=True, gone=bool(kinds & _BEAM_GONE), slow=False)
         self._show_states(view)
+        if "ROOM" in kinds:
+            self._line.show(view)
+            self._room.show(view)
         if view.exact:
             for chamber in self._chambers:
                 chamber.show(view)
@@ -172,8 +188,8 @@ class PlantIocs:
 
     def _show_lines(self, view: View) -> None:
         """What is read from signals."""
-        for group in (self._line, *self._scan, *self._chambers, self._strip, self._range_shifter, self._gate,
-                      self._whole):  # fmt: skip
+        for group in (self._line, self._room, *self._scan, *self._chambers, self._strip, self._range_shifter,
+                      self._gate, self._whole):  # fmt: skip
             group.show(view)
 
     def _view(self, *, event: bool, gone: bool, slow: bool) -> View:
@@ -193,6 +209,22 @@ def _ring_verbs(plant: PlantPort) -> dict[str, Verb]:
             {"token": "whole", "energy_code": "whole"},
         ),
         "end_cycle": Verb(lambda _args: plant.end_cycle(), {}),
+    }
+
+
+def _room_verbs(plant: PlantPort) -> dict[str, Verb]:
+    def button(args: Mapping[str, Any]) -> None:
+        plant.press_search("exit" if args["exit"] else "far")
+
+    def door(args: Mapping[str, Any]) -> None:
+        closed = args["closed"] != 0
+        plant.set_door(closed, closed)
+
+    return {
+        "press_search": Verb(button, {"exit": "whole"}),
+        "move_door": Verb(door, {"closed": "whole"}),
+        "press_estop": Verb(lambda _args: plant.press_estop(), {}),
+        "release_estop": Verb(lambda _args: plant.release_estop(), {}),
     }
 
 

@@ -158,3 +158,15 @@ class PlantPort(Protocol):
 
     def insert_range_shifters(self, code: int, plan_code: int) -> None:
         """Move range shifters, bit mask."""
+
+    def press_search(self, button: str) -> None:
+        """Press the search button 'far' or 'exit'."""
+
+    def set_door(self, a_closed: bool, b_closed: bool) -> None:
+        """Move the door: both contacts."""
+
+    def press_estop(self) -> None:
+        """Press the emergency stop of the room."""
+
+    def release_estop(self) -> None:
+        """Let the emergency stop go, at the button."""

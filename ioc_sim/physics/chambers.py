@@ -18,6 +18,8 @@ from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.layout import DRIFT_RING
 
+PA_FC_PER_TICK = 0.01
+"""1 pA over a tick of 10 us, fC."""
 STREAM_STRIP = 24
 SIGMA_PER_ION = 0.2
 """Relative spread of the charge that one ion frees in the gap (straggling); its square adds up over ions."""
@@ -76,7 +78,8 @@ def chamber_tick(
     noise = v[at.NOISE_IC + at.NOISE_BLOCK * k + i]
     spread = SIGMA_PER_ION * math.sqrt(seen) * v[at.IC_FC_PER_ION + k]
     gain = faulted(s, faults, fp.IC1_GAIN + k, q[at.IC_GAIN + k], s.t_ns)
-    total = (charge + spread * noise) * gain + q[at.IC_LEAK_FC_PER_TICK + k]
+    leak = q[at.IC_LEAK_FC_PER_TICK + k] + faulted(s, faults, fp.IC1_LEAKAGE + k, 0.0, s.t_ns) * PA_FC_PER_TICK
+    total = (charge + spread * noise) * gain + leak
     v[at.IC_CHARGE_FC + k] += total if total == total else 0.0
     # the amplifier's noise is in the reading, not in the charge: it does not add up; the counter never falls
     counts = math.floor((v[at.IC_CHARGE_FC + k] + q[at.IC_NOISE_FC + k] * noise) * q[at.IC_COUNTS_PER_FC + k])
@@ -87,10 +90,11 @@ def chamber_tick(
 @kernel
 def chamber_idle(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ticks: int) -> None:
     """Chamber ``k`` over ``ticks`` ticks without any beam: leakage only, the drift has emptied."""
-    volt = faulted(s, faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
+    volt = faulted(s, faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k] * v[at.IC_VOLT_TEST + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
-    v[at.IC_CHARGE_FC + k] += q[at.IC_LEAK_FC_PER_TICK + k] * ticks
+    leak = q[at.IC_LEAK_FC_PER_TICK + k] + faulted(s, faults, fp.IC1_LEAKAGE + k, 0.0, s.t_ns) * PA_FC_PER_TICK
+    v[at.IC_CHARGE_FC + k] += leak * ticks
     v[at.IC_COUNTS + k] = max(v[at.IC_COUNTS + k], math.floor(v[at.IC_CHARGE_FC + k] * q[at.IC_COUNTS_PER_FC + k]))
 
 

@@ -54,9 +54,15 @@ def confirm_off(p: Record, s: Record, v: np.ndarray, faults: np.ndarray, ticks: 
 
 
 @kernel
+def source_asked(s: Record) -> bool:
+    """Whether the source is to be inhibited."""
+    return s.escalated == 1 or s.personnel == 0 or s.proof_stopper == 1
+
+
+@kernel
 def source_tick(p: Record, s: Record, faults: np.ndarray, ticks: int) -> None:
-    """The source inhibit follows the escalation; called once a millisecond, or with each coarse step."""
-    s.source_ticks = s.source_ticks + ticks if s.escalated == 1 else 0
+    """The source inhibit follows escalation, personnel chain and proof; once a millisecond, or each coarse step."""
+    s.source_ticks = s.source_ticks + ticks if source_asked(s) else 0
     inhibited = 1.0 if s.source_ticks > p.source_delay_ticks else 0.0
     s.source_inhibited = 1 if faulted(s, faults, fp.SOURCE, inhibited, s.t_ns) > 0.5 else 0
 
@@ -86,4 +92,5 @@ def actuator_signals(p: Record, s: Record, sig: np.ndarray, faults: np.ndarray) 
     sig[g.CHOPPER_OBEYS] = obeys(s.chopper_cmd == 1, chopper, s.chopper_ticks, takes) if p.chopper_present == 1 else 1.0
     sig[g.DUMP_OBEYS] = 1.0 if s.dump_wanted == s.dump_cmd else 0.0
     sig[g.ESCALATED] = s.escalated
+    sig[g.SOURCE_ASKED] = 1.0 if source_asked(s) else 0.0
     sig[g.SOURCE_INHIBITED] = s.source_inhibited

@@ -72,6 +72,6 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
         mean = s.stored if s.stored > 0.0 else 0.0
     s.stored -= mean
     mean *= p.transmission * faulted(s, faults, fp.CHOPPER, s.chopper_open, s.t_ns)
-    if mean <= 0.0:
+    if mean <= 0.0 or s.stopper_in == 1:
         return 0
     return poisson(mean, v[at.NOISE_POISSON + i], p.seed, STREAM_POISSON, s.tick)

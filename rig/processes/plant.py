@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 LATE_SHOWN_NS = 100 * NS_PER_MS
 """A late slice is shown this long (wall time), so that a rule with a debounce sees it."""
-COMMANDED = ("RING", "FE", "RS")
+COMMANDED = ("RING", "FE", "RS", "ROOM")
 """Groups that take commands."""
 PUBLISH_S = 0.1
 TRUTH_S = 0.25
@@ -127,11 +127,14 @@ class Rack(threading.Thread):
         mask = self._end.take_reset()
         if mask:
             self._plant.reset_fast(mask)
+        asked = self._end.take_proof()
+        if asked is not None:
+            self._plant.prove(*asked)
         lines = self._end.lines(self._clock.now_ns())
         before, self._lines = self._lines, lines
         if lines != before:
             self._plant.set_safety_lines(*lines)
-            if before is not None and before.permit and not lines.permit:
+            if before is not None and before.permit and not lines.permit and not self._end.tries_loop:
                 said: dict[str, int | float | str] = {"hold": int(lines.hold), "link_ok": int(lines.link_ok)}
                 self._on_permit_lost(PlantEvent(self._plant.t_ns, "PERMIT_LOST", said))
 
@@ -162,6 +165,7 @@ class PlantProcess:
         trace = TruthTrace(launch.folder, TRACE_RECORDS)
         self.plant.write_trace_to(trace.ring)
         self.plant.set_room_beam(True)
+        self.plant.set_door(False, False)  # people are in the room until it has been searched
         self.plant.turn_key(MODE_CODES[launch.options.key])
         self.clock = NominalClock(monotonic_ns(), speed)
         self.events = EventLog(run_id(launch.seed, facility.hash), self, self._sink(launch.folder))

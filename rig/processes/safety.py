@@ -25,6 +25,7 @@ from facility.events import EventLog
 from facility.ids import run_id
 from interlocks.controller import VERBS, Console, SafetyController
 from interlocks.link import PermitCommand, SafetyEnd
+from interlocks.proof_file import load_proofs
 from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
 from rig.clocks import NominalClock, command_age_ns
@@ -137,7 +138,7 @@ class SafetyProcess:
         ring = read_ring(launch.folder, "safety")
         self.controller = LockedController(
             rules, Mode(options.mode), self._source(ring, OPERATOR.name), self.clock.now_ns(), FieldFile(launch.folder),
-            control=self._source(ring, CONTROL.name),
+            control=self._source(ring, CONTROL.name), proofs=load_proofs(facility, rules.link.watchdog_ms),
         )  # fmt: skip
         verifier = CommandVerifier(
             ring, VERBS, self.clock, nonce_floor=boot_identity(), nonces=nonces_in(launch.folder, "safety"),

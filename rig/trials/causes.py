@@ -74,6 +74,8 @@ class Act(StrEnum):
     """What control reads back of the range shifter is not the plan's."""
     AUTHORITY_LOST = "authority-lost"
     """Control holds no record of who started the delivery."""
+    PROOF_EXPIRES = "proof-expires"
+    """The proof tests become older than they may."""
     PLANT_LATE = "plant-late"
     """The plant falls behind its pace."""
     HOLD_AGAIN = "hold-again"
@@ -102,6 +104,7 @@ ActName = Literal[
     "plan-altered",
     "readback-wrong",
     "authority-lost",
+    "proof-expires",
 ]
 
 
@@ -153,7 +156,7 @@ class Trial(Section):
     also: tuple[RuleId, ...] = ()
     behind: tuple[RuleId, ...] = ()
     """Rules that take the beam for the same cause before this one can."""
-    removed: Literal["repair", "unload", "undo"]
+    removed: Literal["repair", "search", "unload", "undo"]
     near: Near | None = None
 
     @property
@@ -246,7 +249,7 @@ def _check(trial: Trial, rules: RuleSet, where: str) -> None:
     if "any" in trial.states and len(trial.states) > 1:
         refuse("states", "'any' and others", "give 'any' alone")
     if (trial.removed == "undo") != (trial.act is not None):
-        refuse("removed", f"{trial.removed!r}", "'undo' for an act, 'repair' or 'unload' for faults")
+        refuse("removed", f"{trial.removed!r}", "'undo' for an act, 'repair', 'search' or 'unload' for faults")
 
 
 def near_of(rule: Rule, trial: Trial) -> Near | None:

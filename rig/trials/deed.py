@@ -14,12 +14,12 @@ from rig.virtual_world import World, WorldParts
 FRAMES = 1 << 30
 """More than a trial ever sends."""
 LATE_MS = 600.0
-NOT_HERE = frozenset({Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN, Act.TERMINATE})
+NOT_HERE = frozenset({Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN, Act.TERMINATE, Act.PROOF_EXPIRES})
 """Histories of a field and no single instant: tried where fields are, `tests/interlocks`, and reported as not tried."""
 _RELAYS = {
-    Act.RELAY_PAUSE: RackLines(False, True, True),
-    Act.RELAY_ABORT: RackLines(False, False, True),
-    Act.RELAY_HOLD: RackLines(True, True, True),
+    Act.RELAY_PAUSE: RackLines(False, True, True, personnel=True),
+    Act.RELAY_ABORT: RackLines(False, False, True, personnel=True),
+    Act.RELAY_HOLD: RackLines(True, True, True, personnel=True),
 }
 
 

@@ -106,6 +106,7 @@ class TrialRun:
         self._bench = bench
         self._world = world
         self._operator = parts.operator
+        self._room = parts.room
         self._rule = rule
         self._trial = trial
         self._deed = Deed(world, parts, trial, bench.program.layers[0].intensity_ions_per_s)
@@ -178,9 +179,9 @@ class TrialRun:
         """Write down when the rack's lines let the beam, and when not."""
         plant, loop, tell = self._world.plant, self._world.loop, self._world.plant.set_safety_lines
 
-        def noted(permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0) -> None:
+        def noted(permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = True) -> None:
             self._lines.append((loop.now_ns(), permit and link_ok and not hold))
-            tell(permit, hold, link_ok, bypass_mask)
+            tell(permit, hold, link_ok, bypass_mask, personnel)
 
         plant.set_safety_lines = noted  # type: ignore[method-assign]
 
@@ -249,6 +250,8 @@ class TrialRun:
         found.latched |= self._latched()
         found.until_ns = self._world.loop.now_ns()
         self._deed.end()
+        if self._trial.removed == "search":
+            await self._room.search()
         if self._trial.removed == "unload":
             with contextlib.suppress(CommandRefused):  # an ABORT has ended the layer already
                 await self._operator.ask("TCS", "stop")

@@ -201,7 +201,7 @@ def test_an_h_rule_is_masked_by_the_frame_and_mirrored_without_acting() -> None:
     it = in_mode("qa")
     bit = 1 << place_of(it, "chamber-drift")
     assert it.say("bypass", "physicist", rule="chamber-drift", reason="gain study", seconds=60.5).status is Status.DONE
-    assert it.run() == PermitCommand(True, False, 0, 0, bit)
+    assert it.run() == PermitCommand(True, False, 0, 0, bit, personnel=True)
     it.controller.take_events()
     assert it.run(2, h__present=float(bit)).permit
     assert [event.kind for event in it.controller.take_events()] == ["bypass.masked"]
@@ -305,7 +305,7 @@ def test_banks_of_the_key_that_contradict_each_other_are_a_trip_and_no_mode() ->
     assert it.out.permit
     it.run(100)
     assert it.latched() == ["mode-key-contacts"]
-    assert it.out == PermitCommand(False, True, 0, 0)
+    assert it.out == PermitCommand(False, True, 0, 0, personnel=True)
 
 
 @pytest.mark.parametrize("seconds", [0.1234, 0.5])

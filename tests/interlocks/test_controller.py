@@ -72,6 +72,8 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float], int]] = {
     "source-inhibit": ({}, {"source__inhibited": 1.0}, 3),
     "vacuum-hebt": ({"vacuum__hebt_mbar": 9.9e-6}, {"vacuum__hebt_mbar": 1.01e-5}, 1),
     "plant-late": ({"pacing__late_ms": 490.0}, {"pacing__late_ms": 510.0}, 6),
+    "search": ({}, {"search__b_done": 0.0}, 1),
+    "room-keys": ({}, {"room__tokens": 2.0}, 1),
     "mode-key-contacts": ({}, {"key__b": 2.0}, 101),
 }
 COMPARED = {"evaluators-disagree"}
@@ -83,8 +85,8 @@ AFTER_ANOTHER = {
     "spot-width-y-gross": ("strip__width_y_rel", 1.49, 1.51),
 }
 """Beyond a limit that another rule has set closer already."""
-BY_FIELD = {"holds-spent", "pauses-spent", "termination-unresolved", "mode-key"}
-"""See test_field.py and test_bypass.py."""
+BY_FIELD = {"proof-tests", "holds-spent", "pauses-spent", "termination-unresolved", "mode-key"}
+"""See test_field.py, test_bypass.py and test_proof.py."""
 
 
 def test_every_p_rule_of_the_file_has_a_case() -> None:
@@ -192,7 +194,7 @@ def test_the_console_falls_silent() -> None:
     assert it.out.permit
     it.run(12)
     assert it.latched() == ["operator-heartbeat"]
-    assert it.out == PermitCommand(False, True, 0, 0)
+    assert it.out == PermitCommand(False, True, 0, 0, personnel=True)
     it.speaks = True
     it.run(600)
     assert not it.out.permit
@@ -342,7 +344,7 @@ def test_a_fast_trip_is_mirrored_and_reset_through_the_rack() -> None:
     it.fault = FastFault(index, 2.5, 2.0, it.t_ns)
     latched = mask("position-x", "scan-readback-x")
     out = it.run(1, h__latched=latched, h__present=latched, h__first=float(index))
-    assert out == PermitCommand(False, False, 0, 0)
+    assert out == PermitCommand(False, False, 0, 0, personnel=True)
     assert it.latched() == ["position-x", "scan-readback-x"]
     assert (it.view("position-x").trip_value, it.view("position-x").trip_limit) == (2.5, 2.0)
     assert math.isnan(it.view("scan-readback-x").trip_value)
@@ -352,9 +354,9 @@ def test_a_fast_trip_is_mirrored_and_reset_through_the_rack() -> None:
     it.resolve()
     result = it.say("reset", "physicist")
     assert result.status is Status.ACCEPTED
-    assert it.run(3) == PermitCommand(False, False, int(latched), 1)
+    assert it.run(3) == PermitCommand(False, False, int(latched), 1, personnel=True)
     out = it.run(1, h__latched=0.0, h__first=-1.0)
-    assert out == PermitCommand(True, False, int(latched), 1)
+    assert out == PermitCommand(True, False, int(latched), 1, personnel=True)
     answers = it.controller.take_results()
     assert [(a.id, a.status) for a in answers] == [(result.id, Status.DONE)]
     assert it.controller.take_results() == []
@@ -394,8 +396,8 @@ def test_hold_of_tier_p_is_a_line_of_its_own() -> None:
     changed = type(rules)(rules.facility, tuple(gate if r.id == "gate-stale" else r for r in rules.rules), rules.link)
     it = Safety(changed)
     it.release()
-    assert it.run(1, gate__age_ms=200.0) == PermitCommand(True, True, 0, 0)
-    assert it.run(1, gate__age_ms=0.0) == PermitCommand(True, False, 0, 0)
+    assert it.run(1, gate__age_ms=200.0) == PermitCommand(True, True, 0, 0, personnel=True)
+    assert it.run(1, gate__age_ms=0.0) == PermitCommand(True, False, 0, 0, personnel=True)
 
 
 def test_inhibit_stands_against_a_release_only() -> None:

@@ -28,7 +28,7 @@ from interlocks.scanner import Scanner
 from interlocks.second import SecondEvaluator, complement_of, source_of
 from tests.interlocks.support import MS, Safety, body, one_rule, rule_set
 
-OWN = [1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1]
+OWN = [1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0]
 """The controller's own inputs when all is well."""
 ALL = [
     load_rules(load_facility(name), room, species)

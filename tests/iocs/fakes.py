@@ -122,6 +122,18 @@ class FakePlant:
     def resume(self) -> None:
         self._do("resume")
 
+    def press_search(self, button: str) -> None:
+        self._do("press_search", button)
+
+    def set_door(self, a_closed: bool, b_closed: bool) -> None:
+        self._do("set_door", a_closed, b_closed)
+
+    def press_estop(self) -> None:
+        self._do("press_estop")
+
+    def release_estop(self) -> None:
+        self._do("release_estop")
+
     def insert_range_shifters(self, code: int, plan_code: int) -> None:
         self._do("insert", code, plan_code)
 

@@ -72,7 +72,7 @@ def test_alarms_are_not_shared(bench: Bench) -> None:
 def test_command_pvs_are_the_only_way_in(bench: Bench) -> None:
     writable = {name.removeprefix(f"{PREFIX}:") for name, pv in bench.iocs.pvdb.items()
                 if AccessRights.WRITE in pv.check_access("host", "root")}  # fmt: skip
-    assert writable == {"RING:Cmd", "FE:Cmd", "RS:Cmd", "FE:Spots-SP"}
+    assert writable == {"RING:Cmd", "FE:Cmd", "RS:Cmd", "ROOM:Cmd", "FE:Spots-SP"}
 
 
 async def test_other_record_fields_are_not_there(bench: Bench) -> None:

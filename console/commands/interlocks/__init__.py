@@ -12,6 +12,7 @@ COMMANDS = {
     "show": (f"{_HERE}.show", "show", "Explain one rule: what it protects from, why it is tripped, what ends it."),
     "reset": (f"{_HERE}.reset", "reset", "Let go of latched rules whose cause is gone."),
     "resolve": (f"{_HERE}.resolve", "resolve", "Say what became of a field that was terminated."),
+    "prove": (f"{_HERE}.prove", "prove", "Run the pre-beam proof tests."),
     "matrix": (f"{_HERE}.matrix", "matrix", "Causes, effects and bounds, as a table, HTML or CSV."),
     "bypass": (f"{_HERE}.bypass", "bypass", "Bypass one rule for a limited time."),
     "unbypass": (f"{_HERE}.bypass", "unbypass", "End the bypass of a rule."),
