@@ -263,7 +263,7 @@ class SafetyController:
                 self._emit("permit.released")
                 self._answer_waiting(Status.DONE, "", "the permit is given")
             elif effect is permit.Effect.DROPPED:
-                self._emit("permit.dropped", first=self._first_id, action=self._permit.action.name)
+                self._emit("permit.dropped", first=self.first_fault, action=self._permit.action.name)
             elif effect is permit.Effect.INHIBITED:
                 self._answer_waiting(Status.DONE, "", words_of_inhibits(self._views()))
             elif effect is permit.Effect.RESET_INCOMPLETE:
@@ -283,7 +283,8 @@ class SafetyController:
         )  # fmt: skip
 
     @property
-    def _first_id(self) -> str:
+    def first_fault(self) -> str:
+        """Rule whose condition held first, of those that have latched since the last release; empty if none has."""
         return "" if self._first is None else self._first[-1]
 
     # --- keep-alives and commands -------------------------------------------------------------------------------
@@ -442,7 +443,7 @@ class SafetyController:
             lines.hold,
             self._permit.released,
             max(in_force, default=Action.NONE),
-            self._first_id,
+            self.first_fault,
             self.mode,
             self._link_ok,
             views,

@@ -102,6 +102,7 @@ class SafetyIoc:
         self._shown: dict[str, tuple[Value, int]] = {}
         self._revision = -1
         self._published_ns: int | None = None
+        self._first_shown = ""
         self._beat_ns: int | None = None
         self._beats = 0
         self._values_ns: int | None = None
@@ -141,17 +142,22 @@ class SafetyIoc:
 
     # --- to clients --------------------------------------------------------------------------------------------
     def refresh(self) -> int:
-        """Publish what has changed, unless that was done less than PUBLISH_NS ago; when to call again, ns."""
+        """Publish what has changed, unless that was done less than PUBLISH_NS ago; when to call again, ns.
+
+        Another first fault is published at once: who records a trip reads it a few ms later.
+        """
         now_ns = self._clock.now_ns()
         for result in self.controller.take_results():
             self._verifier.record(result)
             self._answer(result)
-        if self._published_ns is not None and now_ns - self._published_ns < PUBLISH_NS:
-            return self._published_ns + PUBLISH_NS
+        waits = self._published_ns is not None and now_ns - self._published_ns < PUBLISH_NS
+        if waits and self.controller.first_fault == self._first_shown:  # which is put right within a frame or two
+            return (self._published_ns or 0) + PUBLISH_NS
         values: dict[str, tuple[Value, int]] = {}
         if self.controller.revision != self._revision:
             self._revision = self.controller.revision
             snapshot = self.controller.snapshot()
+            self._first_shown = snapshot.first_fault
             values = {name: (value, severity) for name, value, severity in self._values(snapshot, now_ns)}
         values["SAFE:Heartbeat-RB"] = (self._heartbeat(now_ns), int(Severity.NO_ALARM))
         changed = [name for name, shown in values.items() if self._shown.get(name) != shown]

@@ -14,6 +14,7 @@ from facility.config import change_facility, load_facility
 from ioc_sim.faults import Fault, FaultKind
 from tests.acceptance.deliveries import Delivery, assert_within_the_design, deliver
 from tests.acceptance.truth_from_ticks import tolerance_ions
+from tests.bring_up import up_ns
 
 
 @functools.cache
@@ -26,7 +27,9 @@ def program() -> MachineProgram:
 
 @functools.cache
 def with_gain(chamber: str, gain: float) -> Delivery:
-    return deliver(program(), load_facility("wuwei"), faults=(Fault(f"{chamber}.gain", FaultKind.SCALE, gain),))
+    return deliver(
+        program(), load_facility("wuwei"), faults=(Fault(f"{chamber}.gain", FaultKind.SCALE, gain, at_ns=up_ns()),)
+    )
 
 
 @functools.cache
@@ -80,7 +83,7 @@ def test_a_wrong_gain_of_the_second_chamber_leaves_truth_alone_and_is_said_too()
 
 
 def test_beam_is_off_and_stays_off_after_the_rule_has_spoken() -> None:
-    faults = (Fault("ic1.gain", FaultKind.SCALE, 1.03),)
+    faults = (Fault("ic1.gain", FaultKind.SCALE, 1.03, at_ns=up_ns()),)
     delivery = deliver(program(), load_facility("wuwei"), faults=faults, linger_s=5.0)
     trip_ns = next(e.t_ns for e in delivery.world.events.events if e.kind == "interlock.trip")
     assert delivery.counter.last_ion_ns < trip_ns + 5_000_000

@@ -24,10 +24,11 @@ from rig.post_mortem_file import read_recording
 from rig.post_mortem_value import compared
 from rig.trip_history import KEEP_RUNS, put_aside, trips
 from rig.virtual_world import World, WorldOptions
+from tests.bring_up import up_ns
 from tests.console.conftest import Ionctl
 
 FACILITY = load_facility("wuwei")
-AT_NS = 2_300_004_321
+AT_NS = up_ns() + 2_297_004_321
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from rig.keys import CONTROL
 from rig.trials.causes import Act
 from rig.trials.control_acts import CONTROL_ACTS, ControlActs
 from rig.virtual_world import World, WorldOptions, WorldParts
+from tests.bring_up import up_ns
 from tests.rig.test_virtual_world import facility
 
 RULE = {
@@ -65,14 +66,14 @@ def test_every_act_is_tried() -> None:
     assert set(RULE) | {Act.COPY_FLIPPED} == set(CONTROL_ACTS)
 
 
-AT_NS = {Act.CONTROL_SILENT: 2300 * NS_PER_MS}
-"""So that what the silence takes is the second spill, which begins at 3.96 s."""
+AT_MS = {Act.CONTROL_SILENT: 2300}
+"""After the bring-up; so that what the silence takes is the second spill, which begins at 3.96 s."""
 
 
 @pytest.mark.parametrize("act", RULE)
 def test_beam_goes_within_the_bound(act: Act) -> None:
     world = world_with()
-    at_ns = AT_NS.get(act, 1000 * NS_PER_MS)
+    at_ns = up_ns() + AT_MS.get(act, 1000) * NS_PER_MS
     bound_ns = at_ns + round(WITHIN_MS[act] * NS_PER_MS)
     ions: list[float] = []
 
@@ -144,7 +145,7 @@ def test_controls_key_signs_nothing_else_that_safety_obeys() -> None:
 @pytest.mark.parametrize("always", [False, True])
 def test_a_bit_that_flips_in_the_second_evaluators_copy_takes_the_beam(always: bool) -> None:
     world = world_with(always)
-    at_ns = 1000 * NS_PER_MS
+    at_ns = up_ns() + 1000 * NS_PER_MS
     ions: list[float] = []
 
     async def work(parts: WorldParts) -> SessionSummary:
