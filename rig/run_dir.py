@@ -84,7 +84,7 @@ class RunFile:
 
     @property
     def ca_addresses(self) -> list[str]:
-        """Every Channel Access server of the run as `127.0.0.1:port`, in the order of the names, as the file has them."""
+        """Every Channel Access server of the run as `127.0.0.1:port`, in the order in which the file has them."""
         ready = [self.processes[name] for name in sorted(self.processes)]
         return [f"127.0.0.1:{one['ca_port']}" for one in ready if one.get("ca_port")]
 

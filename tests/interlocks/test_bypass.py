@@ -212,6 +212,19 @@ def test_an_h_rule_is_masked_by_the_frame_and_mirrored_without_acting() -> None:
     assert (out.permit, out.hold, out.bypass_mask) == (False, True, 0)
 
 
+def test_scans_are_left_out_no_longer_than_a_bypass_lasts() -> None:
+    it = in_mode("qa")
+    assert it.say("bypass", "physicist", rule="chamber-drift", reason="gain study", seconds=0.2).status is Status.DONE
+    ends_ns = it.t_ns + S // 5
+    it.run()
+    assert it.controller.next_deadline_ns(it.t_ns, beats_watched=True) == ends_ns
+    it.say("unbypass", "operator", rule="chamber-drift")
+    it.run()
+    later_ns = it.controller.next_deadline_ns(it.t_ns, beats_watched=True)
+    assert later_ns is not None
+    assert later_ns > ends_ns
+
+
 def test_a_reset_passes_over_what_is_bypassed_and_present() -> None:
     it = in_mode("qa")
     drift, other = (1 << place_of(it, name) for name in ("chamber-drift", "position-x"))
