@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from console.options import FACILITY
 from console.settings import Settings
 
 if TYPE_CHECKING:
     from rig.room_panel import RoomPanel
-
-_FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
 
 
 @click.group()
@@ -24,7 +23,7 @@ def room() -> None:
 
 
 @room.command()
-@_FACILITY
+@FACILITY
 @click.pass_obj
 def search(settings: Settings, facility_name: str) -> None:
     """Search the room: in, far button, exit button, out, door closed, delay; nothing if that stands."""
@@ -34,7 +33,7 @@ def search(settings: Settings, facility_name: str) -> None:
 
 @room.command()
 @click.argument("state", type=click.Choice(["open", "closed"]))
-@_FACILITY
+@FACILITY
 @click.pass_obj
 def door(settings: Settings, state: str, facility_name: str) -> None:
     """Open or close the door; open undoes the search."""
@@ -44,7 +43,7 @@ def door(settings: Settings, state: str, facility_name: str) -> None:
 
 @room.command()
 @click.argument("state", type=click.Choice(["press", "release"]))
-@_FACILITY
+@FACILITY
 @click.pass_obj
 def estop(settings: Settings, state: str, facility_name: str) -> None:
     """Press the emergency stop, or let it go; a physicist resets the interlock afterwards."""

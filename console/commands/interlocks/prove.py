@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from console.commands.interlocks.common import FACILITY, JSON
+from console.options import FACILITY, JSON
 from console.settings import Settings
 
 
@@ -16,9 +16,17 @@ from console.settings import Settings
 def prove(settings: Settings, tests: tuple[str, ...], facility_name: str, as_json: bool) -> None:
     """Run pre-beam proof tests, those named or all, and show what they gave."""
     from console.tables import print_json, print_table
+    from interlocks.proof_file import load_proofs
+    from interlocks.rules import load_rules
     from rig.remote_room import prove as run_tests
 
-    rows = run_tests(settings.facility(facility_name), settings.home(), list(tests))
+    facility = settings.facility(facility_name)
+    rules = load_rules(facility, next(iter(facility.rooms)), next(iter(facility.species)), settings.config_dir)
+    known = [proof.id for proof in load_proofs(facility, rules.link.watchdog_ms)]
+    for name in tests:
+        if name not in known:
+            raise click.UsageError(f"no proof test {name!r}; there are {', '.join(known)}")
+    rows = run_tests(facility, settings.home(), list(tests))
     if as_json:
         print_json({"proofs": rows})
         return
