@@ -45,6 +45,8 @@ def test_words_are_those_of_the_trip() -> None:
 def test_latches_are_in_order_of_time_but_the_first_fault_first() -> None:
     shown = snapshot(view("a", 30), view("b", 10), view("c", 20), view("d", 5, latched=False), first="c")
     assert [it.rule.id for it in shown.latched] == ["c", "b", "a"]
+    middle = snapshot(view("a", 30), view("b", 40), view("c", 20), first="b")
+    assert [it.rule.id for it in middle.latched] == ["b", "c", "a"]
     assert [it.rule.id for it in snapshot(view("a", 30), view("b", 10)).latched] == ["b", "a"]
 
 
