@@ -68,7 +68,7 @@ def deliver(kernel: Callable[..., Any], with_rules: bool, side: int = SIDE) -> R
         plant.load_layer(TOKEN, ENERGY_CODE, level, spot_table(plant, ENERGY_CODE, side, IONS))
         plant.request_cycle(TOKEN, ENERGY_CODE)
         plant.advance(plant.t_ns + 10_000_000)
-        plant.arm(TOKEN)
+        plant.arm(TOKEN, plant.status.permit_epoch)
         first = 0
         while plant.t_ns < TIMEOUT_NS:
             plant.advance(TIMEOUT_NS)

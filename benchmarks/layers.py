@@ -13,6 +13,7 @@ from ioc_sim.plant import Plant
 
 FACILITY, ROOM, SPECIES = "wuwei", "1", "carbon"
 TOKEN = 1
+MS_NS = 1_000_000
 
 
 def fast_rules() -> Any:
@@ -25,6 +26,8 @@ def make_plant(rules: Any = None, seed: int = 1) -> Plant:
     plant = Plant(load_facility(FACILITY), ROOM, SPECIES, seed=seed, rules=rules)
     plant.set_room_beam(True)
     plant.set_safety_lines(True, False, True)
+    plant.advance(MS_NS)
+    plant.take_events()  # it has its permit
     return plant
 
 

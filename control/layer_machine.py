@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from facility.errors import InternalError
+from facility.errors import CommandRefused, InternalError
 from facility.pv_catalogue import TCS_STATES
 
 
@@ -340,3 +340,10 @@ def refused(state: State, event: Event) -> bool:
 def matters(state: State, event: Event) -> bool:
     """Whether the event changes the state or has an effect."""
     return TABLE[state, event] != (state, ())
+
+
+def not_now(state: State, event: Event) -> CommandRefused:
+    """What somebody is told who asks for something that a state refuses."""
+    allowed = ", ".join(sorted(e.name for e in REQUESTS - {Event.RESELECT} if not refused(state, e)))
+    what = f"{event.name} is not possible in {state.name}"
+    return CommandRefused("control.state", what, "sequencer", f"possible: {allowed or 'nothing'}")

@@ -9,6 +9,7 @@ the plant.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,8 +79,11 @@ class FeStatus:
     spots: int
     done_spots: int
     ic1_ions: float
+    permit: bool
     beam_us: float
     first_rule: int
+    permit_epoch: int
+    """Changes of the permit, away or back."""
 
     @staticmethod
     def of(value: npt.NDArray[Any]) -> FeStatus:
@@ -93,8 +97,10 @@ class FeStatus:
             spots=int(v[_FE["spots"]]),
             done_spots=int(v[_FE["done_spots"]]),
             ic1_ions=v[_FE["ic1_ions"]],
+            permit=v[_FE["permit"]] == 1.0,
             beam_us=v[_FE["beam_us"]],
             first_rule=int(v[_FE["first_rule"]]),
+            permit_epoch=int(v[_FE["permit_epoch"]]),
         )
 
 
@@ -145,6 +151,7 @@ class MachineLink:
         self.fe: FeStatus | None = None
         self.ring: RingStatus | None = None
         self._worst = Action.NONE
+        self._permitted = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._beats: dict[str, tuple[object, float]] = {name: (None, loop.time()) for name in HEARTBEATS}
@@ -195,8 +202,20 @@ class MachineLink:
 
     @property
     def permit(self) -> bool:
-        """Whether the safety controller permits beam."""
-        return bool(self._latest("SAFE:Permit-Sts") == 1)
+        """Whether the safety controller permits beam and the front end has the permit."""
+        return bool(self._latest("SAFE:Permit-Sts") == 1) and self._permitted.is_set()
+
+    @property
+    def permit_epoch(self) -> int:
+        """Epoch of the permit as the front end told it last, -1 where nothing is known: what a person decides now is
+        decided under it, and under no later one."""
+        return -1 if self.fe is None else self.fe.permit_epoch
+
+    async def permit_shown(self, timeout_s: float) -> None:
+        """Give the front end `timeout_s` (s) at most to tell of a permit that the safety controller gives."""
+        if self._latest("SAFE:Permit-Sts") == 1:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._permitted.wait(), timeout_s)
 
     @property
     def mode(self) -> Mode:
@@ -308,6 +327,10 @@ class MachineLink:
     def _on_fe(self, _channel: Channel, sample: Sample) -> None:
         if isinstance(sample.value, np.ndarray) and sample.value.size >= len(FE_STATUS):
             self.fe = FeStatus.of(sample.value)
+            if self.fe.permit:
+                self._permitted.set()
+            else:
+                self._permitted.clear()
             self.wake.set()
 
     def _on_ring(self, _channel: Channel, sample: Sample) -> None:

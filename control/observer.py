@@ -90,6 +90,8 @@ class Observer:
             return None
         if fe.state is FrontEndState.DONE:
             return Event.LAYER_DONE, ""
+        if fe.state is FrontEndState.LOADED and session is not None and fe.permit_epoch != session.permit_epoch:
+            return Event.REFUSED, "the front end has not armed: the permit was lost since somebody started"
         if fe.state is FrontEndState.IRRADIATING and state is not State.IRRADIATING:
             return Event.BEAM_ON, ""
         if fe.state is FrontEndState.HELD and state is not State.HELD:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from control.layer_machine import BEAM_POSSIBLE, REQUESTS, Effect, Event, State, matters, refused, step
+from control.layer_machine import BEAM_POSSIBLE, Effect, Event, State, matters, not_now, refused, step
 from control.layer_table import LayerRules
 from control.machine_link import MachineLink
 from control.observer import Observer
@@ -138,17 +138,18 @@ class Sequencer:
         await self._ask(Event.PREPARE)
 
     async def start(self, by: str) -> None:
-        """Deliver; `by` is who wants it, for the record."""
-        await self._ask(Event.START, lambda: self._session().authorise(by))
+        """Deliver; `by` is who wants it, for the record. It counts for the permit of now, for no later one."""
+        await self._ask(Event.START, self._authority(by))
 
     async def pause(self) -> None:
         """Beam off; `resume` goes on."""
         await self._ask(Event.OPERATOR_PAUSE)
 
     async def resume(self, by: str) -> None:
-        """Go on after an interruption (`by`: who wants it), at the exact remainder. CommandRefused while it stands."""
+        """Go on after an interruption (`by`: as `start`), at the exact remainder. CommandRefused while it stands."""
+        await self._link.permit_shown(self._limits.permit_shown_s * self._limits.scale)
         event = self._observer.resume_event(self._session()) if self.state is State.INTERRUPTED else Event.RESUME
-        await self._ask(event, lambda: self._session().authorise(by))
+        await self._ask(event, self._authority(by))
 
     async def stop(self) -> None:
         """Beam off for good. Without a delivery there is nothing to end, but the front end is told all the same."""
@@ -184,6 +185,11 @@ class Sequencer:
     def last_summary(self) -> SessionSummary | None:
         """Record of the last session that ended or was interrupted; None while one is being delivered."""
         return self._recorder.summary
+
+    def _authority(self, by: str) -> Callable[[], None]:
+        """What a person's word to go on does once it is taken up; the permit it is meant for is the one of now."""
+        epoch = self._link.permit_epoch
+        return lambda: self._session().authorise(by, epoch)
 
     def _record(self) -> SessionSummary | None:
         summary = self._recorder.summary
@@ -239,7 +245,7 @@ class Sequencer:
 
     async def _ask(self, event: Event, apply: Callable[[], None] | None = None) -> None:
         if refused(self.state, event):
-            raise _not_now(self.state, event)
+            raise not_now(self.state, event)
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests.append(_Request(event, answer, apply or (lambda: None)))
         self._link.wake.set()
@@ -270,7 +276,7 @@ class Sequencer:
     async def _apply_request(self, request: _Request) -> None:
         if refused(self.state, request.event):  # the state changed since it was asked
             if not request.answer.done():
-                request.answer.set_exception(_not_now(self.state, request.event))
+                request.answer.set_exception(not_now(self.state, request.event))
             return
         self._results.clear()  # what stages found before a person decided does not count any more
         if request.event in _GO_ON:
@@ -392,9 +398,3 @@ class Sequencer:
         if effect is Effect.CLOSE_SESSION:
             self.session = None
         self._recorder.tell("session", {"session": "" if self.session is None else self.session.id})
-
-
-def _not_now(state: State, event: Event) -> CommandRefused:
-    allowed = ", ".join(sorted(e.name for e in REQUESTS - {Event.RESELECT} if not refused(state, e)))
-    what = f"{event.name} is not possible in {state.name}"
-    return CommandRefused("control.state", what, "sequencer", f"possible: {allowed or 'nothing'}")

@@ -184,6 +184,8 @@ class Session:
         self.operator = operator
         self.approved_hash = approved_hash or program.plan_hash
         """Hash of the plan that was approved; the loaded one's where nobody named another."""
+        self.permit_epoch = -1
+        """Epoch of the permit under which somebody last started or resumed; beam is asked for under no other."""
         self.authorised_by = ""
         """Who started or resumed the delivery; empty while nobody has, and again when it ends or is interrupted."""
         self.t_opened_ns = t_ns
@@ -200,9 +202,10 @@ class Session:
         self.spots = sum(int(layer.target_ions.size) for layer in program.layers)
         self.prescribed_ions = float(sum(float(layer.target_ions.sum()) for layer in program.layers))
 
-    def authorise(self, by: str) -> None:
-        """Somebody has started or resumed the delivery."""
+    def authorise(self, by: str, permit_epoch: int) -> None:
+        """Somebody has started or resumed the delivery, under the permit of this epoch."""
         self.authorised_by = by
+        self.permit_epoch = permit_epoch
 
     @property
     def finished(self) -> bool:
@@ -227,6 +230,10 @@ class Session:
         if book.t_armed_ns is None:
             book.t_armed_ns = t_ns
         self.unaccounted = True
+
+    def arm_refused(self) -> None:
+        """The front end has refused to arm the present layer: it holds nothing that was not booked."""
+        self.unaccounted = False
 
     def beam_on(self, t_ns: int) -> None:
         """The present layer has beam."""

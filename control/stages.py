@@ -51,6 +51,8 @@ class SequencerLimits:
     progress_s: float = 60.0
     """With a layer armed: longest time in which nothing is delivered (facility time)."""
     resumed_s: float = 1.0
+    permit_shown_s: float = 1.0
+    """From the safety controller's permit to the front end's word that it has it."""
     rule_name_s: float = 0.3
     """After a trip, for the rule's name."""
     settle_s: float = 0.05
@@ -156,10 +158,16 @@ class Stages:
         return Event.SPOTS_LOADED
 
     async def arm(self, session: Session, t_ns: int) -> Event:
-        """Check once more, and arm; from here on beam may come at any time."""
+        """Check once more, and arm; from here on beam may come at any time. The front end takes the command only under
+        the permit that stood when somebody started or resumed."""
         self._check_before_beam(session)
         session.armed(t_ns)
-        await self._link.command("FE", "arm", {"token": session.book.layer.token})
+        arguments = {"token": session.book.layer.token, "permit_epoch": session.permit_epoch}
+        try:
+            await self._link.command("FE", "arm", arguments)
+        except CommandRefused:
+            session.arm_refused()
+            raise
         return Event.ARMED_OK
 
     def prefetch_possible(self, session: Session) -> bool:
@@ -214,7 +222,7 @@ class Stages:
             await self._request_cycle(layer)
         if self._fe_state() is FrontEndState.PAUSED:
             self._check_before_beam(session)
-            await self._link.command("FE", "resume", {})
+            await self._link.command("FE", "resume", {"permit_epoch": session.permit_epoch})
             await self._until(lambda: self._fe_state() is not FrontEndState.PAUSED, self._limits.resumed_s, "resume")
 
     # --- after beam ----------------------------------------------------------------------------------------
@@ -302,6 +310,8 @@ class Stages:
         return None if rows is None else add_earlier(rows, book.rows)
 
     def _check_before_beam(self, session: Session) -> None:
+        if self._preempted():
+            raise Preempted
         if (fault := self._procedure.before_beam(session)) is not None:
             raise StageFault(Event.VERIFY_FAILED, fault)
         self._verify_set_points(session.book.layer)

@@ -35,7 +35,7 @@ SPOT_COLUMNS = (
 """Columns of the layer table a front end loads; ``beam_off_move`` is 1 when the move to the spot is without beam."""
 FE_STATUS = (
     "seq", "state", "hold_reason", "token", "spot", "spots", "done_spots", "ic1_ions", "ic2_ions", "demand", "permit",
-    "beam_us", "first_rule",
+    "beam_us", "first_rule", "permit_epoch",
 )  # fmt: skip
 RING_STATUS = ("seq", "phase", "token", "energy_code", "cycle", "ions", "flat_top_ms")
 SPILL_STATUS = ("seq", "rate_ions_per_s", "level_ions_per_s", "cmd", "rfko_on", "quad_block", "chopper_block")

@@ -28,7 +28,7 @@ def initial_state(s: Any, v: np.ndarray) -> None:
     v[at.IC_VOLT_TEST : at.IC_VOLT_TEST + 2] = 1.0
     for first in (at.EST_GAIN, at.EST_LATE_SHARE, at.IC_RAMP_SHARE):
         v[first : first + 2] = 0.5
-    s.room_token = -1
+    s.room_token = s.lost_tick = -1
     s.stopper_cmd = s.stopper_in = s.stopper_asked = s.source_inhibited = 1
     s.door_a = s.door_b = s.estop_a = s.estop_b = s.gate_open = 1
     s.key = 1
@@ -114,6 +114,25 @@ def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, cod
     s.track_gain = min(1.0, max(0.15, counts_per_tick))
 
 
+def same_permit(s: Any, epoch: int) -> bool:
+    """The permit stands, and has stood without a break since its epoch was read."""
+    return int(s.permit_line) == 1 and int(s.permit_epoch) == epoch
+
+
+def check_permit(s: Any, epoch: int, verb: str) -> None:
+    """CommandRefused unless the permit is there and is the one that the command was meant for."""
+    if not int(s.permit_line):
+        raise CommandRefused("fe.permit", "no beam permit", verb, "reset the interlock first")
+    if not same_permit(s, epoch):
+        what = f"meant for permit epoch {epoch}, the present one is {int(s.permit_epoch)}: the permit was lost since"
+        raise CommandRefused("fe.epoch", what, verb, "start or resume again")
+
+
+def may_arm(s: Any, token: int, epoch: int) -> bool:
+    """The layer with this token is loaded, under the permit that the command was meant for."""
+    return int(s.fe_state) == FrontEndState.LOADED and int(s.fe_token) == token and same_permit(s, epoch)
+
+
 def queue_cycle(s: Any, token: int, code: int) -> None:
     """Queue a cycle; a later request replaces one that has not begun."""
     s.queued, s.queued_token, s.queued_code = 1, token, code
@@ -134,9 +153,10 @@ def pause(s: Any) -> None:
         s.events |= EV_STATE
 
 
-def resume(s: Any) -> None:
-    """From PAUSED to HELD; the front end goes on by itself from there."""
-    if int(s.fe_state) == FrontEndState.PAUSED and int(s.permit_line):
+def resume(s: Any, epoch: int) -> None:
+    """From PAUSED to HELD under the permit that the command was meant for; the front end goes on by itself then."""
+    if int(s.fe_state) == FrontEndState.PAUSED and same_permit(s, epoch):
+        s.armed_epoch = epoch
         s.fe_state, s.hold_reason = FrontEndState.HELD, HoldReason.SETTLING
         s.settled_ticks = 0
         s.events |= EV_STATE
@@ -155,9 +175,16 @@ def room_beam(s: Any, p: Any, on: bool) -> None:
 
 
 def safety_lines(s: Any, permit: bool, hold: bool, link_ok: bool, personnel: bool) -> None:
-    """Lines of the safety link."""
+    """Lines of the safety link; a permit that they take away is noted, so that it stays away for a tick at least."""
+    if int(s.p_permit) and int(s.link_ok) and not (permit and link_ok):
+        s.lost_tick = int(s.tick)
     s.p_permit, s.p_hold, s.link_ok = int(permit), int(hold), int(link_ok)
     s.personnel = int(personnel)
+
+
+def loss_unseen(s: Any) -> bool:
+    """The lines have taken the permit away, and no tick has run since."""
+    return int(s.lost_tick) == int(s.tick)
 
 
 def bypass_rules(rows: np.ndarray, action: np.ndarray, latching: np.ndarray, mask: int) -> None:

@@ -133,7 +133,14 @@ def stop_for(s: Record, v: np.ndarray, state: int, reason: int, event: int) -> N
 
 @kernel
 def try_start(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
-    """From ARMED, HELD or between spots: beam on when everything is ready and the magnets stand."""
+    """From ARMED, HELD or between spots: beam on when everything is ready and the magnets stand.
+
+    Nowhere else is beam demanded.  A permit that was lost and is back is not the one that the layer was armed or
+    resumed for, however short it was away and whatever the front end was doing meanwhile.
+    """
+    if s.permit_epoch != s.armed_epoch:
+        stop_for(s, v, PAUSED, HOLD_PERMIT, EV_PAUSED)
+        return
     reason = may_beam(p, q, s, v)
     if reason == HOLD_NONE:
         s.settled_ticks = s.settled_ticks + 1 if settled(p, q, s, v) else 0
@@ -345,8 +352,10 @@ def front_end_coarse(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
 
 
 @kernel
-def arm(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray) -> None:
-    """From LOADED: send the magnets to the first spot with something left and wait for beam to be possible."""
+def arm(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray, permit_epoch: int) -> None:
+    """From LOADED: send the magnets to the first spot with something left and wait for beam to be possible, under the
+    permit of ``permit_epoch`` alone."""
+    s.armed_epoch = permit_epoch
     v[at.EST_IONS] = 0.0
     v[at.EST_IONS + 1] = 0.0
     s.track = 0.0

@@ -69,7 +69,8 @@ STATE_DTYPE = np.dtype(
         ("source_ticks", "i8"), ("source_inhibited", "i8"),
         ("stopper_cmd", "i8"), ("stopper_in", "i8"), ("stopper_done_ns", "i8"), ("stopper_asked", "i8"),
         ("personnel", "i8"),
-        ("action", "i8"), ("permit_line", "i8"), ("hold_line", "i8"),
+        ("action", "i8"), ("permit_line", "i8"), ("hold_line", "i8"), ("permit_epoch", "i8"), ("lost_tick", "i8"),
+        ("armed_epoch", "i8"),
         # chambers: place in their drift rings
         ("ring_pos", "i8"),
         # strip chamber

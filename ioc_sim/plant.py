@@ -188,7 +188,7 @@ class Plant:
         self._step(0)
         p, s, v = self._parameters[0], self._state.copy().view(np.recarray)[0], self._v.copy()
         with np.errstate(over="ignore"):
-            front_end.arm(p, self._q, s, v, self._spots)
+            front_end.arm(p, self._q, s, v, self._spots, 0)
             front_end.disarm(s, v, self._register.copy())
         rack.reset(self.rule_rows.copy(), rack.new_latch(), 0)
         publish_latch(self.signals.copy(), self._latch)
@@ -295,20 +295,24 @@ class Plant:
         else:
             self.truth_by_token[token] = self._truth.copy()
 
-    def arm(self, token: int) -> None:
-        """Arm the loaded layer; beam comes by itself when ring, permit, gate and magnets are ready."""
+    def arm(self, token: int, permit_epoch: int) -> None:
+        """Arm the loaded layer; beam comes by itself when ring, permit, gate and magnets are ready.
+
+        Refused unless the permit is the one of ``permit_epoch`` (``status``), without a break since.
+        """
         s = self._state[0]
         state = FrontEndState(int(s.fe_state))
         pending_load = any(f == self._load_now for _, f, _ in self._pending)
         if not pending_load and (state != FrontEndState.LOADED or int(s.fe_token) != token):
             raise CommandRefused("fe.arm", f"front end is {state.name} with token {int(s.fe_token)}", "arm",
                                  f"load the layer with token {token} first")  # fmt: skip
-        self._later(self._arm_now, token)
+        commands.check_permit(s, permit_epoch, "arm")
+        self._later(self._arm_now, token, permit_epoch)
 
-    def _arm_now(self, token: int) -> None:
+    def _arm_now(self, token: int, permit_epoch: int) -> None:
         s = self._state[0]
-        if int(s.fe_state) == FrontEndState.LOADED and int(s.fe_token) == token:
-            front_end.arm(self._parameters[0], self._q, s, self._v, self._spots)
+        if commands.may_arm(s, token, permit_epoch):
+            front_end.arm(self._parameters[0], self._q, s, self._v, self._spots, permit_epoch)
             s.events |= EV_STATE
 
     def disarm(self) -> None:
@@ -325,16 +329,15 @@ class Plant:
         """Operator pause: beam off, goes on only with ``resume``."""
         self._later(commands.pause, self._state[0])
 
-    def resume(self) -> None:
-        """End a pause; refused if there is none or the permit is away."""
+    def resume(self, permit_epoch: int) -> None:
+        """End a pause; refused if there is none, or the permit is not the one of ``permit_epoch``."""
         s = self._state[0]
         if int(s.fe_state) != FrontEndState.PAUSED:
             raise CommandRefused(
                 "fe.resume", f"front end is {FrontEndState(int(s.fe_state)).name}, not PAUSED", "resume"
             )
-        if not int(s.permit_line):
-            raise CommandRefused("fe.permit", "no beam permit", "resume", "reset the interlock first")
-        self._later(commands.resume, s)
+        commands.check_permit(s, permit_epoch, "resume")
+        self._later(commands.resume, s, permit_epoch)
 
     def _refuse_while_active(self, verb: str) -> None:
         s = self._state[0]
@@ -359,10 +362,18 @@ class Plant:
         self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = True
     ) -> None:
         """The lines of the safety link, and the fast rules that are bypassed; they act from the next tick."""
-        self._later(commands.safety_lines, self._state[0], permit, hold, link_ok, personnel)
+        self._later(self._lines_now, permit, hold, link_ok, personnel)
         if bypass_mask != self._bypass_mask:
             self._bypass_mask = bypass_mask
             self._later(self._bypass_now, bypass_mask & self._bypassable)
+
+    def _lines_now(self, permit: bool, hold: bool, link_ok: bool, personnel: bool) -> None:
+        """A permit that was taken away and given again between two ticks comes back only after one without it."""
+        s = self._state[0]
+        early = permit and link_ok and commands.loss_unseen(s)
+        commands.safety_lines(s, permit and not early, hold, link_ok, personnel)
+        if early:
+            self._pending.insert(0, (self.t_ns + 1, self._lines_now, (permit, hold, link_ok, personnel)))
 
     def _bypass_now(self, mask: int) -> None:
         commands.bypass_rules(self.rule_rows, *self._compiled, mask)
@@ -444,7 +455,8 @@ class Plant:
             state=FrontEndState(s["fe_state"]), hold_reason=HoldReason(s["hold_reason"]), token=s["fe_token"],
             spot=s["spot"], spots=s["n_spots"], done_spots=s["done_spots"],
             ic1_ions=float(self._v[at.IC_LAYER_IONS]), ic2_ions=float(self._v[at.IC_LAYER_IONS + 1]),
-            demand=s["demand"] == 1, permit=s["permit_line"] == 1, beam_us=s["layer_beam_ticks"] * 10.0,
+            demand=s["demand"] == 1, permit=s["permit_line"] == 1,
+            permit_epoch=s["permit_epoch"], beam_us=s["layer_beam_ticks"] * 10.0,
             level=s["level"], rate=s["rate_meas"], first_rule=int(self._latch[rack.FIRST]),
             spill_cmd=s["spill_cmd"] == 1, rfko_on=s["rfko_on"] == 1, quad_block=s["quad_open"] < 0.5,
             chopper_block=s["chopper_open"] < 0.5, stopper_in=s["stopper_in"] == 1,

@@ -59,6 +59,8 @@ class PlantStatus:
     ic2_ions: float
     demand: bool
     permit: bool
+    permit_epoch: int
+    """Changes of the permit since the start; an arm or a resume is meant for one of them."""
     beam_us: float
     level: float
     rate: float

@@ -132,7 +132,7 @@ async def _attacked(world: World, parts: WorldParts, program: MachineProgram, tr
             sound = True
             _becomes_sound(world, trial)
         with contextlib.suppress(CommandRefused):
-            plant.resume()
+            plant.resume(plant.status.permit_epoch)
     return _judge(world, at_ns, records)
 
 

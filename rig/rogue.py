@@ -150,6 +150,7 @@ class Rogue:
             "room": ["1", "9"],
             "qa": [True, "yes"],
             "token": [77, 2**40, -1],
+            "permit_epoch": [1, 3, -1],
             "energy_code": [0, 10**6],
             "level_ions_per_s": [1e12, -1.0],
             "n": [1, 10**9],

@@ -26,6 +26,8 @@ SLOTS_PER_S = 4
 _LOAD_LAYER: Mapping[str, ArgumentKind] = {
     "token": "whole", "energy_code": "whole", "level_ions_per_s": "number", "n": "whole", "crc32": "whole",
 }  # fmt: skip
+_RESUME: Mapping[str, ArgumentKind] = {"permit_epoch": "whole"}
+_ARM: Mapping[str, ArgumentKind] = {"token": "whole", **_RESUME}
 _SEVERITY = {FrontEndState.PAUSED: MINOR, FrontEndState.ABORTED: MAJOR}
 
 
@@ -58,11 +60,11 @@ class FrontEndGroup(CataloguedGroup):
         severity: Severity = _SEVERITY.get(s.state, OK)
         self._state.offer(int(s.state), t_ns, severity=severity, now=event)
         self._hold.offer(int(hold), t_ns, severity=OK, now=event)
-        steady = (s.state, hold, s.token, s.spots, s.permit, s.first_rule)
+        steady = (s.state, hold, s.token, s.spots, s.permit_epoch, s.first_rule)
         moving = view.slot(SLOTS_PER_S) if beam else (s.done_spots, s.demand)
         self._status.offer(
             [int(s.state), int(hold), s.token, s.spot, s.spots, s.done_spots, s.ic1_ions, s.ic2_ions, s.demand,
-             s.permit, s.beam_us, s.first_rule],
+             s.permit, s.beam_us, s.first_rule, s.permit_epoch],
             t_ns, key=(steady, moving), severity=severity, now=event,
         )  # fmt: skip
 
@@ -95,10 +97,10 @@ class FrontEndCommands:
         """By name."""
         return {
             "load_layer": Verb(self._load_layer, _LOAD_LAYER),
-            "arm": Verb(lambda args: self._plant.arm(args["token"]), {"token": "whole"}),
+            "arm": Verb(lambda args: self._plant.arm(args["token"], args["permit_epoch"]), _ARM),
             "disarm": Verb(lambda _args: self._plant.disarm(), {}),
             "pause": Verb(lambda _args: self._plant.pause(), {}),
-            "resume": Verb(lambda _args: self._plant.resume(), {}),
+            "resume": Verb(lambda args: self._plant.resume(args["permit_epoch"]), _RESUME),
             "read_register": Verb(self._read_register, {}),
         }  # fmt: skip
 

@@ -81,6 +81,10 @@ class StatusPort(Protocol):
         """The permit line of the rack."""
 
     @property
+    def permit_epoch(self) -> int:
+        """Changes of the permit line so far."""
+
+    @property
     def beam_us(self) -> float:
         """Beam-demanded time of the layer, us."""
 
@@ -144,8 +148,8 @@ class PlantPort(Protocol):
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: NDArray[np.float64]) -> None:
         """Load a layer table, (n, len(SPOT_COLUMNS))."""
 
-    def arm(self, token: int) -> None:
-        """Arm the loaded layer."""
+    def arm(self, token: int, permit_epoch: int) -> None:
+        """Arm the loaded layer under the permit of this epoch."""
 
     def disarm(self) -> None:
         """Take the layer out of action."""
@@ -153,8 +157,8 @@ class PlantPort(Protocol):
     def pause(self) -> None:
         """Beam off until `resume`."""
 
-    def resume(self) -> None:
-        """End a pause."""
+    def resume(self, permit_epoch: int) -> None:
+        """End a pause under the permit of this epoch."""
 
     def insert_range_shifters(self, code: int, plan_code: int) -> None:
         """Move range shifters, bit mask."""

@@ -12,6 +12,7 @@ from facility.jit import Record, kernel
 from ioc_sim import faults as fp
 from ioc_sim.codes import ACTION_ABORT, ACTION_HOLD, ACTION_PAUSE
 from ioc_sim.faults import faulted
+from ioc_sim.layout import EV_STATE
 from ioc_sim.physics.confirmation import confirm_off
 
 DUMP_AFTER_TICKS = 5000
@@ -20,9 +21,16 @@ DUMP_AFTER_TICKS = 5000
 
 @kernel
 def permit_lines(s: Record, v: np.ndarray) -> None:
-    """The AND of everything that may stop the beam, from the lines as they stand at the start of the tick."""
+    """The AND of everything that may stop the beam, from the lines as they stand at the start of the tick.
+
+    Each change of the permit, away or back, begins another epoch: what was meant for one permit is not taken under
+    the next (`ioc_sim.commands.same_permit`).
+    """
     permit = s.action < ACTION_PAUSE and s.p_permit == 1 and s.link_ok == 1
-    s.permit_line = 1 if permit else 0
+    if permit != (s.permit_line == 1):
+        s.permit_line = 1 if permit else 0
+        s.permit_epoch += 1
+        s.events |= EV_STATE
     s.hold_line = 1 if (s.action == ACTION_HOLD or s.p_hold == 1) else 0
 
 

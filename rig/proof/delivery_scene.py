@@ -2,10 +2,11 @@
 
 `control.layer_machine.step` is what is explored, its effects carried out in order as `control.sequencer` does, each of
 them able to fail.  The permit goes at any moment, as PAUSE or ABORT, and comes back by a person's reset: that no other
-way leads back is what the scene `permit` proves.  Assumed of the order of things: a person acts later than an update
-of a PV takes, so that control knows of a trip before somebody has reset it (`MachineLink.worst_action` keeps it even if
-control was busy); what control is about to command when a trip comes has been carried out, refused or lost by then; and
-the front end, which needs 10 us, has followed its lines.
+way leads back is what the scene `permit` proves.
+
+Nothing is assumed of how fast a person is, or of how late control hears: a trip may come and be reset between any two
+things that control does, control may hear of it late or never, and what a person asks for waits until control is free.
+A loss of the permit is as long as a tick at least: `ioc_sim.plant.Plant` holds back lines that give it again sooner.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ _RESULTS = {
     Effect.SELECT_ENERGY: (Event.ENERGY_SELECTED, Event.TIMEOUT),
     Effect.READ_REGISTER: (Event.VERIFIED_MORE, Event.VERIFIED_LAST, Event.VERIFY_FAILED),
 }
+TICKS = (
+    ("tick", True, False, False), ("tick no-ring", False, False, False), ("tick done", True, True, False),
+    ("tick stop", True, False, True),
+)  # fmt: skip
+"""Words, whether there is a flat top, the last spot is full, a spot ends with a stop."""
+_GIVEN_UP = frozenset({*_RESULTS, Effect.ARM, Effect.RESUME_BEAM})
+"""What control gives up for something more urgent."""
 _COMMAND = {
     Effect.CHECK_MACHINE: "disarm", Effect.LOAD_SPOTS: "load", Effect.ARM: "arm", Effect.RESUME_BEAM: "resume",
     Effect.PAUSE_BEAM: "pause", Effect.STOP_BEAM: "disarm",
@@ -50,11 +58,29 @@ class State(NamedTuple):
     result: Event | None = None
     front: FrontEnd = FrontEnd()
     line: str = "abort"
-    worst: Action = Action.ABORT
+    worst: Action = Action.NONE
     """As control knows it: the worst since a person last let it go on."""
+    heard: str = "abort"
+    """The line as control heard of it last."""
+    permit: bool = False
+    """The permit line of the rack's last tick."""
+    told: bool = True
+    """Control has heard of the epoch of the permit that this tick made, or of none since."""
+    asked: Event | None = None
+    """START or resume, asked for by a person and not taken up by control yet."""
+    asked_current: bool = False
+    """It was asked for in the epoch of the permit that stands."""
+    current: bool = False
+    """What control works on was started or resumed in the epoch that stands."""
     owes_reset: bool = True
     owes_go: bool = True
     """After the reset somebody must start or resume: witnesses, nothing acts on them."""
+    asked_owes: bool = True
+    """It was asked for before the reset."""
+
+    def forgotten(self) -> State:
+        """Nothing is asked for: what it was like matters no more."""
+        return self._replace(asked_current=False, asked_owes=True)
 
 
 class DeliveryScene:
@@ -70,24 +96,29 @@ class DeliveryScene:
     def steps(self, state: State) -> Iterator[tuple[str, State]]:
         """The front end follows its lines, the permit changes, control works, a person acts."""
         permit, hold, action = LINE[state.line]
-        for words, ring, done in (("tick", True, False), ("tick no-ring", False, False), ("tick done", True, True)):
-            front = state.front.tick(permit, hold, action, ring, done)
-            if front != state.front and (not done or state.front.demand):
-                yield words, state._replace(front=front)
+        for words, ring, done, stop in TICKS:
+            ticked = _ticked(state, permit)
+            front = ticked.front.tick(permit, hold, action, ring, done, stop)
+            if (front != state.front or ticked != state) and (not done or state.front.state is F.IRRADIATING):
+                yield words, ticked._replace(front=front)
         for line in WORSE[state.line]:
             yield f"line {line}", _tripped(state, line)
+        heard = "beam" if state.line == "hold" else state.line  # control lets a HOLD be
+        if heard != state.heard:
+            worst = max(state.worst, LINE[heard][2]) if state.control in DELIVERING else state.worst
+            yield "control hears of the line", state._replace(heard=heard, worst=worst)
+        if not state.told:
+            yield "control hears of the front end", state._replace(told=True)
         yield from self._perform(state) if state.queue else self._react(state)
-        if action < Action.PAUSE or state.front.tick(permit, hold, action, True, False) == state.front:
-            yield from self._person(state)
+        yield from self._person(state)
 
     # --- control ----------------------------------------------------------------------------------------------
     def _perform(self, state: State) -> Iterator[tuple[str, State]]:
         effect, rest = state.queue[0], state.queue[1:]
         name = f"control {effect.name}"
-        permit = LINE[state.line][0]
         front = state.front
         if effect in _COMMAND:
-            front = front.command(_COMMAND[effect], permit)
+            front = front.command(_COMMAND[effect], state.permit, state.current)
         after = state._replace(queue=rest, front=front)
         if effect in _RESULTS:
             for event in _RESULTS[effect]:
@@ -102,13 +133,15 @@ class DeliveryScene:
         if effect in _COMMAND:
             lost = None if effect in (Effect.PAUSE_BEAM, Effect.STOP_BEAM) else Event.TIMEOUT
             yield f"{name} lost", state._replace(queue=rest, result=lost or state.result)
-        if effect in _RESULTS and self._stop(state) is not None:
+        if effect in _GIVEN_UP:
             yield f"{name} given up", state._replace(queue=rest)
 
     def _react(self, state: State) -> Iterator[tuple[str, State]]:
         """What the sequencer looks at when it is free: reasons to stop, results, progress, in this order."""
         stop = self._stop(state)
-        if stop is not None:
+        if state.asked is not None:
+            yield f"takes up {state.asked.name}", _taken_up(state, state.asked)
+        elif stop is not None:
             yield f"observe {stop.name}", _apply(state, stop)
         elif state.result is not None:
             yield f"result {state.result.name}", _apply(state._replace(result=None), state.result)
@@ -125,7 +158,7 @@ class DeliveryScene:
         control, front = state.control, state.front.state
         if control in _WATCHED:
             armed = control in BEAM_POSSIBLE or control is C.INTERRUPTED
-            action = state.worst if control in DELIVERING else LINE[state.line][2]
+            action = state.worst if control in DELIVERING else LINE[state.heard][2]
             if action is Action.ABORT or (armed and front is F.ABORTED):
                 found.append(Event.ABORTED_BY_INTERLOCK)
             if action is Action.PAUSE or (armed and front is F.PAUSED):
@@ -139,28 +172,33 @@ class DeliveryScene:
         """As `control.observer.Observer.progress`."""
         control, front = state.control, state.front.state
         if control in (C.PREPARED, C.READY):
-            return Event.PERMIT_GIVEN if LINE[state.line][0] else Event.PERMIT_LOST
+            return Event.PERMIT_GIVEN if LINE[state.heard][0] else Event.PERMIT_LOST
         if control not in BEAM_POSSIBLE:
             return None
         if front is F.DONE:
             return Event.LAYER_DONE
+        if front is F.LOADED and state.told and not state.current:
+            return Event.REFUSED
         if front is F.IRRADIATING and control is not C.IRRADIATING:
             return Event.BEAM_ON
         return Event.HOLD if front is F.HELD and control is not C.HELD else None
 
     # --- a person ---------------------------------------------------------------------------------------------
     def _person(self, state: State) -> Iterator[tuple[str, State]]:
-        if state.queue:
-            return
-        if state.line in ("pause", "abort"):
+        if state.line in ("pause", "abort") and not state.permit:
             yield "person reset", state._replace(line="beam", owes_reset=False)
+        if state.asked is not None:
+            return
         for event in REQUESTS:
             if refused(state.control, event) or not self._offered(state, event):
                 continue
-            after = state._replace(result=None)
-            if event in _GO_ON:
-                after = after._replace(worst=LINE[state.line][2], owes_go=state.owes_reset)
-            yield f"person {event.name}", _apply(after, event)
+            if event in _GO_ON:  # when it was asked for matters
+                yield (
+                    f"person {event.name}",
+                    state._replace(asked=event, asked_current=state.told, asked_owes=state.owes_reset),
+                )
+            elif not state.queue:
+                yield f"person {event.name}", _taken_up(state, event)
 
     @staticmethod
     def _offered(state: State, event: Event) -> bool:
@@ -168,7 +206,7 @@ class DeliveryScene:
         if event not in (Event.RESUME, Event.RESELECT):
             return True
         holds = state.front.state in UNFINISHED or state.front.state is F.DONE
-        return LINE[state.line][0] and holds == (event is Event.RESUME)
+        return LINE[state.heard][0] and holds == (event is Event.RESUME)
 
     @property
     def properties(self) -> Sequence[Property]:
@@ -195,15 +233,39 @@ def _tripped(state: State, line: str) -> State:
     action = LINE[line][2]
     trip = action >= Action.PAUSE
     return state._replace(
-        line=line, worst=max(state.worst, action), owes_reset=state.owes_reset or trip, owes_go=state.owes_go or trip
+        line=line, owes_reset=state.owes_reset or trip, owes_go=state.owes_go or trip,
+        asked_owes=state.asked_owes or trip,
+    )  # fmt: skip
+
+
+def _ticked(state: State, permit: bool) -> State:
+    """The rack's next tick makes its permit line; a change begins another epoch, which nobody has read yet."""
+    if permit == state.permit:
+        return state
+    return state._replace(
+        permit=permit, front=state.front.permit_changed(), told=False, asked_current=False, current=False
     )
+
+
+def _taken_up(state: State, event: Event) -> State:
+    """Control comes to what was asked for; it may not be possible any more."""
+    state = state._replace(asked=None)
+    if refused(state.control, event):
+        return state.forgotten()
+    if event in _GO_ON:
+        state = state._replace(
+            worst=LINE[state.heard][2], current=state.asked_current, owes_go=state.owes_go and state.asked_owes
+        )
+    return _apply(state._replace(result=None).forgotten(), event)
 
 
 def _apply(state: State, event: Event) -> State:
     if not matters(state.control, event):
         return state
     control, effects = step(state.control, event)
-    return state._replace(control=control, queue=tuple(e for e in effects if e in _COMMAND or e in _RESULTS))
+    after = state._replace(control=control, queue=tuple(e for e in effects if e in _COMMAND or e in _RESULTS))
+    # a person's word to go on sets both anew
+    return after if control in DELIVERING else after._replace(worst=Action.NONE, current=False)
 
 
 def _owes_nothing(before: State, _label: str, after: State) -> bool:
@@ -220,4 +282,4 @@ def _closed(state: State) -> bool:
 
 
 def _beam_again(_from: Control):  # type: ignore[no-untyped-def]
-    return lambda before, label, after: before.control is _from and label == "person RESUME"
+    return lambda before, label, after: before.control is _from and label == "takes up RESUME"

@@ -17,7 +17,10 @@ from interlocks import fast
 from interlocks.model import Rule
 from interlocks.rules import compile_fast
 from ioc_sim import commands
+from ioc_sim.codes import FLAT_TOP
 from ioc_sim.faults import N_FAULT_POINTS
+from ioc_sim.front_end import try_start
+from ioc_sim.layout import N_V
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
 from rig.proof.classes import is_echo
 from rig.proof.plain import blank_rack, plain
@@ -29,6 +32,7 @@ _evaluate = plain(fast.evaluate)
 _reset = plain(fast.reset)
 _permit_lines = plain(permit_lines)
 _actuators_tick = plain(actuators_tick)
+_try_start = plain(try_start)
 
 
 class SafetyLines(NamedTuple):
@@ -136,14 +140,23 @@ class FrontEnd(NamedTuple):
     """What stands for the delivery front end: its state, and whether it demands beam."""
 
     state: FrontEndState = F.IDLE
+    stops: bool = False
+    """Beam off at the end of a spot, IRRADIATING all the same: it waits for the tail and looks at no permit."""
+    old: bool = False
+    """What it was armed or resumed for is a permit that has been lost since."""
 
     @property
     def demand(self) -> bool:
         """Beam is demanded in no other state."""
-        return self.state is F.IRRADIATING
+        return self.state is F.IRRADIATING and not self.stops
 
-    def tick(self, permit: bool, hold: bool, action: int, ring: bool, done: bool) -> FrontEnd:
-        """Follow the lines; `ring`: there is a flat top with ions, `done`: the last spot has been filled."""
+    def permit_changed(self) -> FrontEnd:
+        """Another epoch of the permit has begun."""
+        return self._replace(old=True) if self._active else self
+
+    def tick(self, permit: bool, hold: bool, action: int, ring: bool, done: bool, stop: bool = False) -> FrontEnd:
+        """Follow the lines; `ring`: there is a flat top with ions, `done`: the last spot has been filled, `stop`: a
+        spot that ends with a stop has been filled, or its tail still comes."""
         state = self.state
         if state not in (F.ARMED, F.IRRADIATING, F.HELD, F.PAUSED):
             return self
@@ -151,32 +164,63 @@ class FrontEnd(NamedTuple):
             return FrontEnd(F.ABORTED)
         if state is F.PAUSED:
             return self
-        if done and state is F.IRRADIATING:
-            return FrontEnd(F.DONE)
-        if not permit or action == Action.INHIBIT:
-            waits = permit and state is not F.IRRADIATING
-            return self if waits else FrontEnd(F.PAUSED)
-        if hold or not ring:
-            return FrontEnd(F.HELD) if state is F.IRRADIATING else self
-        return FrontEnd(F.IRRADIATING)
+        if state is F.IRRADIATING:
+            if done:
+                return FrontEnd(F.DONE)
+            if stop and (self.stops or permit):
+                return self._replace(stops=True)
+            if not permit or action == Action.INHIBIT:
+                return FrontEnd(F.PAUSED)
+            if hold or not ring:
+                return self._replace(state=F.HELD, stops=False)
+            return self._started(hold, action, ring) if self.stops else self
+        return self._started(hold, action, ring) if permit else FrontEnd(F.PAUSED)
 
-    def command(self, verb: str, permit: bool) -> FrontEnd:
-        """A command of control, as the rack takes it: `ioc_sim.commands` where the verb has its home there."""
+    def _started(self, hold: bool, action: int, ring: bool) -> FrontEnd:
+        """What becomes of it where it tries to start: `ioc_sim.front_end.try_start` itself."""
+        key = (self, hold, action, ring)
+        if key not in _started_known:
+            rack = blank_rack(
+                fe_state=int(self.state), permit_line=1, hold_line=int(hold), action=action, stored=1.0,
+                phase=FLAT_TOP if ring else 0, permit_epoch=int(self.old),
+            )  # fmt: skip
+            plant = blank_rack(fill_ions=1.0, settle_mm=0.0, settle_ticks=0)
+            _try_start(plant, None, rack, np.zeros(N_V))
+            found = F(int(rack.fe_state))
+            _started_known[key] = FrontEnd(F.PAUSED) if found is F.PAUSED else FrontEnd(
+                found, self.stops and rack.demand == 0, self.old
+            )  # fmt: skip
+        return _started_known[key]
+
+    def command(self, verb: str, permit: bool, current: bool = True) -> FrontEnd:
+        """A command of control, as the rack takes it: `ioc_sim.commands` where the verb has its home there.
+
+        Args:
+            verb: one of COMMANDS.
+            permit: the permit line.
+            current: an arm or a resume is meant for the permit that stands.
+        """
+        epoch = int(current)
+        rack = blank_rack(fe_state=int(self.state), permit_line=int(permit), permit_epoch=1, fe_token=1)
         if verb == "load":
             return self if self._active else FrontEnd(F.LOADED)
         if verb == "arm":
-            return FrontEnd(F.ARMED) if self.state is F.LOADED else self
+            return FrontEnd(F.ARMED, old=not current) if commands.may_arm(rack, 1, epoch) else self
         if verb == "disarm":
             return FrontEnd(F.ABORTED) if self._active else self
-        rack = blank_rack(fe_state=int(self.state), permit_line=int(permit))
-        {"pause": commands.pause, "resume": commands.resume}[verb](rack)
-        return FrontEnd(F(int(rack.fe_state)))
+        if verb == "pause":
+            commands.pause(rack)
+        else:
+            commands.resume(rack, epoch)
+        state = F(int(rack.fe_state))
+        return self if state is self.state else FrontEnd(state, old=state is F.HELD and rack.armed_epoch != 1)
 
     @property
     def _active(self) -> bool:
         return commands.is_active(blank_rack(fe_state=int(self.state)))
 
 
+_started_known: dict[tuple[Any, ...], FrontEnd] = {}
 COMMANDS = ("load", "arm", "pause", "resume", "disarm")
 """What control may tell the front end."""
 
@@ -204,6 +248,8 @@ class Devices(NamedTuple):
     """Ticks since the permit line was last on."""
     permit: bool = False
     hold: bool = False
+    turned: bool = False
+    """Another epoch of the permit began in this tick."""
 
     @property
     def commanded(self) -> bool:
@@ -235,6 +281,7 @@ class BeamOff:
         rack = blank_rack(
             **dict(zip(_KEPT, devices.values, strict=True)), stored=1e9, demand=int(demand), action=action,
             p_permit=int(lines.permit), p_hold=int(lines.hold), link_ok=int(lines.link_ok),
+            permit_line=int(devices.permit),
         )  # fmt: skip
         plant = blank_rack(
             rfko_delay_ticks=RFKO_TICKS, quad_delay_ticks=QUAD_TICKS, chopper_delay_ticks=CHOPPER_TICKS, quad_step=1.0,
@@ -253,6 +300,7 @@ class BeamOff:
             0 if rack.permit_line else min(_AWAY_MOST, devices.away + 1),
             bool(rack.permit_line),
             bool(rack.hold_line),
+            rack.permit_epoch != 0,
         )
 
 

@@ -37,6 +37,7 @@ LINES = {
     "dead": SafetyLines(False, False, False),
     "lost": SafetyLines(True, False, False),
 }
+OF_OLD = "of another permit"
 ACTIVE = (F.ARMED, F.IRRADIATING, F.HELD, F.PAUSED)
 
 
@@ -69,6 +70,7 @@ class BeamOffScene:
             Always("demand implies permit", lambda s: not s.commanded or (s.permit and not s.hold)),
             Always("beam at isocentre implies permit within the last bound", _within_bound),
             Step("PAUSE, ABORT and a dead link take the permit in the next tick", _obeys),
+            Step("every change of the permit begins another epoch", _counted),
             *(Occurs(f"beam reaches the isocentre with {failed} failed", _beam_with(failed)) for failed in FAILURES),
         )
 
@@ -90,6 +92,10 @@ def _obeys(_before: Devices, label: str, after: Devices) -> bool:
         for word in ("lines=pause", "lines=abort", "lines=dead", "lines=lost", "action=PAUSE", "action=ABORT")
     )
     return label.startswith("start") or not (against and after.permit)
+
+
+def _counted(before: Devices, _label: str, after: Devices) -> bool:
+    return after.turned == (before.permit != after.permit)
 
 
 def _beam_with(failed: str) -> Callable[[Devices, str, Devices], bool]:
@@ -133,10 +139,14 @@ class RackScene:
             for ring, done in ((True, False), (False, False), (True, True)):
                 if done and not state.front.demand:
                     continue
-                front = state.front.tick(permit, hold, state.fast.action, ring, done)
+                front = state.front.permit_changed() if permit != state.permit else state.front
+                front = front.tick(permit, hold, state.fast.action, ring, done)
                 yield f"{label}{'' if ring else ' no-ring'}{' done' if done else ''}", Rack(fast, front, permit)
         for verb in COMMANDS:
             yield f"control {verb}", state._replace(front=state.front.command(verb, state.permit))
+        for verb in ("arm", "resume"):
+            front = state.front.command(verb, state.permit, current=False)
+            yield f"control {verb} {OF_OLD}", state._replace(front=front)
         yield "fast reset", state._replace(fast=self.fast.reset(state.fast, (1 << len(self.fast.rules)) - 1))
 
     @property
@@ -148,6 +158,8 @@ class RackScene:
             Step("a fast latch goes by a reset only, and not while present", _latch_stays),
             Step("a latched ABORT ends the layer, a latched PAUSE pauses it", _ends),
             Step("after ABORT only load and arm, after PAUSE only a resume under a permit leads to beam", _no_way_back),
+            Step("an arm or a resume that was meant for another permit does nothing", _old_does_nothing),
+            Step("beam is demanded under the permit only that the layer was armed or resumed for", _same_permit),
             Recurs("every fast trip leads to reset, with the layer closed", _quiet),
             *(Occurs(f"{rule.id} trips", _trips(i)) for i, rule in enumerate(self.fast.rules)),
             Occurs("a HOLD resumes by itself", _resumes),
@@ -190,6 +202,14 @@ def _no_way_back(before: Rack, label: str, after: Rack) -> bool:
     if before.front.state is F.PAUSED and after.front.state not in (F.PAUSED, F.ABORTED):
         return label == "control resume" and before.permit
     return True
+
+
+def _old_does_nothing(before: Rack, label: str, after: Rack) -> bool:
+    return not label.endswith(OF_OLD) or before == after
+
+
+def _same_permit(before: Rack, _label: str, after: Rack) -> bool:
+    return not after.front.demand or before.front.demand or not after.front.old
 
 
 def _quiet(state: Rack) -> bool:

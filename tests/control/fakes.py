@@ -156,6 +156,8 @@ class FakeMachine:
     phase: RingPhase = RingPhase.STANDBY
     queued: tuple[int, int] | None = None
     permit: bool = True
+    epoch: int = 1
+    """Of the permit, counted by the front end."""
     beating: bool = True
     given_by_token: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -196,6 +198,7 @@ class FakeMachine:
     # safety
     def trip(self, rule: str, action: Action, front_end: FrontEndState, name_after_s: float = 0.01) -> None:
         """A rule takes the beam: front end at once, its name a little later."""
+        self.epoch += self.permit
         self.permit = False
         self._note_beam()
         self._set_fe(front_end)
@@ -206,7 +209,9 @@ class FakeMachine:
                              f'[{{"id":"{rule}","value":3.5}}]'.encode())  # fmt: skip
 
     def reset(self) -> None:
+        self.epoch += not self.permit
         self.permit = True
+        self._set_fe(self.state)
         self.channels["SAFE:Permit-Sts"].publish(1)
         self.channels["SAFE:Action-Sts"].publish(0)
         self.channels["SAFE:FirstFault-RB"].publish("")
@@ -245,9 +250,10 @@ class FakeMachine:
         self.token = token
         self._set_fe(FrontEndState.LOADED)
 
-    def _arm(self, token: int) -> None:
+    def _arm(self, token: int, permit_epoch: int) -> None:
         if self.state is not FrontEndState.LOADED or token != self.token:
             raise CommandRefused("fe.arm", "not loaded", "arm")
+        self._check_permit(permit_epoch)
         self._set_fe(FrontEndState.ARMED)
         self._maybe_beam()
 
@@ -259,12 +265,17 @@ class FakeMachine:
         self._note_beam()
         self._set_fe(FrontEndState.PAUSED)
 
-    def _resume(self) -> None:
-        if self.state is not FrontEndState.PAUSED or not self.permit:
-            raise CommandRefused("fe.resume", "no permit, or not paused", "resume")
+    def _resume(self, permit_epoch: int) -> None:
+        if self.state is not FrontEndState.PAUSED:
+            raise CommandRefused("fe.resume", "not paused", "resume")
+        self._check_permit(permit_epoch)
         self._set_fe(FrontEndState.HELD)
         self._maybe_beam()
         self._serve_ring()
+
+    def _check_permit(self, epoch: int) -> None:
+        if not self.permit or epoch != self.epoch:
+            raise CommandRefused("fe.epoch", f"meant for permit {epoch}, this is {self.epoch}", "front end")
 
     def _read_register(self) -> None:
         rows = np.zeros((len(self._table), len(REGISTER_COLUMNS)))
@@ -364,7 +375,8 @@ class FakeMachine:
         self._seq += 1
         values = {"seq": self._seq, "state": self.state, "hold_reason": HoldReason.NONE, "token": self.token, "spot": 0,
                   "spots": len(self._table), "done_spots": int((self._left() <= 0).sum()),
-                  "ic1_ions": float(self._given.sum()), "first_rule": -1}  # fmt: skip
+                  "ic1_ions": float(self._given.sum()), "first_rule": -1,
+                  "permit": self.permit, "permit_epoch": self.epoch}  # fmt: skip
         return np.array([float(values.get(name, 0.0)) for name in FE_STATUS])
 
     def _ring_values(self) -> np.ndarray:

@@ -206,9 +206,9 @@ def refusals(r: Rig) -> None:
     table = spot_table().ravel()
     r.pv("FE:Spots-SP").put(table, wait=True, timeout=TIMEOUT_S)
     stranger = Signer("tcs", "control", derived_private_key(99, "tcs"))
-    same(r.command(stranger, "FE", "arm", {"token": 7}).code, "command.not-genuine", "a stranger")
+    same(r.command(stranger, "FE", "arm", {"token": 7, "permit_epoch": 1}).code, "command.not-genuine", "a stranger")
     ann = Signer("ann", "operator", derived_private_key(1, "ann"))
-    refused = r.command(ann, "FE", "arm", {"token": 7})
+    refused = r.command(ann, "FE", "arm", {"token": 7, "permit_epoch": 1})
     same((refused.status.value, refused.code), ("refused", "command.not-allowed"), "an operator")
     tcs = Signer("tcs", "control", derived_private_key(1, "tcs"))
     wrong = r.command(tcs, "FE", "load_layer", load_args(spot_table()) | {"crc32": 5})
@@ -228,7 +228,7 @@ def commands(r: Rig) -> None:
     steps = [
         ("RING", "request_cycle", {"token": 7, "energy_code": 100}, {}),
         ("FE", "load_layer", load_args(table), {"token": 7, "n": 1500}),
-        ("FE", "arm", {"token": 7}, {}),
+        ("FE", "arm", {"token": 7, "permit_epoch": 1}, {}),
         ("FE", "read_register", {}, {"token": 7, "n": 2}),
         ("RS", "insert", {"code": 1, "plan_code": 1}, {}),
     ]

@@ -50,6 +50,7 @@ class FakeStatus:
     ic2_ions: float = 0.0
     demand: bool = False
     permit: bool = True
+    permit_epoch: int = 1
     beam_us: float = 0.0
     level: float = 0.0
     rate: float = 0.0
@@ -110,8 +111,8 @@ class FakePlant:
         self.table_loaded = spots
         self.set(token=token, spots=len(spots), state=FrontEndState.LOADED, level=level_ions_per_s)
 
-    def arm(self, token: int) -> None:
-        self._do("arm", token)
+    def arm(self, token: int, permit_epoch: int) -> None:
+        self._do("arm", token, permit_epoch)
 
     def disarm(self) -> None:
         self._do("disarm")
@@ -119,8 +120,8 @@ class FakePlant:
     def pause(self) -> None:
         self._do("pause")
 
-    def resume(self) -> None:
-        self._do("resume")
+    def resume(self, permit_epoch: int) -> None:
+        self._do("resume", permit_epoch)
 
     def press_search(self, button: str) -> None:
         self._do("press_search", button)

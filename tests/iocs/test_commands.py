@@ -19,6 +19,8 @@ from facility.events import canonical_json
 from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
 from tests.iocs.fakes import Bench, load_args, spot_table
 
+ARM = {"token": 7, "permit_epoch": 1}
+
 
 @pytest.fixture
 def bench() -> Bench:
@@ -30,10 +32,10 @@ def bench() -> Bench:
     [
         ("RING", "request_cycle", {"token": 7, "energy_code": 100}, ("request_cycle", 7, 100)),
         ("RING", "end_cycle", {}, ("end_cycle",)),
-        ("FE", "arm", {"token": 7}, ("arm", 7)),
+        ("FE", "arm", {"token": 7, "permit_epoch": 3}, ("arm", 7, 3)),
         ("FE", "disarm", {}, ("disarm",)),
         ("FE", "pause", {}, ("pause",)),
-        ("FE", "resume", {}, ("resume",)),
+        ("FE", "resume", {"permit_epoch": 3}, ("resume", 3)),
         ("RS", "insert", {"code": 1, "plan_code": 1}, ("insert", 1, 1)),
     ],
 )
@@ -52,17 +54,17 @@ async def test_control_is_obeyed_others_are_not(
 
 
 async def test_a_repeat_is_answered_and_not_done_twice(bench: Bench) -> None:
-    frame = bench.frame("arm", {"token": 7})
+    frame = bench.frame("arm", ARM)
     await bench.put("FE:Cmd", frame)
     first = bench.result("FE")
     await bench.command("FE", "disarm")
     await bench.put("FE:Cmd", frame)
     assert bench.result("FE") == first
-    assert bench.plant.done == [("arm", 7), ("disarm",)]
+    assert bench.plant.done == [("arm", 7, 1), ("disarm",)]
 
 
 async def test_an_old_nonce_is_refused(bench: Bench) -> None:
-    early = bench.frame("arm", {"token": 7})
+    early = bench.frame("arm", ARM)
     await bench.command("FE", "disarm")
     await bench.put("FE:Cmd", early)
     assert bench.result("FE").code == "command.replayed"
@@ -71,7 +73,7 @@ async def test_an_old_nonce_is_refused(bench: Bench) -> None:
 async def test_nonces_can_be_stored() -> None:
     stored: dict[str, dict[str, int]] = {"FE": {}, "RING": {}, "RS": {}}
     bench = Bench(nonces=stored)
-    frame = bench.frame("arm", {"token": 7})
+    frame = bench.frame("arm", ARM)
     await bench.put("FE:Cmd", frame)
     assert stored == {"FE": {"tcs": 1}, "RING": {}, "RS": {}}
     restarted = Bench(nonces=stored)
@@ -90,7 +92,7 @@ async def test_groups_do_not_share_their_nonces(bench: Bench) -> None:
 
 async def test_a_refusal_of_the_plant_comes_back_in_words(bench: Bench) -> None:
     bench.plant.refuse = CommandRefused("fe.permit", "no beam permit", "resume", "reset the interlock first")
-    result = await bench.command("FE", "resume")
+    result = await bench.command("FE", "resume", {"permit_epoch": 1})
     assert (result.status, result.code) == (Status.REFUSED, "fe.permit")
     assert result.words == "no beam permit (resume): reset the interlock first"
 
@@ -154,7 +156,7 @@ async def test_rubbish_is_answered(bench: Bench, frame: bytes) -> None:
 @given(place=st.integers(0, 10_000), octet=st.integers(0, 255))
 async def test_no_flipped_byte_gets_through(place: int, octet: int) -> None:
     bench = Bench()
-    frame = bytearray(bench.frame("arm", {"token": 7}))
+    frame = bytearray(bench.frame("arm", ARM))
     k = place % len(frame)
     if frame[k] == octet:
         return
@@ -170,12 +172,12 @@ async def test_a_stranger_is_refused(bench: Bench) -> None:
     from channels.keys import derived_private_key
 
     signer = Signer("tcs", "control", derived_private_key(2, "tcs"))
-    await bench.put("FE:Cmd", signer.sign(signer.command("arm", {"token": 7}, stranger.clock)))
+    await bench.put("FE:Cmd", signer.sign(signer.command("arm", ARM, stranger.clock)))
     assert bench.result("FE").code == "command.not-genuine"
 
 
 async def test_a_forged_role_is_refused(bench: Bench) -> None:
-    data = json.loads(bench.frame("arm", {"token": 7}, issuer="ann"))
+    data = json.loads(bench.frame("arm", ARM, issuer="ann"))
     await bench.put("FE:Cmd", canonical_json(data | {"role": "control"}))
     assert bench.result("FE").code == "command.not-genuine"
 
@@ -184,7 +186,7 @@ async def test_an_id_that_no_result_can_hold(bench: Bench) -> None:
     from dataclasses import replace
 
     signer = bench.signers["tcs"]
-    command = replace(signer.command("arm", {"token": 7}, bench.clock), id="\x01" * 600)
+    command = replace(signer.command("arm", ARM, bench.clock), id="\x01" * 600)
     frame = signer.sign(command)
     assert len(frame) <= 4096
     await bench.put("FE:Cmd", frame)

@@ -91,7 +91,7 @@ def test_a_layer_by_commands() -> None:
     floor = Floor()
     floor.command("RING", "request_cycle", token=TOKEN, energy_code=CODE)
     table = floor.load()
-    floor.command("FE", "arm", token=TOKEN)
+    floor.command("FE", "arm", token=TOKEN, permit_epoch=floor.plant.status.permit_epoch)
     written, started = floor.iocs.writes, floor.plant.t_ns
     floor.run(60.0, until=FrontEndState.DONE)
     wanted = [FrontEndState[name] for name in ("ARMED", "IRRADIATING", "DONE")]

@@ -66,7 +66,7 @@ def start(plant: Plant, spots: Spots, code: int = 150, level: float = 1e7, token
     """Request a cycle, load the layer, arm it."""
     plant.request_cycle(token, code)
     plant.load_layer(token, code, level, spots.table(plant, code, begin))
-    plant.arm(token)
+    plant.arm(token, plant.status.permit_epoch)
 
 
 def run_until(plant: Plant, *kinds: str, seconds: float = 60.0, slice_ns: int = S) -> list[PlantEvent]:

@@ -29,6 +29,7 @@ def test_nan_counts_trip_and_the_register_stays_whole(device: str) -> None:
     plant.clear_faults()
     go(plant, plant._now_ns + 3 * S)
     assert plant.reset_fast(2**60 - 1) == 0
+    go(plant, plant._now_ns + MS)
     start(plant, spots, level=1e7, token=78)
     run_until(plant, "LAYER_DONE")
     check_truth(plant, spots, 1e7, token=78)

@@ -99,7 +99,7 @@ def test_pause_and_resume_in_the_middle_of_a_spot() -> None:
     before = plant.truth_total_ions
     go(plant, plant._now_ns + 500 * MS)
     assert plant.truth_total_ions == before
-    plant.resume()
+    plant.resume(plant.status.permit_epoch)
     run_until(plant, "LAYER_DONE")
     check_truth(plant, spots, LEVEL)
 
@@ -156,7 +156,7 @@ def test_queued_cycle_with_a_lower_energy_steps_within_the_flat_top() -> None:
     plant.request_cycle(2, 140)
     run_until(plant, "LAYER_DONE")
     plant.load_layer(2, 140, LEVEL, spots.table(plant, 140))
-    plant.arm(2)
+    plant.arm(2, plant.status.permit_epoch)
     events = run_until(plant, "LAYER_DONE")
     phases = [e.data["phase"] for e in events if e.kind == "PHASE"]
     assert RingPhase.ENERGY_STEP.name in phases
@@ -172,7 +172,7 @@ def test_long_moves_are_made_without_beam() -> None:
     table = spots.table(plant, 150)
     table[1:, 6] = 1.0
     plant.load_layer(77, 150, LEVEL, table)
-    plant.arm(77)
+    plant.arm(77, plant.status.permit_epoch)
     run_until(plant, "LAYER_DONE")
     check_truth(plant, spots, LEVEL)
     trace = plant.trace[: plant.truth_count]

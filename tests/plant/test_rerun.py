@@ -80,7 +80,7 @@ def test_layers_commands_and_coarse_steps_in_between_are_done_again() -> None:
     for token in (7, 8):
         plant.request_cycle(token, 150)
         plant.load_layer(token, 150, 1e8, spots.table(plant, 150))
-        plant.arm(token)
+        plant.arm(token, plant.status.permit_epoch)
         run_until(plant, "LAYER_DONE", slice_ns=71 * MS)
         assert plant.status.state == FrontEndState.DONE
         plant.disarm()

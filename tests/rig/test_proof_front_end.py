@@ -25,6 +25,13 @@ def state_of(plant: Plant) -> FrontEndState:
     return plant.status.state
 
 
+def stale(plant: Plant) -> bool:
+    """An active layer that was armed or resumed under another permit."""
+    s = plant._state[0]
+    active = state_of(plant) in (F.ARMED, F.IRRADIATING, F.HELD, F.PAUSED)
+    return active and int(s.armed_epoch) != int(s.permit_epoch)
+
+
 def run_for(plant: Plant, span_ns: int) -> None:
     """Advance, past every event."""
     end = plant._now_ns + span_ns
@@ -38,8 +45,8 @@ def reachable(front: FrontEnd, lines: SafetyLines, action: int) -> set[FrontEnd]
     found, queue = {front}, [front]
     while queue:
         now = queue.pop()
-        for ring, done in ((True, False), (False, False), (True, True)):
-            after = now.tick(permit, hold, action, ring, done)
+        for ring, done, stop in ((True, False, False), (False, False, False), (True, True, False), (True, False, True)):
+            after = now.tick(permit, hold, action, ring, done, stop)
             if after not in found:
                 found.add(after)
                 queue.append(after)
@@ -51,8 +58,10 @@ def reachable(front: FrontEnd, lines: SafetyLines, action: int) -> set[FrontEnd]
 def give(plant: Plant, verb: str, spots: object) -> None:
     table = spots.table(plant, CODE)  # type: ignore[attr-defined]
     calls = {
-        "load": lambda: plant.load_layer(TOKEN, CODE, 1e7, table), "arm": lambda: plant.arm(TOKEN),
-        "pause": plant.pause, "resume": plant.resume, "disarm": plant.disarm,
+        "load": lambda: plant.load_layer(TOKEN, CODE, 1e7, table),
+        "arm": lambda: plant.arm(TOKEN, plant.status.permit_epoch),
+        "pause": plant.pause,
+        "resume": lambda: plant.resume(plant.status.permit_epoch), "disarm": plant.disarm,
     }  # fmt: skip
     try:
         calls[verb]()
@@ -69,7 +78,7 @@ def test_the_compiled_front_end_does_nothing_that_its_stand_in_does_not(seed: in
     line = "beam"
     visited: set[FrontEndState] = set()
     for _ in range(400):
-        before = FrontEnd(state_of(plant))
+        before = FrontEnd(state_of(plant), old=stale(plant))
         what = str(draw.choice(["command"] * 4 + ["line"] * 3 + ["deliver"] * 2 + ["cycle"]))
         if what == "command":
             verb = str(draw.choice(COMMANDS))
@@ -78,6 +87,8 @@ def test_the_compiled_front_end_does_nothing_that_its_stand_in_does_not(seed: in
         elif what == "line":
             line = str(draw.choice(["beam", "beam", "beam", "hold", "pause", "abort"]))
             plant.set_safety_lines(*LINES[line])
+            if bool(plant.status.permit) != LINES[line].permit:
+                before = before.permit_changed()
         elif what == "deliver" and before.state in (F.IDLE, F.LOADED, F.DONE, F.ABORTED) and line == "beam":
             give(plant, "load", spots)
             run_for(plant, SETTLE_NS)
@@ -88,8 +99,8 @@ def test_the_compiled_front_end_does_nothing_that_its_stand_in_does_not(seed: in
             run_for(plant, 2_500 * MS)
         plant.reset_fast((1 << 60) - 1)
         run_for(plant, SETTLE_NS)
-        after = FrontEnd(state_of(plant))
+        after = state_of(plant)
         assert plant.rule_rows["latched"].sum() == 0, "a rule of the machine tripped: no run of lines alone"
-        assert after in reachable(before, LINES[line], ECHO[line]), (before, line, what)
-        visited.add(after.state)
+        assert after in {one.state for one in reachable(before, LINES[line], ECHO[line])}, (before, line, what)
+        visited.add(after)
     assert {F.LOADED, F.IRRADIATING, F.PAUSED, F.ABORTED} <= visited

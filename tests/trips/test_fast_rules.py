@@ -64,7 +64,7 @@ def plant_with(rule_id: str) -> tuple[Plant, Spots]:
     table = spots.table(plant, 150)
     table[:, SPOT_COLUMNS.index("limit_us")] = SPOT_LIMIT_US.get(rule_id, 1e6)
     plant.load_layer(77, 150, LEVEL, table)
-    plant.arm(77)
+    plant.arm(77, plant.status.permit_epoch)
     while plant.status.state != FrontEndState.IRRADIATING:
         plant.advance(plant._now_ns + MS)
     return plant, spots
