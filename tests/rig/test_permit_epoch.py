@@ -25,7 +25,7 @@ FACILITY = load_facility("wuwei")
 PROGRAM = compile_program(make_small_plan(FACILITY, "carbon"), FACILITY, next(iter(FACILITY.rooms)), qa=True)
 BEAM_S = 1.5
 """After an arm or a resume there is beam within so long, where nothing stands against it."""
-PAUSE, ABORT = "intercom.ok", "door.a"
+PAUSE, ABORT = "intercom.ok", "scan.ok"
 """Devices whose failure is a PAUSE, an ABORT."""
 
 
@@ -74,12 +74,13 @@ class Gap:
         plant.inject(Fault(device, FaultKind.SET, 0.0))
         await self._until(lambda: not plant.status.permit)
         plant.clear_faults()
-        while True:
-            try:
-                await self._parts.operator.reset()
-                break
-            except CommandRefused:
-                await asyncio.sleep(0.001)
+        async with asyncio.timeout(1.0):
+            while True:
+                try:
+                    await self._parts.operator.reset()
+                    break
+                except CommandRefused:
+                    await asyncio.sleep(0.001)
         await self._until(lambda: plant.status.permit)
 
     async def _until(self, met: Any) -> None:
