@@ -19,7 +19,7 @@ def print_result(result: DeliveryResult) -> None:
     rows = [_layer(layer, truth) for layer, truth in result.rows()]
     print_table(
         "Layers (delivered as difference to prescribed; worst spot in per cent of the layer's heaviest)",
-        _LAYERS, rows, right=range(len(_LAYERS)),
+        _LAYERS, rows, right=range(len(_LAYERS)), spare=("time s", "IC2 %", "worst mm", "prescribed", "MeV/u"),
     )  # fmt: skip
     print_table("Session", ("", ""), _totals(result))
     interlocks = result.summary["interlocks"]

@@ -32,7 +32,8 @@ def list_(settings: Settings, as_json: bool) -> None:
         return
     rows = [(s["id"], s["name"], ", ".join(s["species"]), ", ".join(s["rooms"]), s["extraction"], s["description"])
             for s in map(_short, found)]  # fmt: skip
-    print_table("Facilities", ("id", "name", "species", "rooms", "extraction", "description"), rows)
+    print_table("Facilities", ("id", "name", "species", "rooms", "extraction", "description"), rows,
+                spare=("description",))  # fmt: skip
 
 
 @facility.command()
@@ -70,7 +71,7 @@ def _short(found: Facility) -> dict[str, Any]:
 def _sections(found: Facility) -> list[tuple[str, tuple[str, ...], list[tuple[Any, ...]]]]:
     species = [
         (name, s.energy_min_mev_u, s.energy_max_mev_u, s.fill_ions,
-         " ".join(f"{level:.0e}" for level in s.intensity_levels_ions_per_s))
+         " ".join(f"{level:.2g}" for level in s.intensity_levels_ions_per_s))
         for name, s in found.species.items()
     ]  # fmt: skip
     rooms = [

@@ -81,7 +81,7 @@ def show(settings: Settings, file: Path, as_json: bool) -> None:
         rows = [(i, x["energy_mev_u"], x["spots"], x["weight"], x["lightest"], x["heaviest"], x["paintings"])
                 for i, x in enumerate(layers)]  # fmt: skip
         columns = ("layer", "MeV/u", "spots", beam["unit"], "lightest", "heaviest", "paintings")
-        print_table(title, columns, rows, right=range(7))
+        print_table(title, columns, rows, right=range(7), spare=("paintings",))
 
 
 @plan.command()
@@ -113,7 +113,7 @@ def check(settings: Settings, file: Path, facility_name: str, room: str | None, 
         return
     rows = [tuple(row[key] for key in _KEYS) for row in summary(program)]
     title = f"{file.name} at {found.id}, room {where}: {program.n_spots} spots, {program.expected_s:.1f} s expected"
-    print_table(title, _COLUMNS, rows, right=_RIGHT)
+    print_table(title, _COLUMNS, rows, right=_RIGHT, spare=("species", "lightest", "cycles", "heaviest", "beam"))
     for note in program.notes:
         print(f"note: {note}")
 

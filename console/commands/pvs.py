@@ -91,7 +91,8 @@ def _print_table(rows: list[dict[str, Any]], facility_name: str) -> None:
 
     cells = [(r["name"], _type(r), r["unit"], r["writer"], r["server"], r["description"]) for r in rows]
     print_table(f"{len(rows)} process variables of {facility_name}",
-                ("name", "type", "unit", "writer", "server", "description"), cells)  # fmt: skip
+                ("name", "type", "unit", "writer", "server", "description"), cells,
+                spare=("server", "unit"))  # fmt: skip
 
 
 def _type(row: dict[str, Any]) -> str:

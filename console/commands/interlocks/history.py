@@ -56,7 +56,8 @@ def _list(found: list[Trip], as_json: bool) -> None:
         rows.append((trip.id, trip.facility, f"{trip.target} {trip.run}", f"{trip.t_ns * 1e-9:.6f}", trip.rule,
                      data["tier"], data["action"], data["value"], data["limit"], data["unit"], off_ms,
                      "yes" if trip.file is not None else ""))  # fmt: skip
-    print_table(f"{len(rows)} trips", _COLUMNS, rows, right=(3, 7, 8, 10))
+    print_table(f"{len(rows)} trips", _COLUMNS, rows, right=(3, 7, 8, 10),
+                spare=("tier", "facility", "file", "beam off, ms", "run", "unit", "limit", "value"))  # fmt: skip
     if any(trip.file is not None for trip in found):
         print("Show one: ionctl interlocks history ID [--plot FILE]")
 

@@ -33,8 +33,8 @@ def list_(settings: Settings, facility_name: str, room: str | None, species: str
     rows = [(rule.id, rule.tier, rule.chain, rule.action, condition(rule), rule.reset, rule.bypass,
              "" if live is None else live.rules[rule.id].state(), rule.title) for rule in desk.rules.rules]  # fmt: skip
     print_table(f"{len(rows)} interlocks of {desk.title}",
-                ("rule", "tier", "chain", "action", "must hold", "reset by", "bypass", "now", "title"),
-                rows)  # fmt: skip
+                ("rule", "tier", "chain", "action", "must hold", "reset by", "bypass", "now", "title"), rows,
+                spare=("title", "bypass", "reset by", "chain"))  # fmt: skip
     if live is None:
         print("The facility is not up.")
         return

@@ -52,7 +52,8 @@ def matrix(
                   row.bypass, ms(row.bound_us), ms(row.degraded_us)) for row, _ in rows]  # fmt: skip
         heads = ("cause", "tier", "action", "must hold", *(name.lower() for _, name, _ in EFFECTS), "reset by",
                  "bypass", "bound, ms", "one failed, ms")  # fmt: skip
-        print_table(f"Cause and effect: {desk.title}", heads, cells, right=(11, 12))
+        spare = ("must hold", "bypass", "one failed, ms", "reset by", "tier", "latches", "no ready")
+        print_table(f"Cause and effect: {desk.title}", heads, cells, right=(11, 12), spare=spare)
 
 
 def _rows(desk: Desk) -> list[tuple[MatrixRow, Bound]]:

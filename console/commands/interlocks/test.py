@@ -90,7 +90,8 @@ def _print(facility: str, results: list[TrialResult], not_tried: tuple[str, ...]
     from rig.trials.report import figures
 
     print_table(f"{len(results)} trials of the interlocks of {facility}", COLUMNS,
-                [_row(result) for result in results], right=range(3, 10))  # fmt: skip
+                [_row(result) for result in results], right=range(3, 10),
+                spare=("bound, mGy", "surplus, mGy", "condition, ms", "surplus, % of spot", "bound, ms"))  # fmt: skip
     print_table("Worst and median", ("what", "trials", "median", "worst", "unit", "worst in"),
                 [_figure_row(figure) for figure in figures(results)], right=(1, 2, 3))  # fmt: skip
     for result in results:
