@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,7 +57,22 @@ def test_times_are_in_order_and_beam_was_there_to_be_taken() -> None:
         assert result.t_cause_ns < result.t_condition_ns <= result.t_decision_ns
         assert 0 < result.surplus_ions <= result.surplus_bound_ions
         assert result.surplus_mgy > 0.0
-    assert {figure.name for figure in figures(results())} >= {"condition to decision, tier H", "surplus at the peak"}
+    found = {figure.name: figure for figure in figures(bench(), results())}
+    assert set(found) >= {"condition to decision, tier H", "surplus at the peak"}
+    assert 0.0 < found["t_off - t_decision, all actuators"].worst <= found["t_off - t_decision, all actuators"].bound
+
+
+@pytest.mark.parametrize(("rule", "holds"), [("beam-off-confirmation", True), ("position-x", False)])
+def test_the_dump_after_failed_actuators_is_a_line_of_its_own(rule: str, holds: bool) -> None:
+    some = next(r for r in results() if r.rule == "position-x" and r.state == "spot")
+    slow = replace(some, rule=rule, t_off_ns=some.t_decision_ns + 2_840_000, bound_us=1e6)
+    found = {figure.name: figure for figure in figures(bench(), [some, slow])}
+    assert found["t_off - t_decision, all actuators"].holds is holds
+    assert found["t_off - t_decision, all actuators"].trials == (1 if holds else 2)
+    assert ("t_off - t_decision, ring dump after failed actuators" in found) is holds
+    suite = ET.fromstring(junit_xml(bench(), [some, slow], 1.5)).find("testsuite")
+    assert suite is not None
+    assert suite.attrib["failures"] == ("0" if holds else "1")
 
 
 def test_a_rule_that_does_not_act_fails_its_trial() -> None:
@@ -110,7 +126,9 @@ def test_junit_says_what_failed_and_what_was_not_tried() -> None:
     root = ET.fromstring(junit_xml(bench(), [failed, *some[1:]], 1.5))
     (suite,) = root.findall("testsuite")
     cases = suite.findall("testcase")
-    assert len(cases) == int(suite.attrib["tests"]) == 3 + len(bench().not_tried())
+    summary = [case for case in cases if case.attrib["classname"] == "interlocks.summary"]
+    assert {case.attrib["name"] for case in summary} >= {"condition to decision, tier P"}
+    assert len(cases) == int(suite.attrib["tests"]) == 3 + len(summary) + len(bench().not_tried())
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "0")
     (failure,) = suite.iter("failure")
     assert failure.attrib["message"] == "not latched"

@@ -12,6 +12,7 @@ from console.options import FACILITY, JSON, OutputFile, seed_option
 from console.settings import Settings
 
 if TYPE_CHECKING:
+    from rig.trials.bench import Bench
     from rig.trials.report import Figure
     from rig.trials.result import TrialResult
 
@@ -47,12 +48,14 @@ def test(
     """
     from console.tables import print_json
     from facility.errors import ExitCode
+    from rig.logs import configure_logs
     from rig.trials.bench import make_bench
     from rig.trials.causes import TrialState
-    from rig.trials.report import junit_xml, to_data
+    from rig.trials.report import figures, junit_xml, to_data
     from rig.trials.stages import choose, run_trials
     from rig.wall_clock import monotonic_s
 
+    configure_logs(json_lines=settings.log_json, level=settings.log_level)
     bench = make_bench(settings.facility(facility_name), room, species, seed, settings.config_dir)
     choice = choose(bench, rule_ids, tuple(TrialState(state) for state in states), variants=degraded, near=near)
     results: list[TrialResult] = []
@@ -71,8 +74,9 @@ def test(
     if as_json:
         print_json(to_data(bench, results, wall_s))
     else:
-        _print(bench.facility.id, results, bench.not_tried(), wall_s)
+        _print(bench, results, wall_s)
     good = bool(results) and all(result.passed for result in results)
+    good = good and all(figure.holds for figure in figures(bench, results))
     return int(ExitCode.OK if good else ExitCode.VERIFICATION_FAILED)
 
 
@@ -85,18 +89,24 @@ def _show_progress(results: list[TrialResult]) -> None:
         click.echo(line, err=True)
 
 
-def _print(facility: str, results: list[TrialResult], not_tried: tuple[str, ...], wall_s: float) -> None:
+def _print(bench: Bench, results: list[TrialResult], wall_s: float) -> None:
     from console.tables import print_table
     from rig.trials.report import figures
 
-    print_table(f"{len(results)} trials of the interlocks of {facility}", COLUMNS,
+    not_tried = bench.not_tried()
+    print_table(f"{len(results)} trials of the interlocks of {bench.facility.id}", COLUMNS,
                 [_row(result) for result in results], right=range(3, 10),
                 spare=("bound, mGy", "surplus, mGy", "condition, ms", "surplus, % of spot", "bound, ms"))  # fmt: skip
-    print_table("Worst and median", ("what", "trials", "median", "worst", "unit", "worst in"),
-                [_figure_row(figure) for figure in figures(results)], right=(1, 2, 3))  # fmt: skip
+    summary = figures(bench, results)
+    print_table("Worst and median", ("what", "trials", "median", "worst", "bound", "unit", "worst in", "verdict"),
+                [_figure_row(figure) for figure in summary], right=(1, 2, 3, 4),
+                spare=("trials", "median", "worst in"))  # fmt: skip
     for result in results:
         for failure in result.failures:
             click.echo(f"FAILED {result.name}: {failure}")
+    for figure in summary:
+        if not figure.holds:
+            click.echo(f"FAILED {figure.name}: {figure.worst:.4g} {figure.unit}, at most {figure.bound:.4g}")
     if not_tried:
         click.echo(f"Not tried here, their cause is the history of a field: {', '.join(not_tried)}.")
     failed = sum(not result.passed for result in results)
@@ -115,4 +125,7 @@ def _row(result: TrialResult) -> tuple[object, ...]:
 
 
 def _figure_row(figure: Figure) -> tuple[object, ...]:
-    return figure.name, figure.trials, f"{figure.median:.4g}", f"{figure.worst:.4g}", figure.unit, figure.worst_in
+    return (
+        figure.name, figure.trials, f"{figure.median:.4g}", f"{figure.worst:.4g}",
+        "" if figure.bound is None else f"{figure.bound:.4g}", figure.unit, figure.worst_in, figure.verdict,
+    )  # fmt: skip
