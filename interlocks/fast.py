@@ -125,8 +125,9 @@ def new_screen(rows: Any) -> tuple[Any, Any]:
     """The screen of these rules and the lengths of its parts, in the order PLAIN, WINDOWED, BOTH."""
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for row in rows:
-        if row["windowed"] == 0 and min(row["a"], row["b"], max(row["when"], N_FAST)) >= N_FAST:
-            continue  # it looks at quiet signals only
+        looks_at = [row["a"], row["b"], *([row["when"]] if row["when"] >= 0 else [])]
+        if row["windowed"] == 0 and min(looks_at) >= N_FAST:
+            continue  # at quiet signals only
         entry = np.zeros(1, SCREEN_DTYPE)[0]
         for name in SCREEN_DTYPE.names or ():
             entry[name] = row[name]
