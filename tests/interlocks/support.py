@@ -72,6 +72,12 @@ def one_rule(body: str, link: str = "") -> RuleSet:
     return rules_from_toml(f'schema = "ionctl.interlocks/1"\n[link]\n{link}\n[[rule]]\n{body}', "wuwei", "carbon", 0)
 
 
+def several(*bodies: str) -> RuleSet:
+    """The rule set of a file with these rules, else as the real one."""
+    rules = "".join(f"[[rule]]\n{text}\n" for text in bodies)
+    return rules_from_toml(TEXT.split("[[rule]]")[0] + rules, "wuwei", "carbon", 0)
+
+
 def body(**changes: object) -> str:
     """TOML lines of a sound rule with keys changed; None leaves a key out."""
     keys: dict[str, object] = {

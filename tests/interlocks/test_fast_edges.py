@@ -12,12 +12,10 @@ import pytest
 from facility.signals import INDEX, N_FAST
 from facility.states import Action
 from interlocks import fast
-from interlocks.rules import RuleSet, rules_from_toml
-from tests.interlocks.support import TEXT, TICK, Rack, body, one_rule
+from tests.interlocks.support import TICK, Rack, body, one_rule, several
 
 FAST = {"inputs": ["strip.err_x_mm", "strip.err_y_mm"], "unit": "mm"}
 QUIET = {"inputs": ["ic1.hv_rel", "ic2.hv_rel"], "unit": "1"}
-HEAD = TEXT.split("[[rule]]")[0]
 GRID = [-3.0, -1.25, -1.0, -0.25, 0.0, 0.25, 0.5, 1.0, 1.25, 2.0, 3.5, 8.0, math.nan, math.inf, -math.inf]
 Meaning = Callable[[float, float], tuple[bool, float, float]]
 """Good, value, limit of two inputs."""
@@ -25,10 +23,6 @@ Meaning = Callable[[float, float], tuple[bool, float, float]]
 
 def keys(pair: dict[str, object], **changes: object) -> dict[str, object]:
     return {**pair, "low": None, "high": None, **changes}
-
-
-def several(*bodies: str) -> RuleSet:
-    return rules_from_toml(HEAD + "".join(f"[[rule]]\n{text}\n" for text in bodies), "wuwei", "carbon", 0)
 
 
 def finite(*values: float) -> bool:
