@@ -95,6 +95,8 @@ class SafetyController:
         self._console = ConsoleWatch(console, rules, now_ns)
         self._lines = LineWatch(control, rules, now_ns)
         self._link_ok = False
+        self._handed_back = False
+        """The permit went with its field, and not by a trip."""
         self._first: tuple[int, int, int, str] | None = None
         """Time, tier, place and id of the first rule that latched since the last release."""
         self._place = {rule.id: (0 if rule.tier == "H" else 1, place) for place, rule in enumerate(rules.rules)}
@@ -143,10 +145,10 @@ class SafetyController:
             self._take(image, complement or (), image_t_ns)
             self._note_fast(image, fault)
         self._pass_time(now_ns)
-        again = self._step_proofs(image_t_ns, now_ns)
+        self._step_proofs(image_t_ns, now_ns)
         self._judge(now_ns)
         self._step_permit(now_ns)
-        self._due = self._step_field() or again
+        self._due = self._step_field()
         self._lines.scanned(now_ns)
         return self.command_to_rack()
 
@@ -176,18 +178,24 @@ class SafetyController:
             int(self._proofs.missing(now_ns)),
         )  # fmt: skip
         bypassed = self._bypasses.rules
-        for rule_id, effect in self._scanner.judge(own, self._link_ok, now_ns):
+        permitted = self._permitted()
+        for rule_id, effect in self._scanner.judge(own, self._link_ok, now_ns, permitted):
             view = self._scanner.view(rule_id)
             if effect is latch.Effect.TRIPPED:
                 self._trip(view)
             elif effect is latch.Effect.APPEARED and rule_id in bypassed:
                 self._emit("bypass.masked", id=rule_id, value=view.value, limit=view.limit)
-        self._compare(own, now_ns)
+        self._compare(own, permitted, now_ns)
 
-    def _compare(self, own: Sequence[int], now_ns: int) -> None:
+    def _permitted(self) -> bool:
+        """There is a permit, or a field has begun that is neither closed nor terminated."""
+        field = self._field.state
+        return self._permit.released or (field.begun and not field.unresolved)
+
+    def _compare(self, own: Sequence[int], permitted: bool, now_ns: int) -> None:
         """Let the second evaluator judge the same, and hold what it finds against the first."""
         first = self._scanner.decisions()
-        self._second.judge(own, self._link_ok, now_ns, [good for good, _, _ in first])
+        self._second.judge(own, self._link_ok, now_ns, [good for good, _, _ in first], permitted)
         tripped = self._agreement.compare(first, list(self._second.decisions()), self._same_image, now_ns)
         if tripped:
             self._emit("evaluators.disagree", rules=list(self._agreement.differing), same_image=self._same_image)
@@ -225,13 +233,11 @@ class SafetyController:
         released = permit.lines(self._permit).permit
         return self._field.observe(self._layer_active(), present, released, aborted(released, self._permit.dropped))
 
-    def _step_proofs(self, image_t_ns: int, now_ns: int) -> bool:
-        """Follow the proof tests; True if something new is to be sent to the rack."""
-        asked = (self._proofs.request, self._proofs.raises)
+    def _step_proofs(self, image_t_ns: int, now_ns: int) -> None:
+        """Follow the proof tests; what is asked of the rack goes out with this very scan."""
         answer = self._proofs.observe(self._scanner.value, image_t_ns, self._link_ok, now_ns)
         if answer is not None:
             self._results.append(answer)
-        return answer is not None or (self._proofs.request, self._proofs.raises) != asked
 
     def _prove(self, command: Command) -> CommandResult:
         """Run proof tests: without a permit, with the ring empty and no layer active."""
@@ -260,10 +266,14 @@ class SafetyController:
         for effect in effects:
             if effect is permit.Effect.RELEASED:
                 self._first = None
+                self._handed_back = False
                 self._emit("permit.released")
                 self._answer_waiting(Status.DONE, "", "the permit is given")
             elif effect is permit.Effect.DROPPED:
                 self._emit("permit.dropped", first=self.first_fault, action=self._permit.action.name)
+            elif effect is permit.Effect.HANDED_BACK:
+                self._handed_back = True
+                self._emit("permit.handed-back")
             elif effect is permit.Effect.INHIBITED:
                 self._answer_waiting(Status.DONE, "", words_of_inhibits(self._views()))
             elif effect is permit.Effect.RESET_INCOMPLETE:
@@ -280,6 +290,7 @@ class SafetyController:
         return PermitCommand(
             lines.permit, lines.hold, self._permit.reset_mask, self._permit.reset_seq, self._fast.bypassed_mask,
             self._link_ok and self._scanner.personnel_ok, *self._proofs.request,
+            self._handed_back,
         )  # fmt: skip
 
     @property
@@ -329,8 +340,13 @@ class SafetyController:
         return self._field.open(command, self._layer_active())
 
     def _close_field(self, command: Command) -> CommandResult:
+        """Close the field; the permit that was given for it goes back, so that a room can be opened without a trip."""
         self._due = True
-        return self._field.close(command, self._layer_active())
+        result = self._field.close(command, self._layer_active())
+        if result.status is Status.DONE:
+            self._permit, effects = permit.step(self._permit, permit.HandedBack(), self._now_ns)
+            self._apply(effects)
+        return result
 
     def _resolve(self, command: Command) -> CommandResult:
         self._due = True
@@ -453,7 +469,7 @@ class SafetyController:
             field.pauses,
             field.begun,
             field.unresolved,
-            tuple(self._proofs.rows(self._now_ns)),
+            self._proofs.rows(self._now_ns),
             self._proofs.running,
         )
 

@@ -87,9 +87,13 @@ def _table(rules: Sequence[Any], layout: Layout, own: Mapping[str, str]) -> str:
         row = (
             rule["id"], -1 if rule["when"] is None else layout.place[rule["when"]], needs_image, latching,
             _ROLES[rule["reset"]], round(rule["debounce_us"] * 1000), beat,
+            rule["standing"],
         )  # fmt: skip
         lines.append(f"    {row!r},\n")
-    head = "# id, place of `when` (-1: always), needs the image, latches, who resets, debounce ns, place of a heartbeat"
+    head = (
+        "# id, place of `when` (-1: always), needs the image, latches, who resets, debounce ns, place of a heartbeat,\n"
+        "# latches under a permit alone"
+    )
     return f"{head}\nRULES = (\n{''.join(lines)})"
 
 
@@ -212,11 +216,11 @@ def beat(before, count, t_ns):
     return count, t_ns, min(t_ns, alive + lived * 1000000)
 
 
-def judge(m, own, fresh, now, first):
+def judge(m, own, fresh, now, first, permitted):
     """All rules over the last image and the controller's own inputs; `first` is asked where rounding decides."""
     m.codes[IMAGE:] = own
     c = m.codes
-    for i, (_, when, needs_image, latches, _, debounce, heart) in enumerate(RULES):
+    for i, (_, when, needs_image, latches, _, debounce, heart, stands) in enumerate(RULES):
         if needs_image and m.seen and not fresh:
             continue
         age = None
@@ -231,7 +235,8 @@ def judge(m, own, fresh, now, first):
             m.since[i] = now
         if now - m.since[i] >= debounce:
             m.present[i] = True
-            m.latched[i] = m.latched[i] or (latches and m.armed[i] and i not in m.masked)
+            trips = latches and m.armed[i] and i not in m.masked and (permitted or not stands)
+            m.latched[i] = m.latched[i] or trips
 
 
 def bypass(m, ids):

@@ -7,7 +7,7 @@ published when they change, at most ten times a second; permit, action and first
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,7 @@ class SafetyIoc:
         self._revision = -1
         self._published_ns: int | None = None
         self._first_shown = ""
+        self._proofs_shown: tuple[Mapping[str, Any], ...] | None = None
         self._beat_ns: int | None = None
         self._beats = 0
         self._values_ns: int | None = None
@@ -186,9 +187,11 @@ class SafetyIoc:
         yield "SAFE:Field-RB", snapshot.session, 0
         yield "SAFE:Field-Sts", 2 if snapshot.unresolved else int(snapshot.begun), major if snapshot.unresolved else 0
         yield "SAFE:Pauses-RB", snapshot.pauses, 0
-        running, valid = snapshot.proofs_running, all(row["valid"] for row in snapshot.proofs)
-        yield "SAFE:Proof-Sts", 1 if running else 2 if valid else 0, 0
-        yield "SAFE:Proof-RB", canonical_json(list(snapshot.proofs)), 0
+        valid = all(row["valid"] for row in snapshot.proofs)
+        yield "SAFE:Proof-Sts", 1 if snapshot.proofs_running else 2 if valid else 0, 0
+        if snapshot.proofs is not self._proofs_shown:
+            self._proofs_shown = snapshot.proofs
+            yield "SAFE:Proof-RB", canonical_json(list(snapshot.proofs)), 0
         due = self._values_ns is None or now_ns - self._values_ns >= VALUES_NS
         if due:
             self._values_ns = now_ns

@@ -3,7 +3,8 @@
 A rule is *present* while its condition holds (for longer than its debounce), *latched* from the first presence until a
 person with the right role resets it after the cause has gone.  HOLD and INHIBIT never latch: they are in force while
 present.  A rule begins *unarmed*: it latches only after it has been good once, so that a controller that has just
-started and sees nothing yet does not report forty faults; without a permit nothing depends on that.
+started and sees nothing yet does not report forty faults; without a permit nothing depends on that.  A *standing* rule
+latches only under a permit, or in a field that is under way: without, what it watches is opened and left every day.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class LatchSpec(NamedTuple):
     latching: bool
     reset: Role
     debounce_ns: int
+    standing: bool = False
 
 
 class LatchState(NamedTuple):
@@ -51,6 +53,8 @@ class Observed(NamedTuple):
     good: bool
     value: float
     limit: float
+    permitted: bool = True
+    """There is a permit, or a field is under way."""
 
 
 class Reset(NamedTuple):
@@ -75,7 +79,7 @@ class Effect(Enum):
 
 def spec_of(rule: Rule) -> LatchSpec:
     """What the latch needs of a rule."""
-    return LatchSpec(rule.strength, rule.latches, rule.reset, round(rule.debounce_us * 1000.0))
+    return LatchSpec(rule.strength, rule.latches, rule.reset, round(rule.debounce_us * 1000.0), rule.standing)
 
 
 def masked(spec: LatchSpec) -> LatchSpec:
@@ -93,7 +97,7 @@ def step(spec: LatchSpec, state: LatchState, event: Event, t_ns: int) -> tuple[L
     seen = state._replace(value=event.value, limit=event.limit, bad_since_ns=since)
     if t_ns - since < spec.debounce_ns:
         return seen, ()
-    return _present(spec, seen, t_ns)
+    return _present(spec, seen, event.permitted or not spec.standing, t_ns)
 
 
 def _good(state: LatchState, event: Observed) -> tuple[LatchState, tuple[Effect, ...]]:
@@ -103,10 +107,10 @@ def _good(state: LatchState, event: Observed) -> tuple[LatchState, tuple[Effect,
     return state._replace(value=event.value, limit=event.limit, armed=True, present=False, bad_since_ns=None), gone
 
 
-def _present(spec: LatchSpec, state: LatchState, t_ns: int) -> tuple[LatchState, tuple[Effect, ...]]:
+def _present(spec: LatchSpec, state: LatchState, trips: bool, t_ns: int) -> tuple[LatchState, tuple[Effect, ...]]:
     effects = () if state.present else (Effect.APPEARED,)
     state = state._replace(present=True)
-    if state.latched or not spec.latching or not state.armed:
+    if state.latched or not spec.latching or not state.armed or not trips:
         return state, effects
     since = t_ns if state.bad_since_ns is None else state.bad_since_ns
     tripped = state._replace(

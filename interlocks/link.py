@@ -27,7 +27,7 @@ from interlocks.second import complement_of
 RACK = "rack"
 SAFETY = "safety"
 NS_PER_MS = 1_000_000
-_PERMIT = struct.Struct(">BBQIQBBI")
+_PERMIT = struct.Struct(">BBQIQBBIB")
 _FLAGS = {0: False, 1: True}
 _FOR_THE_RACK = frozenset(int(action) for action in ProofAction if action is not ProofAction.PERMIT_LOOP)
 
@@ -47,6 +47,8 @@ class PermitCommand(NamedTuple):
     proof_action: int = 0
     """Action of the proof tests that the rack carries out when `proof_seq` rises; 0 is none."""
     proof_seq: int = 0
+    handed_back: bool = False
+    """The permit is away because a field is over: nothing has tripped.  For the rack's log, nothing acts on it."""
 
 
 class RackLines(NamedTuple):
@@ -71,10 +73,12 @@ def unpack_permit(payload: bytes) -> PermitCommand | None:
     """The command of a payload; None for anything that is not exactly one."""
     if len(payload) != _PERMIT.size:
         return None
-    permit, hold, mask, seq, bypassed, personnel, action, proof_seq = _PERMIT.unpack(payload)
-    if permit not in _FLAGS or hold not in _FLAGS or personnel not in _FLAGS:
+    permit, hold, mask, seq, bypassed, personnel, action, proof_seq, back = _PERMIT.unpack(payload)
+    if any(flag not in _FLAGS for flag in (permit, hold, personnel, back)):
         return None
-    return PermitCommand(_FLAGS[permit], _FLAGS[hold], mask, seq, bypassed, _FLAGS[personnel], action, proof_seq)
+    return PermitCommand(
+        _FLAGS[permit], _FLAGS[hold], mask, seq, bypassed, _FLAGS[personnel], action, proof_seq, _FLAGS[back]
+    )
 
 
 class _End:
@@ -219,9 +223,10 @@ class RackEnd(_End):
         return asked
 
     @property
-    def tries_loop(self) -> bool:
-        """The permit that is seen is that of a proof test of the loop: raised with hold, and dropped again."""
-        return self._command is not None and self._command.proof_action == ProofAction.PERMIT_LOOP
+    def lost_by_trip(self) -> bool:
+        """A permit that has gone was taken by a trip: it was not that of a proof of the loop, and not handed back."""
+        command = self._command
+        return command is None or not (command.handed_back or command.proof_action == ProofAction.PERMIT_LOOP)
 
     def lines(self, now_ns: int) -> RackLines:
         """The lines as they must stand now; all of them off unless the peer is heard and believed."""

@@ -148,6 +148,9 @@ class Rule(Section):
     action: ActionName
     latching: bool = True
     """Only asked of ABORT and PAUSE; HOLD and INHIBIT never latch."""
+    standing: bool = False
+    """Without a permit and a field under way its presence withholds the permit and is no trip: a room is opened, a
+    console is left, every day.  Only asked of rules that latch, tiers P and T."""
     max_holds: Annotated[int, Field(ge=0)] | None = None
     """HOLD only: how often in a field it may hold and let go by itself; None: `[policy] max_holds`."""
     reset: Role
@@ -265,6 +268,8 @@ def _consequence(rule: Rule) -> Iterator[Problem]:
         yield Problem("reset", f"{rule.action} latches: give 'operator' or 'physicist'")
     elif rule.strength == Action.ABORT and rule.reset != "physicist":
         yield Problem("reset", "ABORT is reset by a physicist")
+    if rule.standing and (rule.tier == "H" or not rule.latches):
+        yield Problem("standing", "only a rule of tier P or T that latches can stand without tripping")
     if rule.max_holds is not None and rule.strength != Action.HOLD:
         yield Problem("max_holds", "only HOLD resumes by itself")
     if rule.critical and rule.bypass == MODES[0]:

@@ -56,7 +56,11 @@ class Granted(NamedTuple):
     fast_mask: int
 
 
-Event: TypeAlias = Observed | Granted
+class HandedBack(NamedTuple):
+    """The field is over: whoever was given the permit gives it back, and nothing has tripped."""
+
+
+Event: TypeAlias = Observed | Granted | HandedBack
 
 
 class Effect(Enum):
@@ -64,6 +68,7 @@ class Effect(Enum):
 
     RELEASED = "released"
     DROPPED = "dropped"
+    HANDED_BACK = "handed-back"
     RESET_FAST = "reset-fast"
     RESET_INCOMPLETE = "reset-incomplete"
     NOT_GRANTED = "not-granted"
@@ -82,6 +87,8 @@ def step(state: PermitState, event: Event, t_ns: int) -> tuple[PermitState, tupl
     """The next state and what follows."""
     if isinstance(event, Granted):
         return _granted(state, event, t_ns)
+    if isinstance(event, HandedBack):
+        return _handed_back(state)
     action = max(event.action, event.fast_action)
     seen = state._replace(action=action, blocked=event.action >= Action.PAUSE, inhibited=event.inhibited)
     if state.waits_until_ns is not None:
@@ -91,6 +98,12 @@ def step(state: PermitState, event: Event, t_ns: int) -> tuple[PermitState, tupl
     worst = action if state.released else max(state.dropped, action)
     effects = (Effect.DROPPED,) if state.released else ()
     return seen._replace(released=False, dropped=worst), effects
+
+
+def _handed_back(state: PermitState) -> tuple[PermitState, tuple[Effect, ...]]:
+    if not state.released:
+        return state, ()
+    return state._replace(released=False, dropped=Action.PAUSE), (Effect.HANDED_BACK,)
 
 
 def _granted(state: PermitState, event: Granted, t_ns: int) -> tuple[PermitState, tuple[Effect, ...]]:

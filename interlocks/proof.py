@@ -10,6 +10,7 @@ seen in the process image, then dropped, and seen again.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -192,10 +193,15 @@ def missing(proofs: tuple[Proof, ...], state: ProofState, t_ns: int) -> int:
     return sum(not valid(proof, outcome, t_ns) for proof, outcome in zip(proofs, state.outcomes, strict=True))
 
 
+def expiries(proofs: tuple[Proof, ...], state: ProofState, t_ns: int) -> Iterator[int]:
+    """When each test that counts ceases to."""
+    for proof, outcome in zip(proofs, state.outcomes, strict=True):
+        if outcome is not None and valid(proof, outcome, t_ns):
+            yield outcome.t_ns + proof.valid_ns
+
+
 def deadline_ns(proofs: tuple[Proof, ...], longest_ns: int, state: ProofState, t_ns: int) -> int | None:
     """When time alone changes something: an action that has taken too long, a test that expires; None if never."""
     times = [state.since_ns + longest_ns + 1] if state.action is not None else []
-    for proof, outcome in zip(proofs, state.outcomes, strict=True):
-        if outcome is not None and valid(proof, outcome, t_ns):
-            times.append(outcome.t_ns + proof.valid_ns)
+    times += expiries(proofs, state, t_ns)
     return min(times, default=None)

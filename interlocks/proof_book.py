@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from channels.command import Command, CommandResult, Status
 from interlocks import proof
@@ -22,6 +22,15 @@ WATCHED = ("proof.seq", "p.permit", "p.hold")
 LONGEST_MS = 5000.0
 """Longest time an action may take, beside the delays of the link."""
 WATCHDOGS = 20.0
+
+
+class _Standing(NamedTuple):
+    """What the outcomes say, until one of them expires."""
+
+    outcomes: tuple[Outcome | None, ...]
+    until_ns: float
+    missing: int
+    rows: tuple[dict[str, Any], ...]
 
 
 class ProofBook:
@@ -41,6 +50,19 @@ class ProofBook:
         self._command_id = ""
         self._ran: frozenset[int] = frozenset()
         self._begins_ns: int | None = None
+        self._standing = self._stand(0)
+
+    def _stand(self, t_ns: int) -> _Standing:
+        rows = tuple(_row(known, outcome, t_ns) for known, outcome in self._pairs())
+        ends = proof.expiries(self.proofs, self._state, t_ns)
+        missing = proof.missing(self.proofs, self._state, t_ns)
+        return _Standing(self._state.outcomes, min(ends, default=math.inf), missing, rows)
+
+    def _stands(self, t_ns: int) -> _Standing:
+        """As it is now; the same object as long as nothing has changed, since every scan asks."""
+        if self._standing.outcomes is not self._state.outcomes or t_ns >= self._standing.until_ns:
+            self._standing = self._stand(t_ns)
+        return self._standing
 
     @property
     def request(self) -> tuple[int, int]:
@@ -59,7 +81,7 @@ class ProofBook:
 
     def missing(self, t_ns: int) -> float:
         """Tests that have not been run, have failed or have expired."""
-        found = proof.missing(self.proofs, self._state, t_ns)
+        found = self._stands(t_ns).missing
         return float(found if self._begins_ns is None else max(found, len(self._ran)))
 
     def begin(self, command: Command, objection: str, t_ns: int) -> CommandResult:
@@ -126,13 +148,9 @@ class ProofBook:
         bad = [(known, outcome) for known, outcome in self._pairs() if not proof.valid(known, outcome, t_ns)]
         return "; ".join(words_of(known, outcome) for known, outcome in bad)[:WORDS_MAX]
 
-    def rows(self, t_ns: int) -> list[dict[str, Any]]:
-        """All tests with what they gave, JSON values."""
-        return [
-            {"id": known.id, "valid": proof.valid(known, outcome, t_ns)} if outcome is None
-            else {**_data(known, outcome), "valid": proof.valid(known, outcome, t_ns)}
-            for known, outcome in self._pairs()
-        ]  # fmt: skip
+    def rows(self, t_ns: int) -> tuple[dict[str, Any], ...]:
+        """All tests with what they gave, JSON values; the same object as long as they are the same."""
+        return self._stands(t_ns).rows
 
     def deadline_ns(self, t_ns: int) -> int | None:
         """When time alone changes something."""
@@ -145,6 +163,11 @@ class ProofBook:
                 now = value(name)
                 if math.isfinite(now):
                     yield PLACE[name], now, now
+
+
+def _row(known: Proof, outcome: Outcome | None, t_ns: int) -> dict[str, Any]:
+    data = {"id": known.id} if outcome is None else _data(known, outcome)
+    return {**data, "valid": proof.valid(known, outcome, t_ns)}
 
 
 def _data(known: Proof, outcome: Outcome) -> dict[str, Any]:

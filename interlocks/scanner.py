@@ -59,27 +59,28 @@ class Scanner:
             if watched.rule.kind == "beat":
                 watched.beat = evaluator.beat(watched.beat, self._inputs[watched.probe.places[0]], t_ns)
 
-    def judge(self, own: Sequence[int], fresh: bool, now_ns: int) -> list[tuple[str, Effect]]:
+    def judge(self, own: Sequence[int], fresh: bool, now_ns: int, permitted: bool = True) -> list[tuple[str, Effect]]:
         """Compare all rules and step their latches.
 
         `own` are the controller's own inputs in the order of OWN_INPUTS, integers (`evaluator.own_values`).  Without a
         fresh image the rules that need one keep what they saw last; before the first image they judge unknown values.
+        `permitted`: there is a permit, or a field is under way.
         """
         self._inputs[N_IMAGE:] = evaluator.own_values(own)
         effects: list[tuple[str, Effect]] = []
         for watched in self._watched:
             if watched.own_only or fresh or not self._seen:
-                observed = self._observe(watched)
+                observed = self._observe(watched, permitted)
                 watched.state, found = latch.step(watched.acts_as, watched.state, observed, now_ns)
                 effects += [(watched.rule.id, effect) for effect in found]
         self._sum_up()
         return effects
 
-    def _observe(self, watched: _Watched) -> latch.Observed:
+    def _observe(self, watched: _Watched, permitted: bool) -> latch.Observed:
         found = self._compare(watched)
         watched.good = found.good
         good = found.good or not evaluator.applies(watched.probe, self._inputs)
-        return latch.Observed(good, found.value, found.limit)
+        return latch.Observed(good, found.value, found.limit, permitted)
 
     def _compare(self, watched: _Watched) -> Judgement:
         age_ms = math.nan

@@ -51,10 +51,13 @@ class SecondEvaluator:
         """A fresh image as its complement, and when it was taken (ns)."""
         self.code["take"](self._memory, [~code for code in complement], t_ns)
 
-    def judge(self, own: Sequence[int], fresh: bool, now_ns: int, first: Sequence[bool]) -> None:
+    def judge(
+        self, own: Sequence[int], fresh: bool, now_ns: int, first: Sequence[bool], permitted: bool = True
+    ) -> None:
         """Judge all rules; `own` are the controller's own inputs as integers, `first` what the other evaluator found,
-        which counts where a value lies exactly at a limit that is computed from two."""
-        self.code["judge"](self._memory, own, fresh, now_ns, first)
+        which counts where a value lies exactly at a limit that is computed from two; `permitted`: there is a permit, or
+        a field is under way."""
+        self.code["judge"](self._memory, own, fresh, now_ns, first, permitted)
 
     def bypass(self, rules: Collection[str]) -> None:
         """These rules latch no more, all others do."""

@@ -78,7 +78,9 @@ def chamber_tick(
     noise = v[at.NOISE_IC + at.NOISE_BLOCK * k + i]
     spread = SIGMA_PER_ION * math.sqrt(seen) * v[at.IC_FC_PER_ION + k]
     gain = faulted(s, faults, fp.IC1_GAIN + k, q[at.IC_GAIN + k], s.t_ns)
-    leak = q[at.IC_LEAK_FC_PER_TICK + k] + faulted(s, faults, fp.IC1_LEAKAGE + k, 0.0, s.t_ns) * PA_FC_PER_TICK
+    leak = q[at.IC_LEAK_FC_PER_TICK + k]
+    if s.faults != 0:
+        leak += faulted(s, faults, fp.IC1_LEAKAGE + k, 0.0, s.t_ns) * PA_FC_PER_TICK
     total = (charge + spread * noise) * gain + leak
     v[at.IC_CHARGE_FC + k] += total if total == total else 0.0
     # the amplifier's noise is in the reading, not in the charge: it does not add up; the counter never falls

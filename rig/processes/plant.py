@@ -134,7 +134,7 @@ class Rack(threading.Thread):
         before, self._lines = self._lines, lines
         if lines != before:
             self._plant.set_safety_lines(*lines)
-            if before is not None and before.permit and not lines.permit and not self._end.tries_loop:
+            if before is not None and before.permit and not lines.permit and self._end.lost_by_trip:
                 said: dict[str, int | float | str] = {"hold": int(lines.hold), "link_ok": int(lines.link_ok)}
                 self._on_permit_lost(PlantEvent(self._plant.t_ns, "PERMIT_LOST", said))
 

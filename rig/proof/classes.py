@@ -28,12 +28,13 @@ class Class(NamedTuple):
     latching: bool
     reset: Role
     debounced: bool
+    standing: bool = False
 
 
 def class_of(rule: Rule) -> Class:
     """The class of a rule."""
     reset: Role = rule.reset if rule.latches else "none"
-    return Class(rule.tier, rule.strength, rule.latches, reset, rule.debounce_us > 0.0)
+    return Class(rule.tier, rule.strength, rule.latches, reset, rule.debounce_us > 0.0, rule.standing)
 
 
 def is_echo(rule: Rule) -> bool:
@@ -52,7 +53,7 @@ def members(rules: Iterable[Rule]) -> dict[Class, list[Rule]]:
 
 def spec_of(kind: Class, tick_ns: int) -> LatchSpec:
     """The latch of a class, its debounce as short as one step."""
-    return LatchSpec(kind.action, kind.latching, kind.reset, tick_ns if kind.debounced else 0)
+    return LatchSpec(kind.action, kind.latching, kind.reset, tick_ns if kind.debounced else 0, kind.standing)
 
 
 def own_only(rule: Rule) -> bool:

@@ -34,6 +34,9 @@ MAY_RESET = {
 FAST_RESET = {0: "none", 1: "operator", 2: "physicist", 3: "physicist"}
 
 
+_LOST = frozenset({permit.Effect.DROPPED, permit.Effect.RESET_INCOMPLETE, permit.Effect.HANDED_BACK})
+
+
 class Watched(NamedTuple):
     """A class of rules as the scene has it."""
 
@@ -71,7 +74,9 @@ class PermitScene:
         self.watched = tuple(watched)
         self._objects = objects
         self.name = "permit: " + " + ".join(one.name for one in watched)
-        self._latch_known: dict[tuple[int, LatchState, bool], LatchState] = {}
+        self._fields = (False, True) if any(one.spec.standing for one in watched) else (False,)
+        """Whether a field is under way without a permit: only asked of rules that stand."""
+        self._latch_known: dict[tuple[int, LatchState, bool, bool], LatchState] = {}
         self._permit_known: dict[tuple[PermitState, permit.Event], tuple[PermitState, tuple[permit.Effect, ...]]] = {}
 
     def initial(self) -> Iterable[tuple[str, State]]:
@@ -80,31 +85,34 @@ class PermitScene:
                                    for _ in self.watched), PermitState(), 0, False, False)  # fmt: skip
 
     def steps(self, state: State) -> Iterator[tuple[str, State]]:
-        """A scan with any causes, image and fast latches; a reset by anybody."""
+        """A scan with any causes, image and fast latches, in a field or not; a reset by anybody; a field closed."""
         free = [i for i, one in enumerate(self.watched) if not one.link]
         for fresh, bad in product((True, False), product((False, True), repeat=len(free))):
             causes = dict(zip(free, bad, strict=True))
             words = ",".join(self.watched[i].name for i in free if causes[i]) or "none"
-            for fast in FAST_MASKS if fresh else (state.fast,):
-                yield f"scan causes={words} link={fresh:d} fast={fast}", self._scan(state, causes, fresh, fast)
+            for fast, field in product(FAST_MASKS if fresh else (state.fast,), self._fields):
+                label = f"scan causes={words} link={fresh:d} fast={fast}" + (" field=1" if field else "")
+                yield label, self._scan(state, causes, fresh, fast, field)
+        yield "close field", self._permit(state, permit.HandedBack(), 0)
         for role in ROLES:
             yield f"reset {role or 'nobody'}", self._reset(state, role)
 
     # --- the controller's own order ---------------------------------------------------------------------------
-    def _scan(self, state: State, causes: dict[int, bool], fresh: bool, fast: int) -> State:
+    def _scan(self, state: State, causes: dict[int, bool], fresh: bool, fast: int, field: bool) -> State:
+        permitted = state.permit.released or field
         latches = []
         for i, (one, memory) in enumerate(zip(self.watched, state.latches, strict=True)):
             bad = (not fresh) if one.link else causes[i] or not (one.own or fresh)
             judged = one.own or fresh or not state.seen
-            latches.append(self._latch(i, memory, bad) if judged else memory)
+            latches.append(self._latch(i, memory, bad, permitted) if judged else memory)
         after = state._replace(latches=tuple(latches), fast=fast, seen=state.seen or fresh)
         return self._observe(after, TICK_NS)
 
-    def _latch(self, i: int, memory: LatchState, bad: bool) -> LatchState:
-        key = (i, memory, bad)
+    def _latch(self, i: int, memory: LatchState, bad: bool, permitted: bool) -> LatchState:
+        key = (i, memory, bad, permitted)
         if key not in self._latch_known:
             spec = self.watched[i].spec
-            found, _ = latch.step(spec, memory, latch.Observed(not bad, 0.0, 0.0), 0)
+            found, _ = latch.step(spec, memory, latch.Observed(not bad, 0.0, 0.0, permitted), 0)
             self._latch_known[key] = aged(spec, found)
         return self._latch_known[key]
 
@@ -122,7 +130,7 @@ class PermitScene:
         granted = state.granted
         if isinstance(event, permit.Granted):
             granted = permit.Effect.NOT_GRANTED not in effects
-        elif permit.Effect.DROPPED in effects or permit.Effect.RESET_INCOMPLETE in effects:
+        elif not _LOST.isdisjoint(effects):
             granted = False
         waits = found.waits_until_ns
         return state._replace(
@@ -151,6 +159,8 @@ class PermitScene:
             Step("no command of control raises the permit", _control_changes_nothing),
             Step("a lost link takes the permit away", _link_matters),
             Step("an ABORT shows as ABORT on the lines", self._abort_shows),
+            Step("what may stand without a permit trips under one, or in a field, alone", self._stands),
+            Step("a field that is closed leaves no permit", _closed),
             Recurs("every trip leads to reset", lambda state: permit.lines(state.permit).permit),
             *(Occurs(f"{one.name} trips", _trips(i)) for i, one in enumerate(self.watched) if one.spec.latching),
         )
@@ -177,6 +187,12 @@ class PermitScene:
         if worst != Action.ABORT or not label.startswith("scan"):
             return True
         return not lines.permit and (not lines.hold or after.permit.waits_until_ns is not None)
+
+    def _stands(self, before: State, label: str, after: State) -> bool:
+        if before.permit.released or "field=1" in label:
+            return True
+        both = zip(self.watched, before.latches, after.latches, strict=True)
+        return not any(one.spec.standing and now.latched and not was.latched for one, was, now in both)
 
     def describe(self, state: State) -> str:
         """One line."""
@@ -207,6 +223,11 @@ def aged(spec: LatchSpec, state: LatchState) -> LatchState:
 
 def _granted(state: State) -> bool:
     return state.granted or not permit.lines(state.permit).permit
+
+
+def _closed(before: State, label: str, after: State) -> bool:
+    lines = permit.lines(after.permit)
+    return label != "close field" or (not lines.permit and after.latches == before.latches)
 
 
 def _control_changes_nothing(before: State, label: str, after: State) -> bool:

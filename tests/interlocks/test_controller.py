@@ -243,13 +243,13 @@ def test_the_link_is_lost_and_returns() -> None:
     it.run(1)
     assert it.latched() == ["link-plant"]
     assert it.out == PermitCommand(False, False, 0, 0)
-    it.set(door__a_closed=0.0)
+    it.set(estop__a_ok=0.0)
     it.run(30)
     assert it.latched() == ["link-plant"]  # what it cannot see it does not judge
     assert it.say("reset", "physicist").code == "safety.present"
     it.link_ok = True
     it.run(2)
-    assert it.latched() == ["link-plant", "door"]
+    assert it.latched() == ["link-plant", "emergency-stop"]
     assert not it.out.permit
 
 

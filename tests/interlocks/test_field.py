@@ -138,10 +138,10 @@ def test_a_hold_beyond_its_allowance_is_a_pause_that_a_person_resets(own: int | 
     it.release()
     for _ in range(most):
         hold_once(it)
-        assert it.out == (True, False, 0, 0, 0, True, 0, 0)
+        assert it.out == (True, False, 0, 0, 0, True, 0, 0, False)
     it.run(2, gate__age_ms=200.0)
     assert it.latched() == ["holds-spent"]
-    assert it.out == (False, True, 0, 0, 0, True, 0, 0)
+    assert it.out == (False, True, 0, 0, 0, True, 0, 0, False)
     assert it.controller.snapshot().holds["gate-stale"] == most + 1
     assert it.say("reset", "operator").code == "safety.present"
     it.run(3, gate__age_ms=0.0)
@@ -179,7 +179,7 @@ def test_a_pause_too_many_terminates_the_field() -> None:
     pause_once(it)
     assert it.latched() == ["plant-late", "pauses-spent"]
     assert it.controller.snapshot().first_fault == "plant-late"
-    assert it.out == (False, False, 0, 0, 0, True, 0, 0)
+    assert it.out == (False, False, 0, 0, 0, True, 0, 0, False)
     assert it.controller.snapshot().unresolved
     assert it.say("reset", "physicist").code == "safety.present"  # the count stands until somebody accounts for it
     it.resolve()
@@ -242,8 +242,8 @@ def test_a_field_that_is_over_is_closed_and_what_comes_then_is_no_termination_of
     it.run(2, fe__active=0.0)
     assert it.say("close_field", "operator", session="S-2").code == "field.other"
     assert it.say("close_field", "operator", session="S-1").status is Status.DONE
-    it.run(2, door__a_closed=0.0)
-    assert it.latched() == ["door"]
+    it.run(2, estop__a_ok=0.0)
+    assert it.latched() == ["emergency-stop"]
     assert not it.controller.snapshot().unresolved
 
 

@@ -204,7 +204,7 @@ def test_a_link_that_is_lost_fails_what_is_being_run() -> None:
 def test_a_request_travels_and_is_carried_out_once_when_its_number_rises() -> None:
     command = PermitCommand(False, False, 0, 0, 0, True, 7, 3)
     assert unpack_permit(pack_permit(command)) == command
-    assert unpack_permit(pack_permit(command)[:-6] + b"\x02" + pack_permit(command)[-5:]) is None
+    assert unpack_permit(pack_permit(command)[:-7] + b"\x02" + pack_permit(command)[-6:]) is None
     end = RackEnd("key", 1, rule_set().link, 0)
     for boot, seq, asked in ((1, 3, None), (1, 3, None), (1, 4, (7, 4)), (1, 4, None), (2, 9, None), (2, 10, (7, 10))):
         end._note_proof(command._replace(proof_seq=seq), boot)
@@ -212,9 +212,9 @@ def test_a_request_travels_and_is_carried_out_once_when_its_number_rises() -> No
     for action in (0, ProofAction.PERMIT_LOOP, 200):
         end._note_proof(command._replace(proof_seq=end._proof_of[1] + 1, proof_action=int(action)), 2)  # type: ignore[index]
         assert end.take_proof() is None
-    assert not end.tries_loop
+    assert end.lost_by_trip
     end._command = command._replace(proof_action=int(ProofAction.PERMIT_LOOP))
-    assert end.tries_loop
+    assert not end.lost_by_trip
     assert Kind.PERMIT in Kind
 
 

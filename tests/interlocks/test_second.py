@@ -49,10 +49,10 @@ class Both:
         self.first.take(process_image.decode(np.array(codes, dtype=np.int32)), t_ns)
         self.second.take([~code for code in codes], t_ns)
 
-    def judge(self, own: list[int], fresh: bool, now_ns: int) -> None:
-        self.first.judge(own, fresh, now_ns)
+    def judge(self, own: list[int], fresh: bool, now_ns: int, permitted: bool = True) -> None:
+        self.first.judge(own, fresh, now_ns, permitted)
         found = self.first.decisions()
-        self.second.judge(own, fresh, now_ns, [good for good, _, _ in found])
+        self.second.judge(own, fresh, now_ns, [good for good, _, _ in found], permitted)
         assert list(self.second.decisions()) == found
 
     def good(self, place: int, code: int) -> bool:
@@ -131,6 +131,7 @@ KINDS: list[dict[str, Any]] = [
     {"kind": "limit", "inputs": ["ic1.hv_rel"], "low": 0.5, "high": None},
     {"kind": "limit", "inputs": ["ic1.hv_rel"], "low": None, "high": 1.0, "debounce_us": 3000.0, "action": "PAUSE"},
     {"kind": "limit", "inputs": ["ic1.hv_rel"], "low": 0.5, "action": "INHIBIT", "reset": "none"},
+    {"kind": "limit", "inputs": ["ic1.hv_rel"], "low": 0.5, "high": None, "standing": True},
     {"kind": "beat", "inputs": ["fe.heartbeat"], "low": None, "high": 20.0, "unit": "ms"},
 ]
 CODES = st.sampled_from([INVALID, 0, 1, 30_000, 50_000, 99_999, 100_000, 100_001, 110_000, 150_000, 1_000_000])
@@ -155,7 +156,7 @@ def test_both_decide_the_same_whatever_comes(change: dict[str, Any], data: st.Da
         masked = frozenset(data.draw(st.sampled_from([[], [rules.rules[0].id]])))
         both.first.bypass(masked)
         both.second.bypass(masked)
-        both.judge(OWN, fresh, t_ns)
+        both.judge(OWN, fresh, t_ns, data.draw(st.booleans()))
         role = data.draw(st.sampled_from(["", "operator", "physicist"]))
         if role:
             both.first.reset(role, t_ns)
@@ -283,7 +284,8 @@ def test_a_debounce_of_the_first_that_is_too_long() -> None:
         ("verdict = JUDGES[i](c, age)", "verdict = True", {"door__a_closed": 0.0}),
         ("verdict = JUDGES[i](c, age)", "verdict = False", {}),
         ("m.codes[:IMAGE] = codes", "m.codes[:IMAGE] = m.codes[:IMAGE] if m.seen else codes", {"door__a_closed": 0.0}),
-        ("m.latched[i] = m.latched[i] or (", "m.latched[i] = bool(m.latched[i] and ", {"door__a_closed": 0.0}),
+        ("m.latched[i] = m.latched[i] or trips", "m.latched[i] = m.latched[i] and trips", {"door__a_closed": 0.0}),
+        ("or not stands)", "and not stands)", {"door__a_closed": 0.0}),
     ],
 )
 def test_a_fault_in_the_second(old: str, new: str, signals: dict[str, float]) -> None:

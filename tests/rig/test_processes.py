@@ -203,6 +203,24 @@ def the_desk_answers(stack: Stack) -> None:
     assert [trip["identical"] for trip in trips if trip["rule"] == "operator-heartbeat"][:1] == [True]
 
 
+def the_room_is_opened_without_a_trip(stack: Stack) -> None:
+    """The field is over and its console has gone: the permit went back, and people go in, as every day."""
+
+    def ionctl(*arguments: str) -> str:
+        command = [sys.executable, "-m", "console.main", "--home", str(stack.supervisor.home.root), *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60.0)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ionctl("room", "door", "open")
+    now = {rule["id"]: rule["now"] for rule in json.loads(ionctl("interlocks", "list", "--json"))["rules"]}
+    assert [now[name]["present"] for name in ("door", "search")] == [True, True]
+    standing = ("door", "search", "operator-heartbeat")
+    assert [now[name]["latched"] for name in standing] == [False, False, False]
+    trips = json.loads(ionctl("interlocks", "history", "--json"))["trips"]
+    assert {trip["rule"] for trip in trips}.isdisjoint({*standing, "permit-lost"}), trips
+
+
 def test_deliver_interrupt_and_end(stack):
     """A whole delivery; then one that Ctrl-C ends; then SIGTERM for all. In one go, since processes start slowly."""
     out, err = ended(child := stack.deliver(), 200.0)
@@ -217,6 +235,7 @@ def test_deliver_interrupt_and_end(stack):
     assert all(Path(path).exists() for path in result["files"].values())
     with pytest.raises(ChannelError, match="already run"):
         stack.supervisor.up(FACILITY, RunOptions("1", "carbon"))
+    the_room_is_opened_without_a_trip(stack)
 
     child = stack.deliver()
     stack.wait_beam()
