@@ -142,6 +142,21 @@ def test_no_permit_before_the_tests_and_none_after_they_expire() -> None:
     assert "expired" in it.controller._proofs.words(it.t_ns)
 
 
+def test_scans_are_left_out_no_longer_than_a_proof_counts() -> None:
+    it = Proving()
+    it.run(3)
+    it.prove()
+    it.run(12)
+    it.release()
+    it.speaks = False
+    it.run(2100)  # the console has gone: nothing else is due
+    ends_ns = min(row["t_ns"] for row in it.controller.snapshot().proofs) + HOUR
+    assert it.controller.next_deadline_ns(ends_ns - 1, beats_watched=True) == ends_ns
+    assert it.controller.snapshot().proofs is it.controller.snapshot().proofs
+    it.controller._now_ns = ends_ns
+    assert not all(row["valid"] for row in it.controller.snapshot().proofs)
+
+
 def test_a_failed_test_is_named_with_value_and_limit() -> None:
     it = Proving()
     it.gives = (2.0, math.nan)
