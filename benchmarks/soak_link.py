@@ -27,8 +27,8 @@ from rig.home import Home
 from rig.link_trial import Attack, LinkTrial, Way, run_trial
 from rig.link_trial_ca import Deed, NoTrialError, RealTrial, Victim, run_real_trial
 from rig.operator_client import OperatorClient
+from rig.paced_rules import WALL_WATCHDOG_MS
 from rig.remote import operator_at
-from rig.safety_side import WALL_WATCHDOG_MS
 from rig.supervisor import RunOptions, Supervisor
 
 MS = 1_000_000

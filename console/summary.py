@@ -24,12 +24,41 @@ def print_result(result: DeliveryResult) -> None:
     print_table("Session", ("", ""), _totals(result))
     interlocks = result.summary["interlocks"]
     if interlocks:
-        print_table("Interlocks", ("at s", "rule", "action", "layer", "detail"), [_interlock(i) for i in interlocks])
+        print_table(
+            "Interlocks",
+            ("facility time, s", "rule", "action", "layer", "value", "limit", "unit"),
+            [_interlock(i) for i in interlocks],
+        )
     else:
-        why = "" if result.completed else f" It ended because of: {result.summary['reason']}."
-        screen().print(f"No interlock took the beam.{why}")
+        screen().print("No interlock took the beam.")
+    for line in next_steps(result):
+        screen().print(line, soft_wrap=True)
     for name, path in result.files.items():
         screen().print(f"{name}: {path}", soft_wrap=True)
+
+
+def next_steps(result: DeliveryResult) -> list[str]:
+    """In what state a field that is not completed is left, and what to type next."""
+    if result.completed:
+        return []
+    s, facility = result.summary, result.facility
+    layers = sum(1 for layer in s["layers"] if layer["verified"])
+    why = "as an interlock took it" if s["interlocks"] else s["reason"]
+    lines = [
+        f"The beam is off. The field is {s['status']} ({why}): {s['spots_done']} of {s['spots']} spots are delivered "
+        f"and on record, {layers} of {s['layers_total']} layers verified."
+    ]
+    if result.target == "virtual":
+        return [*lines, "This facility was in virtual time and is gone; another delivery begins with a new one."]
+    rules = list(dict.fromkeys(one["rule"] for one in s["interlocks"]))
+    lines += [f"See why: ionctl interlocks show {rule} --facility {facility}" for rule in rules]
+    if any(one["action"] == "ABORT" for one in s["interlocks"]):
+        lines.append(
+            f"Then: ionctl interlocks reset --facility {facility}, and say what became of the field: ionctl interlocks "
+            f"resolve --words TEXT --facility {facility}. No other field is opened before."
+        )
+    return [*lines, "Next: ionctl deliver begins the plan anew, from its first spot; nothing goes on by itself. "
+                    f"Or: ionctl down --facility {facility}"]  # fmt: skip
 
 
 def _layer(layer: Mapping[str, Any], truth: LayerTruth | None) -> tuple[Any, ...]:
@@ -58,7 +87,7 @@ def _percent(delivered: float, prescribed: float) -> str:
 
 def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
     s, truth = result.summary, result.truth
-    wall = f"{result.wall_s:.2f} s" + (f", speed {result.speed:g}" if result.speed else "")
+    wall = f"{result.wall_s:.2f} s by the clock on the wall" + (f", speed {result.speed:g}" if result.speed else "")
     rows = [
         ("session", str(s["session"])),
         ("status", f"{s['status']}{': ' + s['reason'] if s['reason'] else ''}"),
@@ -70,7 +99,10 @@ def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
     ]
     if truth is not None:
         rows += _truth(truth, s["prescribed_ions"])
-    return [*rows, ("time", f"{s['facility_s']:.1f} s in the facility, {s['beam_on_s']:.1f} s with beam; wall {wall}")]
+    return [
+        *rows,
+        ("time", f"{s['facility_s']:.1f} s of facility time from START, {s['beam_on_s']:.1f} s with beam; {wall}"),
+    ]
 
 
 def _truth(truth: TruthReport, prescribed: float) -> list[tuple[str, str]]:
@@ -86,5 +118,7 @@ def _truth(truth: TruthReport, prescribed: float) -> list[tuple[str, str]]:
 
 
 def _interlock(trip: Mapping[str, Any]) -> tuple[Any, ...]:
-    detail = " ".join(f"{key}={value}" for key, value in trip["detail"].items() if not isinstance(value, dict | list))
-    return f"{trip['t_ns'] * 1e-9:.3f}", trip["rule"], trip["action"], trip["layer"], detail
+    detail = trip["detail"]
+    t_ns = detail.get("t_ns", trip["t_ns"])  # when control heard of it, where the safety controller does not say
+    return (f"{t_ns * 1e-9:.6f}", trip["rule"], trip["action"], trip["layer"],
+            *(detail.get(key) for key in ("value", "limit", "unit")))  # fmt: skip

@@ -146,10 +146,15 @@ def consequence(rule: Rule) -> str:
 def before_reset(rule: Rule, present: bool) -> str:
     """What must happen before it can be let go."""
     if not rule.latches:
-        return f"nothing: it does not latch, and goes with its cause{f'; {rule.remedy}' if rule.remedy else ''}"
+        return f"nothing: it does not latch, and goes with its cause{and_remedy(rule)}"
     cause = f"the cause must go first ({condition(rule)}); then " if present else ""
     who = "an operator or a physicist" if rule.reset == "operator" else "a physicist"
-    return f"{cause}{who} resets it; beam needs a separate start"
+    return f"{cause}{who} resets it; beam needs a separate start{and_remedy(rule)}"
+
+
+def and_remedy(rule: Rule) -> str:
+    """What a person does about the cause, to be added to other words; empty where the rule does not say."""
+    return f"; {rule.remedy}" if rule.remedy else ""
 
 
 def canonical(rule: Rule) -> tuple[int, ...]:
@@ -162,10 +167,10 @@ def number(value: float) -> str:
     return "not known" if math.isnan(value) else f"{value:.6g}"
 
 
-def why(rule: Rule, value: float, limit: float, t_ns: int) -> str:
-    """Why it is tripped: value, limit, since when (facility time)."""
+def why(rule: Rule, value: float, limit: float) -> str:
+    """Why it is tripped: value and limit."""
     unit = "" if rule.unit in ("bool", "1") else f" {rule.unit}"
-    return f"{rule.title}: {number(value)}{unit}, limit {number(limit)}{unit}, since {t_ns / 1e9:.6f} s"
+    return f"{rule.title}: {number(value)}{unit}, limit {number(limit)}{unit}"
 
 
 class MatrixRow(NamedTuple):

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from facility.states import Action
-from interlocks.explain import why
+from interlocks.explain import and_remedy, why
 from interlocks.model import Rule
 
 
@@ -56,8 +56,8 @@ class RuleView:
         }
 
     def words(self) -> str:
-        """Why it is tripped."""
-        return why(self.rule, self.trip_value, self.trip_limit, self.since_ns)
+        """Why it is tripped, and what a person does about it."""
+        return why(self.rule, self.trip_value, self.trip_limit) + and_remedy(self.rule)
 
 
 def _number(value: float) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from channels.command import Command, CommandResult
 from facility.states import Action
 from interlocks.answers import refused
+from interlocks.explain import and_remedy
 from interlocks.latch import RANK
 from interlocks.snapshot import RuleView
 
@@ -29,7 +30,7 @@ def words_of_inhibits(views: Sequence[RuleView]) -> str:
 
 def _present(view: RuleView) -> str:
     """A rule that is present, and what to do about it."""
-    return f"{view.rule.title}: present{f'; {view.rule.remedy}' if view.rule.remedy else ''}"
+    return f"{view.rule.title}: present{and_remedy(view.rule)}"
 
 
 def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | None:

@@ -14,12 +14,14 @@ from control.plan.program import MachineProgram
 from facility.errors import ChannelError, CommandRefused, IonctlError
 from rig.control_stack import require_room
 from rig.deliver import EVENTS_FILE, FILE_KINDS, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of
+from rig.facility_time import FacilityTime
 from rig.operator_client import ENDED, OperatorClient
 from rig.remote import operator_at
 from rig.remote_room import search_room
 from rig.result import DeliveryResult
 from rig.run_dir import RunFile
 from rig.supervisor import RunOptions, Supervisor
+from rig.trip_history import PLANT_LOG, read_events
 from rig.truth_check import TruthReport, judge_truth
 from rig.truth_file import SpotTruth, TruthNow, gained, read_now, read_spots
 from rig.wall_clock import monotonic_s
@@ -91,7 +93,15 @@ async def _deliver(
             truth = judge_truth(program.layers, gained(after, before), request.facility)
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
+    told = FacilityTime(read_events(folder / PLANT_LOG))
+    summary = {**summary, "interlocks": [_dated(one, told) for one in summary["interlocks"]]}
     return _result(request, run, summary, truth, wall_s)
+
+
+def _dated(interlock: dict[str, Any], told: FacilityTime) -> dict[str, Any]:
+    """With the safety controller's own time of the trip as facility time."""
+    detail = interlock["detail"]
+    return {**interlock, "detail": {**detail, "t_ns": told.of(int(detail["t_ns"]))} if "t_ns" in detail else detail}
 
 
 async def _tidy(client: OperatorClient) -> None:

@@ -24,10 +24,12 @@ from interlocks import pvs
 from interlocks.model import Rule
 from rig.clocks import NominalClock
 from rig.control_stack import Caller
+from rig.facility_time import FacilityTime
 from rig.home import Home
 from rig.keys import KeyStore
 from rig.remote import running
 from rig.run_dir import RunFile, is_alive
+from rig.trip_history import PLANT_LOG, read_events
 from rig.wall_clock import RisingNonces
 
 _CONNECT_S = 10.0
@@ -81,7 +83,7 @@ class LiveInterlocks:
     first_fault: str
     mode: str
     t_ns: int
-    """Facility time at the look."""
+    """Facility time at the look, as all times here."""
     rules: Mapping[str, LiveRule]
 
     def to_data(self) -> dict[str, Any]:
@@ -98,10 +100,15 @@ def is_up(home: Home, facility: Facility) -> bool:
 def look(facility: Facility, home: Home, rules: Iterable[Rule]) -> LiveInterlocks:
     """Read everything once; ChannelError if the facility is not up or does not answer."""
     run = running(facility, home)
-    return asyncio.run(_look(facility, run, tuple(rules)))
+    return asyncio.run(_look(facility, run, tuple(rules), facility_time(facility, home)))
 
 
-async def _look(facility: Facility, run: RunFile, rules: tuple[Rule, ...]) -> LiveInterlocks:
+def facility_time(facility: Facility, home: Home) -> FacilityTime:
+    """Facility time of the run that is up, or was the latest."""
+    return FacilityTime(read_events(home.run_dir(facility.id) / PLANT_LOG))
+
+
+async def _look(facility: Facility, run: RunFile, rules: tuple[Rule, ...], told: FacilityTime) -> LiveInterlocks:
     configure_libca(run.ca_addresses)
     clock = _clock(run)
     provider = EpicsProvider(clock)
@@ -112,14 +119,14 @@ async def _look(facility: Facility, run: RunFile, rules: tuple[Rule, ...]) -> Li
         samples = {name.removeprefix(f"{prefix}:"): channel.latest() for name, channel in found.items()}
     finally:
         await provider.close()
-    latched = {str(row.get("id")): row for row in _rows(samples["SAFE:Latched-RB"])}
-    bypassed = {str(row.get("id")): row for row in _rows(samples["SAFE:Bypassed-RB"])}
+    latched = _by_id(samples["SAFE:Latched-RB"], "t_ns", told)
+    bypassed = _by_id(samples["SAFE:Bypassed-RB"], "until_ns", told)
     return LiveInterlocks(
         _int(samples["SAFE:Permit-Sts"]) == 1,
         _state("SAFE:Action-Sts", samples["SAFE:Action-Sts"]),
         str(_value(samples["SAFE:FirstFault-RB"]) or ""),
         _state("SAFE:Mode-Sts", samples["SAFE:Mode-Sts"]),
-        clock.now_ns(),
+        told.of(clock.now_ns()),
         {rule.id: _live(rule, samples, latched.get(rule.id, {}), bypassed.get(rule.id, {})) for rule in rules},
     )
 
@@ -202,6 +209,11 @@ def _state(name: str, sample: Sample | None) -> str:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _by_id(sample: Sample | None, key: str, told: FacilityTime) -> dict[str, dict[str, Any]]:
+    """Rows by their rule, with the time of `key` as facility time."""
+    return {str(row.get("id")): row | {key: told.of(int(row.get(key) or 0))} for row in _rows(sample)}
 
 
 def _rows(sample: Sample | None) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from channels.protocol import Channel, ChannelProvider, Sample
 from facility.errors import ChannelError
 from facility.pv_catalogue import LINK_STATUS
-from rig.safety_side import WALL_WATCHDOG_MS
+from rig.paced_rules import WALL_WATCHDOG_MS
 
 ENDS = {"rack": "PLANT:Link-RB", "safety": "SAFE:Link-RB"}
 LIMIT_MS = 0.5 * WALL_WATCHDOG_MS

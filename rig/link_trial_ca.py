@@ -28,9 +28,9 @@ from interlocks.rules import load_rules
 from rig.home import Home
 from rig.link_relay import LinkRelay, Way
 from rig.operator_client import OperatorClient
+from rig.paced_rules import WALL_MAX_AGE_MS, paced_rules
 from rig.remote import operator_at
 from rig.run_dir import RunFile, is_alive
-from rig.safety_side import WALL_MAX_AGE_MS, paced_rules
 from rig.supervisor import RunOptions, Supervisor
 from rig.truth_file import TruthNow, read_now, read_ticks
 from rig.wall_clock import monotonic_ns

@@ -1,11 +1,9 @@
-"""What both targets share of the safety controller's surroundings: its IOC with a hook, its rules at a pace, the rack's
-first fault."""
+"""What both targets share of the safety controller's surroundings: its IOC with a hook, the rack's first fault."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,17 +13,8 @@ from facility import signals as g
 from facility.timebase import Clock
 from interlocks.controller import SafetyController
 from interlocks.ioc import SafetyIoc
-from interlocks.model import CONSOLE_INPUT, CONTROL_INPUT, LinkSettings, Rule
 from interlocks.process_image import MAX_OTHERS, NO_FAULT, FastFault, OtherFault
-from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
-
-WALL_WATCHDOG_MS = 100.0
-"""Watchdog of the safety link over real sockets, wall time: a busy laptop loses some 10 ms now and then."""
-WALL_MAX_AGE_MS = 100.0
-WALL_BEAT_MS = 200.0
-"""Longest silence of a heartbeat of the rack, wall time."""
-_SILENCES = frozenset({CONSOLE_INPUT, CONTROL_INPUT})
 
 
 class HookedSafetyIoc(SafetyIoc):
@@ -75,27 +64,3 @@ def first_fault(plant: Plant, slip_ns: int = 0) -> FastFault:
 def _told(rows: Any, i: int, slip_ns: int) -> tuple[int, float, float, int]:
     row = rows[i]
     return i, float(row["bad_value"]), float(row["bad_limit"]), int(row["t_condition_ns"]) + slip_ns
-
-
-def paced_rules(rules: RuleSet, speed: float) -> RuleSet:
-    """The rules for a plant paced by the wall clock at a speed factor.
-
-    Watchdogs guard processes and wires, which live in wall time: their limits are set in wall time here and written
-    down in facility time, which runs `speed` times as fast. Every other limit stays as it is in the file.
-    """
-    link = LinkSettings(
-        period_ms=rules.link.period_ms,
-        scan_ms=rules.link.scan_ms,
-        latency_ms=rules.link.latency_ms,
-        watchdog_ms=WALL_WATCHDOG_MS * speed,
-        max_age_ms=WALL_MAX_AGE_MS * speed,
-    )
-    return replace(rules, rules=tuple(_paced(rule, speed) for rule in rules.rules), link=link)
-
-
-def _paced(rule: Rule, speed: float) -> Rule:
-    if rule.kind == "beat" and rule.high is not None:
-        return rule.model_copy(update={"high": max(rule.high, WALL_BEAT_MS * speed)})
-    if not _SILENCES.isdisjoint(rule.inputs) and rule.high is not None:
-        return rule.model_copy(update={"high": rule.high * speed})
-    return rule

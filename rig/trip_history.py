@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from facility.errors import ConfigError, UsageError
+from rig.facility_time import NOMINAL, FacilityTime
 from rig.home import Home
 from rig.post_mortem import FOLDER, KIND
 from rig.post_mortem_file import Recording, read_recording
+from rig.run_dir import is_alive
 
 EARLIER = "earlier"
 KEEP_RUNS = 20
 """Runs of a facility whose trips are kept; older ones are deleted when a new one starts."""
-_RUN_LOGS = ("plant.events.jsonl", "safety.events.jsonl")
+PLANT_LOG = "plant.events.jsonl"
+_RUN_LOGS = (PLANT_LOG, "safety.events.jsonl")
 _JOIN_NS = 2_000_000_000
 """Farthest apart, in nominal time, that a trip and its file may be logged."""
 _ID_DIGITS = 8
@@ -41,7 +44,7 @@ class Trip:
     """Session (virtual) or run of the processes."""
     order: tuple[float, int]
     t_ns: int
-    """When it was decided, facility time as its own process has it."""
+    """When it was decided, facility time."""
     rule: str
     data: Mapping[str, Any]
     """What the event says: tier, action, value, limit, unit, words, mode."""
@@ -113,7 +116,7 @@ def trip_named(home: Home, trip_id: str) -> Trip:
 
 def _virtual(home: Home) -> Iterator[Trip]:
     for log in sorted(home.sessions.glob("*/events.jsonl")):
-        events = _events(log)
+        events = read_events(log)
         said = {seq: event["data"] for event in events if event["kind"] == KIND for seq in event["data"]["trips"]}
         facility = _facility_of(log.parent)
         age = -log.stat().st_mtime
@@ -129,45 +132,52 @@ def _runs(home: Home) -> Iterator[Trip]:
     for folder in sorted((home.root / "run").glob("*")):
         parts = [folder, *sorted((folder / EARLIER).glob("[0-9]*"))]
         for part in parts:
-            yield from _run(part, folder.name, "now" if part == folder else part.name)
+            up = is_alive(folder, "plant")
+            yield from _run(part, folder.name, part.name if part != folder else "now up" if up else "latest")
 
 
 def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
-    plant, safety = _events(folder / _RUN_LOGS[0]), _events(folder / _RUN_LOGS[1])
+    plant, safety = read_events(folder / _RUN_LOGS[0]), read_events(folder / _RUN_LOGS[1])
     if not plant:
         return
     by_seq = {event["seq"]: event for event in plant}
     files = [(by_seq[event["cause_seq"]], event["data"]) for event in plant if event["kind"] == KIND]
     age = -(folder / _RUN_LOGS[0]).stat().st_mtime
     claimed: set[int] = set()
+    told = FacilityTime(plant)
     for event in safety:
         if event["kind"] == "interlock.trip":
-            near = _nearest(files, event["t_ns"])
+            heard_ns = event["t_ns"]
+            at_ns = event["data"].get("t_ns", heard_ns) if event["data"].get("tier") == "H" else heard_ns
+            near = _nearest(files, at_ns)
             claimed.update(() if near is None else (near[0]["seq"],))
-            yield _trip(event, facility, "ca", name, age, None if near is None else near[1], folder)
+            said = None if near is None else near[1]
+            yield _trip(event, facility, "ca", name, age, said, folder, told.of(at_ns, heard_ns))
     for cause, said in files:
         if cause["seq"] not in claimed:
             yield _trip(cause, facility, "ca", name, age, said, folder)
 
 
 def _nearest(files: list[tuple[dict[str, Any], dict[str, Any]]], t_ns: int) -> Any:
-    near = [(abs(cause["data"].get("nominal_ns", cause["t_ns"]) - t_ns), i) for i, (cause, _) in enumerate(files)]
+    near = [(abs(cause["data"].get(NOMINAL, cause["t_ns"]) - t_ns), i) for i, (cause, _) in enumerate(files)]
     distance, i = min(near, default=(_JOIN_NS + 1, -1))
     return files[i] if distance <= _JOIN_NS else None
 
 
 def _trip(
     event: Mapping[str, Any], facility: str, target: str, run: str, age: float, said: Mapping[str, Any] | None,
-    folder: Path,
+    folder: Path, t_ns: int | None = None,
 ) -> Trip:  # fmt: skip
+    """`t_ns` is when it was decided in facility time, where the event is dated by another clock."""
     data = event["data"]
     rule = str(data.get("id") or data.get("first") or next(iter((said or {}).get("rules", [])), "")) or event["kind"]
     known = json.dumps([facility, target, event], sort_keys=True)  # not where it lies: `up` puts it aside
     digest = hashlib.sha256(known.encode()).hexdigest()[:_ID_DIGITS]
-    return Trip(f"T-{digest}", facility, target, run, (age, event["t_ns"]), event["t_ns"], rule, data, said, folder)
+    at_ns = event["t_ns"] if t_ns is None else t_ns
+    return Trip(f"T-{digest}", facility, target, run, (age, at_ns), at_ns, rule, data, said, folder)
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[dict[str, Any]]:
     """The events of a log; a last line that is still being written is left out."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)

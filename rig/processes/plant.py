@@ -28,14 +28,16 @@ from interlocks.rules import load_rules
 from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
 from rig.clocks import NominalClock, command_age_ns
+from rig.facility_time import NOMINAL
 from rig.keys import read_ring
 from rig.link_gauge import LinkGauge
 from rig.nonce_file import nonces_in
 from rig.paced_post_mortem import PacedPostMortems
+from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
-from rig.safety_side import WALL_WATCHDOG_MS, first_fault, paced_rules
+from rig.safety_side import first_fault
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
 from rig.wall_clock import boot_identity, monotonic_ns
@@ -214,10 +216,10 @@ class PlantProcess:
             self._loop.call_soon_threadsafe(self._log, event)
 
     def _log(self, event: PlantEvent) -> None:
-        """Into the event log; a trip is frozen. `nominal_ns` is the time that the safety controller goes by."""
+        """Into the event log, with the time that the safety controller goes by; a trip is frozen."""
         kind = event.kind.lower().replace("_", "-")
-        nominal = {"nominal_ns": self.clock.now_ns()} if kind in TRIPS else {}
-        logged = self.events.emit("plant", kind, {**event.data, **nominal}, t_ns=event.t_ns)
+        nominal_ns = event.t_ns + self.clock.now_ns() - self.plant.t_ns
+        logged = self.events.emit("plant", kind, {**event.data, NOMINAL: nominal_ns}, t_ns=event.t_ns)
         if kind in TRIPS:
             self.post_mortems.trip(logged)
 

@@ -33,8 +33,9 @@ from rig.field_file import FieldFile
 from rig.keys import CONTROL, OPERATOR, read_ring
 from rig.link_gauge import LinkGauge
 from rig.nonce_file import nonces_in
+from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
-from rig.safety_side import WALL_WATCHDOG_MS, HookedSafetyIoc, paced_rules
+from rig.safety_side import HookedSafetyIoc
 from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:

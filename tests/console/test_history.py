@@ -119,8 +119,8 @@ def test_a_file_that_was_changed_is_refused(ionctl: Ionctl, home: Path, session:
     assert "SHA-256" in outcome.err
 
 
-def event(seq: int, t_ns: int, kind: str, cause: int | None = None, **data: object) -> str:
-    return json.dumps({"seq": seq, "t_ns": t_ns, "kind": kind, "cause_seq": cause, "data": data}) + "\n"
+def event(seq: int, at_ns: int, kind: str, cause: int | None = None, **data: object) -> str:
+    return json.dumps({"seq": seq, "t_ns": at_ns, "kind": kind, "cause_seq": cause, "data": data}) + "\n"
 
 
 def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:
@@ -128,21 +128,25 @@ def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:
     folder = home.run_dir("wuwei")
     said = {"file": "trip-001-7.parquet", "sha256": "0", "trips": [3], "rules": []}
     lost = event(3, 7_000_000_000, "permit-lost", nominal_ns=9_000_000_000)
+    behind = event(2, 15_000_000_000, "phase", nominal_ns=18_000_000_000)
     alone = event(5, 30_000_000_000, "trip", nominal_ns=40_000_000_000, first="position-x")
     (folder / "plant.events.jsonl").write_text(
-        lost + event(4, 7_050_000_000, "post-mortem", 3, **said) + alone
+        behind + lost + event(4, 7_050_000_000, "post-mortem", 3, **said) + alone
         + event(6, 30_050_000_000, "post-mortem", 5, **{**said, "file": "trip-002.parquet", "trips": [5]}) + '{"half'
     )  # fmt: skip
     (folder / "safety.events.jsonl").write_text(
         event(0, 8_999_000_000, "interlock.trip", id="door", tier="P", action="ABORT", value=0.0, limit=1.0)
+        + event(2, 19_000_000_000, "interlock.trip", id="position-y", tier="H", action="ABORT", t_ns=10_500_000_000)
         + event(1, 20_000_000_000, "interlock.trip", id="plant-late", tier="P", action="PAUSE", value=1.0, limit=0.5)
     )  # fmt: skip
     found = {trip.rule: trip for trip in trips(home)}
-    assert set(found) == {"door", "plant-late", "position-x"}
+    assert set(found) == {"door", "plant-late", "position-x", "position-y"}
     assert found["door"].file == folder / "post-mortem" / "trip-001-7.parquet"
     assert found["plant-late"].file is None
     assert found["position-x"].file is not None
-    assert {trip.run for trip in found.values()} == {"now"}
+    assert {trip.run for trip in found.values()} == {"latest"}, "nothing runs there"
+    assert found["door"].t_ns == 6_999_000_000, "as the plant counts: it is 2 s behind"
+    assert found["position-y"].t_ns == 7_500_000_000, "told by the plant, 3 s behind by then"
     ids = {trip.id for trip in found.values()}
     (folder / "post-mortem").mkdir()
     put_aside(folder)

@@ -43,7 +43,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> dict[str, LiveRule]:
 
 
 class RUN:
-    room, species, alive = "1", "carbon", True
+    room, species, alive, speed = "1", "carbon", True, 2.0
 
 
 def test_list_shows_what_is_tripped(ionctl: Ionctl, live: dict[str, LiveRule]) -> None:
@@ -61,12 +61,31 @@ def test_list_shows_what_is_tripped(ionctl: Ionctl, live: dict[str, LiveRule]) -
                            "trip": None, "bypass": None}  # fmt: skip
 
 
+def test_show_gives_the_limits_of_the_target_it_looks_at(ionctl: Ionctl, live: dict[str, LiveRule]) -> None:
+    up = ionctl("interlocks", "show", "operator-heartbeat").out
+    assert "console.age_ms at most 4000 ms" in up
+    assert "of facility time at speed 2" in up
+    assert "201.50 observation" in ionctl("interlocks", "show", "link-safety").out, (
+        "the watchdog is 100 ms of wall time"
+    )
+
+
+def test_show_says_what_is_different_over_channel_access(ionctl: Ionctl) -> None:
+    shown = ionctl("interlocks", "show", "link-safety").out
+    assert "11.50 observation" in shown
+    assert "over CA " in shown
+    assert "101.50 observation" in shown
+    assert "over CA " not in ionctl("interlocks", "show", "position-x").out
+    assert "ionctl status" in shown, "what to look at"
+
+
 def test_show_explains_a_trip(ionctl: Ionctl, live: dict[str, LiveRule]) -> None:
     trip = {"value": 4.5, "limit": 2.0, "t_ns": 1_300_100_000}
     live["position-x"] = LiveRule(True, True, 4.4, 2.0, trip)
     shown = ionctl("interlocks", "show", "position-x").out
     for words in (
-        "protects from  dose beside the target", "TRIPPED. Beam position, x: 4.5 mm, limit 2 mm, since 1.300100 s",
+        "protects from  dose beside the target",
+            "TRIPPED. Beam position, x: 4.5 mm, limit 2 mm, since 1.300100 s of facility time",
         "its cause is still there", "the cause must go first", "a physicist resets it", "observation +", "decision +",
         "with one device failed", "not bypassed; possible: never",
     ):  # fmt: skip
@@ -77,7 +96,7 @@ def test_show_explains_a_trip(ionctl: Ionctl, live: dict[str, LiveRule]) -> None
                            bypass={"by": "physicist", "reason": "phantom", "until_ns": 80_000_000_000})  # fmt: skip
     shown = ionctl("interlocks", "show", "gate").out
     assert "PRESENT, value 0, limit 1, acts as long as it is" in shown
-    assert "BYPASSED by physicist: phantom; ends by itself at 80.000000 s, in 60 s" in shown
+    assert "BYPASSED by physicist: phantom; ends by itself at 80.000000 s of facility time, in 60 s" in shown
     assert "good" in ionctl("interlocks", "show", "door").out
     data = json.loads(ionctl("interlocks", "show", "position-x", "--json").out)
     assert data["now"]["trip"]["value"] == 4.5

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from console.summary import next_steps
 from control.plan.dicom_writer import write_dicom_plan
 from control.plan.maker import make_plan, make_small_plan
 from control.spot_log import read_spot_log
 from facility.config import load_facility
 from facility.errors import ChannelError
+from rig.result import DeliveryResult
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"session", "status", "spots", "layers", "prescribed", "delivered", "worst_spot_error_pct",
@@ -223,3 +225,22 @@ def test_an_error_of_a_target_ends_with_its_code(ionctl, monkeypatch, small):
     monkeypatch.setattr("rig.deliver.deliver_plan", gone)
     outcome = ionctl("deliver", small)
     assert (outcome.code, outcome.err) == (6, "ionctl: nobody answers (WW): look\n")
+
+
+def test_a_field_that_is_not_completed_says_how_it_stands_and_what_comes_next():
+    def ended(status: str, *interlocks: tuple[str, str], target: str = "ca") -> str:
+        trips = [{"rule": rule, "action": action} for rule, action in interlocks]
+        summary = {"status": status, "reason": "paused by the operator", "interlocks": trips, "spots_done": 9,
+                   "spots": 20, "layers_total": 4, "layers": [{"verified": True}, {"verified": False}]}  # fmt: skip
+        return "\n".join(next_steps(DeliveryResult(target, "wuwei", "1", 1, 1.0, summary, None, 1.0)))
+
+    assert ended("completed") == ""
+    paused = ended("interrupted")
+    for words in ("The beam is off", "interrupted (paused by the operator)", "9 of 20 spots", "1 of 4 layers",
+                  "begins the plan anew", "ionctl down --facility wuwei"):  # fmt: skip
+        assert words in paused
+    aborted = ended("terminated", ("door", "ABORT"), ("door", "ABORT"))
+    assert aborted.count("ionctl interlocks show door --facility wuwei") == 1
+    assert aborted.index("interlocks reset") < aborted.index("interlocks resolve --words")
+    assert "resolve" not in ended("interrupted", ("gate-stale", "PAUSE"))
+    assert "virtual time and is gone" in ended("interrupted", target="virtual")

@@ -52,7 +52,7 @@ def test_what_must_happen_before_a_reset() -> None:
 
 def test_why() -> None:
     view = RuleView(RULES.rule("position-x"), trip_value=2.5, trip_limit=2.0, since_ns=1_500_000_000)
-    assert view.words() == "Beam position, x: 2.5 mm, limit 2 mm, since 1.500000 s"
+    assert view.words() == "Beam position, x: 2.5 mm, limit 2 mm"
     assert "not known" in RuleView(RULES.rule("door")).words()
 
 

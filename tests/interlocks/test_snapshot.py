@@ -39,7 +39,7 @@ def test_data_carry_value_and_limit_of_the_trip_where_they_are_numbers(value: fl
 
 def test_words_are_those_of_the_trip() -> None:
     it = RuleView(RULE, value=7.0, limit=8.0, trip_value=2.0, trip_limit=1.1, since_ns=2_000_000_000)
-    assert it.words() == "Some rule: 2, limit 1.1, since 2.000000 s"
+    assert it.words() == "Some rule: 2, limit 1.1"
 
 
 def test_latches_are_in_order_of_time_but_the_first_fault_first() -> None:

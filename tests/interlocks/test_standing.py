@@ -77,7 +77,7 @@ def test_an_objection_names_five_rules_at_most_and_why_each_tripped() -> None:
     found = standing.objection(command(), [latched])
     assert found is not None
     assert found.code == "safety.present"
-    assert found.words == "Some rule: 2, limit 1.1, since 1.500000 s"
+    assert found.words == "Some rule: 2, limit 1.1"
     fresh = standing.objection(command(), [RuleView(rule(), True)])
     assert fresh is not None
     assert fresh.words == "Some rule: present"

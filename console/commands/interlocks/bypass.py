@@ -32,7 +32,7 @@ def seconds_of(_ctx: click.Context, _param: click.Parameter, value: str) -> floa
 def bypass(settings: Settings, rule_id: str, reason: str, seconds: float, facility_name: str, as_json: bool) -> None:
     """Bypass one rule for a limited time, as the physicist; it ends by itself. It stays visible and is recorded."""
     from console.tables import print_json
-    from rig.interlock_desk import ask_safety
+    from rig.interlock_desk import ask_safety, facility_time
 
     desk = open_desk(settings, facility_name, live=False)
     rule = desk.rules.rule(rule_id)
@@ -42,7 +42,11 @@ def bypass(settings: Settings, rule_id: str, reason: str, seconds: float, facili
         print_json(dict(answer))
         return
     until_ns = answer.get("until_ns")
-    end = f"for {seconds:g} s" if until_ns is None else f"until {at_s(int(until_ns))} of facility time"
+    end = (
+        f"for {seconds:g} s"
+        if until_ns is None
+        else f"until {at_s(facility_time(desk.facility, settings.home()).of(int(until_ns)))}"
+    )
     print(f"{rule.id} is bypassed {end}: {reason}")
 
 

@@ -23,6 +23,8 @@ class Desk:
     species: str
     rules: RuleSet
     live: LiveInterlocks | None
+    speed: float | None = None
+    """Of the facility that is up, where it is looked at: limits in time are those of its processes then."""
 
     @property
     def title(self) -> str:
@@ -33,7 +35,10 @@ class Desk:
 def open_desk(
     settings: Settings, facility_name: str, room: str | None = None, species: str | None = None, *, live: bool = True
 ) -> Desk:
-    """The rules of the room and species that run, unless others are asked for; live where that very facility is up."""
+    """The rules of the room and species that run, unless others are asked for.
+
+    Live where that very facility is up, and then with the limits in time of its processes at their speed.
+    """
     from interlocks.rules import load_rules
     from rig.supervisor import Supervisor
 
@@ -44,12 +49,14 @@ def open_desk(
     room = room or (run.room if run else next(iter(facility.rooms)))
     species = species or (run.species if run else next(iter(facility.species)))
     rules = load_rules(facility, room, species, settings.config_dir)
-    shown = None
-    if live and here and all(line.alive for line in lines):
+    shown = speed = None
+    if live and here and run is not None and all(line.alive for line in lines):
         from rig.interlock_desk import look
+        from rig.paced_rules import paced_rules
 
+        rules, speed = paced_rules(rules, run.speed), run.speed
         shown = look(facility, settings.home(), rules.rules)
-    return Desk(facility, room, species, rules, shown)
+    return Desk(facility, room, species, rules, shown, speed)
 
 
 def bound_words(rule: Rule, rules: RuleSet, facility: Facility) -> str:
@@ -70,5 +77,5 @@ def ms(us: float) -> str:
 
 
 def at_s(t_ns: int) -> str:
-    """A facility time in s."""
-    return f"{t_ns * 1e-9:.6f} s"
+    """A facility time in words."""
+    return f"{t_ns * 1e-9:.6f} s of facility time"

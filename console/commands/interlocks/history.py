@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from console.commands.interlocks.common import at_s
 from console.options import JSON, OutputFile
 from console.settings import Settings
 from facility.errors import UsageError
@@ -16,7 +17,20 @@ if TYPE_CHECKING:
     from rig.trip_history import Trip
 
 PICTURES = (".png", ".svg", ".pdf")
-_COLUMNS = ("id", "facility", "run", "t, s", "rule", "tier", "action", "value", "limit", "unit", "beam off, ms", "file")
+_COLUMNS = (
+    "id",
+    "facility",
+    "run",
+    "facility time, s",
+    "rule",
+    "tier",
+    "action",
+    "value",
+    "limit",
+    "unit",
+    "beam off, ms",
+    "file",
+)
 
 
 @click.command()
@@ -81,7 +95,7 @@ def _one(settings: Settings, trip: Trip, plot: Path | None, as_json: bool) -> No
     if as_json:
         print_json({**trip.to_data(), "post_mortem": about, "plot": None if plot is None else str(plot)})
         return
-    print(f"{trip.id}: {trip.data.get('words') or trip.rule}")
+    print(f"{trip.id}: {trip.data.get('words') or trip.rule}, at {at_s(trip.t_ns)}")
     print(f"{trip.facility}, {trip.target}, {trip.run}; mode {trip.data.get('mode') or 'not told'}")
     if about is None:
         print("No post-mortem was kept of it.")

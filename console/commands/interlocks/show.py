@@ -56,11 +56,26 @@ def _lines(desk: Desk, rule: Rule, now: LiveRule | None) -> Iterator[tuple[str, 
     yield "protects from", rule.hazard
     yield "must hold", condition(rule)
     yield "otherwise", consequence(rule)
-    yield "beam off in", f"{bound_words(rule, desk.rules, desk.facility)}; {_degraded(degraded_us)}"
+    pace = "" if desk.speed is None else f", of facility time at speed {desk.speed:g}"
+    yield "beam off in", f"{bound_words(rule, desk.rules, desk.facility)}{pace}; {_degraded(degraded_us)}"
+    if desk.speed is None and (slower := _over_ca(desk, rule)):
+        yield "over CA", slower
     yield "now", "the facility is not up" if now is None else _now(rule, now)
     yield "reset", before_reset(rule, now is not None and now.present)
     yield "bypass", _bypass(rule, now, 0 if desk.live is None else desk.live.t_ns)
     yield "limit from", f"{rule.citation} ({rule.sigma})"
+
+
+def _over_ca(desk: Desk, rule: Rule) -> str:
+    """What is different where real processes are watched; empty where nothing is."""
+    from interlocks.explain import bound, condition
+    from rig.paced_rules import paced_rules
+
+    paced = paced_rules(desk.rules, 1.0)
+    same = paced.rule(rule.id)
+    if bound(same, paced, desk.facility).total_us == bound(rule, desk.rules, desk.facility).total_us:
+        return ""
+    return f"{condition(same)}; beam off in {bound_words(same, paced, desk.facility)}, at speed 1"
 
 
 def _degraded(us: float) -> str:
@@ -75,7 +90,7 @@ def _now(rule: Rule, now: LiveRule) -> str:
     if now.latched:
         value, limit = (math.nan if now.trip.get(key) is None else float(now.trip[key]) for key in ("value", "limit"))
         cause = "its cause is still there" if now.present else "its cause is gone"
-        return f"TRIPPED. {why(rule, value, limit, int(now.trip.get('t_ns') or 0))}; {cause}"
+        return f"TRIPPED. {why(rule, value, limit)}, since {at_s(int(now.trip.get('t_ns') or 0))}; {cause}"
     if now.present:
         return f"PRESENT{here}" + ("" if rule.latches else ", acts as long as it is")
     return f"good{here}"
