@@ -199,9 +199,10 @@ class Store(MemoryStore):
         super().save(record)
 
 
-GATES = (rule("gate-h", **HOLD, max_holds=2), rule("gate-p", **HOLD, **P_LIMIT), rule("abort"))
-GOOD: Mapping[str, Any] = {"schema": "ionctl.field/1", "session": "S-1", "begun": False, "holds": {"gate-p": 1},
-                           "pauses": 1, "unresolved": False}  # fmt: skip
+GATES = (rule("gate-h", **HOLD, max_holds=2), rule("gate-p", **HOLD, **P_LIMIT), rule("abort"),
+         rule("gate-q", **HOLD))  # fmt: skip
+GOOD: Mapping[str, Any] = {"schema": "ionctl.field/1", "session": "S-1", "begun": False,
+                           "holds": {"gate-p": 1, "gate-q": 2}, "pauses": 3, "unresolved": False}  # fmt: skip
 
 
 def book(store: Store | None = None) -> tuple[FieldBook, Heard, Store]:
@@ -211,14 +212,14 @@ def book(store: Store | None = None) -> tuple[FieldBook, Heard, Store]:
 
 def test_a_book_without_a_record_is_empty_and_writes_nothing() -> None:
     it, heard, store = book()
-    assert (it.state.session, it.state.holds, it.state.pauses, it.state.begun) == ("", (0, 0), 0, False)
+    assert (it.state.session, it.state.holds, it.state.pauses, it.state.begun) == ("", (0, 0, 0), 0, False)
     assert (heard.take(), store.writes, it.inputs) == ([], 0, (1.0, 1.0, 1.0))
-    assert it.spec.max_holds == (2, 1)
+    assert it.spec.max_holds == (2, 1, 1)
 
 
 def test_a_record_of_a_field_that_had_not_begun_goes_on() -> None:
     it, heard, store = book(Store(GOOD))
-    assert (it.state.session, it.state.holds, it.state.pauses) == ("S-1", (0, 1), 1)
+    assert (it.state.session, it.state.holds, it.state.pauses) == ("S-1", (0, 1, 2), 3)
     assert (it.state.begun, it.state.unresolved, heard.take(), store.writes) == (False, False, [], 0)
 
 
@@ -226,7 +227,7 @@ def test_a_field_that_was_under_way_is_an_unresolved_termination_and_is_written_
     it, heard, store = book(Store({**GOOD, "begun": True}))
     assert (it.state.unresolved, it.state.begun, store.writes) == (True, True, 1)
     assert heard.take() == [("field.terminated", {"session": "S-1", "why": "the safety controller has restarted"})]
-    assert store.record == {**GOOD, "begun": True, "unresolved": True, "holds": {"gate-h": 0, "gate-p": 1}}
+    assert store.record == {**GOOD, "begun": True, "unresolved": True, "holds": {"gate-h": 0, "gate-p": 1, "gate-q": 2}}
     again, heard, _ = book(Store(store.record))
     assert (again.state, heard.take()) == (it.state, [])
 
@@ -273,14 +274,14 @@ def test_holds_and_pauses_are_counted_told_and_written_when_they_change_what_rul
     assert observed(it) is False
     assert store.writes == 1
     assert observed(it, "gate-p") is False  # the first of one
-    assert (it.state.holds, store.writes) == ((0, 1), 2)
+    assert (it.state.holds, store.writes) == ((0, 1, 0), 2)
     assert heard.take() == []
     observed(it)
     assert observed(it, "gate-p") is True
     assert it.inputs == (0.0, 1.0, 1.0)
     assert observed(it, "gate-h") is True
     assert it.inputs == (1.0, 1.0, 1.0)
-    assert (it.state.holds, it.state.holding) == ((1, 2), 1)
+    assert (it.state.holds, it.state.holding) == ((1, 2, 0), 1)
     assert observed(it, released=False) is False
     assert heard.take() == [("field.paused", {"session": "", "pauses": 1})]
     observed(it)
@@ -312,6 +313,7 @@ def test_fields_are_opened_closed_and_resolved_by_name() -> None:
     assert (heard.take(), store.writes) == ([], 1)
     assert done(it.close(command("close_field", session="S-1"), False), "")
     assert heard.take() == [("field.closed", {"session": "S-1", "pauses": 0, "by": "ph"})]
+    assert (store.writes, store.record and store.record["session"]) == (2, "")
     nameless = it.close(command("close_field", session="S-1"), False)
     assert nameless.words == "the field is without a name, not 'S-1'"
 
@@ -361,3 +363,21 @@ def test_a_field_that_does_not_go_on_is_closed_by_its_resolution() -> None:
 def test_only_an_abort_without_a_permit_is_an_abort(dropped: Action) -> None:
     assert field_book.aborted(False, dropped) == (dropped is Action.ABORT)
     assert not field_book.aborted(True, dropped)
+
+
+@pytest.mark.parametrize("present", [(), ("gate-h",), ("gate-p",), ("gate-q",), ("gate-h", "gate-q"), ("abort",)])
+def test_each_hold_has_a_place_of_its_own(present: tuple[str, ...]) -> None:
+    it, _, _ = book()
+    observed(it, *present)
+    places = {"gate-h": 0, "gate-p": 1, "gate-q": 2}
+    assert it.state.holding == sum(1 << places[name] for name in present if name in places)
+    assert it.state.holds == tuple(int(name in present) for name in places)
+
+
+@pytest.mark.parametrize(("first", "second"), [("first-h", "second-h"), ("second-h", "first-h")])
+def test_one_of_two_that_expires_is_noticed(first: str, second: str) -> None:
+    it, _ = desk()
+    wish(it, first, 1)
+    wish(it, second, 2)
+    assert it.pass_time("service", S) is True
+    assert it.rules == {second}

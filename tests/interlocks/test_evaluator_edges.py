@@ -252,6 +252,23 @@ def test_a_scanner_tells_where_its_rules_do_not_change_their_minds() -> None:
     assert it.value("ic1.hv_rel") == 1.0
 
 
+@pytest.mark.parametrize("chain", ["personnel", "patient", "machine"])
+def test_the_personnel_chain_is_good_while_none_of_its_rules_is_present_or_latched(chain: str) -> None:
+    it = scanner(chain=chain)
+    assert it.personnel_ok is False
+    people = chain == "personnel"
+    found = []
+    for value in (1.0, 0.0, 1.0):
+        it.take(image(ic1__hv_rel=value), 0)
+        it.judge(ALIVE, True, 0)
+        found.append(it.personnel_ok)
+    it.reset("physicist", 1)
+    assert [*found, it.personnel_ok] == [True, not people, not people, True]
+    unseen = scanner(chain=chain)
+    unseen.judge(ALIVE, False, 0)  # present, and not latched: it was never good
+    assert unseen.personnel_ok is not people
+
+
 # --- the process image ----------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from facility.config import change_facility, load_facility
 from facility.states import Action
 from interlocks import explain
 from interlocks.model import Rule
+from interlocks.rules import RuleSet
 from interlocks.snapshot import RuleView
 from tests.interlocks.support import body, one_rule, rule_set, wuwei
 
@@ -146,3 +147,62 @@ def test_what_is_not_confirmed_is_bounded_by_the_dump() -> None:
     assert facility.confirm_after_us() == 5.0 + explain.tail_us(facility) + 640.0
     pimms = load_facility("pimms")
     assert pimms.confirm_after_us() == 840.0
+
+
+def test_bounds_count_a_limit_that_is_a_time_only_where_it_is_watched() -> None:
+    facility, console = wuwei(), RULES.rule("operator-heartbeat")
+    own = console.input_delay_us + console.window_us + console.debounce_us
+    unlimited = console.model_copy(update={"high": None})
+    assert explain.bound(unlimited, RULES, facility).observation_us == own
+    second = console.model_copy(update={"inputs": ("ring.ions", "console.age_ms")})
+    assert explain.bound(second, RULES, facility).observation_us == own
+
+
+def test_bounds_of_the_safety_controller_count_two_scans_and_the_link_both_ways() -> None:
+    link = RULES.link.model_copy(update={"period_ms": 1.5, "latency_ms": 0.25, "scan_ms": 2.5})
+    rules = RuleSet(RULES.facility, RULES.rules, link)
+    assert explain.bound(RULES.rule("door"), rules, wuwei()).decision_us == 7020.0
+    assert explain.bound(RULES.rule("position-x"), rules, wuwei()).decision_us == 20.0
+
+
+def test_only_the_first_input_makes_the_dump_the_last_resort() -> None:
+    rule = RULES.rule("door")
+    assert not explain.by_dump(rule.model_copy(update={"inputs": ("door.a_closed", "off.confirmed")}))
+    assert explain.by_dump(rule.model_copy(update={"inputs": ("off.confirmed", "door.a_closed")}))
+
+
+def test_times_and_shares_in_words_have_their_fractions() -> None:
+    pair: dict[str, object] = {"inputs": ["ic1.hv_rel", "ic2.hv_rel"], "kind": "mismatch", "low": None, "high": 0.5}
+    plain = one_rule(body(**pair)).rules[0]
+    assert explain.condition(plain) == "ic1.hv_rel and ic2.hv_rel differ by at most 0 % plus 0.5"
+    over = plain.model_copy(update={"window_us": 1500.0, "relative": 0.025})
+    assert explain.condition(over) == "ic1.hv_rel and ic2.hv_rel differ by at most 2.5 % plus 0.5 over 1.5 ms"
+    assert explain.condition(plain.model_copy(update={"window_us": 0.5})).endswith("over 0.0005 ms")
+    window = plain.model_copy(update={"kind": "window", "window_us": 2500.0})
+    assert explain.condition(window) == "ic1.hv_rel gains at most 0.5 in 2.5 ms"
+
+
+def test_a_rule_that_does_not_latch_says_what_to_do_about_it() -> None:
+    gate = RULES.rule("gate").model_copy(update={"remedy": None})
+    plain = "nothing: it does not latch, and goes with its cause"
+    assert explain.before_reset(gate, True) == plain
+    assert explain.before_reset(gate.model_copy(update={"remedy": "wait"}), True) == f"{plain}; wait"
+
+
+def test_late_times_are_told_to_the_microsecond() -> None:
+    assert explain.why(RULES.rule("door"), 0.0, 1.0, 10**15).endswith("since 1000000.000000 s")
+
+
+def test_a_row_of_the_matrix_is_what_the_bound_and_the_rule_say() -> None:
+    facility = wuwei()
+    for rule, row in zip(RULES.rules, explain.matrix(RULES, facility), strict=True):
+        promised = explain.bound(rule, RULES, facility)
+        assert row.bound_us == promised.observation_us + promised.decision_us + promised.actuator_us
+        assert row.degraded_us == promised.observation_us + promised.decision_us + promised.degraded_us
+        assert (row.title, row.hazard, row.tier, row.action) == (rule.title, rule.hazard, rule.tier, rule.action)
+        assert (row.latches, row.reset, row.bypass, row.citation) == (
+            rule.latches, rule.reset, rule.bypass, rule.citation)  # fmt: skip
+        assert (row.spill_off, row.fast_quad, row.dump) == tuple(
+            rule.action in actions for actions in (("HOLD", "PAUSE", "ABORT"), ("PAUSE", "ABORT"), ("ABORT",))
+        )
+        assert (row.chain, row.stopper) == (rule.chain, rule.chain == "personnel")

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from channels.frames import Kind, Reason, SendState, make_link, send
+from facility.states import ProofAction
 from interlocks import process_image
 from interlocks.link import DEAD_LINES, PermitCommand, RackEnd, RackLines, SafetyEnd, pack_permit, unpack_permit
 from interlocks.process_image import NO_FAULT, FastFault
@@ -54,6 +55,63 @@ def test_lines_follow_the_command_once_the_peer_was_seen_without_a_permit() -> N
     assert pair.safety.image is not None
     assert (pair.safety.image == IMAGE).all()
     assert pair.safety.image_t_ns == pair.t_ns
+
+
+def test_a_peer_without_a_permit_is_believed_at_once() -> None:
+    rack, safety = RackEnd("hash", 1, SETTINGS, 0), SafetyEnd("hash", 1, SETTINGS, 0)
+    assert rack.receive(safety.send(OFF, MS), MS) is True
+    assert rack.lines(MS) == RackLines(False, False, True)
+    assert rack.receive(b"noise", MS) is False
+
+
+def test_a_frame_that_is_no_image_takes_the_image_away() -> None:
+    pair = Pair()
+    pair.run(3)
+    good = pair.rack.send(IMAGE, NO_FAULT, pair.t_ns)
+    assert pair.safety.receive(good, pair.t_ns) is True
+    assert pair.safety.image_t_ns == pair.t_ns
+    pair.t_ns += MS
+    for short in (process_image.pack(IMAGE)[:-1], process_image.pack(IMAGE) + b"\0"):
+        assert pair.safety.receive(pair.rack._send(Kind.PROCESS_IMAGE, short, pair.t_ns), pair.t_ns) is False
+        assert pair.safety.image is None
+        assert not pair.safety.link_ok(pair.t_ns)
+
+
+@pytest.mark.parametrize("late_ns", [0, 1, round(SETTINGS.max_age_ms * MS), round(SETTINGS.max_age_ms * MS) + 1])
+def test_a_frame_may_be_as_old_as_the_file_says(late_ns: int) -> None:
+    pair = Pair()
+    pair.run(20)
+    up = pair.rack.send(IMAGE, NO_FAULT, pair.t_ns)
+    assert pair.safety.receive(up, pair.t_ns + late_ns) is (late_ns <= SETTINGS.max_age_ms * MS)
+
+
+def test_a_reset_and_a_proof_are_asked_for_by_numbers_that_rise_and_no_others() -> None:
+    rack = RackEnd("hash", 1, SETTINGS, 0)
+    asked = [(1, 5), (1, 5), (1, 7), (1, 6), (1, 7), (2, 9), (2, 8), (2, 9)]
+    resets, proofs = [], []
+    for boot, seq in asked:
+        command = PermitCommand(False, False, 3, seq, proof_action=1, proof_seq=seq)
+        rack._note_reset(command, boot)
+        rack._note_proof(command, boot)
+        resets.append(rack.take_reset())
+        proofs.append(rack.take_proof())
+    assert resets == [0, 0, 3, 0, 3, 0, 0, 3]
+    assert proofs == [None, None, (1, 7), None, (1, 7), None, None, (1, 9)]
+
+
+def test_a_command_is_exactly_as_long_as_it_is() -> None:
+    command = PermitCommand(True, True, 1, 2, 3, True, 4, 5)
+    payload = pack_permit(command)
+    assert unpack_permit(payload) == command
+    assert unpack_permit(payload + b"\0") is None
+    assert unpack_permit(payload[:-1]) is None
+
+
+@pytest.mark.parametrize("action", [0, 1, int(ProofAction.PERMIT_LOOP), int(ProofAction.PERMIT_LOOP) + 1])
+def test_only_the_test_of_the_loop_tries_the_loop(action: int) -> None:
+    pair = Pair()
+    pair.run(3, OFF._replace(proof_action=action, proof_seq=1))
+    assert pair.rack.tries_loop is (action == ProofAction.PERMIT_LOOP)
 
 
 def test_nothing_is_heard_before_the_first_frame() -> None:

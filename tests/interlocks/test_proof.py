@@ -6,14 +6,15 @@ import math
 
 import pytest
 
-from channels.command import Status
+from channels.command import Command, CommandResult, Status
 from channels.frames import Kind
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
 from facility.states import ProofAction
-from interlocks import process_image, proof, proof_file
+from interlocks import process_image, proof, proof_book, proof_file
 from interlocks.link import PermitCommand, RackEnd, pack_permit, unpack_permit
 from interlocks.proof import Begin, Blind, Effect, Loop, Outcome, Proof, ProofState, Seen, step
+from interlocks.proof_book import ProofBook
 from interlocks.proof_file import load_proofs, proofs_from_toml
 from tests.interlocks.support import CONTROL, FILE, MS, Safety, body, one_rule, rule_set, wuwei
 
@@ -309,3 +310,248 @@ def test_the_personnel_chain_is_of_tier_p_and_never_bypassed() -> None:
     for changes in ({"chain": "personnel"}, {"chain": "personnel", "tier": "P", "bypass": "qa"}):
         with pytest.raises(ConfigError, match="chain"):
             one_rule(body(**changes))
+
+
+# --- edges -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("value", "passes"), [(-0.1, False), (0.0, True), (1.0, True), (1.1, False),
+                                               (math.nan, False), (math.inf, False), (-math.inf, False)])  # fmt: skip
+def test_a_value_passes_within_its_limits_both_included(value: float, passes: bool) -> None:
+    assert TWO[0].passes(value) is passes
+
+
+@pytest.mark.parametrize(("took_ns", "over"), [(LONGEST, False), (LONGEST + 1, True)])
+@pytest.mark.parametrize("start_ns", [0, 3, 60 * MS + 1, 7 * LONGEST])
+def test_an_action_has_as_long_as_it_may_take(start_ns: int, took_ns: int, over: bool) -> None:
+    state, _ = run((Begin(frozenset({0, 1})), start_ns))
+    assert proof.deadline_ns(TWO, LONGEST, state, start_ns) == start_ns + LONGEST + 1
+    after, effects = step(TWO, LONGEST, state, seen(0.0), start_ns + took_ns)
+    assert (after.action is None) is over
+    assert (Effect.JUDGED in effects) is over
+
+
+@pytest.mark.parametrize("seq", [0.0, 2.0, math.nan])
+def test_an_answer_to_another_request_is_none(seq: float) -> None:
+    state, _ = run((Begin(frozenset({0})), 0))
+    assert run((seen(seq, 0.5), 1), state=state) == (state, [])
+    assert run((seen(1.0, 0.5), 1), state=state)[1] == [Effect.JUDGED, Effect.FINISHED]
+
+
+def test_actions_come_one_after_another_and_each_judges_only_its_own() -> None:
+    late = made("late", ProofAction.STOPPER, 1)
+    tests = (TWO[2], late, TWO[0], TWO[1])
+    state = ProofState((None,) * 4)
+    state, _ = step(tests, LONGEST, state, Begin(frozenset({0, 1, 2})), 0)
+    assert (state.action, state.queue) == (ProofAction.COUNTS, (ProofAction.STOPPER, ProofAction.PERMIT_LOOP))
+    assert (state.loop, proof.raises(state)) == (Loop.REST, False)
+    state, _ = step(tests, LONGEST, state, seen(1.0, 0.25, 0.75), 1)
+    assert state.outcomes == (None, None, Outcome(0.25, True, 1), None)
+    assert (state.action, state.wanted, state.loop) == (ProofAction.STOPPER, frozenset({0, 1}), Loop.REST)
+    state, _ = step(tests, LONGEST, state, seen(2.0, 0.25, 0.75), 2)
+    assert state.outcomes == (None, Outcome(0.75, True, 2), Outcome(0.25, True, 1), None)
+    assert (state.action, state.wanted, state.loop) == (ProofAction.PERMIT_LOOP, frozenset({0}), Loop.RAISED)
+    assert proof.missing(tests, state, 2) == 2
+
+
+@pytest.mark.parametrize("permit", [0.0, 1.0, 2.0, -1.0, math.nan])
+@pytest.mark.parametrize("hold", [0.0, 1.0, 2.0, math.nan])
+def test_the_loop_is_seen_raised_only_with_both_lines_at_one(permit: float, hold: float) -> None:
+    state, _ = run((Begin(frozenset({2})), 0))
+    after, _ = run((seen(0.0, permit=permit, hold=hold), 2 * MS + 1), state=state)
+    assert (after.loop is Loop.DROPPED) is (permit == hold == 1.0)
+
+
+@pytest.mark.parametrize("permit", [0.0, 1.0, -1.0, math.nan])
+def test_the_loop_is_seen_dropped_only_at_zero_and_its_times_have_fractions(permit: float) -> None:
+    state, _ = run((Begin(frozenset({2})), 0), (seen(0.0, permit=1.0, hold=1.0), 2_500_000))
+    assert (state.loop, state.raise_ms, state.loop_ns) == (Loop.DROPPED, 2.5, 2_500_000)
+    after, _ = run((seen(0.0, permit=permit), 6_750_000), state=state)
+    assert after.outcomes[2] == (Outcome(4.25, True, 6_750_000) if permit == 0.0 else None)
+
+
+@pytest.mark.parametrize("t_ns", [0, 5, HOUR // 2 + 1])
+def test_an_outcome_counts_for_its_time_and_the_earliest_end_is_told(t_ns: int) -> None:
+    first, later = Outcome(0.5, True, t_ns), Outcome(0.5, True, t_ns + 7)
+    state = ProofState((later, first, Outcome(5.0, False, t_ns - 9)))
+    assert proof.missing(TWO, state, t_ns + HOUR - 1) == 1
+    assert proof.deadline_ns(TWO, LONGEST, state, t_ns) == t_ns + HOUR
+    assert proof.missing(TWO, state, t_ns + HOUR) == 2
+    assert proof.deadline_ns(TWO, LONGEST, state, t_ns + HOUR) == t_ns + 7 + HOUR
+    for call in (lambda: proof.missing(TWO[:2], state, 0), lambda: proof.deadline_ns(TWO[:2], LONGEST, state, 0)):
+        with pytest.raises(ValueError, match="zip"):
+            call()
+
+
+class Bench:
+    """A book of proof tests with an image of its own."""
+
+    def __init__(self, tests: tuple[Proof, ...] = TWO) -> None:
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self.book = ProofBook(tests, 10.0, lambda kind, **data: self.events.append((kind, data)))
+        self.signals = dict.fromkeys(("ring.flat_top", "fe.active", "p.permit", "p.hold", "proof.seq"), 0.0)
+        self.signals |= dict.fromkeys(("proof.a", "proof.b", "proof.c", "proof.d"), math.nan)
+
+    def begin(self, t_ns: int = 0, objection: str = "", **args: object) -> CommandResult:
+        return self.book.begin(Command("C-1", "op", "operator", 0, 1, "prove", args), objection, t_ns)
+
+    def see(self, t_ns: int, *, fresh: bool = True, **changes: float) -> CommandResult | None:
+        self.signals |= {name.replace("__", "."): value for name, value in changes.items()}
+        return self.book.observe(self.signals.__getitem__, t_ns, fresh, t_ns)
+
+    def kinds(self) -> list[str]:
+        found = [kind for kind, _ in self.events]
+        self.events.clear()
+        return found
+
+
+def test_a_run_is_told_from_its_beginning_to_its_end() -> None:
+    it = Bench()
+    assert (it.book.running, it.book.request, it.book.raises, it.book.missing(0)) == (False, (0, 0), False, 3.0)
+    accepted = it.begin(5, tests=["b", "a"])
+    assert (accepted.id, accepted.status, accepted.words) == ("C-1", Status.ACCEPTED, "2 proof tests")
+    assert it.events == [("proof.begun", {"tests": ["a", "b"], "by": "op", "role": "operator"})]
+    assert it.book.running
+    assert it.see(4) is None  # an older image
+    assert it.book.request == (0, 0)
+    assert it.see(5) is None
+    assert it.book.request == (int(ProofAction.COUNTS), 1)
+    assert it.see(6, proof__a=0.5, proof__b=1.5) is None
+    assert it.kinds() == ["proof.begun"]
+    result = it.see(7, proof__seq=1.0)
+    assert result is not None
+    assert (result.id, result.status, result.code) == ("C-1", Status.FAILED, "safety.proof-failed")
+    assert (result.words, result.data) == ("B (b): 1.5, limit 0 to 1", {"passed": 1, "failed": ["b"]})
+    assert [(kind, data.get("id"), data.get("pass")) for kind, data in it.events] == [
+        ("proof.judged", "a", True), ("proof.judged", "b", False), ("proof.ended", None, None),
+    ]  # fmt: skip
+    assert it.events[0][1] == {"id": "a", "value": 0.5, "low": 0.0, "high": 1.0, "unit": "1", "pass": True, "t_ns": 7}
+    assert (it.book.missing(8), it.book.running, it.book.request[0]) == (2.0, False, 0)
+    assert it.book.words(8) == "B (b): 1.5, limit 0 to 1; Loop (loop): not run"
+    assert [row["valid"] for row in it.book.rows(8)] == [True, False, False]
+    assert it.book.words(7 + HOUR).startswith("A (a): expired; ")
+
+
+def test_what_is_about_to_be_run_is_missing_already_and_another_run_leaves_the_rest() -> None:
+    it = Bench(TWO[:2])
+    it.begin(0)
+    it.see(0)
+    done = it.see(1, proof__seq=1.0, proof__a=0.5, proof__b=0.5)
+    assert done is not None
+    assert (done.status, done.data, it.book.missing(1)) == (Status.DONE, {"passed": 2, "failed": []}, 0.0)
+    it.kinds()
+    it.begin(2, tests=["a"])
+    assert it.book.missing(2) == 1.0
+    it.see(2)
+    assert it.book.missing(2) == 1.0
+    again = it.see(3, proof__seq=2.0, proof__a=0.75)
+    assert again is not None
+    assert again.data == {"passed": 1, "failed": []}
+    assert it.kinds() == ["proof.begun", "proof.judged", "proof.ended"]
+    assert it.book.missing(3) == 0.0
+
+
+def test_without_an_image_tests_begin_and_fail() -> None:
+    it = Bench()
+    it.begin(5, tests=["a"])
+    assert it.see(0, fresh=False) is None
+    assert it.book.request[0] == int(ProofAction.COUNTS)
+    failed = it.see(0, fresh=False)
+    assert failed is not None
+    assert (failed.status, failed.words) == (Status.FAILED, "A (a): no value, limit 0 to 1")
+    assert it.book.rows(1)[0]["value"] is None
+
+
+@pytest.mark.parametrize("flat_top", [0.0, 1.0, -1.0, math.nan])
+@pytest.mark.parametrize("active", [0.0, 1.0, -1.0, math.nan])
+def test_the_loop_is_tried_only_without_flat_top_and_layer(flat_top: float, active: float) -> None:
+    it = Bench()
+    it.begin(0, tests=["loop"])
+    it.see(0)
+    assert it.book.raises
+    result = it.see(1, ring__flat_top=flat_top, fe__active=active)
+    assert (result is None) is (flat_top == active == 0.0)
+
+
+def test_why_no_tests_begin() -> None:
+    it = Bench()
+    long = "x" * 100
+    assert it.begin(tests=long).words == f"tests is {'x' * 60!r}: give a list of ids, or leave it out"
+    assert it.begin(tests=[long]).words == f"no test {'x' * 60!r}; there are a, b, loop"
+    refused = it.begin(objection="the beam is permitted")
+    assert (refused.code, refused.words) == ("proof.not-now", "the beam is permitted")
+    assert it.events == []
+    assert it.begin().status is Status.ACCEPTED
+    assert (it.begin().code, it.begin().words) == ("proof.running", "proof tests are being run")
+
+
+def test_words_are_cut_and_units_and_open_limits_are_shown() -> None:
+    many = tuple(made(f"t{k}", ProofAction.COUNTS)._replace(title="x" * 100) for k in range(20))
+    assert len(Bench(many).book.words(0)) == 1000
+    timed = TWO[0]._replace(unit="us", low=-math.inf)
+    assert proof_book.words_of(timed, Outcome(2.5, False, 0)) == "A (a): 2.5 us, limit at most 1 us"
+    assert proof_book.words_of(TWO[0]._replace(unit="%"), Outcome(2.5, False, 0)) == "A (a): 2.5 %, limit 0 to 1 %"
+    it = Bench((timed,))
+    it.begin(0)
+    it.see(0)
+    it.see(1, proof__seq=1.0, proof__a=0.5)
+    row = it.book.rows(2)[0]
+    assert (row["low"], row["high"], row["unit"], row["value"]) == (None, 1.0, "us", 0.5)
+
+
+def test_an_action_may_take_five_seconds_and_twenty_watchdogs() -> None:
+    it = Bench()
+    it.begin(0)
+    it.see(0)
+    assert it.book.deadline_ns(0) == (5000 + 20 * 10) * MS + 1
+
+
+HEAD = 'schema = "ionctl.proofs/1"\n'
+ENTRY = {
+    "id": '"some-test"', "title": '"Some test"', "hazard": '"h"', "action": '"beam_off"', "value": '"c"',
+    "high": "1000.0", "unit": '"us"', "valid_s": "2.5", "citation": '"default"',
+}  # fmt: skip
+
+
+def entry(**changes: object) -> str:
+    keys = ENTRY | {name: str(value) for name, value in changes.items()}
+    return "[[proof]]\n" + "".join(f"{name} = {value}\n" for name, value in keys.items())
+
+
+def one_proof(**changes: object) -> Proof:
+    (found,) = proofs_from_toml(HEAD + entry(**changes), wuwei(), 10.0)
+    return found
+
+
+def test_a_test_with_limits_of_its_own_is_as_the_file_says() -> None:
+    assert one_proof(low=2.0) == Proof(
+        "some-test", "Some test", "h", ProofAction.BEAM_OFF, 2, 2.0, 1000.0, "us", 2_500_000_000
+    )
+    assert one_proof().low == -math.inf
+    assert one_proof(high='"watchdog"').high == 10.0
+    assert one_proof(low=1000.0).low == 1000.0
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("us", 1.0), ("ms", 1e-3)])
+@pytest.mark.parametrize("to", ["start", "end"])
+def test_a_device_is_timed_against_the_figure_of_the_facility(unit: str, scale: float, to: str) -> None:
+    device = wuwei().beam_off.chopper
+    figure = (device.delay_us + (device.fall_us if to == "end" else 0.0)) * scale
+    found = one_proof(device='"chopper"', to=f'"{to}"', unit=f'"{unit}"', tolerance=3.0 * scale)
+    assert device.fall_us > 0.0
+    assert (found.low, found.high) == pytest.approx((figure - 3.0 * scale, figure + 3.0 * scale), rel=1e-12)
+    assert one_proof(device='"chopper"', to=f'"{to}"', unit=f'"{unit}"', tolerance=1e6, high=figure).high == figure
+    assert one_proof(device='"chopper"').high == pytest.approx(device.delay_us + device.fall_us)
+
+
+@pytest.mark.parametrize(
+    "text", ['schema = "ionctl.proofs/0"\n' + entry(), 'schema = "ionctl.proofs/9"\n' + entry(), HEAD,
+             HEAD + "extra = 1\n" + entry(), entry()],
+)  # fmt: skip
+def test_a_file_has_a_schema_and_tests_and_nothing_else(text: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        proofs_from_toml(text, wuwei(), 10.0)
+    assert refused.value.code == "proofs.schema"
+
+
+def test_the_first_of_several_problems_is_named() -> None:
+    with pytest.raises(ConfigError, match="key action"):
+        one_proof(action='"guess"', value='"z"', valid_s=-1.0)
