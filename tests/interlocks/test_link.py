@@ -7,7 +7,6 @@ import math
 import pytest
 
 from channels.frames import Kind, Reason, SendState, make_link, send
-from facility.states import ProofAction
 from interlocks import process_image
 from interlocks.link import DEAD_LINES, PermitCommand, RackEnd, RackLines, SafetyEnd, pack_permit, unpack_permit
 from interlocks.process_image import NO_FAULT, FastFault
@@ -105,13 +104,6 @@ def test_a_command_is_exactly_as_long_as_it_is() -> None:
     assert unpack_permit(payload) == command
     assert unpack_permit(payload + b"\0") is None
     assert unpack_permit(payload[:-1]) is None
-
-
-@pytest.mark.parametrize("action", [0, 1, int(ProofAction.PERMIT_LOOP), int(ProofAction.PERMIT_LOOP) + 1])
-def test_only_the_test_of_the_loop_tries_the_loop(action: int) -> None:
-    pair = Pair()
-    pair.run(3, OFF._replace(proof_action=action, proof_seq=1))
-    assert pair.rack.tries_loop is (action == ProofAction.PERMIT_LOOP)
 
 
 def test_nothing_is_heard_before_the_first_frame() -> None:
