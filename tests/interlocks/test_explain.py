@@ -189,10 +189,6 @@ def test_a_rule_that_does_not_latch_says_what_to_do_about_it() -> None:
     assert explain.before_reset(gate.model_copy(update={"remedy": "wait"}), True) == f"{plain}; wait"
 
 
-def test_late_times_are_told_to_the_microsecond() -> None:
-    assert explain.why(RULES.rule("door"), 0.0, 1.0, 10**15).endswith("since 1000000.000000 s")
-
-
 def test_a_row_of_the_matrix_is_what_the_bound_and_the_rule_say() -> None:
     facility = wuwei()
     for rule, row in zip(RULES.rules, explain.matrix(RULES, facility), strict=True):
