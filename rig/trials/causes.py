@@ -74,8 +74,8 @@ class Act(StrEnum):
     """What control reads back of the range shifter is not the plan's."""
     AUTHORITY_LOST = "authority-lost"
     """Control holds no record of who started the delivery."""
-    PROOF_EXPIRES = "proof-expires"
-    """The proof tests become older than they may."""
+    PROOF_FAILS = "proof-fails"
+    """A device has failed unnoticed, and its proof test is run."""
     PLANT_LATE = "plant-late"
     """The plant falls behind its pace."""
     HOLD_AGAIN = "hold-again"
@@ -104,7 +104,7 @@ ActName = Literal[
     "plan-altered",
     "readback-wrong",
     "authority-lost",
-    "proof-expires",
+    "proof-fails",
 ]
 
 

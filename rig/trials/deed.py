@@ -9,12 +9,13 @@ from interlocks.link import RackLines
 from ioc_sim.faults import Fault, FaultKind
 from rig.trials.causes import Act, Trial
 from rig.trials.control_acts import CONTROL_ACTS, ControlActs
+from rig.trials.failed_proof import FailedProof
 from rig.virtual_world import World, WorldParts
 
 FRAMES = 1 << 30
 """More than a trial ever sends."""
 LATE_MS = 600.0
-NOT_HERE = frozenset({Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN, Act.TERMINATE, Act.PROOF_EXPIRES})
+NOT_HERE = frozenset({Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN, Act.TERMINATE})
 """Histories of a field and no single instant: tried where fields are, `tests/interlocks`, and reported as not tried."""
 _RELAYS = {
     Act.RELAY_PAUSE: RackLines(False, True, True, personnel=True),
@@ -32,6 +33,7 @@ class Deed:
         self._parts = parts
         self._trial = trial
         self._control = ControlActs(world, parts)
+        self._proof = FailedProof(world, parts)
 
     def prepare(self) -> None:
         """What has to be so before: a gate that is open and in use."""
@@ -62,10 +64,20 @@ class Deed:
             self._world.loop.create_task(self._parts.operator.fall_silent())
         elif act is Act.PLANT_LATE:
             self._world.plant.set_late_ms(LATE_MS)
+        elif act is Act.PROOF_FAILS:
+            self._proof.begin()
         elif act in CONTROL_ACTS:
             self._control.begin(act)
         else:
             raise InternalError("trials.act", f"nobody knows how to do {act.value!r}", self._trial.rule)
+
+    async def stands(self) -> str:
+        """Wait until the cause has come about whole; what is wrong with it, empty if nothing."""
+        return await self._proof.stands() if self._trial.act == Act.PROOF_FAILS.value else ""
+
+    async def over(self) -> str:
+        """Wait for what has to follow `end`; what is wrong, empty if nothing."""
+        return await self._proof.mended() if self._trial.act == Act.PROOF_FAILS.value else ""
 
     def end(self) -> None:
         """Mend what has failed, undo what was done."""

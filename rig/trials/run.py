@@ -243,6 +243,7 @@ class TrialRun:
     # --- letting go ----------------------------------------------------------------------------------------
     async def _let_go(self, found: Found) -> None:
         """Ask while it stands, mend, ask as everybody who may not, then as who may; and wait."""
+        found.late = await self._deed.stands()
         standing = self._standing()
         if standing and CONSOLE_INPUT not in self._rule.inputs:  # a signed reset is a sign of life of the console
             await self._ask(found, "standing", "physicist", role="physicist")
@@ -250,6 +251,7 @@ class TrialRun:
         found.latched |= self._latched()
         found.until_ns = self._world.loop.now_ns()
         self._deed.end()
+        found.late = await self._deed.over() or found.late
         if self._trial.removed == "search":
             await self._room.search()
         if self._trial.removed == "unload":

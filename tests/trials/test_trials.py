@@ -14,6 +14,8 @@ from console.main import run
 from facility.config import load_facility
 from facility.errors import InternalError
 from interlocks.explain import bound
+from ioc_sim.faults import Fault, FaultKind
+from rig.trials import failed_proof
 from rig.trials.bench import Bench, make_bench
 from rig.trials.branch import branch
 from rig.trials.causes import TrialState
@@ -73,6 +75,18 @@ def test_the_dump_after_failed_actuators_is_a_line_of_its_own(rule: str, holds: 
     suite = ET.fromstring(junit_xml(bench(), [some, slow], 1.5)).find("testsuite")
     assert suite is not None
     assert suite.attrib["failures"] == ("0" if holds else "1")
+
+
+def test_a_failed_device_is_found_by_its_proof_test_and_a_good_one_fails_the_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[TrialResult] = []
+    run_trials(bench(), choose(bench(), ("proof-tests",), variants=False), found.append)
+    monkeypatch.setattr(failed_proof, "FAILED", Fault("ic2.injector", FaultKind.SCALE, 1.0))
+    run_trials(bench(), choose(bench(), ("proof-tests",), variants=False), found.append)
+    failed, good = found
+    assert failed.passed, failed.failures
+    assert good.failures == ("the proof test of a failed device did not fail: ''",)
 
 
 def test_a_rule_that_does_not_act_fails_its_trial() -> None:
