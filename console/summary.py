@@ -57,6 +57,8 @@ def next_steps(result: DeliveryResult) -> list[str]:
             f"Then: ionctl interlocks reset --facility {facility}, and say what became of the field: ionctl interlocks "
             f"resolve --words TEXT --facility {facility}. No other field is opened before."
         )
+    else:
+        lines.append("This console watches the field no more: the permit goes, and operator-heartbeat tells so.")
     return [*lines, "Next: ionctl deliver begins the plan anew, from its first spot; nothing goes on by itself. "
                     f"Or: ionctl down --facility {facility}"]  # fmt: skip
 

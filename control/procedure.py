@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from channels.background import Background
 from channels.keepalive import KeepAliveMaker
 from control.layer_machine import BEAM_POSSIBLE, State
 from control.layer_table import LayerLike, LayerRules, spot_table, table_crc32
@@ -180,21 +181,18 @@ class LineSender:
         self._period_s = period_s
         self._wake = asyncio.Event()
         self._sent: Lines | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("lines")
         self.silent = False
         """A fault: nothing is sent."""
 
     async def __aenter__(self) -> LineSender:
         with contextlib.suppress(ChannelError):  # the next one is as good; safety counts the silence
             await self._send()
-        self._task = asyncio.create_task(self._send_for_ever(), name="lines")
+        self._task.start(self._send_for_ever())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.stop()
 
     def look_again(self) -> None:
         """Something has happened: send at once if a line has changed."""

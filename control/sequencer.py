@@ -9,13 +9,13 @@ Requests and reasons to stop come before the results of stages; long waits give 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
+from channels.background import Background
 from control.layer_machine import BEAM_POSSIBLE, Effect, Event, State, matters, not_now, refused, step
 from control.layer_table import LayerRules
 from control.machine_link import MachineLink
@@ -90,24 +90,21 @@ class Sequencer:
         self._results: deque[tuple[Event, str]] = deque()
         self._prefetch_due = False
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("sequencer")
 
     async def __aenter__(self) -> Sequencer:
-        self._task = asyncio.create_task(self._run(), name="sequencer")
+        self._task.start(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.stop()
 
     @property
     def task(self) -> asyncio.Task[None]:
         """The task; it ends only with the block, or by a defect, which whoever runs the sequencer has to notice."""
-        if self._task is None:
+        if self._task.task is None:
             raise InternalError("control.not-entered", "the sequencer runs only inside its block", "sequencer")
-        return self._task
+        return self._task.task
 
     @property
     def mode(self) -> Mode:
@@ -230,7 +227,7 @@ class Sequencer:
 
     def lines(self, whole: bool) -> Lines:
         """What control vouches for, see `control.procedure`; nothing once the task has ended."""
-        if self._task is None or self._task.done():
+        if not self._task.running:
             return Lines(False, False, False, False)
         return self._procedure.lines(self.state, self.session, whole=whole)
 

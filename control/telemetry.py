@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import aiomqtt
 import structlog
 
+from channels.background import Background
 from facility.events import canonical_json
 
 _log = structlog.get_logger(__name__)
@@ -73,23 +74,19 @@ class MqttTelemetry:
         self._queue_max = queue_max
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("telemetry")
 
     async def __aenter__(self) -> MqttTelemetry:
-        self._task = asyncio.create_task(self._run(), name="telemetry")
+        self._task.start(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Give what is queued a moment to leave, then stop."""
-        if self._task is None:
-            return
         if self._queue and self.counters.connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._emptied.wait()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self._task.stop()
 
     def publish(self, topic: str, data: Mapping[str, Any]) -> None:
         """See `Telemetry`."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from channels.background import Background
 from channels.command import Signer
 from channels.command_client import CommandClient
 from channels.keepalive import KeepAliveMaker
@@ -88,7 +89,7 @@ class OperatorClient:
         self._keep_alive = keep_alive
         self._channels: dict[str, Channel] = {}
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("operator-keep-alive")
         self._alive = asyncio.Event()
         self._beats: dict[str, float] = {}
         self.lost = ""
@@ -103,25 +104,19 @@ class OperatorClient:
             self._channels[name].subscribe(self._wake)
         for name in _BEATS:
             self._channels[name].subscribe(self._on_beat)
-        self._task = asyncio.create_task(self._keep_alive_for_ever(), name="operator-keep-alive")
+        self._task.start(self._keep_alive_for_ever())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.stop()
 
     async def fall_silent(self) -> None:
         """The console dies: no more keep-alives."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.stop()
 
     def speak_again(self) -> None:
         """The console lives again."""
-        self._task = asyncio.create_task(self._keep_alive_for_ever(), name="operator-keep-alive")
+        self._task.start(self._keep_alive_for_ever())
 
     def _wake(self, _channel: Channel, _sample: Sample) -> None:
         self._changed.set()

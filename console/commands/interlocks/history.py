@@ -63,6 +63,9 @@ def _list(found: list[Trip], as_json: bool) -> None:
     if as_json:
         print_json({"trips": [trip.to_data() for trip in found]})
         return
+    if not found:
+        print("no trips")
+        return
     rows = []
     for trip in found:
         data = trip.to_data()
