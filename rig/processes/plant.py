@@ -279,8 +279,8 @@ class PlantProcess:
             )  # fmt: skip
 
     async def beam_off(self) -> None:
-        """All lines off, and time enough for the beam to be gone."""
-        self.plant.set_safety_lines(False, False, False)
+        """Both lines off, which is ABORT, and time for the beam to go; the link lives and is not called dead."""
+        self.plant.set_safety_lines(False, False, True)
         self.plant.disarm()
         await asyncio.sleep(BEAM_OFF_S)
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from console.summary import _LAYERS
-from console.tables import print_table
+from console.tables import print_table, screen
 
 RIGHT = range(len(_LAYERS))
 LAYER = ("12", "301.8", "1205/1205", "1.8168e+05", "-11.633", "+0.038", "+0.079", "-100.00", "10.04", "12.71")
@@ -49,3 +49,8 @@ def test_a_word_that_is_too_long_is_folded_not_cut() -> None:
 
 def test_an_empty_table_is_a_table() -> None:
     assert printed(40, "None", ("a", "b"), [])[0] == "None"
+
+
+def test_no_color_means_no_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert screen().color_system is None
