@@ -203,6 +203,7 @@ def measure_all(path: Path, session: pytest.Session, living: Living) -> None:
             print(f"lines of {name}", flush=True)
             found = {"mark": mark, **measure(session, items, living)}
         kept[name] = found
+        path.write_text(json.dumps({**known, **kept}))
     path.write_text(json.dumps(kept))
 
 

@@ -166,3 +166,14 @@ def test_a_scan_changes_nothing_of_a_control_that_lives() -> None:
     state = LineState(procedure_lines.KeepAliveState("control", CONTROL.key, LIMIT, 0, lines=True), 1, True)
     assert procedure_lines.scanned(state, 5) is state
     assert LineState(state.watch) == (state.watch, 0, False, False)
+
+
+@pytest.mark.parametrize("at_ns", [0, 1, 6, 7])
+def test_the_deadline_of_the_lines_is_a_nanosecond_after_the_longest_silence(at_ns: int) -> None:
+    watch, maker, clock = lines()
+    clock.t_ns = at_ns
+    watch.heard(maker.make(1), at_ns)
+    due_ns = watch.deadline_ns(at_ns)
+    assert due_ns == at_ns + LIMIT + 1
+    assert watch.codes(due_ns - 1)[1:] == (1, 0, 0, 0)
+    assert watch.codes(due_ns)[1:] == (0, 0, 0, 0)
