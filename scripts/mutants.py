@@ -54,6 +54,9 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", help="modules, like interlocks/latch.py; default all")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long; run again to go on")
     parser.add_argument("--budget", type=float, help="seconds of tests for a mutant; default as in mutants.toml")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of modules that are not `whole` try a seeded share only"
+    )
     parser.add_argument("--fresh", action="store_true", help="begin all over")
     parser.add_argument("--report", action="store_true", help="only report what there is")
     parser.add_argument(
@@ -63,6 +66,7 @@ def main() -> int:
     options = parser.parse_args()
     settings = tomllib.loads((ROOT / "mutants.toml").read_text(encoding="utf-8"))
     settings["budget"] = options.budget or settings["budget_s"]
+    settings["share"] = options.share
     wanted = options.modules or modules()
     OUT.mkdir(parents=True, exist_ok=True)
     if not (options.report or options.stubs or options.write):
@@ -171,8 +175,16 @@ class Mutant(NamedTuple):
     becomes: str
 
 
-def mutants(work: Any, module: str) -> Iterator[Mutant]:
-    """All pending ones, in the order of the file."""
+def drawn(module: str, spec: Any, settings: dict[str, Any]) -> bool:
+    """Whether a mutant is in the sample: by a hash of what it is, so that a longer run contains a shorter one."""
+    if module in settings["whole"]:
+        return True
+    name = f"{settings['seed']} {module} {spec.operator_name} {spec.occurrence}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) < settings["share"] * 2**32
+
+
+def mutants(work: Any, module: str, settings: dict[str, Any]) -> Iterator[Mutant]:
+    """All pending ones that are drawn, in the order of the file."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
@@ -182,6 +194,8 @@ def mutants(work: Any, module: str) -> Iterator[Mutant]:
     )
     for item in items:
         spec = item.mutations[0]
+        if not drawn(module, spec, settings):
+            continue
         operator = get_operator(spec.operator_name)(**spec.operator_args)
         mutated = mutate_code(source, operator, spec.occurrence)
         was, becomes = difference(source, mutated)
@@ -221,7 +235,7 @@ def run_warm(wanted: list[str], settings: dict[str, Any], end: float) -> None:
             with use_db(str(session_path(module))) as work:
                 count = killed = 0
                 begin = time.monotonic()
-                for mutant in mutants(work, module):
+                for mutant in mutants(work, module, settings):
                     if time.monotonic() > end:
                         return
                     places = [(module, line) for line in uses.statement(module, mutant.line)]
@@ -250,7 +264,7 @@ def run_cold(wanted: list[str], settings: dict[str, Any], end: float) -> None:
         count = killed = 0
         begin = time.monotonic()
         with use_db(str(session_path(module))) as work:
-            for mutant in mutants(work, module):
+            for mutant in mutants(work, module, settings):
                 if time.monotonic() > end:
                     return
                 tests = lines.of(uses.places(module, mutant.line)) or lines.of(uses.all_of(module))
@@ -425,8 +439,8 @@ class Tally(NamedTuple):
     """(function, line before, line after, line number) of each that no test noticed."""
 
 
-def tally(module: str) -> Tally:
-    """Counts of a session."""
+def tally(module: str, settings: dict[str, Any]) -> Tally:
+    """Counts of a session; of one that was not tried wholly only what was drawn counts, whatever else was tried."""
     from cosmic_ray.work_db import use_db
     from cosmic_ray.work_item import TestOutcome, WorkerOutcome
 
@@ -435,6 +449,8 @@ def tally(module: str) -> Tally:
         results = dict(work.results)
     skipped = {job for job, result in results.items() if result.worker_outcome is WorkerOutcome.SKIPPED}
     tried = {job: result for job, result in results.items() if job not in skipped}
+    if len(tried) < len(items) - len(skipped):
+        tried = {job: result for job, result in tried.items() if drawn(module, items[job], settings)}
     alive = []
     for job, result in tried.items():
         if result.test_outcome is TestOutcome.SURVIVED:
@@ -455,7 +471,7 @@ def argument(module: str, row: tuple[str, str, str, int], argued: list[dict[str,
 
 def report(wanted: list[str], settings: dict[str, Any], options: argparse.Namespace) -> int:
     """Score of each module and all survivors, in words a reader can find again."""
-    tallies = [tally(module) for module in wanted if session_path(module).exists()]
+    tallies = [tally(module, settings) for module in wanted if session_path(module).exists()]
     argued = settings.get("argued", [])
     open_rows = [(one.module, row) for one in tallies for row in one.alive if argument(one.module, row, argued) is None]
     if options.stubs:
@@ -473,7 +489,10 @@ def report(wanted: list[str], settings: dict[str, Any], options: argparse.Namesp
 
 def table_of(tallies: list[Tally], argued: list[dict[str, Any]]) -> str:
     """The scores, as a table of a page."""
-    rows = ["| Module | Mutants | Tried | Killed | Argued | Open | Score |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| Module | Mutants | Tried | Killed | Argued | Open | Score | At least |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     total = [0, 0, 0, 0]
     for one in tallies:
         said = sum(argument(one.module, row, argued) is not None for row in one.alive)
@@ -486,7 +505,16 @@ def table_of(tallies: list[Tally], argued: list[dict[str, Any]]) -> str:
 def row_of(name: str, mutants: int, tried: int, killed: int, said: int) -> str:
     """One line of the table."""
     score = f"{100.0 * killed / tried:.1f} %" if tried else "-"
-    return f"| {name} | {mutants} | {tried} | {killed} | {said} | {tried - killed - said} | {score} |"
+    least = f"{100.0 * lowest(killed, tried):.1f} %" if 0 < tried < mutants else ""
+    return f"| {name} | {mutants} | {tried} | {killed} | {said} | {tried - killed - said} | {score} | {least} |"
+
+
+def lowest(killed: int, tried: int) -> float:
+    """Lower end of Wilson's interval at 95 % on one side: what a sample says of all."""
+    z, share = 1.645, killed / tried
+    middle = share + z * z / (2 * tried)
+    spread = z * ((share * (1.0 - share) + z * z / (4 * tried)) / tried) ** 0.5
+    return (middle - spread) / (1.0 + z * z / tried)
 
 
 def stubs(rows: list[tuple[str, tuple[str, str, str, int]]]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from facility.states import Action
 from interlocks.agreement import Agreement
+from interlocks.model import OWN_INPUTS
 from interlocks.process_image import PLACE
 from interlocks.second import SecondEvaluator, complement_of
 from tests.interlocks.support import body, one_rule
@@ -124,3 +125,15 @@ def test_the_second_evaluator_knows_who_may_reset(role: str, operators: bool, ph
 
 def test_a_complement_is_made_of_the_first_codes_of_a_payload() -> None:
     assert complement_of(b"\x00\x00\x00\x05\xff\xff\xff\xff\x80\x00\x00\x00", 2) == (~5, 0)
+
+
+@pytest.mark.parametrize(("low", "high", "ends"), [(0.5, None, (50_000, math.inf)), (None, 1.5, (-math.inf, 150_000)),
+                                                   (0.5, 1.5, (50_000, 150_000))])  # fmt: skip
+def test_the_second_evaluator_tells_open_limits_as_infinite(
+    low: float | None, high: float | None, ends: tuple[float, float]
+) -> None:
+    it = SecondEvaluator(one_rule(body(tier="P", inputs=["ic1.hv_rel"], low=low, high=high)))
+    assert list(it.boxes()) == []
+    it.take([~100_000 if name == "ic1.hv_rel" else ~0 for name in PLACE], 0)
+    it.judge([1] * len(OWN_INPUTS), True, 0, [True])
+    assert list(it.boxes()) == [(PLACE["ic1.hv_rel"], *ends)]
