@@ -555,3 +555,34 @@ def test_a_file_has_a_schema_and_tests_and_nothing_else(text: str) -> None:
 def test_the_first_of_several_problems_is_named() -> None:
     with pytest.raises(ConfigError, match="key action"):
         one_proof(action='"guess"', value='"z"', valid_s=-1.0)
+
+
+@pytest.mark.parametrize("ended_ns", [1, 6])
+def test_a_book_knows_to_the_nanosecond_when_an_outcome_ceases_to_count(ended_ns: int) -> None:
+    it = Bench(TWO[:2])
+    it.begin(0)
+    it.see(0)
+    it.see(ended_ns, proof__seq=1.0, proof__a=0.5, proof__b=0.5)
+    for t_ns, missing in (
+        (ended_ns, 0.0),
+        (ended_ns + HOUR - 1, 0.0),
+        (ended_ns + HOUR, 2.0),
+        (ended_ns + 2 * HOUR, 2.0),
+    ):
+        assert it.book.missing(t_ns) == missing
+        assert [row["valid"] for row in it.book.rows(t_ns)] == [missing == 0.0] * 2
+    fresh = Bench(TWO[:2])
+    fresh.begin(0)
+    fresh.see(0)
+    fresh.see(ended_ns, proof__seq=1.0, proof__a=0.5, proof__b=0.5)
+    assert fresh.book.missing(ended_ns) == 0.0
+    assert fresh.book.missing(ended_ns + 3 * HOUR) == 2.0
+
+
+@pytest.mark.parametrize("action", [0, 1, int(ProofAction.PERMIT_LOOP), int(ProofAction.PERMIT_LOOP) + 1])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_permit_that_went_was_lost_by_a_trip_unless_it_was_handed_back_or_proven(action: int, back: bool) -> None:
+    end = RackEnd("key", 1, rule_set().link, 0)
+    assert end.lost_by_trip
+    end._command = PermitCommand(False, False, 0, 0, proof_action=action, handed_back=back)
+    assert end.lost_by_trip is (action != ProofAction.PERMIT_LOOP and not back)
