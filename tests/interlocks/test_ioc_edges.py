@@ -228,6 +228,7 @@ def test_values_fall_due_to_the_nanosecond(shown: Shown) -> None:
     name = "SAFE:ABORT-A:Value-RB"
     assert shown.refresh(ioc.VALUES_NS, **shown.view(0, value=1.01))[name] == (1.01, NO)
     assert name not in shown.refresh(2 * ioc.VALUES_NS - 1, **shown.view(0, value=1.02))
+    assert shown.refresh(3 * ioc.VALUES_NS, **shown.view(0, value=0.95))[name] == (0.95, NO)
 
 
 def rows(count: int, **changes: Any) -> tuple[RuleView, ...]:
