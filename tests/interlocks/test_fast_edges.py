@@ -326,8 +326,10 @@ def test_a_compiled_rule_remembers_nothing_and_has_what_the_file_says() -> None:
     assert hold.compiled["debounce"].tolist() == [0]
 
 
-def test_a_rule_that_begins_to_apply_by_a_fast_signal_is_judged_at_that_tick() -> None:
-    it = Rack(one_rule(body(inputs=["ic1.hv_rel"], when="strip.err_x_mm")).fast())
-    it.tick(5, ic1__hv_rel=0.0)
+@pytest.mark.parametrize("when", ["fe.spot_ic1_ions", "fe.spot_ic2_ions", "strip.err_x_mm", "scan_y.probe_mm"])
+def test_a_rule_that_begins_to_apply_by_a_fast_signal_is_judged_at_that_tick(when: str) -> None:
+    it = Rack(one_rule(body(inputs=["ic1.hv_rel"], when=when)).fast())
+    name = when.replace(".", "__")
+    it.tick(5, **{name: 0.0}, ic1__hv_rel=0.0)
     assert it.action == Action.NONE
-    assert it.tick(strip__err_x_mm=0.25) == Action.ABORT
+    assert it.tick(**{name: 0.25}) == Action.ABORT
