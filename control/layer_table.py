@@ -6,7 +6,7 @@ Array work only: a layer of 10,000 spots costs the same few calls as one of ten.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facility.config.models import Facility
+from facility.landing import stop_ms
 from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_COLUMNS
 
 FloatArray = npt.NDArray[np.float64]
@@ -96,6 +97,8 @@ class LayerRules:
     layer_rel: float = 0.005
     chambers_rel: float = 0.05
     chambers_counts: float = 40.0
+    stop_ms: float = 3.0
+    """What a stop adds to the time with the spill commanded, ms."""
     ions_per_count: Callable[[str, float], float] = lambda species, energy_mev_u: 1000.0
     """(species, MeV/u) -> ions behind one count of the first chamber."""
 
@@ -107,6 +110,7 @@ class LayerRules:
             beam_off_move_mm=front_end.beam_off_move_mm,
             spot_timeout_factor=front_end.spot_timeout_factor,
             spot_timeout_min_us=front_end.spot_timeout_min_ms * 1e3,
+            stop_ms=stop_ms(facility),
             ions_per_count=facility.ions_per_count,
         )
 
@@ -127,6 +131,23 @@ def spot_table(layer: LayerLike, start_ions: FloatArray, rules: LayerRules) -> F
         "limit_us": np.maximum(rules.spot_timeout_factor * expected_us, rules.spot_timeout_min_us),
     }
     return np.ascontiguousarray(np.column_stack([columns[name] for name in SPOT_COLUMNS]), dtype=np.float64)
+
+
+def field_preset(layers: Sequence[LayerLike], rules: LayerRules) -> tuple[float, float]:
+    """What a field should get over all its layers, ions, and the time with the spill commanded that takes, ms."""
+    ions = expected_ms = 0.0
+    for layer in layers:
+        total = float(layer.target_ions.sum())
+        moves = np.hypot(np.diff(layer.x_mm), np.diff(layer.y_mm))
+        stops = 1 + int(np.count_nonzero(moves > rules.beam_off_move_mm))
+        ions += total
+        expected_ms += 1e3 * total / layer.intensity_ions_per_s + stops * rules.stop_ms
+    return ions, expected_ms
+
+
+def field_number(session_id: str) -> int:
+    """The session's field as the front end knows it: 31 bits, not 0."""
+    return zlib.crc32(session_id.encode()) & 0x7FFFFFFF or 1
 
 
 def table_crc32(table: FloatArray) -> int:

@@ -20,6 +20,8 @@ from control.layer_table import (
     LayerLike,
     LayerRules,
     add_earlier,
+    field_number,
+    field_preset,
     judge,
     program_fault,
     register_rows,
@@ -122,7 +124,14 @@ class Stages:
         if session.finished:
             raise StageFault(Event.VERIFY_FAILED, "every layer of this session has been delivered")
         await self._range_shifters(session.book.layer)
+        await self._open_field(session)
         return Event.CHECKS_PASSED
+
+    async def _open_field(self, session: Session) -> None:
+        """Counter and timer of the field at the front end; they go on where this session has opened it before."""
+        ions, expected_ms = field_preset(session.program.layers, self._rules)
+        arguments = {"field": field_number(session.id), "preset_ions": ions, "expected_ms": expected_ms}
+        await self._link.command("FE", "open_field", arguments)
 
     async def select_energy(self, session: Session) -> Event:
         """Range shifters in place, the ring's cycle asked for."""

@@ -171,6 +171,16 @@ LAYER_TIMER_MS = _signal(
 LAYER_EXPECTED_MS = _signal(
     "timer.expected_ms", "ms", "time with the spill commanded that the loaded layer should take", 1.0
 )
+BACKUP_FIELD_IONS = _signal(
+    "backup.field_ions", "ions", "backup counter since the field was opened, 0 if no layer is active"
+)
+FIELD_PRESET_IONS = _signal("field.preset_ions", "ions", "ions that the field should get in all, 0 if none is open")
+FIELD_TIMER_MS = _signal(
+    "timer.field_ms", "ms", "second backup timer: time with the spill commanded since the field was opened"
+)
+FIELD_EXPECTED_MS = _signal(
+    "field.expected_ms", "ms", "time with the spill commanded that the field should take in all"
+)
 RATE_REL = _signal("rate.rel", "1", "measured rate of the last 3 ms over what the extraction drive should give", 1e-3)
 STRIP_WIDTH_X = _signal(
     "strip.width_x_rel", "1", "width of the beam at the strip chamber over that of the table, x", 1e-4

@@ -45,10 +45,10 @@ def is_active(s: Any) -> bool:
     return int(s.fe_state) in _ACTIVE
 
 
-def check_token(token: int) -> None:
-    """Layer tokens are positive 31-bit numbers."""
+def check_token(token: int, what: str = "token") -> None:
+    """Tokens of layers and numbers of fields are positive 31-bit numbers."""
     if not 0 < token <= TOKEN_MAX:
-        raise CommandRefused("token", f"layer token {token}", "token", f"give 1 to {TOKEN_MAX}")
+        raise CommandRefused("token", f"{what} {token}", what, f"give 1 to {TOKEN_MAX}")
 
 
 def checked_table(spots: np.ndarray, most: int, max_a: np.ndarray) -> np.ndarray:

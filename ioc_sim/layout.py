@@ -70,7 +70,7 @@ STATE_DTYPE = np.dtype(
         ("stopper_cmd", "i8"), ("stopper_in", "i8"), ("stopper_done_ns", "i8"), ("stopper_asked", "i8"),
         ("personnel", "i8"),
         ("action", "i8"), ("permit_line", "i8"), ("hold_line", "i8"), ("permit_epoch", "i8"), ("lost_tick", "i8"),
-        ("armed_epoch", "i8"),
+        ("armed_epoch", "i8"), ("field", "i8"),
         # chambers: place in their drift rings
         ("ring_pos", "i8"),
         # strip chamber
@@ -207,6 +207,10 @@ RATE_SUM = 403  # 2
 WIDTH_REL = 405  # 2
 SETTLE_MS = 407  # 1
 OFF_IONS = 408  # 2
+FIELD_PRESET_IONS = 410  # 1
+FIELD_EXPECTED_MS = 411  # 1
+FIELD_IONS = 412  # 1
+FIELD_TIMER_MS = 413  # 1
 # random numbers of the present millisecond, 100 a column; they stand last, behind some free places
 NOISE_BLOCK = 100
 NOISE_SPILL = 512  # 100

@@ -10,6 +10,7 @@ import numpy as np
 from facility.config import Facility, Room
 from facility.energy_table import EnergyTable
 from facility.jit import COMPILED
+from facility.landing import land_us
 from facility.physics.chamber import drift_time_us
 from ioc_sim import layout as at
 from ioc_sim.front_end import LOOP_TICKS
@@ -189,7 +190,7 @@ def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
     p.feedback_gain = front_end.position_feedback_gain
     p.feedback_max_mm = front_end.position_feedback_max_mm
     # the drive falls over 2.5 times the slowest lag of the extraction, so that the rate can follow it down
-    p.land_ticks = 2.5 * max(tau_us for _, tau_us in facility.extraction.tail) / TICK_US
+    p.land_ticks = land_us(facility) / TICK_US
     p.land_floor = 0.1
     p.loop_gain = 2.0 * math.pi * 50.0 * TICK_US * 1e-6 * LOOP_TICKS
     p.rate_alpha = 0.03

@@ -255,6 +255,29 @@ class Plant:
         """End the flat top: what is stored is dumped."""
         self._later(commands.end_cycle, self._state[0])
 
+    def open_field(self, field: int, preset_ions: float, expected_ms: float) -> None:
+        """What a field should get over all its layers, and the time with the spill commanded that it should take.
+
+        Counter and timer of the field go on from layer to layer; only another field begins at zero, which is refused
+        while a layer is active.  The field that is open may be named again, with the same presets.
+        """
+        commands.check_token(field, "field")
+        for name, value in (("preset_ions", preset_ions), ("expected_ms", expected_ms)):
+            if not (math.isfinite(value) and value > 0.0):
+                raise CommandRefused("fe.field", f"{name} {value!r}", "open_field", "give a positive number")
+        s, v = self._state[0], self._v
+        if int(s.field) != field:
+            self._refuse_while_active("open_field")
+        elif (v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS]) != (preset_ions, expected_ms):
+            raise CommandRefused("fe.field", f"field {field} is open with other presets", "open_field",
+                                 "what a field should get is fixed when it is opened")  # fmt: skip
+        self._later(self._open_now, field, float(preset_ions), float(expected_ms))
+
+    def _open_now(self, field: int, preset_ions: float, expected_ms: float) -> None:
+        s = self._state[0]
+        if not commands.is_active(s):
+            second_line.open_field(s, self._v, field, preset_ions, expected_ms)
+
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
         """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active or if it is unsound."""
         commands.check_token(token)

@@ -39,7 +39,7 @@ ROLES = (("operator", "operator"), ("physicist", "physicist"), ("control", "cont
 VERBS: dict[str, tuple[str, ...]] = {
     "SAFE": ("reset", "set_mode", "bypass", "unbypass", "open_field", "close_field", "resolve", "inhibit"),
     "TCS": ("load", "prepare", "start", "resume", "close", "fly"),
-    "FE": ("load_layer", "arm", "resume", "set_limit"),
+    "FE": ("open_field", "load_layer", "arm", "resume", "set_limit"),
     "RING": ("request_cycle", "end_cycle"),
     "RS": ("insert",),
 }
@@ -151,6 +151,9 @@ class Rogue:
             "qa": [True, "yes"],
             "token": [77, 2**40, -1],
             "permit_epoch": [1, 3, -1],
+            "field": [77, -1],
+            "preset_ions": [1e12, -1.0],
+            "expected_ms": [1e9, 0.0],
             "energy_code": [0, 10**6],
             "level_ions_per_s": [1e12, -1.0],
             "n": [1, 10**9],

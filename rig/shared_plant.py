@@ -13,8 +13,8 @@ from facility.errors import InternalError
 from ioc_sim.plant import Plant, check_ring
 
 _NAMES = (
-    "advance", "take_events", "request_cycle", "end_cycle", "load_layer", "arm", "disarm", "pause", "resume",
-    "insert_range_shifters", "set_room_beam", "set_safety_lines", "reset_fast", "set_door",
+    "advance", "take_events", "request_cycle", "end_cycle", "open_field", "load_layer", "arm", "disarm", "pause",
+    "resume", "insert_range_shifters", "set_room_beam", "set_safety_lines", "reset_fast", "set_door",
     "press_search", "prove", "press_estop", "release_estop", "set_gating",
     "turn_key", "set_late_ms", "image", "watch_image", "read", "register", "truth_spots", "inject", "clear_faults",
 )  # fmt: skip

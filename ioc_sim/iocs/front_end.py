@@ -26,6 +26,7 @@ SLOTS_PER_S = 4
 _LOAD_LAYER: Mapping[str, ArgumentKind] = {
     "token": "whole", "energy_code": "whole", "level_ions_per_s": "number", "n": "whole", "crc32": "whole",
 }  # fmt: skip
+_OPEN_FIELD: Mapping[str, ArgumentKind] = {"field": "whole", "preset_ions": "number", "expected_ms": "number"}
 _RESUME: Mapping[str, ArgumentKind] = {"permit_epoch": "whole"}
 _ARM: Mapping[str, ArgumentKind] = {"token": "whole", **_RESUME}
 _SEVERITY = {FrontEndState.PAUSED: MINOR, FrontEndState.ABORTED: MAJOR}
@@ -96,6 +97,10 @@ class FrontEndCommands:
     def verbs(self) -> dict[str, Verb]:
         """By name."""
         return {
+            "open_field": Verb(
+                lambda args: self._plant.open_field(args["field"], args["preset_ions"], args["expected_ms"]),
+                _OPEN_FIELD,
+            ),
             "load_layer": Verb(self._load_layer, _LOAD_LAYER),
             "arm": Verb(lambda args: self._plant.arm(args["token"], args["permit_epoch"]), _ARM),
             "disarm": Verb(lambda _args: self._plant.disarm(), {}),

@@ -145,6 +145,9 @@ class PlantPort(Protocol):
     def end_cycle(self) -> None:
         """End the flat top."""
 
+    def open_field(self, field: int, preset_ions: float, expected_ms: float) -> None:
+        """What a field should get over all its layers."""
+
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: NDArray[np.float64]) -> None:
         """Load a layer table, (n, len(SPOT_COLUMNS))."""
 

@@ -3,6 +3,8 @@
 - Backup counter: a collecting plane of its own in chamber 2 with a board of its own: gain, quantum and register share
   nothing with the chamber's electronics.  Its late charge (at most 0.2 ms) is inside the millisecond it is read in.
 - Backup timer: counts milliseconds with the spill commanded on its own clock; what is expected is made from the table.
+- Both once more for the field, over all its layers: presets that control has computed from the plan, counters that only
+  another field sets to zero, a clock of its own.  Without a field nothing is preset, and any beam is too much.
 - Ratios (strip charge over chamber 1, backup counter over chamber 2, rate over what the drive should give) are of sums
   that forget; a floor of a millisecond of the level and some counts keeps them at 1 where there is nothing to compare.
 - Spot width: of the strip chamber's profile, over the width the tables were made for; counting and electronics noise.
@@ -17,6 +19,7 @@ import numpy as np
 
 from facility import signals as g
 from facility.jit import Record, kernel
+from facility.landing import STOP_LANDINGS
 from facility.pv_catalogue import SPOT_COLUMNS
 from facility.rng import draw, triangle
 from ioc_sim import faults as fp
@@ -39,8 +42,6 @@ SUM_DECAY = math.exp(-1.0 / 100.0)
 RATE_DECAY = math.exp(-1.0 / 3.0)
 """The rate monitor forgets over 3 ms."""
 FLOOR_COUNTS = 50.0
-LANDING = 3.3
-"""Landing before a stop takes ln(1 / 0.1) + 1 times the landing time of the front end."""
 _OFF_MOVE, _TARGET, _START = (SPOT_COLUMNS.index(name) for name in ("beam_off_move", "target_ions", "start_ions"))
 
 
@@ -49,9 +50,18 @@ def preset(p: Any, v: np.ndarray, table: np.ndarray, level: float) -> None:
     left = np.maximum(table[:, _TARGET] - table[:, _START], 0.0)
     stops = 1 + int(np.count_nonzero(table[1:, _OFF_MOVE] > 0.5))
     v[at.LAYER_PRESET_IONS] = float(left.sum())
-    v[at.LAYER_EXPECTED_MS] = 1e3 * float(left.sum()) / level + stops * LANDING * float(p.land_ticks) * 0.01
+    v[at.LAYER_EXPECTED_MS] = 1e3 * float(left.sum()) / level + stops * STOP_LANDINGS * float(p.land_ticks) * 0.01
     v[at.LAYER_TIMER_MS] = 0.0
     v[at.BACKUP_LAYER_COUNTS] = v[at.BACKUP_COUNTS]
+
+
+def open_field(s: Any, v: np.ndarray, field: int, preset_ions: float, expected_ms: float) -> None:
+    """A field begins: its presets, counter and timer at zero.  The one that is open goes on as it is."""
+    if int(s.field) == field:
+        return
+    s.field = field
+    v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS] = preset_ions, expected_ms
+    v[at.FIELD_IONS] = v[at.FIELD_TIMER_MS] = 0.0
 
 
 @kernel
@@ -72,6 +82,8 @@ def backup_counter(
     active = ARMED <= s.fe_state <= PAUSED
     layer = (counts - v[at.BACKUP_LAYER_COUNTS]) * per_count if active else 0.0
     sig[g.BACKUP_LAYER_IONS] = layer
+    v[at.FIELD_IONS] += new * per_count
+    sig[g.BACKUP_FIELD_IONS] = v[at.FIELD_IONS] + (counts - counts) if active else 0.0  # NaN where nothing counts
     return new * per_count
 
 
@@ -115,10 +127,14 @@ def second_line_ms(
     spot_width(p, s, v, sig, faults, ions)
     sig[g.LAYER_PRESET_IONS] = faulted(s, faults, fp.LAYER_PRESET, v[at.LAYER_PRESET_IONS], t_ns)
     sig[g.LAYER_EXPECTED_MS] = v[at.LAYER_EXPECTED_MS]
+    sig[g.FIELD_PRESET_IONS] = faulted(s, faults, fp.FIELD_PRESET, v[at.FIELD_PRESET_IONS], t_ns)
+    sig[g.FIELD_EXPECTED_MS] = v[at.FIELD_EXPECTED_MS]
     if s.spill_cmd == 1:
         v[at.LAYER_TIMER_MS] += faulted(s, faults, fp.TIMER_CLOCK, 1.0, t_ns)
+        v[at.FIELD_TIMER_MS] += faulted(s, faults, fp.FIELD_CLOCK, 1.0, t_ns)
     active = ARMED <= s.fe_state <= PAUSED
     sig[g.LAYER_TIMER_MS] = v[at.LAYER_TIMER_MS] if active else 0.0
+    sig[g.FIELD_TIMER_MS] = v[at.FIELD_TIMER_MS] if active else 0.0
     if active:
         floor = s.level * 1e-3 + FLOOR_COUNTS * v[at.IC_IONS_PER_COUNT]
         strip = ions * faulted(s, faults, fp.STRIP_GAIN, 1.0, t_ns)

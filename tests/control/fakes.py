@@ -156,6 +156,8 @@ class FakeMachine:
     phase: RingPhase = RingPhase.STANDBY
     queued: tuple[int, int] | None = None
     permit: bool = True
+    opened: tuple[int, float, float] = (0, 0.0, 0.0)
+    """Number, ions, ms of the open field."""
     epoch: int = 1
     """Of the permit, counted by the front end."""
     beating: bool = True
@@ -237,6 +239,9 @@ class FakeMachine:
     def _end_cycle(self) -> None:
         if self.phase is RingPhase.FLAT_TOP:
             self._leave_flat_top(self._cycle_id)
+
+    def _open_field(self, field: int, preset_ions: float, expected_ms: float) -> None:
+        self.opened = (field, preset_ions, expected_ms)
 
     def _load_layer(self, token: int, energy_code: int, level_ions_per_s: float, n: int, crc32: int) -> None:
         if self.state in (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED):

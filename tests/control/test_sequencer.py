@@ -68,7 +68,7 @@ def test_the_next_cycle_is_asked_for_while_the_present_layer_runs() -> None:
         await delivered(b, program(layers=3))
 
     assert run(test).machine.log == [
-        "request_cycle 1001", "table", "load_layer 1001", "arm 1001",
+        "open_field", "request_cycle 1001", "table", "load_layer 1001", "arm 1001",
         "request_cycle 1002", "table",
         "read_register", "load_layer 1002", "arm 1002",
         "request_cycle 1003", "table",

@@ -43,6 +43,7 @@ GOOD: dict[str, float] = {
     "stray.room_usv_h": 50.0, "area.dose_usv_h": 0.1, "ups.ok": 1.0, "intercom.ok": 1.0, "guard.a_clear": 1.0,
     "guard.b_clear": 1.0, "gate.source_ok": 1.0, "ripple.code": 1.0, "ripple.plan_code": 1.0, "timing.token": 7.0,
     "backup.layer_ions": 1e8, "backup.rel": 1.0, "layer.preset_ions": 2e8, "timer.layer_ms": 1000.0,
+    "backup.field_ions": 1e9, "field.preset_ions": 2e9, "timer.field_ms": 1e4, "field.expected_ms": 2e4,
     "timer.expected_ms": 2000.0, "rate.rel": 1.0, "strip.width_x_rel": 1.0, "strip.width_y_rel": 1.0,
     "strip.sum_rel": 1.0, "off.confirmed": 1.0, "quad.obeys": 1.0, "chopper.obeys": 1.0, "rfko.obeys": 1.0,
     "dump.obeys": 1.0,

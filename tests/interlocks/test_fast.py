@@ -62,6 +62,8 @@ ANALOG: dict[str, tuple[Any, int]] = {
         1,
     ),
     "backup-layer": (_constant(backup__layer_ions=2.04e8 + 2e4), 1),
+    "backup-field": (_constant(backup__field_ions=2.1e9 + 2e4), 1),
+    "field-timer": (_constant(timer__field_ms=2.4e4 + 500.0), 1),
     "ring-rigidity": (_share_of("ring__brho_rel", 1.0, 1.001), 1),
 }
 DIGITAL: dict[str, dict[str, float]] = {

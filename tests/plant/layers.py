@@ -56,6 +56,7 @@ def new_plant(name: str = "wuwei", room: str | None = None, seed: int = 3, facil
     plant = Plant(facility, room or next(iter(facility.rooms)), species, seed=seed, allow_faults=True, **kwargs)  # type: ignore[arg-type]
     plant.set_safety_lines(True, False, True)
     plant.set_room_beam(True)
+    plant.open_field(1, 1e15, 1e9)
     plant.advance(S)
     plant.take_events()
     return plant

@@ -60,6 +60,7 @@ def plant_with(rule_id: str) -> tuple[Plant, Spots]:
         if trials()[rule_id].stop_spot
         else grid(half_mm=15.0, low=4e5, high=1e6)
     )
+    plant.open_field(2, 1e15, 2e4)
     plant.request_cycle(77, 150)
     table = spots.table(plant, 150)
     table[:, SPOT_COLUMNS.index("limit_us")] = SPOT_LIMIT_US.get(rule_id, 1e6)

@@ -1,0 +1,143 @@
+"""Counter and timer of the field: over all layers, independent of the chambers, set to zero by another field only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from control.layer_table import LayerRules, field_number, field_preset
+from control.plan.maker import make_small_plan
+from control.plan.program import compile_program
+from facility import signals as g
+from facility.config import load_facility
+from facility.errors import CommandRefused
+from facility.states import FrontEndState
+from interlocks.rules import load_rules
+from interlocks.snapshot import Mode
+from ioc_sim import layout as at
+from ioc_sim.faults import Fault, FaultKind
+from ioc_sim.plant import Plant
+from rig.virtual_world import World, WorldOptions, WorldParts
+from tests.plant.layers import MS, S, Spots, go, grid, new_plant, run_until, start
+
+FACILITY = load_facility("wuwei")
+LEVEL = 1e8
+
+
+def spots() -> Spots:
+    return grid(half_mm=12.0, low=4e5, high=8e5)
+
+
+def with_rules(seed: int = 5) -> Plant:
+    return new_plant(facility=FACILITY, rules=load_rules(FACILITY, "1", "carbon").fast(), seed=seed)
+
+
+def one_layer(plant: Plant, token: int) -> None:
+    plant.request_cycle(token, 150)
+    plant.load_layer(token, 150, LEVEL, spots().table(plant, 150))
+    go(plant, plant._now_ns + 5 * MS)
+    plant.arm(token, plant.status.permit_epoch)
+    run_until(plant, "LAYER_DONE", "ABORTED")
+    go(plant, plant._now_ns + 50 * MS)
+
+
+def tripped(plant: Plant) -> list[str]:
+    return [rule for rule, latched in zip(plant.rule_ids, plant.rule_rows["latched"], strict=True) if latched]
+
+
+def test_a_layer_that_is_delivered_twice_is_too_much_for_the_field() -> None:
+    plant = with_rules()
+    total = float(spots().ions.sum())
+    plant.open_field(5, total, 1e5)
+    one_layer(plant, 78)
+    assert plant.status.state is FrontEndState.DONE
+    plant.open_field(5, total, 1e5)  # named again: it goes on
+    one_layer(plant, 79)
+    assert plant.status.state is FrontEndState.ABORTED
+    assert tripped(plant) == ["backup-field"]
+    assert 1.04 * total < plant.truth_total_ions < 1.05 * total + 20_000 + LEVEL * 2e-3
+
+
+def test_beam_without_a_field_is_too_much() -> None:
+    plant = Plant(FACILITY, "1", "carbon", seed=2, rules=load_rules(FACILITY, "1", "carbon").fast())
+    plant.set_safety_lines(True, False, True)
+    plant.set_room_beam(True)
+    plant.advance(S)
+    one_layer(plant, 77)
+    assert tripped(plant) == ["backup-field"]
+    assert plant.truth_total_ions < 20_000 + LEVEL * 2e-3
+
+
+def test_the_timer_ends_a_field_whose_layers_are_each_in_time() -> None:
+    plant = with_rules()
+    total = float(spots().ions.sum())
+    plant.open_field(5, 10 * total, 1e3 * total / LEVEL)  # time for one layer: half a second more is allowed
+    for token in range(78, 90):
+        one_layer(plant, token)
+        if plant.status.state is not FrontEndState.DONE:
+            break
+    assert tripped(plant) == ["field-timer"]
+    assert plant._v[at.FIELD_TIMER_MS] == pytest.approx(1.2e3 * total / LEVEL + 500.0, abs=3.0)
+
+
+def test_what_is_open_keeps_its_presets_and_another_one_waits_for_the_layer() -> None:
+    plant = new_plant()
+    plant.open_field(5, 1e9, 1e4)
+    plant.advance(plant._now_ns + MS)
+    for wrong in ((5, 2e9, 1e4), (5, 1e9, 2e4), (6, 0.0, 1e4), (6, 1e9, float("nan")), (0, 1e9, 1e4)):
+        with pytest.raises(CommandRefused):
+            plant.open_field(*wrong)
+    start(plant, spots(), level=LEVEL)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant._now_ns + 20 * MS)
+    counted = plant.signals[g.BACKUP_FIELD_IONS]
+    assert counted > 1e5
+    with pytest.raises(CommandRefused, match="a layer is IRRADIATING"):
+        plant.open_field(6, 1e9, 1e4)
+    plant.pause()
+    go(plant, plant._now_ns + 20 * MS)
+    assert plant.signals[g.BACKUP_FIELD_IONS] >= counted
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01])
+def test_a_field_with_interruptions_ends_where_the_plan_says(spread: float) -> None:
+    """Gains `spread` apart; an operator's pause, and a stop after which the field is prepared and started again."""
+    program = compile_program(make_small_plan(FACILITY, "carbon"), FACILITY, "1", qa=True)
+    made = World(
+        FACILITY, "1", "carbon", 1,
+        WorldOptions(mode=Mode.QA, load_program=lambda *_: program, allow_faults=True),
+    )  # fmt: skip
+    made.plant.inject(Fault("ic1.gain", FaultKind.SCALE, 1.0 - spread / 2))
+    made.plant.inject(Fault("backup.gain", FaultKind.SCALE, 1.0 + spread / 2))
+
+    async def beam(parts: WorldParts, ions: float) -> None:
+        await parts.operator.until(lambda: made.plant.truth_total_ions > ions, 60.0, "beam")
+
+    async def work(parts: WorldParts) -> str:
+        operator, sequencer = parts.operator, parts.control.sequencer
+        await operator.reset()
+        session = await operator.load("plan", "1", True)
+        await operator.prepare()
+        await operator.start()
+        await beam(parts, 1e5)
+        await operator.ask("TCS", "pause")
+        await sequencer.until({sequencer.state.INTERRUPTED}, 5.0)
+        await operator.ask("TCS", "resume")
+        await sequencer.until({sequencer.state.VERIFY_LAYER}, 60.0)
+        await sequencer.until({sequencer.state.IRRADIATING}, 60.0)
+        await operator.ask("TCS", "stop")
+        await sequencer.recorded(5.0)
+        await operator.prepare()
+        await operator.start()
+        await operator.ended(session, 600.0)
+        return str(session)
+
+    session = made.run(work)
+    ions, expected_ms = field_preset(program.layers, LayerRules.of(FACILITY))
+    v = made.plant._v
+    assert made.plant._state[0].field == field_number(session)
+    assert (v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS]) == (ions, expected_ms)
+    assert tripped(made.plant) == []
+    assert v[at.FIELD_IONS] == pytest.approx(ions * (1.002 + spread), rel=0.004)
+    assert 0.9 * expected_ms < v[at.FIELD_TIMER_MS] < 1.1 * expected_ms
+    assert np.isclose(made.plant.truth_total_ions, ions * (1.0 + spread / 2), rtol=0.006)
