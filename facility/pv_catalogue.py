@@ -143,7 +143,7 @@ CATALOGUE: tuple[PvEntry, ...] = (
     PvEntry("ROOM:Personnel-Sts", "plant", "ROOM", "enum", "personnel chain: lets the stopper out, the source inject",
             states=("OFF", "OK")),
     PvEntry("ROOM:Source-Sts", "plant", "ROOM", "enum", "source inhibit", states=("FREE", "INHIBITED")),
-    *_command("ROOM", "plant", "the panels in the room: press_search, move_door, press_estop, release_estop"),
+    *_command("ROOM", "plant", "the panels in the room: press_search, move_door, press_estop, release_estop, turn_key"),
     # scanning magnets
     *_scan("X"),
     *_scan("Y"),

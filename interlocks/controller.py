@@ -359,6 +359,9 @@ class SafetyController:
             return refused(command, "safety.mode", f"no mode {wanted!r}; there are {', '.join(known)}")
         if self._permit.released:
             return refused(command, "safety.permit", "the mode changes only without a permit")
+        field = self._field.state
+        if field.session or field.unresolved:
+            return refused(command, "safety.field", f"field {field.session or 'without a name'} is not closed")
         if wanted != Mode.CLINICAL.value and not self._key_stands_at(str(wanted)):
             return refused(command, "safety.key", f"turn the key switch to {wanted} first")
         self.mode = known[str(wanted)]

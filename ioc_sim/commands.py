@@ -10,7 +10,7 @@ from facility.errors import CommandRefused
 from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason
 from ioc_sim import layout as at
-from ioc_sim.layout import E_BRHO, E_Q1_FC, EV_STATE
+from ioc_sim.layout import E_BRHO, E_Q1_FC, EV_ROOM, EV_STATE
 from ioc_sim.physics.utilities import initial_slow
 
 _ACTIVE = (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED)
@@ -211,7 +211,9 @@ def press(s: Any, button: str) -> None:
 
 
 def turn_key(s: Any, position: int) -> None:
-    """Mode key switch: 1 clinical, 2 QA, 3 service."""
+    """Mode key switch: 1 clinical, 2 QA, 3 service; a change is an event."""
+    if s.key != position:
+        s.events |= EV_ROOM
     s.key = position
 
 

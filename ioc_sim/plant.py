@@ -222,7 +222,8 @@ class Plant:
         if kind == "ROOM":
             return {"search": SearchStage(min(abs(int(s.search_a)), abs(int(s.search_b)))).name,
                     "door": "CLOSED" if s.door_a and s.door_b else "OPEN",
-                    "estop": "OK" if s.estop_a and s.estop_b else "PRESSED"}  # fmt: skip
+                    "estop": "OK" if s.estop_a and s.estop_b else "PRESSED",
+                    "key": int(s.key)}  # fmt: skip
         data: dict[str, int | float | str] = {"token": int(s.fe_token), "spot": int(s.spot)}
         if kind in ("HELD", "PAUSED", "ABORTED"):
             data["reason"] = HoldReason(int(s.hold_reason)).name

@@ -23,13 +23,14 @@ from control.layer_machine import State
 from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import PROGRESS, TCS_STATES
 from facility.timebase import Clock
+from interlocks.snapshot import Mode
 from rig.control_stack import Caller
 from rig.link_check import LinkReading, link_readings, require_link
 
 ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
 _TCS = ("TCS:State-Sts", "TCS:Progress-RB", "TCS:Session-RB", "TCS:Message-RB", "TCS:Summary-RB", "TCS:Cmd-Result")
 _SAFE = ("SAFE:Permit-Sts", "SAFE:Action-Sts", "SAFE:FirstFault-RB", "SAFE:Cmd-Result", "SAFE:Mode-Sts",
-         "SAFE:Field-RB", "SAFE:Field-Sts", "SAFE:Proof-Sts", "SAFE:Proof-RB")  # fmt: skip
+         "SAFE:Key-Sts", "SAFE:Field-RB", "SAFE:Field-Sts", "SAFE:Proof-Sts", "SAFE:Proof-RB")  # fmt: skip
 _BEATS = ("TCS:Heartbeat-RB", "SAFE:Heartbeat-RB")
 _PUT_ONLY = ("TCS:Cmd", "SAFE:Cmd", "SAFE:KeepAlive")
 _SUMMARY_S = 20.0
@@ -257,8 +258,23 @@ class OperatorClient:
 
     async def resolve(self, words: str, resume: bool = False) -> Mapping[str, Any]:
         """Account for a termination, as the physicist: what became of the field, and whether it goes on."""
-        args = {"session": str(self._value("SAFE:Field-RB") or ""), "words": words, "resume": resume}
+        args = {"session": self.field, "words": words, "resume": resume}
         return {**await self.ask("SAFE", "resolve", args, role="physicist"), "resolved": args["session"]}
+
+    @property
+    def field(self) -> str:
+        """Session of the field that the safety controller has open; empty if none is."""
+        return str(self._value("SAFE:Field-RB") or "")
+
+    @property
+    def mode(self) -> str:
+        """The mode that the safety controller is in."""
+        return list(Mode)[int(self._value("SAFE:Mode-Sts") or 0)].value
+
+    @property
+    def key_agrees(self) -> bool:
+        """The key switch says the mode that was set."""
+        return bool(self._value("SAFE:Key-Sts"))
 
     def proofs(self) -> list[dict[str, Any]]:
         """The proof tests as the safety controller shows them: id, value, limits, time, pass, valid."""

@@ -51,7 +51,8 @@ class RoomPanel:
         return SearchStage.NOT_DONE if sample is None else SearchStage(int(sample.value))
 
     async def do(self, verb: str, **args: Any) -> None:
-        """press_search(exit=0 or 1), move_door(closed=0 or 1), press_estop, release_estop."""
+        """A verb of the panels: press_search(exit=0 or 1), move_door(closed=0 or 1), press_estop, release_estop,
+        turn_key(position=1 clinical, 2 QA, 3 service)."""
         await self._caller.call(verb, args, _COMMAND_S)
 
     async def search(self) -> None:

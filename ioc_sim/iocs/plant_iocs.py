@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from channels.keys import KeyRing
+from facility.errors import CommandRefused
 from facility.states import FrontEndState
 from facility.timebase import NS_PER_MS, Clock
 from ioc_sim.breathing import Breathing
@@ -220,9 +221,19 @@ def _room_verbs(plant: PlantPort) -> dict[str, Verb]:
         closed = args["closed"] != 0
         plant.set_door(closed, closed)
 
+    def key(args: Mapping[str, Any]) -> None:
+        if args["position"] not in (1, 2, 3):
+            raise CommandRefused(
+                "key.position", f"position {args['position']}", "turn_key", "1 clinical, 2 QA, 3 service"
+            )
+        if FrontEndState.ARMED <= plant.status.state <= FrontEndState.PAUSED:
+            raise CommandRefused("key.active", "a layer is active", "turn_key", "the mode changes between fields")
+        plant.turn_key(args["position"])
+
     return {
         "press_search": Verb(button, {"exit": "whole"}),
         "move_door": Verb(door, {"closed": "whole"}),
+        "turn_key": Verb(key, {"position": "whole"}),
         "press_estop": Verb(lambda _args: plant.press_estop(), {}),
         "release_estop": Verb(lambda _args: plant.release_estop(), {}),
     }

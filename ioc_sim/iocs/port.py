@@ -177,3 +177,6 @@ class PlantPort(Protocol):
 
     def release_estop(self) -> None:
         """Let the emergency stop go, at the button."""
+
+    def turn_key(self, position: int) -> None:
+        """Turn the mode key switch: 1 clinical, 2 QA, 3 service."""

@@ -138,6 +138,9 @@ class FakePlant:
     def release_estop(self) -> None:
         self._do("release_estop")
 
+    def turn_key(self, position: int) -> None:
+        self._do("turn_key", position)
+
     def insert_range_shifters(self, code: int, plan_code: int) -> None:
         self._do("insert", code, plan_code)
 

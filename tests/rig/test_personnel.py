@@ -306,8 +306,8 @@ async def everything_remote(world: World, parts: WorldParts) -> int:
                 tried += 1
     for name, role in ((OPERATOR, "operator"), (PHYSICIST, "physicist"), (CONTROL, "control"), (CONTROL, "room")):
         panel = RoomPanel(parts.room._channels, signer(name.name, role), world.loop, 1.0)
-        for verb in ("release_estop", "press_search", "move_door"):
-            args = {"press_search": {"exit": 0}, "move_door": {"closed": 1}}.get(verb, {})
+        for verb in ("release_estop", "press_search", "move_door", "turn_key"):
+            args = {"press_search": {"exit": 0}, "move_door": {"closed": 1}, "turn_key": {"position": 3}}.get(verb, {})
             with pytest.raises(IonctlError, match=r"(?i)room"):
                 await panel.do(verb, **args)
             tried += 1

@@ -217,6 +217,8 @@ def the_room_is_opened_without_a_trip(stack: Stack) -> None:
     assert [now[name]["present"] for name in ("door", "search")] == [True, True]
     standing = ("door", "search", "operator-heartbeat")
     assert [now[name]["latched"] for name in standing] == [False, False, False]
+    for mode in ("qa", "clinical"):
+        assert json.loads(ionctl("interlocks", "mode", mode, "--json")) == {"mode": mode}
     trips = json.loads(ionctl("interlocks", "history", "--json"))["trips"]
     assert {trip["rule"] for trip in trips}.isdisjoint({*standing, "permit-lost"}), trips
 

@@ -14,11 +14,11 @@ from console.settings import Settings
 @JSON
 @click.pass_obj
 def mode(settings: Settings, wanted: str, facility_name: str, as_json: bool) -> None:
-    """Set the operating mode, as the physicist; without a permit, and where the key switch agrees."""
+    """Turn the mode key and set the operating mode, as the physicist; without a permit and between fields."""
     from console.tables import print_json
-    from rig.interlock_desk import ask_safety
+    from rig.remote_mode import change_mode
 
-    answer = ask_safety(settings.facility(facility_name), settings.home(), "set_mode", {"mode": wanted}, "physicist")
+    answer = change_mode(settings.facility(facility_name), settings.home(), wanted)
     if as_json:
         print_json(dict(answer))
     else:
