@@ -105,6 +105,7 @@ class SafetyController:
         self._now_ns = now_ns
         self._due = True
         self._waiting_command = ""
+        self._waiting_cleared: list[str] = []
         self._events: deque[SafetyEvent] = deque(maxlen=MAX_EVENTS)
         self._results: deque[CommandResult] = deque(maxlen=MAX_EVENTS)
         self._bypasses = BypassDesk(rules.rules, rules.policy, self._emit)
@@ -397,7 +398,7 @@ class SafetyController:
         inhibited = [view.rule.id for view in self._views() if inhibits(view)]
         data = {"cleared": cleared, "latched": [], "inhibited": inhibited, "permit": self._permit.released}
         if permit.Effect.RESET_FAST in effects:
-            self._waiting_command = command.id
+            self._waiting_command, self._waiting_cleared = command.id, cleared
             return CommandResult(command.id, Status.ACCEPTED, words="waits for the fast tier", data=data)
         words = words_of_inhibits(self._views()) if permit.Effect.INHIBITED in effects else ""
         return CommandResult(command.id, Status.DONE, words=words, data=data)
@@ -409,7 +410,9 @@ class SafetyController:
         command_id, self._waiting_command = self._waiting_command, ""
         if command_id:
             inhibited = [view.rule.id for view in self._views() if inhibits(view)]
-            data = {"latched": list(self._latched_ids()), "inhibited": inhibited, "permit": self._permit.released}
+            latched = list(self._latched_ids())
+            cleared = [rule_id for rule_id in self._waiting_cleared if rule_id not in latched]
+            data = {"cleared": cleared, "latched": latched, "inhibited": inhibited, "permit": self._permit.released}
             self._results.append(CommandResult(command_id, status, code, words, data))
 
     # --- leaving scans out --------------------------------------------------------------------------------------

@@ -269,12 +269,12 @@ def test_a_reset_through_the_rack_is_accepted_then_done_or_failed(it: Small) -> 
             it.fast(0)
             result = it.controller.take_results()[0]
             assert (result.id, result.status, result.words) == (accepted.id, Status.DONE, "the permit is given")
-            assert result.data == {"latched": [], "inhibited": [], "permit": True}
+            assert result.data == {"cleared": ["fast-pause"], "latched": [], "inhibited": [], "permit": True}
         else:
             it.run(201)
             result = it.controller.take_results()[0]
             assert (result.id, result.status, result.code) == (accepted.id, Status.FAILED, "safety.reset-incomplete")
-            assert result.data == {"latched": ["fast-pause"], "inhibited": [], "permit": False}
+            assert result.data == {"cleared": [], "latched": ["fast-pause"], "inhibited": [], "permit": False}
         assert it.controller.take_results() == []
 
 

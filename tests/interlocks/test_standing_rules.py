@@ -164,3 +164,25 @@ def test_the_rack_knows_a_permit_that_was_handed_back() -> None:
 def test_only_what_latches_beside_the_rack_can_stand(changes: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="standing"):
         one_rule(body(standing=True, **changes))
+
+
+def test_the_mode_changes_between_fields_alone() -> None:
+    it = in_a_field()
+    it.run(1, intercom__ok=0.0, key__a=2.0, key__b=2.0)  # a PAUSE takes the permit
+    it.run(2, intercom__ok=1.0)
+    refused = it.say("set_mode", "physicist", mode="qa")
+    assert (refused.status, refused.code, refused.words) == (
+        Status.REFUSED, "safety.field", "field S-1 is not closed")  # fmt: skip
+    it.say("close_field", "operator", session="S-1")
+    assert it.say("set_mode", "physicist", mode="qa").status is Status.DONE
+
+
+def test_the_mode_does_not_change_before_a_termination_is_accounted_for() -> None:
+    it = Safety()
+    it.release()
+    it.run(1, estop__a_ok=0.0)
+    assert it.controller.snapshot().unresolved
+    refused = it.say("set_mode", "physicist", mode="clinical")
+    assert (refused.code, refused.words) == ("safety.field", "field without a name is not closed")
+    it.resolve()
+    assert it.say("set_mode", "physicist", mode="clinical").status is Status.DONE
