@@ -89,7 +89,7 @@ def _percent(delivered: float, prescribed: float) -> str:
 
 def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
     s, truth = result.summary, result.truth
-    wall = f"{result.wall_s:.2f} s by the clock on the wall" + (f", speed {result.speed:g}" if result.speed else "")
+    wall = f"{result.wall_s:.2f} s of wall time" + (f" at speed {result.speed:g}" if result.speed else "")
     rows = [
         ("session", str(s["session"])),
         ("status", f"{s['status']}{': ' + s['reason'] if s['reason'] else ''}"),
@@ -103,7 +103,7 @@ def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
         rows += _truth(truth, s["prescribed_ions"])
     return [
         *rows,
-        ("time", f"{s['facility_s']:.1f} s of facility time from START, {s['beam_on_s']:.1f} s with beam; {wall}"),
+        ("time", f"{s['facility_s']:.1f} s of facility time, {s['beam_on_s']:.1f} s with beam; {wall}"),
     ]
 
 

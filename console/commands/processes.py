@@ -111,7 +111,7 @@ def status(settings: Settings, facility_name: str, as_json: bool) -> int:
     run = described["run"]
     if run is not None:
         print(f"room {run['room']}, {run['species']}, seed {run['seed']}, speed {run['speed']:g}, "
-              f"up for {described['up_for_s']:.0f} s by the clock on the wall")  # fmt: skip
+              f"up for {described['up_for_s']:.0f} s of wall time")  # fmt: skip
     for end, one in described["link"].items():
         print(f"safety link at the {end}: gaps up to {one['gap_ms']:g} ms in the last second, {one['worst_ms']:g} ms "
               f"in all, 99.9 % within {one['p999_ms']:g} ms; watchdog {one['watchdog_ms']:g} ms; "
