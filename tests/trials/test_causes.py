@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
 from interlocks.rules import load_rules
-from rig.trials.causes import TrialState, load_trials, trials_from_toml
+from rig.trials.causes import TrialState, has_number, load_trials, near_of, trials_from_toml
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = resources.files("configs").joinpath("interlock_trials.toml").read_text(encoding="utf-8")
 
 
@@ -59,3 +62,19 @@ def test_a_rule_without_a_trial_is_named() -> None:
     begin = TEXT.index('[[trial]]\nrule = "plant-late"')
     with pytest.raises(ConfigError, match="plant-late"):
         trials_from_toml(TEXT[:begin], rules())
+
+
+def test_what_is_not_tried_near_its_limit_is_listed_with_a_reason() -> None:
+    page = (ROOT / "docs/how-to/interlock-regression.md").read_text(encoding="utf-8")
+    trials = load_trials(rules())
+    numbers = [rule for rule in rules().rules if has_number(rule)]
+    near = [rule.id for rule in numbers if near_of(rule, trials[rule.id]) is not None]
+    assert f"tries {len(near)} of the {len(numbers)} rules" in page
+    table = page[page.index("| Rules | Why not") : page.index("## What a trial asks")]
+    listed = {
+        name
+        for line in table.splitlines()
+        if line.startswith("|")
+        for name in re.findall(r"`([a-z0-9-]+)`", line.split("|")[1])
+    }
+    assert listed == {rule.id for rule in numbers} - set(near)
