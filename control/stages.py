@@ -214,9 +214,9 @@ class Stages:
         flat_top = ring.phase is RingPhase.FLAT_TOP
         self._recalled = (ring.cycle, flat_top)
         self.forget_ahead()
-        await self._request_cycle(session.book.layer)
-        if flat_top:
+        if flat_top:  # first: the ring forgets with it what is queued
             await self._link.command("RING", "end_cycle", {})
+        await self._request_cycle(session.book.layer)
 
     async def resume_beam(self, session: Session) -> None:
         """Lift the front end's pause; the ring is asked again unless it runs the layer's cycle."""

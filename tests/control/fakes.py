@@ -237,6 +237,7 @@ class FakeMachine:
         self._serve_ring()
 
     def _end_cycle(self) -> None:
+        self.queued = None
         if self.phase is RingPhase.FLAT_TOP:
             self._leave_flat_top(self._cycle_id)
 
