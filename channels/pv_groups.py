@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
 from caproto import (
@@ -52,6 +53,8 @@ from facility.timebase import Clock, epics_stamp
 Putter = Callable[[Any, Any, Any], Awaitable[Any]]
 """``async def put(group, channel, value)``: return the value to keep, or raise ``caproto.SkipWrite``."""
 
+_KEPT = 16
+"""Classes made at run time that are kept: making one costs as much as a layer."""
 UNIT_BYTES = 8
 STRING_BYTES = 39
 ENUM_STATES = 16
@@ -278,8 +281,13 @@ class CataloguedGroup(PVGroup):  # type: ignore[misc]
 
 def group_of(entries: tuple[PvEntry, ...], title: str, prefix: str, clock: Clock) -> CataloguedGroup:
     """A group made of entries at run time, all without putters; channels by `group.channel(name)`."""
+    return _group_class(entries, title)(prefix, clock)
+
+
+@lru_cache(maxsize=_KEPT)
+def _group_class(entries: tuple[PvEntry, ...], title: str) -> type[CataloguedGroup]:
     namespace = {f"pv_{i}": declared_entry(entry) for i, entry in enumerate(entries)}
     made: type[CataloguedGroup] = types.new_class(
         title, (CataloguedGroup,), exec_body=lambda body: body.update(namespace)
     )
-    return made(prefix, clock)
+    return made

@@ -31,6 +31,7 @@ from control.session import Session
 from control.stages import ACTIVE, UNFINISHED
 from facility.errors import ChannelError
 from facility.events import canonical_json
+from facility.timebase import to_next_s
 
 PERIOD_S = 0.5
 """Time between two keep-alives, event-loop s; a line that changes is told at once."""
@@ -208,7 +209,7 @@ class LineSender:
     async def _send_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            timer = loop.call_later(self._period_s, self._wake.set)
+            timer = loop.call_later(to_next_s(loop.time(), self._period_s), self._wake.set)
             await self._wake.wait()
             timer.cancel()
             self._wake.clear()

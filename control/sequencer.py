@@ -33,8 +33,6 @@ from facility.timebase import NS_PER_S, Clock
 
 _log = structlog.get_logger(__name__)
 
-_CHECK_S = 0.25
-"""How often heartbeats and time-outs are looked at while nothing changes, event-loop s."""
 _BEST_EFFORT = frozenset({Effect.PAUSE_BEAM, Effect.STOP_BEAM, Effect.PEEK, Effect.ACCOUNT, Effect.END_CYCLE})
 """Effects whose failure is noted but changes nothing: the interlocks hold the beam, not control."""
 _INTERLOCKS = frozenset({Event.PAUSED_BY_INTERLOCK, Event.ABORTED_BY_INTERLOCK})
@@ -265,7 +263,7 @@ class Sequencer:
             elif self.state in BEAM_POSSIBLE and self._stages.strayed(self._session()):
                 await self._recall()
             else:
-                await self._link.changed(_CHECK_S)
+                await self._link.changed(self._limits.check_s)
 
     def _must_stop(self) -> bool:
         return bool(self._requests) or self._observer.stop(self.state, self.session) is not None

@@ -35,6 +35,7 @@ from control.telemetry import TOPICS, NullTelemetry, Telemetry
 from facility.errors import CommandRefused, InternalError, IonctlError
 from facility.events import canonical_json
 from facility.pv_catalogue import BY_NAME, PROGRESS
+from facility.timebase import to_next_s
 
 _log = structlog.get_logger(__name__)
 
@@ -221,7 +222,8 @@ class ControlServer:
                 self._beat = (self._beat + 1) % 2**31
                 self._publisher.publish("TCS:Heartbeat-RB", self._beat)
             self._publish_progress()
-            await asyncio.sleep(self._publish_s if self._sequencer.state in DELIVERING else HEARTBEAT_S)
+            period_s = self._publish_s if self._sequencer.state in DELIVERING else HEARTBEAT_S
+            await asyncio.sleep(to_next_s(loop.time(), period_s))
 
     def _publish_progress(self) -> None:
         state = self._sequencer.state

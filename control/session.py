@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -161,9 +162,13 @@ class SessionSummary:
     messages: tuple[str, ...]
     schema: str = SUMMARY_SCHEMA
 
-    def to_data(self) -> dict[str, Any]:
-        """JSON-ready."""
+    @cached_property
+    def _data(self) -> dict[str, Any]:
         return asdict(self)
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON-ready; nobody may change what is in it."""
+        return dict(self._data)
 
     def to_json(self) -> bytes:
         """Canonical JSON, UTF-8."""

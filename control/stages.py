@@ -45,7 +45,8 @@ _RING_AT_REST = frozenset({RingPhase.STANDBY, RingPhase.FAULT})
 
 @dataclass(frozen=True)
 class SequencerLimits:
-    """Longest waits. `scale` is event-loop seconds per facility second: 1 unless the facility runs faster or slower."""
+    """Longest waits, and how often one looks. `scale` is event-loop seconds per facility second: 1 unless the facility
+    runs faster or slower."""
 
     loaded_s: float = 1.0
     """From the acknowledgement of load_layer to the status that shows it."""
@@ -60,6 +61,8 @@ class SequencerLimits:
     settle_s: float = 0.05
     """After the beam was taken away for good, until the register is read: late charge."""
     scale: float = 1.0
+    check_s: float = 0.25
+    """How often heartbeats and time-outs are looked at while nothing changes, event-loop s."""
 
 
 class StageFault(Exception):  # noqa: N818 - becomes an event, no error of its own

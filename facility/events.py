@@ -24,10 +24,7 @@ def canonical_json(obj: object) -> bytes:
     Raises InternalError for what JSON cannot hold.
     """
     try:
-        text = json.dumps(
-            obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
-        )
-        return text.encode("utf-8")
+        return _ENCODER.encode(obj).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as problem:
         raise InternalError(
             code="json.not-canonical", what=str(problem), where="facility.events.canonical_json"
@@ -38,6 +35,11 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

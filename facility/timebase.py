@@ -98,6 +98,15 @@ def seconds_to_ns(seconds: float) -> int:
     return round(seconds * NS_PER_S)
 
 
+def to_next_s(now_s: float, period_s: float) -> float:
+    """Time until the next whole multiple of a period, s; never less than a thousandth of it.
+
+    Whoever repeats something, and does so at whole multiples, meets the others there: one instant instead of several.
+    """
+    left_s = period_s - now_s % period_s
+    return left_s if left_s > 1e-3 * period_s else left_s + period_s  # the remainder of a float may be all but whole
+
+
 def epics_stamp(t_ns: int) -> tuple[int, int]:
     """Facility time (ns) as an EPICS time stamp: (seconds since 1990, ns)."""
     seconds, ns = divmod(t_ns, NS_PER_S)

@@ -26,7 +26,7 @@ from interlocks.answers import refused
 from interlocks.bypass import NO_MODE
 from interlocks.bypass_desk import BypassDesk
 from interlocks.console_watch import Console, ConsoleWatch
-from interlocks.evaluator import code_limits
+from interlocks.evaluator import code_box, code_limits
 from interlocks.fast_mirror import FastMirror
 from interlocks.field_book import FieldBook, FieldStore, MemoryStore, aborted
 from interlocks.link import PermitCommand
@@ -424,7 +424,7 @@ class SafetyController:
         """
         if self._due:
             return now_ns
-        times = list(self._scanner.deadlines(now_ns, beats=not beats_watched))
+        times = list(self._scanner.deadlines(beats=not beats_watched))
         proven = self._proofs.deadline_ns(now_ns)
         if proven is not None:
             times.append(proven)
@@ -444,13 +444,8 @@ class SafetyController:
         """Lowest and highest value of each image signal, in units of its resolution, within which no rule changes its
         mind: the arguments of `Plant.watch_image`."""
         active = self._scanner.value("fe.active")
-        own = ((PLACE["fe.active"], active, active),)
-        low, high = code_limits(
-            chain(self._scanner.boxes(), self._fast.boxes(), own, self._proofs.boxes(self._scanner.value))
-        )
-        for place, lowest, highest in self._second.boxes():
-            low[place], high[place] = max(low[place], lowest - 0.49), min(high[place], highest + 0.49)
-        return low, high
+        pinned = (*self._fast.boxes(), (PLACE["fe.active"], active, active), *self._proofs.boxes(self._scanner.value))
+        return code_limits(chain(self._scanner.boxes(), map(code_box, pinned), self._second.boxes()))
 
     # --- what there is to see -----------------------------------------------------------------------------------
     def snapshot(self) -> SafetySnapshot:

@@ -8,7 +8,7 @@ change its mind, so that scans in between can be left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,6 +22,8 @@ INPUT_PLACE: dict[str, int] = {**PLACE, **{name: N_IMAGE + k for k, name in enum
 """Place of an input of tier P, by name."""
 OWN_UNITS: tuple[str, ...] = tuple(OWN_INPUTS.values())
 Inputs: TypeAlias = Sequence[float]
+Box: TypeAlias = tuple[int, float, float]
+"""Place of an input, lowest and highest of its values, or codes, within which nobody changes his mind."""
 
 
 class Probe(NamedTuple):
@@ -140,7 +142,7 @@ def _pair(rule: Rule, a: float, b: float) -> Judgement:
     return Judgement(-math.inf < value <= limit < math.inf, value, limit)
 
 
-def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[tuple[int, float, float]]:
+def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
     """Places of inputs with the values, both ends included, within which the judgement stays what it is.
 
     A bad comparison pins everything it looked at: any change is a reason to look again.  A heartbeat that lives pins
@@ -184,20 +186,30 @@ def _slack(rule: Rule, a: float, b: float) -> float:
     return 0.99 * (result.limit - result.value) / (2.0 + (rule.relative or 0.0))
 
 
-def code_limits(boxes: Iterator[tuple[int, float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intersection of boxes as lowest and highest value of each image signal, in units of its resolution.
+def code_box(box: Box) -> Box:
+    """A box of values as one of codes: place, lowest and highest code, both ends included.
+
+    A signal that is NaN has no inside: low above high.
+    """
+    place, lowest, highest = box
+    low = _first_inside(lowest, place) if lowest == lowest else math.inf
+    high = -_first_inside(-highest, place) if highest == highest else -math.inf
+    return place, low, high
+
+
+def code_limits(boxes: Iterable[Box]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersection of boxes of codes as lowest and highest value of each image signal, in units of its resolution.
 
     The ends are half a unit less a hundredth outside the last code that is inside, so that a value that rounds to a
-    code inside does not wake anybody.  A signal that is NaN has no inside: low above high.
+    code inside does not wake anybody.
     """
-    low = np.full(N_IMAGE, -math.inf)
-    high = np.full(N_IMAGE, math.inf)
+    low, high = [-math.inf] * N_IMAGE, [math.inf] * N_IMAGE
     for place, lowest, highest in boxes:
-        if place >= N_IMAGE:
-            continue
-        low[place] = max(low[place], _first_inside(lowest, place)) if lowest == lowest else math.inf
-        high[place] = min(high[place], -_first_inside(-highest, place)) if highest == highest else -math.inf
-    return low - 0.49, high + 0.49
+        if lowest > low[place]:
+            low[place] = lowest
+        if highest < high[place]:
+            high[place] = highest
+    return np.array(low) - 0.49, np.array(high) + 0.49
 
 
 def _first_inside(lowest: float, place: int) -> float:

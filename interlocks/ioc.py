@@ -28,7 +28,7 @@ from interlocks.snapshot import RuleView, SafetySnapshot
 PUBLISH_NS = 100_000_000
 """Shortest time between two updates."""
 HEARTBEAT_NS = 250_000_000
-"""Time between two changes of SAFE:Heartbeat-RB."""
+"""Time between two changes of SAFE:Heartbeat-RB, where nothing else is said."""
 VALUES_NS = 1_000_000_000
 """Values and limits of a rule are shown when it changes its mind, and as often as this."""
 _HEARTBEAT_MAX = 2**31
@@ -87,11 +87,16 @@ class SafetyIoc:
         controller: whose state is shown and who gets keep-alives and commands.
         verifier: judges commands; make it with `interlocks.controller.VERBS`.
         clock: facility time.
+        heartbeat_ns: time between two changes of SAFE:Heartbeat-RB.
     """
 
-    def __init__(self, prefix: str, controller: SafetyController, verifier: CommandVerifier, clock: Clock) -> None:
+    def __init__(
+        self, prefix: str, controller: SafetyController, verifier: CommandVerifier, clock: Clock,
+        heartbeat_ns: int = HEARTBEAT_NS,
+    ) -> None:  # fmt: skip
         self.controller = controller
         self._verifier = verifier
+        self._heartbeat_ns = heartbeat_ns
         self._clock = clock
         self._group = SafetyGroup(prefix, clock)
         self._group.ioc = self
@@ -107,8 +112,8 @@ class SafetyIoc:
         self._beat_ns: int | None = None
         self._beats = 0
         self._values_ns: int | None = None
-        self._told: dict[str, tuple[tuple[bool, bool, bool], tuple[float, float]]] = {}
-        """By rule: its state, and value and limit, as they were shown last."""
+        self._told: dict[str, RuleView] = {}
+        """Rules as they were shown last."""
         self._linked: tuple[float, ...] = (0.0,)
 
     # --- from clients ------------------------------------------------------------------------------------------
@@ -167,10 +172,10 @@ class SafetyIoc:
             self._put(name, *values[name])
         if changed:
             self._published_ns = now_ns
-        return (self._beat_ns or 0) + HEARTBEAT_NS
+        return (self._beat_ns or 0) + self._heartbeat_ns
 
     def _heartbeat(self, now_ns: int) -> int:
-        if self._beat_ns is None or now_ns - self._beat_ns >= HEARTBEAT_NS:
+        if self._beat_ns is None or now_ns - self._beat_ns >= self._heartbeat_ns:
             self._beat_ns = now_ns
             self._beats = (self._beats + 1) % _HEARTBEAT_MAX
         return self._beats
@@ -197,13 +202,14 @@ class SafetyIoc:
             self._values_ns = now_ns
         for view in snapshot.rules:
             told = self._told.get(view.rule.id)
-            state, numbers = (view.present, view.latched, view.bypassed), (view.value, view.limit)
-            moved = told is None or told[0] != state
+            if view is told:
+                continue
+            moved = told is None or _state_of(told) != _state_of(view)
             if moved:
                 yield from _rule_states(view)
-            if moved or (due and told is not None and told[1] != numbers):
+            if moved or (due and told is not None and (told.value, told.limit) != (view.value, view.limit)):
                 yield from _rule_values(view)
-                self._told[view.rule.id] = (state, numbers)
+                self._told[view.rule.id] = view
 
     def _put(self, name: str, value: Value, severity: int) -> None:
         if isinstance(value, bytes):
@@ -215,6 +221,10 @@ def _severity_of(action: Action) -> int:
     if action >= Action.PAUSE:
         return int(Severity.MAJOR)
     return int(Severity.MINOR) if action > Action.NONE else int(Severity.NO_ALARM)
+
+
+def _state_of(view: RuleView) -> tuple[bool, bool, bool]:
+    return view.present, view.latched, view.bypassed
 
 
 def _rule_states(view: RuleView) -> Iterator[tuple[str, Value, int]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -57,10 +59,15 @@ def load_proofs(facility: Facility, watchdog_ms: float, config_dir: Path | None 
     return proofs_from_toml(source.read_text(encoding="utf-8"), facility, watchdog_ms, str(source))
 
 
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> Mapping[str, Any]:
+    return tomllib.loads(text)
+
+
 def proofs_from_toml(text: str, facility: Facility, watchdog_ms: float, where: str = FILE_NAME) -> tuple[Proof, ...]:
     """The proof tests from the text of a file."""
     try:
-        data = tomllib.loads(text)
+        data = _parsed(text)
     except tomllib.TOMLDecodeError as problem:
         raise ConfigError("proofs.syntax", str(problem), where) from problem
     if data.get("schema") != SCHEMA or set(data) != {"schema", "proof"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from facility.pv_catalogue import PvEntry
 from interlocks.explain import condition
@@ -30,6 +31,7 @@ def rule_entries(rule: Rule) -> Iterator[PvEntry]:
     yield PvEntry(f"{base}:Limit-RB", "safety", base, "float", f"must hold: {condition(rule)}", unit, 6)
 
 
+@lru_cache(maxsize=4)
 def entries(rules: tuple[Rule, ...]) -> tuple[PvEntry, ...]:
     """The PVs of all rules, in the order of the file."""
     return tuple(entry for rule in rules for entry in rule_entries(rule))

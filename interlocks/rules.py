@@ -9,7 +9,7 @@ import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ SCHEMA = "ionctl.interlocks/1"
 FILE_NAME = "interlocks.toml"
 OVERRIDABLE = frozenset({"low", "high", "relative", "equals", "window_us", "debounce_us", "citation", "sigma"})
 MAX_RULES = 200
+KEPT = 16
+"""Rule sets that are kept."""
 _TOP_KEYS = frozenset({"schema", "link", "policy", "rule", "override"})
 
 
@@ -133,8 +135,12 @@ def load_rules(facility: Facility, room: str, species: str, config_dir: Path | N
     )
 
 
+@lru_cache(maxsize=KEPT)
 def rules_from_toml(text: str, facility: str, species: str, room_index: int, where: str = FILE_NAME) -> RuleSet:
-    """Rules from the text of a file; `room_index` is the value of the beam token of the room, from 0."""
+    """Rules from the text of a file; `room_index` is the value of the beam token of the room, from 0.
+
+    What was made of a text is kept: nothing in a rule set changes, and every world and every trial needs one.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facility.states import Action
 from interlocks import evaluator, latch
-from interlocks.evaluator import INPUT_PLACE, NS_PER_MS, BeatState, Judgement, Probe
+from interlocks.evaluator import INPUT_PLACE, NS_PER_MS, BeatState, Box, Judgement, Probe
 from interlocks.latch import Effect, LatchSpec, LatchState
 from interlocks.model import OWN_INPUTS, Rule
 from interlocks.process_image import N_IMAGE
@@ -32,6 +33,17 @@ class _Watched:
         """The last comparison, whether or not the rule applied."""
         self.own_only = all(name in OWN_INPUTS for name in rule.inputs)
         """It needs no image."""
+        looks_at = (*self.probe.places, *((self.probe.when,) if self.probe.when >= 0 else ()))
+        self.look = itemgetter(looks_at[0], *looks_at)
+        """What it looks at, from the inputs: a tuple, also of one."""
+        self.looked_at: tuple[float, ...] = ()
+        self.settled = False
+        """Judged again on the same inputs nothing would change, however late it is."""
+        self.boxes: tuple[Box, ...] | None = None
+        """What `Scanner.boxes` says of it as it was judged last; None: to be found."""
+        self.viewed = self.state
+        self.view: RuleView | None = None
+        """What `Scanner.view` says of the state `viewed`."""
 
 
 class Scanner:
@@ -42,6 +54,10 @@ class Scanner:
         self._by_id = {watched.rule.id: watched for watched in self._watched}
         self._inputs: list[float] = [math.nan] * (N_IMAGE + len(OWN_INPUTS))
         self._image_t_ns = 0
+        self._lag_ns = 0
+        """How old the image was when it was judged: so old will the next one be."""
+        self._permitted: bool | None = None
+        """As it was told last."""
         self._seen = False
         self.action = Action.NONE
         """Strongest action in force."""
@@ -67,18 +83,39 @@ class Scanner:
         `permitted`: there is a permit, or a field is under way.
         """
         self._inputs[N_IMAGE:] = evaluator.own_values(own)
+        if fresh:
+            self._lag_ns = now_ns - self._image_t_ns
         effects: list[tuple[str, Effect]] = []
+        moved = permitted is not self._permitted
+        if moved:
+            self._permitted = permitted
+            self._unsettle()
         for watched in self._watched:
-            if watched.own_only or fresh or not self._seen:
-                observed = self._observe(watched, permitted)
-                watched.state, found = latch.step(watched.acts_as, watched.state, observed, now_ns)
-                effects += [(watched.rule.id, effect) for effect in found]
-        self._sum_up()
+            if not (watched.own_only or fresh or not self._seen):
+                continue
+            looked_at = watched.look(self._inputs)
+            if watched.settled and looked_at == watched.looked_at:
+                continue  # by far the commonest: nothing it looks at has changed, and time alone changes nothing
+            before = watched.state
+            observed = self._observe(watched, looked_at, permitted)
+            watched.state, found = latch.step(watched.acts_as, before, observed, now_ns)
+            watched.settled = watched.rule.kind != "beat" and latch.deadline_ns(watched.acts_as, watched.state) is None
+            moved = moved or watched.state is not before
+            effects += [(watched.rule.id, effect) for effect in found]
+        if moved:
+            self._sum_up()
         return effects
 
-    def _observe(self, watched: _Watched, permitted: bool) -> latch.Observed:
+    def _unsettle(self) -> None:
+        """Something else than an input has changed: all rules are judged the next time."""
+        for watched in self._watched:
+            watched.settled = False
+
+    def _observe(self, watched: _Watched, looked_at: tuple[float, ...], permitted: bool) -> latch.Observed:
         found = self._compare(watched)
-        watched.good = found.good
+        if not (found.good and watched.good and watched.rule.kind == "limit"):  # its box is that of its limits
+            watched.boxes = None
+        watched.looked_at, watched.good = looked_at, found.good
         good = found.good or not evaluator.applies(watched.probe, self._inputs)
         return latch.Observed(good, found.value, found.limit, permitted)
 
@@ -103,6 +140,7 @@ class Scanner:
         """From now on these rules are shown as they are and act no more, all others act."""
         for watched in self._watched:
             watched.acts_as = latch.masked(watched.spec) if watched.rule.id in rules else watched.spec
+            watched.settled = False
         self._sum_up()
 
     def reset(self, role: str, now_ns: int) -> list[tuple[str, Effect]]:
@@ -110,19 +148,19 @@ class Scanner:
         effects: list[tuple[str, Effect]] = []
         for watched in self._watched:
             watched.state, found = latch.step(watched.spec, watched.state, latch.Reset(role), now_ns)
+            watched.settled = False
             effects += [(watched.rule.id, effect) for effect in found]
         self._sum_up()
         return effects
 
-    def deadlines(self, now_ns: int, *, beats: bool = True) -> Iterator[int]:
+    def deadlines(self, *, beats: bool = True) -> Iterator[int]:
         """Instants at which time alone changes a rule: ends of debounces, and with `beats` overdue heartbeats."""
-        lag_ns = now_ns - self._image_t_ns
         for watched in self._watched:
             debounced = latch.deadline_ns(watched.spec, watched.state)
             if debounced is not None:
                 yield debounced
             if beats and watched.beat is not None and watched.good and watched.rule.high is not None:
-                yield watched.beat.alive_ns + round(watched.rule.high * NS_PER_MS) + 1 + lag_ns
+                yield watched.beat.alive_ns + round(watched.rule.high * NS_PER_MS) + 1 + self._lag_ns
 
     def decisions(self) -> list[tuple[bool, bool, bool]]:
         """Good (the comparison alone), present and latched of each rule, in their order."""
@@ -136,10 +174,13 @@ class Scanner:
         """Rules that are present."""
         return [watched.rule.id for watched in self._watched if watched.state.present]
 
-    def boxes(self) -> Iterator[tuple[int, float, float]]:
-        """Values of the image within which no rule changes its mind."""
+    def boxes(self) -> Iterator[Box]:
+        """Codes of the image within which no rule changes its mind."""
         for watched in self._watched:
-            yield from evaluator.quiet_box(watched.probe, self._inputs, watched.good)
+            if watched.boxes is None:
+                quiet = evaluator.quiet_box(watched.probe, self._inputs, watched.good)
+                watched.boxes = tuple(evaluator.code_box(box) for box in quiet if box[0] < N_IMAGE)
+            yield from watched.boxes
 
     def is_present_on(self, name: str) -> bool:
         """Whether a rule that looks at this input is present."""
@@ -149,13 +190,16 @@ class Scanner:
         """A rule as it stands."""
         watched = self._by_id[rule_id]
         state = watched.state
-        return RuleView(
-            watched.rule,
-            state.present,
-            state.latched,
-            state.value,
-            state.limit,
-            state.trip_value,
-            state.trip_limit,
-            state.t_condition_ns,
-        )
+        if watched.view is None or watched.viewed is not state:
+            watched.viewed = state
+            watched.view = RuleView(
+                watched.rule,
+                state.present,
+                state.latched,
+                state.value,
+                state.limit,
+                state.trip_value,
+                state.trip_limit,
+                state.t_condition_ns,
+            )
+        return watched.view

@@ -7,6 +7,7 @@ sockets nor asyncio; the soft IOCs and the safety link are built around it.
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from facility.breathing import load_trace
 from facility.config import Facility
 from facility.energy_table import load_energy_table
 from facility.errors import CommandRefused, InternalError
+from facility.jit import COMPILED
 from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason, RingPhase, SearchStage
 from ioc_sim import commands, front_end, rack
@@ -50,6 +52,12 @@ __all__ = ["TRACE_RECORDS", "FastRules", "Plant", "PlantEvent", "PlantStatus"]
 TRACE_RECORDS = 131_072
 """Length of the truth ring: 1.31 s of ticks with beam."""
 _STATE_FIELDS = STATE_DTYPE.names or ()
+_STATUS_FIELDS = (
+    "t_ns", "phase", "ring_token", "ring_code", "cycle", "stored", "phase_end_ns", "fe_state", "hold_reason",
+    "fe_token", "spot", "n_spots", "done_spots", "demand", "permit_line", "layer_beam_ticks", "level", "rate_meas",
+    "spill_cmd", "rfko_on", "quad_open", "chopper_open", "stopper_in", "permit_epoch",
+)  # fmt: skip
+_status_of = itemgetter(*(_STATE_FIELDS.index(name) for name in _STATUS_FIELDS))
 _IC1, _IC2, _DONE = (REGISTER_COLUMNS.index(name) for name in ("ic1_ions", "ic2_ions", "done"))
 _EVENT_KINDS = (
     (EV_PHASE, "PHASE"), (EV_BEAM_ON, "BEAM_ON"), (EV_HELD, "HELD"), (EV_PAUSED, "PAUSED"), (EV_TRIP, "TRIP"),
@@ -166,7 +174,7 @@ class Plant:
 
     def _next_tick_from(self, t_ns: int) -> int:
         """Start of the first step that begins at or after ``t_ns``."""
-        step = rack.TICK_NS if self._state[0].fine else rack.MS_NS
+        step = rack.TICK_NS if self._plain["fine"][0] else rack.MS_NS
         return -(-t_ns // step) * step
 
     def _apply_due(self, at_ns: int) -> bool:
@@ -180,7 +188,10 @@ class Plant:
         return applied
 
     def _step(self, until_ns: int) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
+        if COMPILED:
+            rack.run(*self._arguments, until_ns)
+            return
+        with np.errstate(over="ignore", invalid="ignore"):  # what is compiled wraps around and warns of nothing
             rack.run(*self._arguments, until_ns)
 
     def _compile(self) -> None:
@@ -202,31 +213,34 @@ class Plant:
             self._image_scale, self._image_low, self._image_high,
         )  # fmt: skip
 
+    def _read(self, name: str) -> int:
+        """A whole number of the state; a record's attribute would cost ten times as much."""
+        return int(self._plain[name][0])
+
     def _collect(self) -> None:
-        s = self._state[0]
-        bits, t_ns = int(s.events), int(s.t_ns)
-        s.events = 0
+        bits, t_ns = int(self._events_bits[0]), self.t_ns
+        self._events_bits[0] = 0
         for bit, kind in _EVENT_KINDS:
             if bits & bit:
                 self._events.append(PlantEvent(t_ns, kind, self._event_data(kind)))
 
     def _event_data(self, kind: str) -> dict[str, int | float | str]:
-        s = self._state[0]
         if kind == "PHASE":
-            return {"phase": RingPhase(int(s.phase)).name, "cycle": int(s.cycle), "token": int(s.ring_token),
-                    "ions": round(float(s.stored))}  # fmt: skip
+            return {"phase": RingPhase(self._read("phase")).name, "cycle": self._read("cycle"),
+                    "token": self._read("ring_token"), "ions": round(float(self._plain["stored"][0]))}  # fmt: skip
         if kind == "TRIP":
             first = int(self._latch[rack.FIRST])
             name = self.rule_ids[first] if 0 <= first < len(self.rule_ids) else ""
             return {"latched": int(self._latch[rack.LATCHED]), "first": name}
         if kind == "ROOM":
-            return {"search": SearchStage(min(abs(int(s.search_a)), abs(int(s.search_b)))).name,
-                    "door": "CLOSED" if s.door_a and s.door_b else "OPEN",
-                    "estop": "OK" if s.estop_a and s.estop_b else "PRESSED",
-                    "key": int(s.key)}  # fmt: skip
-        data: dict[str, int | float | str] = {"token": int(s.fe_token), "spot": int(s.spot)}
+            closed = self._read("door_a") and self._read("door_b")
+            sound = self._read("estop_a") and self._read("estop_b")
+            stage = min(abs(self._read("search_a")), abs(self._read("search_b")))
+            return {"search": SearchStage(stage).name, "door": "CLOSED" if closed else "OPEN",
+                    "estop": "OK" if sound else "PRESSED", "key": self._read("key")}  # fmt: skip
+        data: dict[str, int | float | str] = {"token": self._read("fe_token"), "spot": self._read("spot")}
         if kind in ("HELD", "PAUSED", "ABORTED"):
-            data["reason"] = HoldReason(int(s.hold_reason)).name
+            data["reason"] = HoldReason(self._read("hold_reason")).name
         return data
 
     def take_events(self) -> list[PlantEvent]:
@@ -465,31 +479,33 @@ class Plant:
         self._note(self._now_ns, self.watch_image, low, high)
         self._image_low[:] = low
         self._image_high[:] = high
-        self._state[0].watch = 1
+        self._plain["watch"][0] = 1
 
     @property
     def status(self) -> PlantStatus:
         """State of ring, front end and beam-off devices."""
-        s = dict(zip(_STATE_FIELDS, self._plain[0].item(), strict=True))
-        flat_top = s["phase"] == RingPhase.FLAT_TOP
+        (
+            t_ns, phase, ring_token, ring_code, cycle, stored, phase_end_ns, state, hold_reason, token, spot, spots,
+            done_spots, demand, permit, beam_ticks, level, rate, spill_cmd, rfko_on, quad_open, chopper_open,
+            stopper_in, permit_epoch,
+        ) = _status_of(self._plain[0].item())  # fmt: skip
         return PlantStatus(
-            t_ns=s["t_ns"], phase=RingPhase(s["phase"]), ring_token=s["ring_token"], energy_code=s["ring_code"],
-            cycle=s["cycle"], stored_ions=s["stored"],
-            flat_top_ms=max(0, s["phase_end_ns"] - s["t_ns"]) * 1e-6 if flat_top else 0.0,
-            state=FrontEndState(s["fe_state"]), hold_reason=HoldReason(s["hold_reason"]), token=s["fe_token"],
-            spot=s["spot"], spots=s["n_spots"], done_spots=s["done_spots"],
+            t_ns=t_ns, phase=RingPhase(phase), ring_token=ring_token, energy_code=ring_code, cycle=cycle,
+            stored_ions=stored,
+            flat_top_ms=max(0, phase_end_ns - t_ns) * 1e-6 if phase == RingPhase.FLAT_TOP else 0.0,
+            state=FrontEndState(state), hold_reason=HoldReason(hold_reason), token=token,
+            spot=spot, spots=spots, done_spots=done_spots,
             ic1_ions=float(self._v[at.IC_LAYER_IONS]), ic2_ions=float(self._v[at.IC_LAYER_IONS + 1]),
-            demand=s["demand"] == 1, permit=s["permit_line"] == 1,
-            permit_epoch=s["permit_epoch"], beam_us=s["layer_beam_ticks"] * 10.0,
-            level=s["level"], rate=s["rate_meas"], first_rule=int(self._latch[rack.FIRST]),
-            spill_cmd=s["spill_cmd"] == 1, rfko_on=s["rfko_on"] == 1, quad_block=s["quad_open"] < 0.5,
-            chopper_block=s["chopper_open"] < 0.5, stopper_in=s["stopper_in"] == 1,
+            demand=demand == 1, permit=permit == 1, permit_epoch=permit_epoch, beam_us=beam_ticks * 10.0,
+            level=level, rate=rate, first_rule=int(self._latch[rack.FIRST]),
+            spill_cmd=spill_cmd == 1, rfko_on=rfko_on == 1, quad_block=quad_open < 0.5,
+            chopper_block=chopper_open < 0.5, stopper_in=stopper_in == 1,
         )  # fmt: skip
 
     @property
     def beam_on_s(self) -> float:
         """Time with beam demanded since the start of the run, s."""
-        return float(self._state[0].beam_on_ticks) * 1e-5
+        return float(self._plain["beam_on_ticks"][0]) * 1e-5
 
     def read(self, name: str, index: int = 0) -> float:
         """A raw quantity of the hardware by its name in ``ioc_sim.layout``, e.g. ``read("READ_A", 1)``."""
@@ -510,7 +526,7 @@ class Plant:
     @property
     def beats_alive(self) -> bool:
         """Both heartbeats rose in the last millisecond; when this changes, an IMAGE event is raised."""
-        return bool(self._state[0].beats_alive)
+        return bool(self._plain["beats_alive"][0])
 
     # --- truth: for tests and reports ------------------------------------------------------------------------
     def truth_spots(self) -> dict[int, np.ndarray]:
@@ -523,12 +539,12 @@ class Plant:
     @property
     def truth_count(self) -> int:
         """Ticks written to the truth ring since the start; the ring holds the last ``len(trace)`` of them."""
-        return int(self._state[0].trace_count)
+        return self._read("trace_count")
 
     @property
     def truth_total_ions(self) -> float:
         """All ions that crossed the isocentre plane since the start."""
-        return float(self._state[0].truth_total)
+        return float(self._plain["truth_total"][0])
 
     # --- faults ----------------------------------------------------------------------------------------------
     def inject(self, fault: Fault) -> None:

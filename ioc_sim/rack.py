@@ -309,9 +309,9 @@ def run(
     p = parameters[0]
     s = state[0]
     fresh = True  # a command or a line may have changed anything since the last call
+    into_ns = s.t_ns % MS_NS
     while s.t_ns + TICK_NS <= until_ns:
-        whole = s.t_ns % MS_NS == 0
-        if whole:
+        if into_ns == 0:
             fine = 1 if beam_possible(s, v, faults) else 0
             if fine == 0:
                 s.fine = 0
@@ -333,6 +333,9 @@ def run(
             busy = s.spill_cmd == 1 or (s.phase == FLAT_TOP and ARMED <= s.fe_state <= HELD)
             s.fine_age_ticks = 0 if busy else s.fine_age_ticks + 1
             dt_ticks = 1
+            into_ns += TICK_NS
+            if into_ns == MS_NS:
+                into_ns = 0
         else:
             coarse_step(p, q, s, v, faults, sig)
             if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
@@ -340,7 +343,7 @@ def run(
                 if not ARMED <= s.fe_state <= PAUSED:  # it may have ended the layer after the signals were published
                     no_layer(sig)
             dt_ticks = 100
-        boundary = s.t_ns % MS_NS == 0
+        boundary = into_ns == 0
         if boundary:
             publish_slow(p, q, s, v, sig, faults, etab)
         published = lines_changed(s) or fresh

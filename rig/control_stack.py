@@ -21,7 +21,7 @@ from control.layer_table import LayerRules
 from control.machine_link import LinkLimits, MachineLink
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
-from control.procedure import LineSender
+from control.procedure import PERIOD_S, LineSender
 from control.sequencer import Sequencer
 from control.server import PERMISSIONS, PUBLISH_S, ControlServer
 from control.session import ProgramLike
@@ -91,6 +91,10 @@ class ControlParts:
     link_limits: LinkLimits = field(default_factory=LinkLimits)
     telemetry: Telemetry | None = None
     publish_s: float = PUBLISH_S
+    check_s: float = SequencerLimits.check_s
+    """See `SequencerLimits`."""
+    lines_s: float = PERIOD_S
+    """See `LineSender`."""
     nonce_floor: int = -1
     """See `CommandVerifier`."""
     nonces: MutableMapping[str, int] | None = None
@@ -124,7 +128,7 @@ async def control_stack(
 
     link = await MachineLink.connect(provider, parts.facility.pv_prefix, make_caller, parts.link_limits)
     scale = parts.loop_s_per_facility_s
-    limits = SequencerLimits(scale=scale, rule_name_s=RULE_NAME_S / min(scale, 1.0))
+    limits = SequencerLimits(scale=scale, rule_name_s=RULE_NAME_S / min(scale, 1.0), check_s=parts.check_s)
     rules = LayerRules.of(parts.facility)
     verifier = CommandVerifier(
         parts.ring, PERMISSIONS, signing_clock, nonce_floor=parts.nonce_floor, nonces=parts.nonces,
@@ -136,7 +140,7 @@ async def control_stack(
                 link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits,
                 facility_hash=parts.facility.hash,
             ) as sequencer,
-            LineSender(link.write_lines, parts.keep_alive, sequencer.lines) as lines,
+            LineSender(link.write_lines, parts.keep_alive, sequencer.lines, parts.lines_s) as lines,
             ControlServer(
                 sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s
             ) as server,

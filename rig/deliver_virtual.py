@@ -7,7 +7,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from control.plan.program import MachineProgram
@@ -47,7 +46,7 @@ def deliver_virtual(
     write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)
     result = DeliveryResult(
-        "virtual", request.facility.id, request.room, request.first_seed, None, asdict(summary), truth, wall_s, files
+        "virtual", request.facility.id, request.room, request.first_seed, None, summary.to_data(), truth, wall_s, files
     )
     result.write(folder / SUMMARY_FILE)
     return result

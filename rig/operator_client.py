@@ -22,7 +22,7 @@ from channels.protocol import Channel, ChannelProvider, Sample
 from control.layer_machine import State
 from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import PROGRESS, TCS_STATES
-from facility.timebase import Clock
+from facility.timebase import Clock, to_next_s
 from interlocks.snapshot import Mode
 from rig.control_stack import Caller
 from rig.link_check import LinkReading, link_readings, require_link
@@ -138,7 +138,7 @@ class OperatorClient:
                 self._alive.set()
             except ChannelError:
                 pass  # the next one is as good; safety counts the silence
-            await asyncio.sleep(self.limits.keep_alive_s)
+            await asyncio.sleep(to_next_s(asyncio.get_running_loop().time(), self.limits.keep_alive_s))
             self.lost = self.lost or self._who_is_silent()
         self._changed.set()
 

@@ -91,7 +91,23 @@ class DeliveryResult:
         data = self.to_data()
         data["record"] = dict(self.summary)
         data["truth_layers"] = None if self.truth is None else self.truth.to_data()["layers"]
-        path.write_text(json.dumps(data, indent=1, sort_keys=True, default=_plain) + "\n", encoding="utf-8")
+        path.write_text(_lines(data), encoding="utf-8")
+
+
+def _lines(data: Mapping[str, Any]) -> str:
+    """JSON with a key, or a row of a table, on each line: as easy to read as indented, a tenth of the cost."""
+    rows = [f" {json.dumps(key)}: {_value(data[key])}" for key in sorted(data)]
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list | tuple) and value:
+        return "[\n  " + ",\n  ".join(_text(row) for row in value) + "\n ]"
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=_plain)
 
 
 def _plain(value: object) -> object:

@@ -66,6 +66,10 @@ class VirtualSafety:
         self._lines: RackLines | None = None
         self._stuck: RackLines | None = None
         self._next_ns = FAR_NS
+        self._deadline_ns = 0
+        """The deadline that the next exchange is planned for; 0 if it has another reason."""
+        self._wanted = False
+        """There is another reason beside it."""
         self._flipped = 0
         self._exchange_at(loop.now_ns())
 
@@ -94,23 +98,26 @@ class VirtualSafety:
     # --- when -----------------------------------------------------------------------------------------------
     def on_image(self, t_ns: int) -> None:
         """The plant says that a watched value has crossed its threshold, at a millisecond."""
+        self._wanted = True
         self._exchange_at(t_ns)
 
     def touched(self) -> None:
         """Somebody has done something to the controller, or time has: look when the next exchange is due."""
         if self.always:
             return
-        now_ns = self._loop.now_ns()
+        self._plan(self._loop.now_ns())
+
+    def _plan(self, now_ns: int) -> None:
         due_ns = self.controller.next_deadline_ns(now_ns, beats_watched=self._plant.beats_alive)
         if due_ns is not None:
-            self._exchange_at(self._grid(max(now_ns, due_ns - self.wire.latency_ns)))
+            self._exchange_at(self._grid(max(now_ns, due_ns - self.wire.latency_ns)), due_ns)
 
     def _grid(self, t_ns: int) -> int:
         return -(-t_ns // self._period_ns) * self._period_ns
 
-    def _exchange_at(self, t_ns: int) -> None:
+    def _exchange_at(self, t_ns: int, deadline_ns: int = 0) -> None:
         if t_ns < self._next_ns:
-            self._next_ns = t_ns
+            self._next_ns, self._deadline_ns = t_ns, deadline_ns
             self._loop.call_at_rank(t_ns, Rank.LINK, self._exchange, t_ns)
 
     # --- an exchange ----------------------------------------------------------------------------------------
@@ -120,6 +127,9 @@ class VirtualSafety:
             return  # an earlier one came in between
         self._next_ns = FAR_NS
         now_ns = self._loop.now_ns()
+        if not self._is_due(now_ns):
+            return
+        self._wanted = False
         self._forgive_silence(now_ns)
         self._watch(now_ns)
         self.exchanges += 1
@@ -127,6 +137,17 @@ class VirtualSafety:
         self.wire.a.send(frame)
         if self.always:
             self._exchange_at(now_ns + self._period_ns)
+
+    def _is_due(self, now_ns: int) -> bool:
+        """False if this was planned for a deadline that a sign of life has moved since: then it is planned anew."""
+        if self.always or self._wanted or not self._deadline_ns:
+            return True
+        before_ns = self._deadline_ns - 1  # as things stood: what has run out on the way here is due
+        due_ns = self.controller.next_deadline_ns(before_ns, beats_watched=self._plant.beats_alive)
+        if due_ns is None or due_ns <= max(now_ns, self._deadline_ns):
+            return True
+        self._plan(now_ns)
+        return False
 
     def _watch(self, now_ns: int) -> None:
         """What both ends notice by themselves, without a frame: that none comes any more."""
@@ -193,6 +214,7 @@ class VirtualSafety:
         """A fault in the safety controller's memory: from the next scan on these bits of the first signal are wrong in
         the second evaluator's copy of the image; 0 mends it."""
         self._flipped = bits
+        self._wanted = True
         self._exchange_at(self._grid(self._loop.now_ns()))
 
     def stick_relays(self, lines: RackLines | None) -> None:

@@ -155,15 +155,18 @@ class VirtualLoop(base_events.BaseEventLoop):
             raise failure
 
     def _next_instant_or_timer(self) -> None:
-        """Make exactly one due timer ready, or move time (plant first) so that one becomes due."""
+        """Make exactly one due timer ready; if none is due, move time (plant first) before."""
         self._drop_cancelled_head()
+        if not self._timers or self._timers[0][0] > self._t_ns:
+            self._move_time(self._target_ns())
+            if self._ready:
+                return
+            self._drop_cancelled_head()
         timers = self._timers
         if timers and timers[0][0] <= self._t_ns:
             handle = heapq.heappop(timers)[3]
             handle._scheduled = False
             self._ready.append(handle)
-            return
-        self._move_time(self._target_ns())
 
     def _target_ns(self) -> int:
         if self._timers:

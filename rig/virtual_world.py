@@ -18,6 +18,7 @@ from channels.keys import KeyRing, derived_private_key
 from channels.memory import Latency, MemoryProvider
 from channels.publish import stamp_with
 from control.ioc import ControlIoc
+from control.machine_link import LinkLimits
 from facility.config import Facility
 from facility.events import Event, EventLog
 from facility.ids import IdSource, run_id
@@ -40,16 +41,15 @@ from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
 
 T = TypeVar("T")
-UPDATE_NS = 500 * NS_PER_MS
-"""Between two looks at what has no event: each costs as much as a thousand ticks."""
-KEEPING_ALIVE = OperatorLimits(keep_alive_s=1.0)
-"""Half of what the safety controller allows: a signature and its check cost as much as 3,000 ticks, and in virtual time
-nothing makes one late."""
-"""How often the soft IOCs are offered what changes all the while; events are shown at once."""
+BEAT_NS = 1_500 * NS_PER_MS
+"""Between two signs of life of anybody, and between two looks at what has no event: an update costs as much as 1,000
+ticks, a signature and its check 3,000.  Every watchdog that waits for one allows 2 s, and in virtual time nothing is
+late.  Events are shown at once, and a line of tier T that changes is told at once."""
+BEAT_S = BEAT_NS * 1e-9
+KEEPING_ALIVE = OperatorLimits(keep_alive_s=BEAT_S)
+LINK_LIMITS = LinkLimits(heartbeat_s=2.0)
 SHOWN_NS = 2 * NS_PER_MS
 """When the plant's first state is shown: after its first tick, in which the room gets the beam."""
-PROGRESS_S = 0.5
-"""How often control publishes progress: nobody watches a bar in facility time."""
 _TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP", "ROOM"})
 _OPERATOR_STREAM = 1
 _ROOM_STREAM = 2
@@ -128,7 +128,9 @@ class World:
                 always=options.exchange_always,
             )  # fmt: skip
             verifier = CommandVerifier(self._ring(OPERATOR.name, PHYSICIST.name, CONTROL.name), VERBS, self.loop)
-            self.safety_ioc = HookedSafetyIoc(prefix, self.controller, verifier, self.loop, self._safety_touched)
+            self.safety_ioc = HookedSafetyIoc(
+                prefix, self.controller, verifier, self.loop, self._safety_touched, BEAT_NS
+            )
             self._gate = CommandGate()
             self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
         self._pause: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -137,7 +139,7 @@ class World:
         self.plant.turn_key(MODE_CODES[options.mode.value])
         self._refresh_ns = FAR_NS
         self.loop.call_at_rank(SHOWN_NS, Rank.IOC, self.iocs.refresh)
-        self.loop.call_at_rank(UPDATE_NS, Rank.IOC, self._update)
+        self.loop.call_at_rank(BEAT_NS, Rank.IOC, self._update)
         self._refresh_at(0)
 
     def _console(self, name: str) -> Console:
@@ -194,7 +196,7 @@ class World:
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
             KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
-            publish_s=PROGRESS_S,
+            link_limits=LINK_LIMITS, publish_s=BEAT_S, lines_s=BEAT_S, check_s=BEAT_S,
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
         try:
@@ -259,7 +261,7 @@ class World:
     def _update(self) -> None:
         now_ns = self.loop.now_ns()
         self.iocs.update(now_ns)
-        self.loop.call_at_rank(now_ns + UPDATE_NS, Rank.IOC, self._update)
+        self.loop.call_at_rank(now_ns + BEAT_NS, Rank.IOC, self._update)
 
     # --- safety ---------------------------------------------------------------------------------------------
     def _safety_touched(self) -> None:

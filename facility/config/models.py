@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -77,7 +78,7 @@ class Facility(Section):
         data = self.model_dump(mode="json", by_alias=True)
         return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of `canonical_json()`, hexadecimal."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()

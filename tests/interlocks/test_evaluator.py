@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interlocks.evaluator import INPUT_PLACE, Probe, beat, beat_age_ms, code_limits, judge, probe, quiet_box
+from interlocks.evaluator import INPUT_PLACE, Probe, beat, beat_age_ms, code_box, code_limits, judge, probe, quiet_box
 from interlocks.process_image import N_IMAGE, PLACE, RESOLUTION
 from tests.interlocks.support import body, one_rule
 
@@ -118,12 +118,12 @@ def test_beats_prove_life_for_as_long_as_they_are_many() -> None:
 def test_code_limits_are_the_intersection_of_boxes_between_codes() -> None:
     place = PLACE["ic1.hv_rel"]
     step = RESOLUTION[place]
-    low, high = code_limits(iter([(place, 0.95, math.inf), (place, -math.inf, 1.05), (N_IMAGE, 0.0, 0.0)]))
+    low, high = code_limits(map(code_box, [(place, 0.95, math.inf), (place, -math.inf, 1.05)]))
     assert low[place] == pytest.approx(0.95 / step - 0.49)
     assert high[place] == pytest.approx(1.05 / step + 0.49)
     assert np.isinf(np.delete(low, place)).all()
-    low, high = code_limits(iter([(place, 0.950004, 1.049996)]))
+    low, high = code_limits(map(code_box, [(place, 0.950004, 1.049996)]))
     assert low[place] == 95001 - 0.49
     assert high[place] == 104999 + 0.49
-    low, high = code_limits(iter([(place, math.nan, math.nan)]))
+    low, high = code_limits(map(code_box, [(place, math.nan, math.nan)]))
     assert low[place] > high[place]

@@ -19,6 +19,7 @@ from interlocks.evaluator import (
     applies,
     beat,
     beat_age_ms,
+    code_box,
     code_limits,
     judge,
     own_values,
@@ -189,11 +190,10 @@ def test_an_excess_of_own_inputs_takes_a_unit_for_their_resolution() -> None:
     assert next(iter(quiet_box(first, inputs(), True)))[1] == -MAX_CODE
 
 
-def test_limits_in_codes_pass_over_own_inputs_and_know_no_inside_of_nan() -> None:
-    own = (N_IMAGE, 0.0, 0.0)
-    low, high = code_limits(iter([own, (A, 0.5, 2.0), own, (A, 1.0, 3.0)]))
+def test_limits_in_codes_are_those_of_all_boxes_and_know_no_inside_of_nan() -> None:
+    low, high = code_limits(map(code_box, [(A, 0.5, 2.0), (A, 1.0, 3.0)]))
     assert (low[A], high[A]) == (round(1.0 / STEPS[A]) - 0.49, round(2.0 / STEPS[A]) + 0.49)
-    low, high = code_limits(iter([(A, 0.5, math.nan), (B, math.nan, 2.0)]))
+    low, high = code_limits(map(code_box, [(A, 0.5, math.nan), (B, math.nan, 2.0)]))
     assert (high[A], low[B]) == (-math.inf, math.inf)
     assert (low[A], high[B]) == (round(0.5 / STEPS[A]) - 0.49, round(2.0 / STEPS[B]) + 0.49)
 
@@ -230,25 +230,25 @@ def test_a_heartbeat_is_overdue_a_nanosecond_after_its_limit(image_ns: int, now_
     it = scanner(**BEAT)
     it.take(image(fe__heartbeat=5.0), image_ns)
     it.judge(ALIVE, True, now_ns)
-    assert list(it.deadlines(now_ns)) == [image_ns + 20 * MS + 1 + now_ns - image_ns]
-    assert list(it.deadlines(now_ns, beats=False)) == []
+    assert list(it.deadlines()) == [image_ns + 20 * MS + 1 + now_ns - image_ns]
+    assert list(it.deadlines(beats=False)) == []
 
 
 def test_only_heartbeats_and_debounces_have_deadlines() -> None:
     it = scanner(debounce_us=1500.0)
     it.take(image(ic1__hv_rel=1.0), 5)
     it.judge(ALIVE, True, 7)
-    assert list(it.deadlines(7)) == []
+    assert list(it.deadlines()) == []
     it.take(image(ic1__hv_rel=0.0), 8)
     it.judge(ALIVE, True, 9)
-    assert list(it.deadlines(11)) == [9 + 1_500_000]
+    assert list(it.deadlines()) == [9 + 1_500_000]
 
 
 def test_a_scanner_tells_where_its_rules_do_not_change_their_minds() -> None:
     it = scanner()
     it.take(image(ic1__hv_rel=1.0), 0)
     it.judge(ALIVE, True, 0)
-    assert list(it.boxes()) == [(A, 0.9, 1.1)]
+    assert list(it.boxes()) == [(A, 90_000.0, 110_000.0)]
     assert it.value("ic1.hv_rel") == 1.0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from channels.keepalive import KeepAliveMaker
@@ -90,14 +92,14 @@ def test_the_rule_says_how_long_silence_may_be() -> None:
     assert silence_ns(rules(), "console.age_ms") == LIMIT
     assert silence_ns(rules(high=1.0000006), "console.age_ms") == 1_000_001
     low = rules().rules[0].model_copy(update={"id": "low", "low": 0.0, "high": None})
-    both = RuleSet(**{**vars(rules()), "rules": (low, *rules().rules)})
+    both = replace(rules(), rules=(low, *rules().rules))
     assert silence_ns(both, "console.age_ms") == LIMIT
     for found in (rules(), rules("control.age_ms")):
         with pytest.raises(ConfigError) as refused:
             silence_ns(found, "ring.brho_rel")
         assert refused.value.code == "interlocks.no-watch"
     with pytest.raises(ConfigError):
-        silence_ns(RuleSet(**{**vars(rules()), "rules": (low,)}), "console.age_ms")
+        silence_ns(replace(rules(), rules=(low,)), "console.age_ms")
 
 
 def lines(t_ns: int = 0) -> tuple[LineWatch, KeepAliveMaker, Clock]:

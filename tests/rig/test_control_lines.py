@@ -89,7 +89,7 @@ def test_beam_goes_within_the_bound(act: Act) -> None:
             with pytest.raises(CommandRefused):
                 await parts.operator.reset()  # the cause stands
         acts.end(act)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(2.0)  # the next sign of life has come
         if act is Act.CONTROL_SILENT:
             await parts.operator.reset()
             assert parts.control.sequencer.state.name == "INTERRUPTED"  # no beam by itself
