@@ -104,6 +104,31 @@ def test_windows_compare_increments_over_their_ticks(kind: str, window: int) -> 
             assert (it.row("some-rule")["value"], it.row("some-rule")["limit"]) == (value, most)
 
 
+@pytest.mark.parametrize("window", [1, 3, fast.HIST_LEN - 1])
+@pytest.mark.parametrize("kind", ["window", "mismatch"])
+def test_a_window_reaches_over_the_end_of_the_ring_as_far_as_the_ring_is_long(kind: str, window: int) -> None:
+    own: dict[str, object] = {"low": 1.0 * window, "high": 1.0 * window} if kind == "window" else {"high": 0.0}
+    pair = {"inputs": ["ic1.ions", "ic2.ions"] if kind == "mismatch" else ["ic1.ions"], "unit": "ions"}
+    hold = keys(pair, kind=kind, action="HOLD", reset="none", window_us=10.0 * window, **own)
+    it = Rack(one_rule(body(**hold)).fast())
+    now = 5 * fast.HIST_LEN - 4  # one more each tick, for longer than the ring is
+    for n in range(now - fast.HIST_LEN + 1, now + 1):
+        it.hist[n % fast.HIST_LEN] = [n, n + 7.0][: it.hist.shape[1]]
+    it.hist_state[:] = now % fast.HIST_LEN, fast.HIST_LEN
+    for n in range(now + 1, now + 10):
+        assert it.tick(ic1__ions=float(n), ic2__ions=n + 7.0) == Action.NONE, n
+        assert it.hist_state.tolist() == [n % fast.HIST_LEN, fast.HIST_LEN]
+        assert it.hist[n % fast.HIST_LEN, 0] == n
+    assert it.tick(ic1__ions=float(now + 11), ic2__ions=now + 18.5) == Action.HOLD
+
+
+def test_a_value_that_is_no_number_is_told_with_the_limit_it_should_have_kept() -> None:
+    for low, high, told in ((0.9, 1.1, 1.1), (None, 1.1, 1.1)):
+        it = Rack(one_rule(body(low=low, high=high)).fast())
+        it.tick(ring__brho_rel=math.nan)
+        assert (math.isnan(it.row("some-rule")["value"]), it.row("some-rule")["limit"]) == (True, told)
+
+
 @pytest.mark.parametrize("when", [0.0, 1.0, -1.0, math.nan])
 @pytest.mark.parametrize("pair", [FAST, QUIET], ids=["fast", "quiet"])
 @pytest.mark.parametrize("kind", ["limit", "mismatch", "window"])
@@ -225,7 +250,7 @@ def test_quiet_ticks_judge_nothing_and_whatever_changes_has_all_judged() -> None
     assert fast.new_latch().tolist() == [0, 0, -1, 0, 0, 0, 0]
     it.tick(5)
     judged = int(it.latch[fast.JUDGED])
-    it.tick(50, strip__err_x_mm=0.5, strip__err_y_mm=-1.0)
+    it.tick(50, strip__err_x_mm=1.0, strip__err_y_mm=-1.0)
     assert int(it.latch[fast.JUDGED]) == judged
     it.tick(ic1__hv_rel=1.05)
     assert int(it.latch[fast.JUDGED]) == judged + 1
@@ -333,3 +358,53 @@ def test_a_rule_that_begins_to_apply_by_a_fast_signal_is_judged_at_that_tick(whe
     it.tick(5, **{name: 0.0}, ic1__hv_rel=0.0)
     assert it.action == Action.NONE
     assert it.tick(**{name: 0.25}) == Action.ABORT
+
+
+@pytest.mark.parametrize("when", ["fe.active", "fe.spot_ic1_ions"])
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 0.5])
+@pytest.mark.parametrize("kind", ["limit", "window", "mismatch", "mismatch over a window"])
+def test_the_screen_asks_whether_a_rule_applies_and_leaves_those_alone_that_do_not(
+    kind: str, value: float, when: str
+) -> None:
+    pair = FAST if kind.startswith("mismatch") else {"inputs": FAST["inputs"][:1], "unit": "mm"}  # type: ignore[index]
+    changes: dict[str, object] = {"kind": kind.split()[0], "high": 1.0, "when": when, "action": "HOLD", "reset": "none"}
+    if "window" in kind:
+        changes["window_us"] = 50.0
+    it = Rack(several(body(**keys(pair, **changes)), body(id="other", inputs=["ic1.ions"], unit="ions", high=1e9,
+                                                            low=-1.0)).fast())  # fmt: skip
+    it.tick(4, **{when.replace(".", "__"): value}, strip__err_x_mm=0.0, strip__err_y_mm=0.0)
+    judged = int(it.latch[fast.JUDGED])
+    it.tick(strip__err_x_mm=1.0)  # at its limit
+    assert (it.action, int(it.latch[fast.JUDGED])) == (Action.NONE, judged)
+    assert it.tick(strip__err_x_mm=2.5) == (Action.NONE if value == 0.0 else Action.HOLD)
+    assert (int(it.latch[fast.JUDGED]) == judged) is (value == 0.0)
+
+
+@pytest.mark.parametrize("plain", range(4))
+@pytest.mark.parametrize("both", range(3))
+def test_every_part_of_the_screen_is_looked_at_however_long_the_others_are(plain: int, both: int) -> None:
+    limits = [body(id=f"limit-{k}", inputs=["scan_x.err_mm"], unit="mm", low=-5.0, high=5.0) for k in range(plain)]
+    pairs = [body(id=f"pair-{k}", **keys(FAST, kind="mismatch", high=50.0)) for k in range(both)]
+    windows = [
+        body(id=f"window-{name[2]}", **keys({"inputs": [name], "unit": "ions"}, kind="window", high=9.0,
+                                             window_us=20.0), action="HOLD", reset="none")
+        for name in ("ic1.ions", "ic2.ions")
+    ]  # fmt: skip
+    last = body(id="last", **keys({"inputs": ["ic1.idle_ions", "ic2.idle_ions"], "unit": "ions"}, kind="mismatch",
+                                  high=9.0, action="HOLD", reset="none"))  # fmt: skip
+    for name in ("ic1__ions", "ic2__ions", "ic2__idle_ions"):
+        it = Rack(several(*limits, *pairs, *windows, last).fast())
+        it.tick(3)
+        judged = int(it.latch[fast.JUDGED])
+        it.tick(3)
+        assert int(it.latch[fast.JUDGED]) == judged
+        assert it.tick(**{name: 10.0}) == Action.HOLD
+
+
+def test_the_first_tick_is_judged_whatever_was_published() -> None:
+    it = Rack(one_rule(body()).fast())
+    it.signals[INDEX["ring.brho_rel"]] = 2.0
+    latch, rows = it.latch, it.rows
+    action = fast.evaluate(rows, it.screen, it.parts, it.seen, it.signals, it.hist, it.hist_state, it.rules.hist_index,
+                           latch, TICK, 1, False)  # fmt: skip
+    assert (action, int(latch[fast.JUDGED])) == (Action.ABORT, 1)
