@@ -6,7 +6,7 @@ of a process that has the tests collected (`warm_tests`); those of what runs at 
 tree, where a fork that has the third parties imported begins anew.
 
 A session is a SQLite file in build/mutants/, one for each module.  A stopped run goes on where it was; a session whose
-module or settings have changed begins anew; if tests have changed, what had survived is tried again.
+module or settings have changed begins anew; if tests have changed, what had survived and nobody argues is tried again.
 
 mutants.toml says what is left out, and argues survivors; `--write` puts the result into docs/reference/mutants.md.
 """
@@ -150,8 +150,11 @@ def prepare(module: str, settings: dict[str, Any], fresh: bool) -> None:
             init([Path(module)], work, {})
             leave_out(work, Path(module), settings["left_out"])
         elif before[1] != tests:
-            alive = [job for job, result in work.results if result.test_outcome is TestOutcome.SURVIVED]
-            forget(path, alive)
+            where = {item.job_id: item.mutations[0].definition_name or "" for item in work.work_items}
+            alive = {job: result for job, result in work.results if result.test_outcome is TestOutcome.SURVIVED}
+            said = settings.get("argued", [])
+            rows = {job: (where[job], *result.diff.split("\n"), 0) for job, result in alive.items()}
+            forget(path, [job for job, row in rows.items() if argument(module, row, said) is None])
     mark.write_text(f"{here} {tests}")
 
 

@@ -118,6 +118,7 @@ def test_a_window_reaches_over_the_end_of_the_ring_as_far_as_the_ring_is_long(ki
     for n in range(now + 1, now + 10):
         assert it.tick(ic1__ions=float(n), ic2__ions=n + 7.0) == Action.NONE, n
         assert it.hist_state.tolist() == [n % fast.HIST_LEN, fast.HIST_LEN]
+        assert int(it.latch[fast.JUDGED]) == 1  # at the first
         assert it.hist[n % fast.HIST_LEN, 0] == n
     assert it.tick(ic1__ions=float(now + 11), ic2__ions=now + 18.5) == Action.HOLD
 
@@ -408,3 +409,12 @@ def test_the_first_tick_is_judged_whatever_was_published() -> None:
     action = fast.evaluate(rows, it.screen, it.parts, it.seen, it.signals, it.hist, it.hist_state, it.rules.hist_index,
                            latch, TICK, 1, False)  # fmt: skip
     assert (action, int(latch[fast.JUDGED])) == (Action.ABORT, 1)
+
+
+def test_a_mismatch_without_a_window_does_not_look_into_the_ring() -> None:
+    pair = body(**keys(FAST, kind="mismatch", high=0.5, relative=0.25, action="HOLD", reset="none"))
+    window = body(id="window", **keys({"inputs": ["ic1.ions"], "unit": "ions"}, kind="window", high=9.0,
+                                      window_us=20.0))  # fmt: skip
+    it = Rack(several(pair, window).fast())
+    it.tick(4, ic1__ions=1000.0)
+    assert it.tick(strip__err_x_mm=3.0) == Action.HOLD
