@@ -31,6 +31,9 @@ RULES = several(
     body(id="slow-abort", inputs=["ic1.hv_rel"], tier="P", low=0.5, high=1.5),
     body(id="slow-pause", inputs=["gas.flow_rel"], tier="P", action="PAUSE", reset="operator", bypass="clinical",
          low=0.5, high=1.5),
+    body(id="agree", inputs=["evaluators.agree"], kind="digital", equals=1.0, unit="bool", tier="P", **OPEN),
+    body(id="standing", inputs=["intercom.ok"], kind="digital", equals=1.0, unit="bool", tier="P", action="PAUSE",
+         reset="operator", standing=True, **OPEN),
     body(id="inhibit", inputs=["cooling.flow_rel"], tier="P", action="INHIBIT", reset="none", low=0.5, high=1.5),
 )  # fmt: skip
 WATCHDOG = round(RULES.link.watchdog_ms * MS)
@@ -74,7 +77,9 @@ def it() -> Small:
                                                (-WATCHDOG - 1, False)])  # fmt: skip
 def test_an_image_is_believed_within_the_watchdog_either_way(it: Small, age_ns: int, fresh: bool) -> None:
     now_ns = it.t_ns + 20 * MS
+    it.set(ic1__hv_rel=1.25)
     assert it.image(now_ns - age_ns, now_ns) is fresh
+    assert it.controller._scanner.value("ic1.hv_rel") == (1.25 if fresh else 1.0)
     assert it.image(now_ns, now_ns)
     assert not it.image(now_ns, now_ns, link_ok=False)
 
@@ -90,13 +95,58 @@ def test_every_scan_and_every_command_that_is_carried_out_raises_the_revision(it
     assert it.controller.revision == before + 4
 
 
-def test_the_image_and_its_complement_are_compared(it: Small) -> None:
+@pytest.mark.parametrize("left", [None, 0, N_IMAGE - 1])
+def test_the_image_and_its_complement_are_compared(it: Small, left: int | None) -> None:
     codes = process_image.image_of(it.signals)
-    for copy in (None, (), tuple(complement_of(process_image.pack(codes), N_IMAGE))[:-1]):
-        it.controller.scan(codes, it.t_ns, it.t_ns, True, it.fault, copy)
-        (event,) = [event for event in it.events() if event.kind == "evaluators.disagree"]
-        assert event.data["same_image"] is False
-        it.run(2)
+    copy = None if left is None else tuple(complement_of(process_image.pack(codes), N_IMAGE))[:left]
+    it.controller.scan(codes, it.t_ns, it.t_ns, True, it.fault, copy)
+    (event,) = [event for event in it.events() if event.kind == "evaluators.disagree"]
+    assert event.data["same_image"] is False
+    assert it.latched() == ["agree"]
+
+
+def test_evaluators_that_agree_trip_nothing(it: Small) -> None:
+    it.run(3, gas__flow_rel=2.0)
+    assert it.latched() == ["slow-pause"]
+
+
+@pytest.mark.parametrize(("cause", "trips"), [("gas__flow_rel", True), ("ic1__hv_rel", False)])
+def test_what_stands_trips_under_a_permit_or_in_a_field_that_goes_on(it: Small, cause: str, trips: bool) -> None:
+    it.run(1, **{cause: 2.0})  # a pause interrupts the field, an abort terminates it
+    it.run(2)
+    it.run(1, intercom__ok=0.0)
+    assert ("standing" in it.latched()) is trips
+    assert it.view("standing").present
+
+
+def test_proof_tests_that_are_asked_for_are_a_reason_to_scan(it: Small) -> None:
+    quiet(it)
+    it.say("prove", "operator")
+    assert it.controller.next_deadline_ns(it.t_ns) == it.t_ns
+
+
+@pytest.mark.parametrize(
+    ("mask", "names"), [(1, ["fast-abort"]), (2, ["fast-pause"]), (3, ["fast-abort", "fast-pause"])]
+)
+def test_a_reset_names_the_fast_latches_that_go(it: Small, mask: int, names: list[str]) -> None:
+    it.fast(mask, first=0 if mask & 1 else 1)
+    it.run(1, h__present=0.0)
+    it.resolve()
+    result = it.say("reset", "physicist")
+    assert (result.status, result.data["cleared"]) == (Status.ACCEPTED, names)
+    assert it.run().reset_mask == mask
+
+
+def test_a_latch_of_a_bypassed_rule_that_is_present_stays_and_is_not_told_as_gone(it: Small) -> None:
+    it.run(1, gas__flow_rel=2.0, ic1__hv_rel=2.0)
+    assert bypass(it, "slow-pause").status is Status.DONE
+    it.run(1, ic1__hv_rel=1.0)
+    it.resolve()
+    result = it.say("reset", "physicist")
+    assert (result.status, result.data["cleared"]) == (Status.DONE, ["slow-abort"])
+    it.events()
+    it.run(1, gas__flow_rel=1.0)
+    assert "bypass.masked" not in it.kinds()  # it has gone
 
 
 def test_the_first_fault_is_the_earliest_then_the_fast_tier_then_the_order_of_the_file(it: Small) -> None:
@@ -149,6 +199,10 @@ def test_every_verb_has_its_roles_and_says_so(it: Small, verb: str) -> None:
     assert (refused.code, refused.words) == ("safety.verb", f"no verb 'dance'; there are {', '.join(sorted(VERBS))}")
 
 
+KEYS = ((1.0, 1.0, "safety.key"), (2.0, 1.0, "safety.key"), (1.0, 2.0, "safety.key"), (3.0, 2.0, "safety.key"),
+        (2.0, 3.0, "safety.key"), (2.0, 2.0, ""))  # fmt: skip
+
+
 def mode(it: Small, wanted: object) -> CommandResult:
     result: CommandResult = it.say("set_mode", "physicist", mode=wanted)
     return result
@@ -158,7 +212,7 @@ def test_a_mode_is_set_without_a_permit_after_the_key(it: Small) -> None:
     assert mode(it, "qa").code == "safety.permit"
     assert mode(it, "party").words == "no mode 'party'; there are clinical, qa, service"
     it.run(1, gas__flow_rel=2.0)
-    for a, b, code in ((1.0, 1.0, "safety.key"), (2.0, 1.0, "safety.key"), (1.0, 2.0, "safety.key"), (2.0, 2.0, "")):
+    for a, b, code in KEYS:
         it.run(1, key__a=a, key__b=b)
         result = mode(it, "qa")
         assert result.code == code
@@ -343,7 +397,8 @@ def test_deadlines_are_the_earliest_of_silences_and_never_before_now(it: Small) 
 
 def test_a_sign_of_life_is_news_only_of_one_that_was_silent(it: Small) -> None:
     it.speaks = False
-    it.run(2002)
+    it.t_ns += 2 * S
+    it.run(2)
     quiet(it)
     assert it.latched() == ["console"]
     assert it.controller.keep_alive(b"noise", it.t_ns) is False

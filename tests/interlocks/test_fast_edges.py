@@ -418,3 +418,17 @@ def test_a_mismatch_without_a_window_does_not_look_into_the_ring() -> None:
     it = Rack(several(pair, window).fast())
     it.tick(4, ic1__ions=1000.0)
     assert it.tick(strip__err_x_mm=3.0) == Action.HOLD
+
+
+@pytest.mark.parametrize("window", range(1, 8))
+def test_a_value_that_must_change_has_all_judged_when_it_changes_and_when_it_is_overdue(window: int) -> None:
+    hold = keys({"inputs": ["h.heartbeat"], "unit": "count"}, kind="stale", window_us=10.0 * window, action="HOLD",
+                reset="none")  # fmt: skip
+    it = Rack(one_rule(body(**hold)).fast())
+    it.tick(3, h__heartbeat=1.0)
+    it.tick(h__heartbeat=2.0)
+    judged = [int(it.latch[fast.JUDGED])]
+    for _ in range(window + 2):
+        it.tick()
+        judged.append(int(it.latch[fast.JUDGED]))
+    assert [b - a for a, b in itertools.pairwise(judged)] == [0] * window + [1, 1]
