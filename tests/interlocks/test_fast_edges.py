@@ -432,3 +432,15 @@ def test_a_value_that_must_change_has_all_judged_when_it_changes_and_when_it_is_
         it.tick()
         judged.append(int(it.latch[fast.JUDGED]))
     assert [b - a for a, b in itertools.pairwise(judged)] == [0] * window + [1, 1]
+
+
+def test_the_first_fault_stays_the_first_whichever_it_is() -> None:
+    names = ["strip.err_x_mm", "strip.err_y_mm", "scan_x.err_mm"]
+    bodies = [body(id=f"abort-{k}", inputs=[name], unit="mm", low=-1.0, high=1.0) for k, name in enumerate(names)]
+    for first, second in itertools.permutations(range(3), 2):
+        it = Rack(several(*bodies).fast())
+        it.tick()
+        it.tick(**{names[first].replace(".", "__"): 2.0})
+        it.tick(**{names[second].replace(".", "__"): 2.0})
+        assert int(it.latch[fast.FIRST]) == first
+        assert int(it.latch[fast.LATCHED]) == 1 << first | 1 << second
