@@ -101,3 +101,9 @@ def test_lines_give_no_permit_against_an_action_whatever_was_released(action: Ac
 @pytest.mark.parametrize("dropped", [action for action in Action if action is not Action.PAUSE])
 def test_only_a_pause_shows_as_pause(dropped: Action) -> None:
     assert permit.lines(PermitState(dropped=dropped)) == (False, False)
+
+
+def test_a_latch_begins_unarmed_and_a_permit_begins_away_and_blocked() -> None:
+    state = LatchState()
+    assert (state.armed, state.present, state.latched) == (False, False, False)
+    assert PermitState() == (False, Action.ABORT, Action.NONE, True, False, 0, 0, None)
