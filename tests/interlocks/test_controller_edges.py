@@ -452,3 +452,15 @@ def test_a_controller_that_has_just_started_knows_nothing_and_is_due() -> None:
     started: Any = SafetyController(RULES, Mode.QA, it.console, 0)
     assert started.mode is Mode.QA
     assert started.lines(it.control.make(0b1111), 0) is False  # without a control nobody vouches
+
+
+def test_a_fast_latch_of_a_bypassed_rule_that_is_present_is_not_told_as_gone(it: Small) -> None:
+    it.fast(0b010, first=1)
+    it.run(1, key__a=2.0, key__b=2.0)
+    assert mode(it, "qa").status is Status.DONE
+    assert bypass(it, "fast-pause").status is Status.DONE
+    it.run(1, gas__flow_rel=2.0)
+    it.run(1, gas__flow_rel=1.0)
+    result = it.say("reset", "physicist")
+    assert (result.status, result.data["cleared"]) == (Status.DONE, ["slow-pause"])
+    assert "fast-pause" in it.latched()
