@@ -18,8 +18,6 @@ from interlocks.generate import generate
 from interlocks.model import AGREE_INPUT, OWN_INPUTS
 from interlocks.rules import RuleSet
 
-NOT_KNOWN = -(2**31)
-"""An own input of which nothing is known."""
 _RANKS = {"operator": 1, "physicist": 2}
 _KEPT = 64
 

@@ -352,10 +352,11 @@ class Uses:
                             wanted |= set(self._defined(name, spot))
         return sorted(at)
 
-    def named_in(self, tests: Iterable[str], module: str, line: int) -> list[str]:
-        """Of the tests those that themselves speak of what a line defines."""
+    def named_in(self, seconds: dict[str, float], module: str, line: int) -> list[str]:
+        """The tests that themselves speak of what a line defines, those first that speak of most of it."""
         wanted = set(self._defined(module, line))
-        return [test for test in tests if wanted & self._words.get(test.split("[")[0], frozenset())]
+        shared = {test: len(wanted & self._words.get(test.split("[")[0], frozenset())) for test in seconds}
+        return sorted((test for test in seconds if shared[test]), key=lambda test: (-shared[test], seconds[test], test))
 
     @functools.cached_property
     def _words(self) -> dict[str, frozenset[str | None]]:
