@@ -21,7 +21,7 @@ from ioc_sim.rerun_tick import ROW_DTYPE, run_recorded
 if TYPE_CHECKING:
     from ioc_sim.plant import Plant
 
-SNAPSHOT_NS = 1_000_000_000
+SNAPSHOT_NS = 2_000_000_000
 IDLE_SNAPSHOT_NS = 10_000_000_000
 """The same while no beam is possible: steps of 1 ms are run again in no time."""
 BLOCK_ROWS = 20_000
