@@ -487,7 +487,8 @@ class SafetyController:
         return results
 
     def _views(self) -> tuple[RuleView, ...]:
-        return tuple(self._bypasses.shown(self._view(rule)) for rule in self.rules.rules)
+        views = (self._view(rule) for rule in self.rules.rules)
+        return tuple(map(self._bypasses.shown, views) if self._bypasses.rules else views)
 
     def _view(self, rule: Rule) -> RuleView:
         if rule is self.rules.comparison:

@@ -88,15 +88,17 @@ class SafetyIoc:
         verifier: judges commands; make it with `interlocks.controller.VERBS`.
         clock: facility time.
         heartbeat_ns: time between two changes of SAFE:Heartbeat-RB.
+        values_ns: time between two looks at values and limits of rules that have not changed their minds.
     """
 
     def __init__(
         self, prefix: str, controller: SafetyController, verifier: CommandVerifier, clock: Clock,
-        heartbeat_ns: int = HEARTBEAT_NS,
+        heartbeat_ns: int = HEARTBEAT_NS, values_ns: int = VALUES_NS,
     ) -> None:  # fmt: skip
         self.controller = controller
         self._verifier = verifier
         self._heartbeat_ns = heartbeat_ns
+        self._longest_ns = values_ns
         self._clock = clock
         self._group = SafetyGroup(prefix, clock)
         self._group.ioc = self
@@ -197,7 +199,7 @@ class SafetyIoc:
         if snapshot.proofs is not self._proofs_shown:
             self._proofs_shown = snapshot.proofs
             yield "SAFE:Proof-RB", canonical_json(list(snapshot.proofs)), 0
-        due = self._values_ns is None or now_ns - self._values_ns >= VALUES_NS
+        due = self._values_ns is None or now_ns - self._values_ns >= self._longest_ns
         if due:
             self._values_ns = now_ns
         for view in snapshot.rules:

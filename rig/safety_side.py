@@ -12,7 +12,7 @@ from channels.command_server import CommandVerifier
 from facility import signals as g
 from facility.timebase import Clock
 from interlocks.controller import SafetyController
-from interlocks.ioc import HEARTBEAT_NS, SafetyIoc
+from interlocks.ioc import HEARTBEAT_NS, VALUES_NS, SafetyIoc
 from interlocks.process_image import MAX_OTHERS, NO_FAULT, FastFault, OtherFault
 from ioc_sim.plant import Plant
 
@@ -22,9 +22,9 @@ class HookedSafetyIoc(SafetyIoc):
 
     def __init__(
         self, prefix: str, controller: SafetyController, verifier: CommandVerifier, clock: Clock,
-        touched: Callable[[], None], heartbeat_ns: int = HEARTBEAT_NS,
+        touched: Callable[[], None], heartbeat_ns: int = HEARTBEAT_NS, values_ns: int = VALUES_NS,
     ) -> None:  # fmt: skip
-        super().__init__(prefix, controller, verifier, clock, heartbeat_ns)
+        super().__init__(prefix, controller, verifier, clock, heartbeat_ns, values_ns)
         self._touched = touched
 
     def on_keep_alive(self, frame: bytes) -> None:

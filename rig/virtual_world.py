@@ -45,6 +45,8 @@ BEAT_NS = 1_500 * NS_PER_MS
 """Between two signs of life of anybody, and between two looks at what has no event: an update costs as much as 1,000
 ticks, a signature and its check 3,000.  Every watchdog that waits for one allows 2 s, and in virtual time nothing is
 late.  Events are shown at once, and a line of tier T that changes is told at once."""
+VALUES_NS = 15_000 * NS_PER_MS
+"""Between two looks at values that no rule minds: a third of all PVs, and nobody watches facility time pass."""
 BEAT_S = BEAT_NS * 1e-9
 KEEPING_ALIVE = OperatorLimits(keep_alive_s=BEAT_S)
 LINK_LIMITS = LinkLimits(heartbeat_s=2.0)
@@ -129,7 +131,7 @@ class World:
             )  # fmt: skip
             verifier = CommandVerifier(self._ring(OPERATOR.name, PHYSICIST.name, CONTROL.name), VERBS, self.loop)
             self.safety_ioc = HookedSafetyIoc(
-                prefix, self.controller, verifier, self.loop, self._safety_touched, BEAT_NS
+                prefix, self.controller, verifier, self.loop, self._safety_touched, BEAT_NS, VALUES_NS
             )
             self._gate = CommandGate()
             self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
