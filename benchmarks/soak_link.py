@@ -29,7 +29,7 @@ from rig.link_trial_ca import Deed, NoTrialError, RealTrial, Victim, run_real_tr
 from rig.operator_client import OperatorClient
 from rig.paced_rules import WALL_WATCHDOG_MS
 from rig.remote import operator_at
-from rig.remote_room import search_room
+from rig.remote_room import make_ready
 from rig.supervisor import RunOptions, Supervisor
 
 MS = 1_000_000
@@ -158,8 +158,7 @@ async def _deliver_for(seconds: float, facility: Facility, home: Home, run: Any,
     ends_s = loop.time() + seconds
     completed = interrupted = 0
     async with operator_at(facility, home, run) as operator:
-        await search_room(facility, home, run)
-        await operator.prove()
+        await make_ready(facility, home, run, operator)
         while loop.time() < ends_s:
             try:
                 completed += await _one_delivery(operator, plan, run.room)

@@ -98,7 +98,7 @@ class SafetyIoc:
         self.controller = controller
         self._verifier = verifier
         self._heartbeat_ns = heartbeat_ns
-        self._longest_ns = values_ns
+        self._values_period_ns = values_ns
         self._clock = clock
         self._group = SafetyGroup(prefix, clock)
         self._group.ioc = self
@@ -199,7 +199,7 @@ class SafetyIoc:
         if snapshot.proofs is not self._proofs_shown:
             self._proofs_shown = snapshot.proofs
             yield "SAFE:Proof-RB", canonical_json(list(snapshot.proofs)), 0
-        due = self._values_ns is None or now_ns - self._values_ns >= self._longest_ns
+        due = self._values_ns is None or now_ns - self._values_ns >= self._values_period_ns
         if due:
             self._values_ns = now_ns
         for view in snapshot.rules:

@@ -140,7 +140,7 @@ class Scanner:
         """From now on these rules are shown as they are and act no more, all others act."""
         for watched in self._watched:
             watched.acts_as = latch.masked(watched.spec) if watched.rule.id in rules else watched.spec
-            watched.settled = False
+        self._unsettle()
         self._sum_up()
 
     def reset(self, role: str, now_ns: int) -> list[tuple[str, Effect]]:
@@ -148,8 +148,8 @@ class Scanner:
         effects: list[tuple[str, Effect]] = []
         for watched in self._watched:
             watched.state, found = latch.step(watched.spec, watched.state, latch.Reset(role), now_ns)
-            watched.settled = False
             effects += [(watched.rule.id, effect) for effect in found]
+        self._unsettle()
         self._sum_up()
         return effects
 

@@ -17,7 +17,7 @@ from rig.deliver import EVENTS_FILE, FILE_KINDS, SPOTS_FILE, SUMMARY_FILE, Deliv
 from rig.facility_time import FacilityTime
 from rig.operator_client import ENDED, OperatorClient
 from rig.remote import operator_at
-from rig.remote_room import search_room
+from rig.remote_room import make_ready
 from rig.result import DeliveryResult
 from rig.run_dir import RunFile
 from rig.supervisor import RunOptions, Supervisor
@@ -76,8 +76,7 @@ async def _deliver(
     async with operator_at(request.facility, request.home, run) as client:
         await client.require_link(run.speed)
         await _tidy(client)
-        await search_room(request.facility, request.home, run)
-        await client.prove()
+        await make_ready(request.facility, request.home, run, client)
         await client.reset()
         before = await _truth_at(folder, 0)
         session = await client.load(str(request.plan.resolve()), request.room, request.qa, program.plan_hash)

@@ -30,7 +30,7 @@ from rig.link_relay import LinkRelay, Way
 from rig.operator_client import OperatorClient
 from rig.paced_rules import WALL_MAX_AGE_MS, paced_rules
 from rig.remote import operator_at
-from rig.remote_room import search_room
+from rig.remote_room import make_ready
 from rig.run_dir import RunFile, is_alive
 from rig.supervisor import RunOptions, Supervisor
 from rig.truth_file import TruthNow, read_now, read_ticks
@@ -181,8 +181,7 @@ async def _attacked(
     async with operator_at(facility, home, run) as operator:
         await asyncio.sleep(SETTLE_S)
         try:
-            await search_room(facility, home, run)
-            await operator.prove()
+            await make_ready(facility, home, run, operator)
             await _with_beam(operator, folder, plan, run)
             on_beam()
             await asyncio.sleep(trial.after_s)

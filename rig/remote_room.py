@@ -13,6 +13,7 @@ from facility.config import Facility
 from rig.clocks import NominalClock
 from rig.home import Home
 from rig.keys import ROOM, KeyStore
+from rig.operator_client import OperatorClient
 from rig.remote import operator_at, running
 from rig.room_panel import RoomPanel, room_panel
 from rig.run_dir import RunFile
@@ -40,11 +41,16 @@ async def search_room(facility: Facility, home: Home, run: RunFile) -> None:
         await room.search()
 
 
-async def bring_up(facility: Facility, home: Home, run: RunFile) -> int:
-    """What people do before the beam permit can be given: search the room, run the proof tests; how many there are."""
+async def make_ready(facility: Facility, home: Home, run: RunFile, operator: OperatorClient) -> None:
+    """What must have been done before a reset can give the permit: search the room, run the proof tests."""
     await search_room(facility, home, run)
+    await operator.prove()
+
+
+async def bring_up(facility: Facility, home: Home, run: RunFile) -> int:
+    """See `make_ready`; how many proof tests there are."""
     async with operator_at(facility, home, run) as client:
-        await client.prove()
+        await make_ready(facility, home, run, client)
         return len(client.proofs())
 
 

@@ -42,9 +42,9 @@ from rig.virtual_time import VirtualLoop, run_virtual
 
 T = TypeVar("T")
 BEAT_NS = 1_500 * NS_PER_MS
-"""Between two signs of life of anybody, and between two looks at what has no event: an update costs as much as 1,000
-ticks, a signature and its check 3,000.  Every watchdog that waits for one allows 2 s, and in virtual time nothing is
-late.  Events are shown at once, and a line of tier T that changes is told at once."""
+"""Between two signs of life of console, plant and safety controller, and between two looks at what has no event: an
+update costs as much as 1,000 ticks, a signature and its check 3,000.  Every watchdog that waits for one allows 2 s, and
+in virtual time nothing is late.  Events are shown at once; the lines of tier T keep their own, shorter period."""
 VALUES_NS = 15_000 * NS_PER_MS
 """Between two looks at values that no rule minds: a third of all PVs, and nobody watches facility time pass."""
 BEAT_S = BEAT_NS * 1e-9

@@ -108,19 +108,25 @@ async def to_a_pause(made: World, parts: WorldParts) -> None:
     await asyncio.sleep(0.1)
 
 
+async def gap_before(made: World, parts: WorldParts, verb: str, device: str | None, *, stops: bool) -> Gap:
+    """Deliver, or go on after a pause, until the command has been given."""
+    if verb == "resume":
+        await to_a_pause(made, parts)
+    gap = Gap(made, parts, verb, device, stops=stops)
+    if verb == "resume":
+        await parts.operator.ask("TCS", "resume")
+    else:
+        await started(parts)
+    await gap.sent.wait()
+    return gap
+
+
 def ions_in_the_gap(verb: str, device: str | None) -> tuple[float, str]:
     """Ions after the command, by truth, and what it was refused with. Control does nothing more after the command."""
     made = world()
 
     async def work(parts: WorldParts) -> tuple[float, str]:
-        if verb == "resume":
-            await to_a_pause(made, parts)
-        gap = Gap(made, parts, verb, device, stops=True)
-        if verb == "resume":
-            await parts.operator.ask("TCS", "resume")
-        else:
-            await started(parts)
-        await gap.sent.wait()
+        gap = await gap_before(made, parts, verb, device, stops=True)
         await asyncio.sleep(BEAM_S)
         return made.plant.truth_total_ions - gap.ions_before, gap.refusal
 
@@ -145,14 +151,7 @@ def test_a_new_start_goes_on_at_the_exact_remainder(verb: str) -> None:
     made = world()
 
     async def work(parts: WorldParts) -> SessionSummary:
-        if verb == "resume":
-            await to_a_pause(made, parts)
-        gap = Gap(made, parts, verb, PAUSE, stops=False)
-        if verb == "resume":
-            await parts.operator.ask("TCS", "resume")
-        else:
-            await started(parts)
-        await gap.sent.wait()
+        await gap_before(made, parts, verb, PAUSE, stops=False)
         await asyncio.sleep(0.1)
         sequencer = parts.control.sequencer
         assert (await sequencer.recorded(5.0)).status == "interrupted"
