@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from facility.errors import InternalError
-from facility.signals import INDEX
+from facility.signals import INDEX, SIGNALS
 from interlocks.model import Rule
 from ioc_sim.plant import Plant
 from rig.virtual_world import World
 
+DIGITS = 12
+"""Of a value of the process image: more than 32 bits have, fewer than show how it was computed."""
 TICK_NS = 10_000
 MS_NS = 1_000_000
 OwnInputs = Mapping[str, Callable[[int], float]]
@@ -43,6 +45,17 @@ def holds(rule: Rule, a: float, b: float, values: list[float]) -> bool:
             allowed = (rule.high or 0.0) + (rule.relative or 0.0) * max(abs(a), abs(b))
             return abs(a - b) <= allowed and math.isfinite(a) and math.isfinite(b)
     raise InternalError("trials.kind", f"no comparison for kind {rule.kind!r}", rule.id)
+
+
+def carried(value: float, resolution: float) -> float:
+    """What arrives of a value in the process image: it travels in steps of its resolution, and NaN beyond 32 bits.
+
+    A value less than half a step beyond a limit is not beyond it for who reads the image.
+    """
+    steps = value / resolution if resolution else math.nan
+    if not abs(steps) <= 2**31 - 1:
+        return math.nan
+    return float(f"{round(steps) * resolution:.{DIGITS}g}")
 
 
 class ConditionWatch:
@@ -120,7 +133,10 @@ class ConditionWatch:
 
     def _value(self, name: str, t_ns: int) -> float:
         own = self._own.get(name)
-        return float(self._world.plant.signals[INDEX[name]]) if own is None else own(t_ns)
+        if own is not None:
+            return own(t_ns)
+        value = float(self._world.plant.signals[INDEX[name]])
+        return value if self._fast else carried(value, SIGNALS[INDEX[name]].resolution)
 
     def _good(self, t_ns: int) -> bool:
         rule = self._rule

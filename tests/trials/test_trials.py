@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from rig.trials.report import figures, junit_xml
 from rig.trials.result import TrialResult
 from rig.trials.stages import choose, run_trials
 from rig.trials.truth import Ticks, beam_off_ns, ions_at_most, peak_mgy
+from rig.trials.watch import carried
 from rig.virtual_time import VirtualLoop, run_virtual
 
 RULES = (
@@ -126,6 +128,26 @@ def test_just_below_a_limit_nothing_trips_and_just_above_it_the_rule_does() -> N
     near = [result for result in found if "limit" in result.variant]
     assert len(near) == 2 * len(rules)
     assert not [f"{result.name}: {result.failures}" for result in found if not result.passed]
+
+
+@pytest.mark.parametrize(
+    ("value", "resolution", "seen"),
+    [(1.004, 0.01, 1.0), (1.006, 0.01, 1.01), (-1.004, 0.01, -1.0), (0.950004, 1e-5, 0.95), (math.nan, 0.01, math.nan)],
+)
+def test_a_condition_is_judged_on_what_the_process_image_carries(value: float, resolution: float, seen: float) -> None:
+    assert carried(value, resolution) == pytest.approx(seen, rel=0.0, abs=0.0, nan_ok=True)
+
+
+def test_what_does_not_fit_the_process_image_arrives_as_no_number() -> None:
+    assert math.isnan(carried(3e10, 1.0))
+    assert math.isnan(carried(math.inf, 1.0))
+
+
+def test_a_value_less_than_half_a_step_beyond_its_limit_is_no_late_decision() -> None:
+    """The noise of the camera takes the shift to 1.004 mm, one instant long: in steps of 0.01 mm that is no trip."""
+    found: list[TrialResult] = []
+    run_trials(bench(), choose(bench(), ("patient-position",), (TrialState.ENERGY,)), found.append)
+    assert [result.failures for result in found] == [()]
 
 
 def test_the_seed_moves_the_instant_and_nothing_else_does() -> None:
