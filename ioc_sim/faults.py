@@ -15,8 +15,13 @@ import numpy as np
 from facility import signals as g
 from facility.errors import CommandRefused
 from facility.jit import Record, kernel
+from facility.rng import bell, draw
 
 FOREVER_NS = 2**62
+STREAM_FAULTS = 1000
+"""Noise of fault point i is drawn from the stream of this number and i."""
+RIPPLE_RAD_PER_NS = 2.0 * math.pi * 50.0 * 1e-9
+"""RIPPLE is that of the mains, 50 Hz."""
 
 
 class FaultKind(IntEnum):
@@ -37,6 +42,18 @@ class FaultKind(IntEnum):
     """Becomes not-a-number."""
     DEAD = 7
     """Becomes zero."""
+    NOISE = 8
+    """Gains noise of ``value`` rms, in the unit of the point, drawn anew each 10 us from seed, point and time."""
+    LATE = 9
+    """Arrives ``value`` ms late: at first nothing new comes for so long, then what was; in steps of a 32nd of it."""
+    SLOW = 10
+    """Follows with a time constant of ``value`` ms."""
+    INVERT = 11
+    """Becomes ``value`` minus itself: 0 is the wrong polarity of a quantity, 1 that of a line."""
+    SATURATED = 12
+    """Never leaves minus ``value`` to ``value``, in the unit of the point."""
+    RIPPLE = 13
+    """Is multiplied by 1 + ``value`` times a sine of 50 Hz."""
 
 
 _names: list[str] = []
@@ -119,8 +136,12 @@ FAULT_POINTS: tuple[str, ...] = tuple(_names)
 ABOUT: dict[str, str] = dict(zip(_names, _about, strict=True))
 N_FAULT_POINTS = len(FAULT_POINTS)
 
-F_KIND, F_VALUE, F_FROM_NS, F_UNTIL_NS, F_HELD = range(5)
-"""Columns of the fault table, float64 (N_FAULT_POINTS, 5)."""
+LATE_STEPS = 32
+F_KIND, F_VALUE, F_FROM_NS, F_UNTIL_NS, F_HELD, F_SEED, F_SEEN_NS = range(7)
+F_LINE = 7
+"""Columns of the fault table, float64 (N_FAULT_POINTS, F_COLUMNS); from F_LINE on the delay line of LATE. F_HELD is
+what STUCK keeps and where SLOW is, NaN before the first use; F_SEEN_NS when SLOW or LATE have last moved on."""
+F_COLUMNS = F_LINE + LATE_STEPS
 
 
 @dataclass(frozen=True)
@@ -139,10 +160,47 @@ class Fault:
             raise CommandRefused("fault.device", f"no fault point {self.device!r}", "fault", "see: ionctl fault list")
         if not math.isfinite(self.value):
             raise CommandRefused("fault.value", f"value {self.value!r} is not finite", self.device, "use kind NAN")
+        if self.kind in (FaultKind.LATE, FaultKind.SLOW, FaultKind.SATURATED) and self.value <= 0.0:
+            raise CommandRefused("fault.value", f"{self.kind.name} of {self.value!r}", self.device, "give more than 0")
         if self.until_ns <= self.at_ns:
             raise CommandRefused("fault.time", f"ends at {self.until_ns} ns, begins at {self.at_ns} ns", self.device,
                                  "give until_ns later than at_ns")  # fmt: skip
         return FAULT_POINTS.index(self.device)
+
+
+def fault_row(fault: Fault, seed: int) -> np.ndarray:
+    """The row of the fault table, float64 (F_COLUMNS,), as it is before the fault begins."""
+    row = np.zeros(F_COLUMNS)
+    row[:F_LINE] = (int(fault.kind), fault.value, fault.at_ns, fault.until_ns, math.nan, seed, fault.at_ns)
+    return row
+
+
+@kernel
+def _slow(faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
+    """First-order lag; a point that is looked at twice in a tick moves once."""
+    if math.isnan(faults[i, F_HELD]):
+        faults[i, F_HELD] = value
+    elif t_ns > faults[i, F_SEEN_NS]:
+        share = 1.0 - math.exp(-(t_ns - faults[i, F_SEEN_NS]) * 1e-6 / faults[i, F_VALUE])
+        faults[i, F_HELD] += share * (value - faults[i, F_HELD])
+    faults[i, F_SEEN_NS] = float(t_ns)
+    return faults[i, F_HELD]
+
+
+@kernel
+def _late(faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
+    """A delay line of LATE_STEPS places: what comes out is what went in LATE_STEPS - 1 steps before."""
+    step_ns = faults[i, F_VALUE] * 1e6 / (LATE_STEPS - 1)
+    if math.isnan(faults[i, F_HELD]):
+        faults[i, F_HELD] = value
+        for k in range(LATE_STEPS):
+            faults[i, F_LINE + k] = value
+    now = int((t_ns - faults[i, F_FROM_NS]) / step_ns)
+    seen = int((faults[i, F_SEEN_NS] - faults[i, F_FROM_NS]) / step_ns)
+    for k in range(max(seen + 1, now - LATE_STEPS + 1), now + 1):
+        faults[i, F_LINE + k % LATE_STEPS] = value
+    faults[i, F_SEEN_NS] = float(t_ns)
+    return faults[i, F_LINE + (now + 1) % LATE_STEPS]
 
 
 @kernel
@@ -164,6 +222,18 @@ def _failed(faults: np.ndarray, i: int, value: float, t_ns: int) -> float:
         return value + faults[i, F_VALUE] * (t_ns - faults[i, F_FROM_NS]) * 1e-9
     if kind == 6.0:
         return math.nan
+    if kind == 8.0:
+        return value + faults[i, F_VALUE] * bell(draw(np.uint64(faults[i, F_SEED]), STREAM_FAULTS + i, t_ns // 10_000))
+    if kind == 9.0:
+        return _late(faults, i, value, t_ns)
+    if kind == 10.0:
+        return _slow(faults, i, value, t_ns)
+    if kind == 11.0:
+        return faults[i, F_VALUE] - value
+    if kind == 12.0:
+        return max(-faults[i, F_VALUE], min(faults[i, F_VALUE], value))
+    if kind == 13.0:
+        return value * (1.0 + faults[i, F_VALUE] * math.sin(RIPPLE_RAD_PER_NS * (t_ns - faults[i, F_FROM_NS])))
     return 0.0
 
 

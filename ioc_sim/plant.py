@@ -22,7 +22,7 @@ from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_CO
 from facility.states import FrontEndState, HoldReason, RingPhase, SearchStage
 from ioc_sim import commands, front_end, rack
 from ioc_sim import layout as at
-from ioc_sim.faults import F_KIND, N_FAULT_POINTS, Fault
+from ioc_sim.faults import F_COLUMNS, F_KIND, N_FAULT_POINTS, Fault, fault_row
 from ioc_sim.layout import (
     E_Q1_FC,
     EV_ABORTED,
@@ -112,7 +112,7 @@ class Plant:
         self._kernel_p = as_argument(self._parameters, PARAM_DTYPE)
         self._kernel_s = as_argument(self._state, STATE_DTYPE)
         self._v = np.zeros(at.N_V)
-        self._faults = np.zeros((N_FAULT_POINTS, 5))
+        self._faults = np.zeros((N_FAULT_POINTS, F_COLUMNS))
         self.signals = np.zeros(g.N_SIGNALS)
         self._spots = np.zeros((1, len(SPOT_COLUMNS)))
         self._register = np.zeros((1, len(REGISTER_COLUMNS)))
@@ -555,7 +555,7 @@ class Plant:
             )
         self._note(self._now_ns, self.inject, fault)
         i = fault.index()
-        self._faults[i] = (int(fault.kind), fault.value, fault.at_ns, fault.until_ns, math.nan)
+        self._faults[i] = fault_row(fault, int(self._parameters[0].seed) & 0xFFFFFFFF)
         self._state[0].faults = np.count_nonzero(self._faults[:, F_KIND])
 
     def clear_faults(self) -> None:

@@ -58,7 +58,8 @@ def begin_spot(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.nda
     s.move_allow_ticks = p.settle_extra_ticks + math.floor(1.3 * max(move0, move1))
     s.strip_clean = 0
     following = next_spot(s, v, spots, spot)
-    s.stop_spot = 1 if (following < 0 or spots[following, C_OFF_MOVE] > 0.5) else 0
+    # the table's word is for the move from the spot before: one that leaves spots out is made without beam
+    s.stop_spot = 1 if (following != spot + 1 or spots[following, C_OFF_MOVE] > 0.5) else 0
 
 
 @kernel

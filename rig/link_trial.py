@@ -122,7 +122,7 @@ async def _attacked(world: World, parts: WorldParts, program: MachineProgram, tr
             await asyncio.sleep(0.001)
     await asyncio.sleep(trial.after_ns / NS_PER_S)
     at_ns, records = plant.t_ns, plant.truth_count
-    _befall(world, trial)
+    befall(world, trial)
     ends_s = (at_ns + trial.lasts_ns) / NS_PER_S
     loop = asyncio.get_running_loop()
     sound = False
@@ -130,13 +130,14 @@ async def _attacked(world: World, parts: WorldParts, program: MachineProgram, tr
         await asyncio.sleep(INSIST_S)
         if not sound and loop.time() >= ends_s:
             sound = True
-            _becomes_sound(world, trial)
+            becomes_sound(world, trial)
         with contextlib.suppress(CommandRefused):
             plant.resume(plant.status.permit_epoch)
     return _judge(world, at_ns, records)
 
 
-def _befall(world: World, trial: LinkTrial) -> None:
+def befall(world: World, trial: LinkTrial) -> None:
+    """Let the attack begin."""
     safety, attack = world.safety, trial.attack
     if attack is Attack.CUT:
         safety.wire.cut = True
@@ -151,7 +152,8 @@ def _befall(world: World, trial: LinkTrial) -> None:
         end.inject(attack, trial.count, delay_ns=LATE_NS, bit=300)
 
 
-def _becomes_sound(world: World, trial: LinkTrial) -> None:
+def becomes_sound(world: World, trial: LinkTrial) -> None:
+    """The wire is sound again, the controller runs on or a new one has taken its place."""
     safety, attack = world.safety, trial.attack
     if attack is Attack.CUT:
         safety.wire.cut = False

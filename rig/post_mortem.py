@@ -21,7 +21,7 @@ from facility.states import Action
 from interlocks import fast
 from interlocks.rules import RuleSet
 from interlocks.snapshot import Mode
-from ioc_sim.faults import FAULT_POINTS, FaultKind
+from ioc_sim.faults import F_HELD, FAULT_POINTS, FaultKind
 from ioc_sim.plant import Plant
 from ioc_sim.rerun import SNAPSHOT_NS, TWIN_TRACE, Cut, Rerun, RunLog, Snapshot
 from rig.post_mortem_file import SCHEMA, Writer, all_blocks, sha256_of
@@ -215,7 +215,8 @@ def tripped_rules(ids: tuple[str, ...], end: Snapshot, from_ns: int, to_ns: int)
 def faults_in(end: Snapshot, to_ns: int) -> list[dict[str, Any]]:
     """Faults that were injected and have begun by the end of the window: what is known of the true cause."""
     found = []
-    for point, (kind, value, at_ns, until_ns, _) in zip(FAULT_POINTS, end.arrays["_faults"], strict=True):
+    for point, row in zip(FAULT_POINTS, end.arrays["_faults"], strict=True):
+        kind, value, at_ns, until_ns = row[:F_HELD]
         if int(kind) != FaultKind.NONE and at_ns <= to_ns:
             found.append({"device": point, "kind": FaultKind(int(kind)).name, "value": _finite(value),
                           "at_ns": int(at_ns), "until_ns": int(until_ns)})  # fmt: skip

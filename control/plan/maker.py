@@ -156,6 +156,30 @@ def make_trial_plan(facility: Facility, species: str) -> Plan:
     return _finished("TRIAL", layers, species, facility, None, "QA-TRIAL", None)
 
 
+def make_grid_plan(facility: Facility, species: str, n_layers: int, n_spots: int) -> Plan:
+    """A plan for campaigns: so many layers of so many spots, 3 mm apart in square rows, one energy each, high to low.
+
+    Weights vary by half along a layer, so that a spot that is delivered twice or left out shows.
+    """
+    table = load_energy_table(facility, species)
+    first, step = len(table) // 2, max(1, round(2.0 / table.range_step_mm))
+    levels = facility.species_named(species).intensity_levels_ions_per_s
+    heavy = 4.5e-3 * float(levels[len(levels) * 3 // 4])
+    side = int(np.ceil(np.sqrt(n_spots)))
+    rows, columns = np.divmod(np.arange(n_spots), side)
+    columns = np.where(rows % 2 == 0, columns, side - 1 - columns)
+    x, y = 3.0 * (columns - (side - 1) / 2.0), 3.0 * (rows - (side - 1) / 2.0)
+    share = (np.arange(n_spots) % 7).astype(np.float64) / 6.0
+    weight = _storable(heavy * (0.8 + 0.4 * share))
+    layers = [
+        make_layer(
+            "1", 1, index, energy_mev_u=float(table.energy_mev_u[first - index * step]), x_mm=x, y_mm=y, weight=weight
+        )
+        for index in range(n_layers)
+    ]
+    return _finished("GRID", layers, species, facility, None, f"QA-GRID-{n_layers}-{n_spots}", None)
+
+
 # geometry ------------------------------------------------------------------------------------------------------------
 
 

@@ -17,11 +17,12 @@ FRAMES = 1 << 30
 LATE_MS = 600.0
 NOT_HERE = frozenset({Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN, Act.TERMINATE})
 """Histories of a field and no single instant: tried where fields are, `tests/interlocks`, and reported as not tried."""
-_RELAYS = {
+RELAYS = {
     Act.RELAY_PAUSE: RackLines(False, True, True, personnel=True),
     Act.RELAY_ABORT: RackLines(False, False, True, personnel=True),
     Act.RELAY_HOLD: RackLines(True, True, True, personnel=True),
 }
+"""How the rack's relays stand."""
 
 
 class Deed:
@@ -54,8 +55,8 @@ class Deed:
 
     def _act(self, act: Act) -> None:
         wire = self._world.safety.wire
-        if act in _RELAYS:
-            self._world.safety.stick_relays(_RELAYS[act])
+        if act in RELAYS:
+            self._world.safety.stick_relays(RELAYS[act])
         elif act is Act.CUT_TO_RACK:
             wire.b.inject(LinkFault.DROP, FRAMES)
         elif act is Act.CUT_FROM_RACK:
@@ -86,7 +87,7 @@ class Deed:
         if self._trial.act is None:
             return
         act, safety = Act(self._trial.act), self._world.safety
-        if act in _RELAYS:
+        if act in RELAYS:
             safety.stick_relays(None)
         elif act is Act.CUT_TO_RACK:
             safety.wire.b.mend()

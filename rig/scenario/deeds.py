@@ -1,0 +1,275 @@
+"""What people do in a scenario: the operator, the physicist, whoever is in the room. The same over every target.
+
+Everything goes through a console and a room panel, as people do it. What fails is the business of `Hands`, of which
+each target has its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from channels.command import Signer
+from control.layer_machine import State
+from facility.errors import ChannelError, CommandRefused, InternalError, IonctlError
+from rig.operator_client import ENDED, OperatorClient
+from rig.room_panel import RoomPanel
+from rig.scenario.model import Act, Begin, Scenario
+
+MS = 1e-3
+OPERATOR = "operator"
+RETRY_S = 0.05
+CALM_S = 1.5
+"""People wait so long after a mending before they ask for a reset: slow devices creep past their limits."""
+UNLOAD_S = 1.0
+"""A cause that the loaded layer still shows so long after the mending goes with the layer: the operator stops it."""
+WORDS = "scenario: the field goes on at the exact remainder"
+UNRESOLVED = "termination-unresolved"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What somebody was told."""
+
+    who: str
+    deed: str
+    answer: str
+    """'done', or the code of the refusal."""
+
+
+class Hands(Protocol):
+    """What makes things fail, at one target."""
+
+    scale: float
+    """Event-loop s for a facility s."""
+
+    async def begin(self, act: Act) -> None:
+        """Let a fault of the catalogue come about now, and go by itself after `for_ms`."""
+
+    async def mend(self) -> None:
+        """Everything that was broken is as it was."""
+
+    def signer_of_control(self) -> Signer | None:
+        """Control's key, where a scenario tries what control may not do; None where nobody can have it."""
+
+
+@dataclass
+class Deeds:
+    """Does the acts of one scenario, in order, and writes down what people were told."""
+
+    scenario: Scenario
+    operator: OperatorClient
+    room: RoomPanel
+    hands: Hands
+    plan: str
+    """Path of the plan, as the console names it."""
+    room_id: str
+    plan_hash: str = ""
+    answers: list[Answer] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    session: str = ""
+    summary: dict[str, Any] | None = None
+    on_beam: Callable[[], None] = lambda: None
+    """Called right before anybody may bring the beam back."""
+    _search: bool = False
+
+    async def go(self, begin: Begin) -> None:
+        """As far as the first act needs it."""
+        steps: dict[Begin, tuple[Callable[[], Awaitable[Any]], ...]] = {
+            "up": (),
+            "reset": (self.operator.reset,),
+            "loaded": (self.operator.reset, self._load),
+            "ready": (self.operator.reset, self._load, self.operator.prepare),
+            "started": (self.operator.reset, self._load, self.operator.prepare, self.operator.start),
+        }
+        for step in steps[begin]:
+            await step()
+
+    async def _load(self) -> None:
+        self.session = await self.operator.load(self.plan, self.room_id, True, self.plan_hash)
+
+    async def do(self, act: Act) -> None:
+        """One act, after its pause."""
+        if act.after_ms:
+            await asyncio.sleep(act.after_ms * MS * self.hands.scale)
+        if act.fault is not None:
+            await self._fault(act)
+            return
+        code = await self._told(act.role, str(act.do), lambda: self._deed(act))
+        self._expected(act, code)
+
+    def _expected(self, act: Act, code: str) -> None:
+        if act.refused is None and code != "done":
+            self.failures.append(f"{act.do} by {act.role} was refused: {code}")
+        elif act.refused is not None and code == "done":
+            self.failures.append(f"{act.do or act.fault} by {act.role} was not refused")
+        elif act.refused not in (None, "*", code):
+            self.failures.append(f"{act.do or act.fault} by {act.role} was refused with {code}, expected {act.refused}")
+
+    async def _told(self, who: str, deed: str, ask: Callable[[], Awaitable[Any]]) -> str:
+        try:
+            await ask()
+            answer = "done"
+        except CommandRefused as refused:
+            answer = refused.code
+        self.answers.append(Answer(who, deed, answer))
+        return answer
+
+    # --- faults ------------------------------------------------------------------------------------------------
+    async def _fault(self, act: Act) -> None:
+        if act.fault is None or not act.fault.startswith("operator/"):
+            await self.hands.begin(act)
+            return
+        times = round(act.value or 0.0) or 5
+        match act.fault:
+            case "operator/console-silent":
+                await self.hands.begin(act)
+            case "operator/early-start" | "operator/double-start":
+                self._expected(act, await self._told("operator", "start", self.operator.start))
+            case "operator/wrong-plan":
+                self._expected(act, await self._told("operator", "load", self._load))
+            case "operator/wrong-room":
+                other = await self._told("operator", "load", self._load_elsewhere)
+                self._expected(act, other)
+            case "operator/pause-storm":
+                for _ in range(times):
+                    await self._told("operator", "pause", lambda: self.operator.ask("TCS", "pause"))
+                    await self._told("operator", "resume", lambda: self.operator.ask("TCS", "resume"))
+            case "operator/reset-storm":
+                for _ in range(times):
+                    await self._told("physicist", "reset", self.operator.reset)
+            case _:
+                raise InternalError("scenario.fault", f"nobody knows how to do {act.fault}", self.scenario.id)
+
+    async def _load_elsewhere(self) -> None:
+        await self.operator.ask("TCS", "load", {"plan": self.plan, "room": "elsewhere", "qa": True, "plan_hash": ""})
+
+    # --- deeds -------------------------------------------------------------------------------------------------
+    async def _deed(self, act: Act) -> None:
+        operator, deed = self.operator, act.do
+        within_s = act.within_ms * MS * self.hands.scale
+        match deed:
+            case "load":
+                await self._load()
+            case "prepare":
+                await operator.prepare()
+            case "start" | "resume":
+                self.on_beam()
+                await operator.ask("TCS", deed)
+            case "pause" | "stop" | "close":
+                await operator.ask("TCS", deed)
+            case "reset":
+                await self._reset(act.role)
+            case "resolve" | "abandon":
+                await operator.resolve(WORDS, deed == "resolve")
+            case "close-field":
+                await operator.ask("SAFE", "close_field", {"session": operator.field or self.session})
+            case "bypass":
+                seconds = 60.0 if act.value is None else act.value
+                args = {"rule": act.rule, "reason": "scenario", "seconds": seconds}
+                await operator.ask("SAFE", "bypass", args, role=act.role)
+            case "unbypass":
+                await operator.ask("SAFE", "unbypass", {"rule": act.rule}, role=act.role)
+            case "prove":
+                await operator.prove()
+            case "search":
+                await self.room.search()
+            case "open-door" | "close-door":
+                self._search = True
+                await self.room.do("move_door", closed=int(deed == "close-door"))
+            case "press-estop" | "release-estop":
+                await self.room.do(deed.replace("-", "_"))
+            case "turn-key":
+                await self.room.do("turn_key", position=round(act.value or 0.0))
+            case _:
+                await self._of_the_rig(act, within_s)
+
+    async def _of_the_rig(self, act: Act, within_s: float) -> None:
+        match act.do:
+            case "mend":
+                await self.hands.mend()
+            case "wait":
+                await asyncio.sleep((act.value or 0.0) * MS * self.hands.scale)
+            case "await":
+                await self._until_state(State[str(act.state)], within_s)
+            case "well":
+                await self._let_go(within_s)
+            case "recover":
+                await self.recover(within_s)
+            case "ended":
+                await self._ended(within_s)
+            case _:
+                raise InternalError("scenario.deed", f"nobody knows how to do {act.do}", self.scenario.id)
+
+    async def _reset(self, role: str) -> None:
+        if role == "control":
+            await self.operator.ask("SAFE", "reset", role="operator", signer=self.hands.signer_of_control())
+        elif role == "physicist":
+            await self.operator.reset()
+        else:
+            await self.operator.ask("SAFE", "reset", role=role)
+
+    async def _until_state(self, state: State, within_s: float) -> None:
+        await self.operator.until(lambda: self.operator.state is state, within_s, state.name)
+
+    # --- recovery ----------------------------------------------------------------------------------------------
+    async def recover(self, within_s: float) -> None:
+        """Mend, let go as whoever may, account for a termination, and bring the field to its end."""
+        await self.hands.mend()
+        await asyncio.sleep(CALM_S * self.hands.scale)
+        operator = self.operator
+        if self.room.stage.name != "DONE":
+            await self.room.search()
+        if operator.state in (State.INTERRUPTED, State.TERMINATED) and not operator.permit:
+            await self._let_go(within_s)
+        self.on_beam()
+        if operator.state is State.INTERRUPTED:
+            await self._told("operator", "resume", lambda: operator.ask("TCS", "resume"))
+        elif operator.state is State.TERMINATED:
+            await operator.prepare()
+            await self._told("operator", "start", operator.start)
+        await self._ended(within_s)
+
+    async def _let_go(self, within_s: float) -> None:
+        """Ask for a reset until the cause has gone, first as the operator, then as who may; then for the permit."""
+        loop = asyncio.get_running_loop()
+        begin_s = loop.time()
+        role, unloaded = OPERATOR, False
+        while loop.time() < begin_s + within_s:
+            answer = await self._ask_reset(role)
+            if answer == "done":
+                return
+            if answer == "safety.role":
+                role = "physicist"
+                continue
+            if not unloaded and loop.time() > begin_s + UNLOAD_S * self.hands.scale:
+                unloaded = True
+                if self.operator.state is State.INTERRUPTED:
+                    await self._told(OPERATOR, "stop", lambda: self.operator.ask("TCS", "stop"))
+            await asyncio.sleep(RETRY_S * self.hands.scale)
+        raise ChannelError("scenario.reset", f"no reset within {within_s:g} s: {self.answers[-1:]}", self.scenario.id)
+
+    async def _ask_reset(self, role: str) -> str:
+        """'done' with the permit there, the code of the refusal, or what still inhibits."""
+        operator = self.operator
+        try:
+            data = await operator.ask("SAFE", "reset", role=role)
+        except IonctlError as problem:
+            answer = problem.code
+        else:
+            answer = "done" if data.get("permit") else "inhibited: " + ", ".join(data.get("inhibited", ()))
+        if not self.answers or self.answers[-1] != Answer(role, "reset", answer):
+            self.answers.append(Answer(role, "reset", answer))
+        if UNRESOLVED in answer:
+            await self._told("physicist", "resolve", lambda: operator.resolve(WORDS, resume=True))
+        if answer == "done":
+            await operator.until(lambda: operator.permit, operator.limits.command_s, "permit")
+        return answer
+
+    async def _ended(self, within_s: float) -> None:
+        operator = self.operator
+        await operator.until(lambda: operator.state not in (State.INTERRUPTED, State.TERMINATED), 5.0, "a new start")
+        await operator.until(lambda: operator.state in ENDED, within_s, "end of the session")
+        self.summary = await operator.ended(self.session, within_s)
