@@ -146,12 +146,15 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
     """Places of inputs with the values, both ends included, within which the judgement stays what it is.
 
     A bad comparison pins everything it looked at: any change is a reason to look again.  A heartbeat that lives pins
-    nothing: time alone makes it bad, and its count says when it stopped.
+    nothing: time alone makes it bad, and its count says when it stopped.  A rule that does not apply minds nothing but
+    that it may apply again; limits alone are worth more than that, since they stay as they are.
     """
     rule = it.rule
     if rule.kind == "beat" and good:
         return
-    if not good:
+    if it.when >= 0 and inputs[it.when] == 0.0 and not (rule.kind == "limit" and good):
+        yield it.when, 0.0, 0.0
+    elif not good:
         for place in (*it.places, *((it.when,) if it.when >= 0 else ())):
             yield place, inputs[place], inputs[place]
     elif rule.kind == "limit":

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interlocks.evaluator import INPUT_PLACE, Probe, beat, beat_age_ms, code_box, code_limits, judge, probe, quiet_box
+from interlocks.evaluator import (
+    INPUT_PLACE,
+    Probe,
+    applies,
+    beat,
+    beat_age_ms,
+    code_box,
+    code_limits,
+    judge,
+    probe,
+    quiet_box,
+)
 from interlocks.process_image import N_IMAGE, PLACE, RESOLUTION
 from tests.interlocks.support import body, one_rule
 
@@ -88,6 +99,27 @@ def test_within_the_box_the_judgement_stays(it: Probe, a: float, b: float, x: fl
         assert low <= values[place] <= high
         moved[place] = low + share * (high - low)
     assert judge(it, moved).good is good
+
+
+@pytest.mark.parametrize("it", ALL)
+@given(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.floats(0.0, 1.0), st.sampled_from([0.0, 1.0, math.nan]))
+def test_within_the_box_a_rule_that_applies_at_times_stays_as_it_is(
+    it: Probe, a: float, b: float, x: float, when: float
+) -> None:
+    it = it._replace(when=INPUT_PLACE["fe.demand"])
+    values = inputs(a, b)
+    values[it.when] = when
+    found = judge(it, values)
+    moved = [value if place in (it.when, *it.places) else 7.0 for place, value in enumerate(values)]
+    box = list(quiet_box(it, values, found.good))
+    if [place for place, _, _ in box] == [it.when]:
+        moved[A], moved[B] = 3.0 * x, -x  # whatever they are
+        assert box == [(it.when, 0.0, 0.0)]
+    for place, low, high in box:
+        low, high = max(low, -5.0), min(high, 5.0)
+        if low <= high:  # not NaN
+            moved[place] = low + x * (high - low)
+    assert (judge(it, moved).good or not applies(it, moved)) is (found.good or not applies(it, values))
 
 
 @pytest.mark.parametrize(("a", "lowest"), [(0.0, "below"), (1.6, "at")])
