@@ -163,23 +163,27 @@ class Procedure:
 
 
 class LineSender:
-    """Sends the lines: each period, and at once when one changes. Use as an async context manager.
+    """Looks at everything each `look_s`; sends each `period_s`, and at once when a line changes. Use as an async
+    context manager.
 
     Args:
         put: writes a frame to the safety controller; ChannelError where that fails.
         maker: makes the frames, with control's own key.
         look: the lines as they stand; its argument says whether to look at the whole layer.
-        period_s: time between two frames, event-loop s.
+        period_s: time between two frames, event-loop s; a multiple of `look_s`.
+        look_s: time between two looks at everything, event-loop s.
     """
 
     def __init__(
         self, put: Callable[[bytes], Awaitable[None]], maker: KeepAliveMaker, look: Callable[[bool], Lines],
-        period_s: float = PERIOD_S,
+        period_s: float = PERIOD_S, look_s: float = PERIOD_S,
     ) -> None:  # fmt: skip
         self._put = put
         self._maker = maker
         self._look = look
         self._period_s = period_s
+        self._look_s = look_s
+        self._due_s = 0.0
         self._wake = asyncio.Event()
         self._sent: Lines | None = None
         self._task = Background("lines")
@@ -188,7 +192,7 @@ class LineSender:
 
     async def __aenter__(self) -> LineSender:
         with contextlib.suppress(ChannelError):  # the next one is as good; safety counts the silence
-            await self._send()
+            await self._send(self._look(True))
         self._task.start(self._send_for_ever())
         return self
 
@@ -200,18 +204,23 @@ class LineSender:
         if self._look(False) != self._sent:
             self._wake.set()
 
-    async def _send(self) -> None:
+    async def _send(self, lines: Lines) -> None:
         if self.silent:
             return
-        self._sent = self._look(True)
-        await self._put(self._maker.make(self._sent.bits))
+        now_s = self._due_s = asyncio.get_running_loop().time()  # until it has been taken the next one is due
+        self._sent = lines
+        await self._put(self._maker.make(lines.bits))
+        self._due_s = now_s + to_next_s(now_s, self._period_s)
 
     async def _send_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            timer = loop.call_later(to_next_s(loop.time(), self._period_s), self._wake.set)
+            timer = loop.call_later(to_next_s(loop.time(), self._look_s), self._wake.set)
             await self._wake.wait()
             timer.cancel()
             self._wake.clear()
+            lines = self._look(True)
+            if lines == self._sent and loop.time() < self._due_s - 0.5 * self._look_s:
+                continue
             with contextlib.suppress(ChannelError):
-                await self._send()
+                await self._send(lines)

@@ -21,7 +21,7 @@ from control.layer_table import LayerRules
 from control.machine_link import LinkLimits, MachineLink
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
-from control.procedure import LineSender
+from control.procedure import PERIOD_S, LineSender
 from control.sequencer import Sequencer
 from control.server import PERMISSIONS, PUBLISH_S, ControlServer
 from control.session import ProgramLike
@@ -93,6 +93,8 @@ class ControlParts:
     publish_s: float = PUBLISH_S
     check_s: float = SequencerLimits.check_s
     """See `SequencerLimits`."""
+    lines_s: float = PERIOD_S
+    """Time between two frames of control's lines, event-loop s."""
     nonce_floor: int = -1
     """See `CommandVerifier`."""
     nonces: MutableMapping[str, int] | None = None
@@ -138,7 +140,7 @@ async def control_stack(
                 link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits,
                 facility_hash=parts.facility.hash,
             ) as sequencer,
-            LineSender(link.write_lines, parts.keep_alive, sequencer.lines) as lines,
+            LineSender(link.write_lines, parts.keep_alive, sequencer.lines, parts.lines_s) as lines,
             ControlServer(
                 sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s
             ) as server,

@@ -198,7 +198,7 @@ class World:
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
             KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
-            link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S,
+            link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=BEAT_S,
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
         try:
