@@ -52,6 +52,10 @@ class Scanner:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._watched = tuple(_Watched(rule) for rule in rules)
         self._by_id = {watched.rule.id: watched for watched in self._watched}
+        self._by_input: dict[str, list[_Watched]] = {}
+        for watched in self._watched:
+            for name in watched.rule.inputs:
+                self._by_input.setdefault(name, []).append(watched)
         self._inputs: list[float] = [math.nan] * (N_IMAGE + len(OWN_INPUTS))
         self._image_t_ns = 0
         self._lag_ns = 0
@@ -184,7 +188,7 @@ class Scanner:
 
     def is_present_on(self, name: str) -> bool:
         """Whether a rule that looks at this input is present."""
-        return any(watched.state.present for watched in self._watched if name in watched.rule.inputs)
+        return any(watched.state.present for watched in self._by_input.get(name, ()))
 
     def view(self, rule_id: str) -> RuleView:
         """A rule as it stands."""

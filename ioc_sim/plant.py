@@ -7,7 +7,6 @@ sockets nor asyncio; the soft IOCs and the safety link are built around it.
 from __future__ import annotations
 
 import math
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -51,13 +50,11 @@ __all__ = ["TRACE_RECORDS", "FastRules", "Plant", "PlantEvent", "PlantStatus"]
 
 TRACE_RECORDS = 131_072
 """Length of the truth ring: 1.31 s of ticks with beam."""
-_STATE_FIELDS = STATE_DTYPE.names or ()
-_STATUS_FIELDS = (
+_STATUS_FIELDS = [
     "t_ns", "phase", "ring_token", "ring_code", "cycle", "stored", "phase_end_ns", "fe_state", "hold_reason",
     "fe_token", "spot", "n_spots", "done_spots", "demand", "permit_line", "layer_beam_ticks", "level", "rate_meas",
     "spill_cmd", "rfko_on", "quad_open", "chopper_open", "stopper_in", "permit_epoch",
-)  # fmt: skip
-_status_of = itemgetter(*(_STATE_FIELDS.index(name) for name in _STATUS_FIELDS))
+]  # fmt: skip
 _IC1, _IC2, _DONE = (REGISTER_COLUMNS.index(name) for name in ("ic1_ions", "ic2_ions", "done"))
 _EVENT_KINDS = (
     (EV_PHASE, "PHASE"), (EV_BEAM_ON, "BEAM_ON"), (EV_HELD, "HELD"), (EV_PAUSED, "PAUSED"), (EV_TRIP, "TRIP"),
@@ -108,6 +105,7 @@ class Plant:
                                             round(breathing.step_s * 1e9))  # fmt: skip
         self._state = record(STATE_DTYPE)
         self._plain = self._state.view(np.ndarray).view(STATE_DTYPE)
+        self._status_part = self._plain[_STATUS_FIELDS]
         self._t_ns, self._events_bits = self._plain["t_ns"], self._plain["events"]
         self._kernel_p = as_argument(self._parameters, PARAM_DTYPE)
         self._kernel_s = as_argument(self._state, STATE_DTYPE)
@@ -488,7 +486,7 @@ class Plant:
             t_ns, phase, ring_token, ring_code, cycle, stored, phase_end_ns, state, hold_reason, token, spot, spots,
             done_spots, demand, permit, beam_ticks, level, rate, spill_cmd, rfko_on, quad_open, chopper_open,
             stopper_in, permit_epoch,
-        ) = _status_of(self._plain[0].item())  # fmt: skip
+        ) = self._status_part[0].item()  # fmt: skip
         return PlantStatus(
             t_ns=t_ns, phase=RingPhase(phase), ring_token=ring_token, energy_code=ring_code, cycle=cycle,
             stored_ions=stored,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from facility.states import FrontEndState, HoldReason, RingPhase
 
@@ -38,9 +38,8 @@ class PlantEvent:
     data: dict[str, int | float | str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class PlantStatus:
-    """What an operator's panel would show."""
+class PlantStatus(NamedTuple):
+    """What an operator's panel would show; a tuple, since one is made at every event."""
 
     t_ns: int
     phase: RingPhase
