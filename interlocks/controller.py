@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from channels.command import Command, CommandResult, Status
 from facility.states import Action
-from interlocks import latch, permit, process_image
-from interlocks.agreement import Agreement
+from interlocks import latch, reset_answer
 from interlocks.answers import refused
 from interlocks.bypass import NO_MODE
 from interlocks.bypass_desk import BypassDesk
@@ -29,34 +28,28 @@ from interlocks.console_watch import Console, ConsoleWatch
 from interlocks.evaluator import code_box, code_limits
 from interlocks.fast_mirror import FastMirror
 from interlocks.field_book import FieldBook, FieldStore, MemoryStore, aborted
+from interlocks.first_fault import FirstFault
 from interlocks.link import PermitCommand
-from interlocks.model import CONSOLE_INPUT, MODE_CODES, Rule
+from interlocks.mode_key import ModeKey
+from interlocks.model import CONSOLE_INPUT, MODE_CODES
+from interlocks.pair import EvaluatorPair
+from interlocks.permit import Effect, Granted, HandedBack, Lines, Observed
+from interlocks.permit_desk import PermitDesk
 from interlocks.procedure_lines import LineWatch
 from interlocks.process_image import NO_FAULT, PLACE, FastFault
 from interlocks.proof import Proof
 from interlocks.proof_book import ProofBook
+from interlocks.rule_views import RuleViews
 from interlocks.rules import RuleSet
-from interlocks.scanner import Scanner
-from interlocks.second import SecondEvaluator
 from interlocks.snapshot import Mode, RuleView, SafetyEvent, SafetySnapshot
-from interlocks.standing import acts, inhibits, objection, words_of_inhibits
+from interlocks.standing import acts, objection, proofs_objection, words_of_inhibits
+from interlocks.verbs import VERBS
 
-__all__ = ["MAX_EVENTS", "VERBS", "Console", "SafetyController"]
+__all__ = ["MAX_EVENTS", "Console", "SafetyController"]
 
 NS_PER_MS = 1_000_000
 MAX_EVENTS = 10_000
 """Events kept for whoever takes them; older ones are lost."""
-VERBS: dict[str, frozenset[str]] = {
-    "reset": frozenset({"operator", "physicist"}),
-    "set_mode": frozenset({"physicist"}),
-    "bypass": frozenset({"physicist"}),
-    "unbypass": frozenset({"operator", "physicist"}),
-    "open_field": frozenset({"operator", "physicist"}),
-    "close_field": frozenset({"operator", "physicist"}),
-    "resolve": frozenset({"physicist"}),
-    "prove": frozenset({"operator", "physicist"}),
-}
-"""Roles that may use each verb; control has none."""
 
 
 class SafetyController:
@@ -84,31 +77,24 @@ class SafetyController:
         proofs: tuple[Proof, ...] = (),
     ) -> None:
         self.rules = rules
-        self.mode = mode
-        self._scanner = Scanner(rules.scanned)
-        self._second = SecondEvaluator(rules)
-        self._agreement = Agreement(rules.comparison, [rule.id for rule in rules.scanned])
-        self._same_image = True
+        self._pair = EvaluatorPair(rules)
+        self._scanner = self._pair.first
+        self._key = ModeKey(mode, self._scanner.value)
         self._fast = FastMirror(rules.h)
-        self._permit = permit.PermitState()
         self._max_age_ms = rules.link.watchdog_ms
         self._console = ConsoleWatch(console, rules, now_ns)
         self._lines = LineWatch(control, rules, now_ns)
         self._link_ok = False
-        self._handed_back = False
-        """The permit went with its field, and not by a trip."""
-        self._first: tuple[int, int, int, str] | None = None
-        """Time, tier, place and id of the first rule that latched since the last release."""
-        self._place = {rule.id: (0 if rule.tier == "H" else 1, place) for place, rule in enumerate(rules.rules)}
+        self._first = FirstFault(rules.rules)
         self.revision = 0
         """Rises whenever something may have changed that a snapshot shows."""
         self._now_ns = now_ns
         self._due = True
-        self._waiting_command = ""
-        self._waiting_cleared: list[str] = []
         self._events: deque[SafetyEvent] = deque(maxlen=MAX_EVENTS)
         self._results: deque[CommandResult] = deque(maxlen=MAX_EVENTS)
         self._bypasses = BypassDesk(rules.rules, rules.policy, self._emit)
+        self._views = RuleViews(rules, self._fast, self._pair, self._bypasses)
+        self._permit = PermitDesk(self._first, self._views, self._emit, self._results.append)
         self._proofs = ProofBook(proofs, rules.link.watchdog_ms, self._emit)
         self._field = FieldBook(rules.rules, rules.policy, store or MemoryStore(), self._emit)
         self._verbs = {
@@ -121,6 +107,11 @@ class SafetyController:
             "resolve": self._resolve,
             "prove": self._prove,
         }
+
+    @property
+    def mode(self) -> Mode:
+        """Operating mode that was set."""
+        return self._key.mode
 
     # --- scan --------------------------------------------------------------------------------------------------
     def scan(
@@ -143,21 +134,16 @@ class SafetyController:
         fresh = link_ok and image is not None and self._is_fresh(image_t_ns, now_ns)
         self._link_ok = fresh
         if fresh and image is not None:
-            self._take(image, complement or (), image_t_ns)
+            self._pair.take(image, complement or (), image_t_ns)
             self._note_fast(image, fault)
-        self._pass_time(now_ns)
+        if self._bypasses.pass_time(self._key.in_force, now_ns):
+            self._mask()
         self._step_proofs(image_t_ns, now_ns)
         self._judge(now_ns)
         self._step_permit(now_ns)
         self._due = self._step_field()
         self._lines.scanned(now_ns)
         return self.command_to_rack()
-
-    def _take(self, image: NDArray[np.int32], complement: Sequence[int], t_ns: int) -> None:
-        self._scanner.take(process_image.decode(image), t_ns)
-        self._same_image = image.tolist() == [~code for code in complement]
-        if len(complement) == len(image):
-            self._second.take(complement, t_ns)
 
     def _is_fresh(self, image_t_ns: int, now_ns: int) -> bool:
         age_ms = (now_ns - image_t_ns) / NS_PER_MS
@@ -168,19 +154,18 @@ class SafetyController:
         for rule_id in self._fast.take(image, fault, self._now_ns):
             self._trip(self._fast.view(rule_id))
         appeared = self._fast.present_mask & ~before & self._fast.bypassed_mask
-        for place, rule in enumerate(self.rules.h) if appeared else ():
-            if appeared >> place & 1:
-                self._emit("bypass.masked", id=rule.id)
+        for rule_id in self._fast.ids(appeared) if appeared else ():
+            self._emit("bypass.masked", id=rule_id)
 
     def _judge(self, now_ns: int) -> None:
         own = (
             int(self._link_ok), self._console.age_ns(now_ns), *map(int, self._field.inputs),
-            MODE_CODES[self.mode.value], int(self._agreement.good), *self._lines.codes(now_ns),
+            MODE_CODES[self.mode.value], int(self._pair.agreement.good), *self._lines.codes(now_ns),
             int(self._proofs.missing(now_ns)),
         )  # fmt: skip
         bypassed = self._bypasses.rules
         permitted = self._permitted()
-        for rule_id, effect in self._scanner.judge(own, self._link_ok, now_ns, permitted):
+        for rule_id, effect in self._pair.judge(own, self._link_ok, now_ns, permitted):
             view = self._scanner.view(rule_id)
             if effect is latch.Effect.TRIPPED:
                 self._trip(view)
@@ -194,33 +179,18 @@ class SafetyController:
         return self._permit.released or (field.begun and not field.unresolved)
 
     def _compare(self, own: Sequence[int], permitted: bool, now_ns: int) -> None:
-        """Let the second evaluator judge the same, and hold what it finds against the first."""
-        first = self._scanner.decisions()
-        self._second.judge(own, self._link_ok, now_ns, [good for good, _, _ in first], permitted)
-        tripped = self._agreement.compare(first, list(self._second.decisions()), self._same_image, now_ns)
-        if tripped:
-            self._emit("evaluators.disagree", rules=list(self._agreement.differing), same_image=self._same_image)
-        if tripped and self.rules.comparison is not None:
-            self._trip(self._agreement.view(self.rules.comparison))
+        """Let the second evaluator judge the same; what they differ in is a trip of its own."""
+        if not self._pair.compare(own, self._link_ok, now_ns, permitted):
+            return
+        agreement = self._pair.agreement
+        self._emit("evaluators.disagree", rules=list(agreement.differing), same_image=self._pair.same_image)
+        if self.rules.comparison is not None:
+            self._trip(agreement.view(self.rules.comparison))
 
     # --- mode, bypasses, field ----------------------------------------------------------------------------------
-    def _key_stands_at(self, mode: str) -> bool:
-        """Both banks of the key switch say this mode."""
-        code = float(MODE_CODES[mode])
-        return self._scanner.value("key.a") == code and self._scanner.value("key.b") == code
-
-    def _mode_in_force(self) -> str:
-        """The mode that was set, if the key switch agrees."""
-        return self.mode.value if self._key_stands_at(self.mode.value) else NO_MODE
-
-    def _pass_time(self, now_ns: int) -> None:
-        if self._bypasses.pass_time(self._mode_in_force(), now_ns):
-            self._mask()
-
     def _mask(self) -> None:
         """Let both tiers know which rules act."""
-        self._scanner.bypass(self._bypasses.rules)
-        self._second.bypass(self._bypasses.rules)
+        self._pair.bypass(self._bypasses.rules)
         self._fast.bypassed_mask = self._bypasses.fast_mask
         self._due = True
 
@@ -231,8 +201,8 @@ class SafetyController:
     def _step_field(self) -> bool:
         """Count HOLDs and interruptions; True if that is a reason to judge again."""
         present = frozenset(chain(self._scanner.present_ids(), self._fast.present_ids()))
-        released = permit.lines(self._permit).permit
-        return self._field.observe(self._layer_active(), present, released, aborted(released, self._permit.dropped))
+        released, dropped = self._permit.lines.permit, self._permit.state.dropped
+        return self._field.observe(self._layer_active(), present, released, aborted(released, dropped))
 
     def _step_proofs(self, image_t_ns: int, now_ns: int) -> None:
         """Follow the proof tests; what is asked of the rack goes out with this very scan."""
@@ -242,70 +212,41 @@ class SafetyController:
 
     def _prove(self, command: Command) -> CommandResult:
         """Run proof tests: without a permit, with the ring empty and no layer active."""
-        objection = ""
-        if self._permit.released:
-            objection = "the beam is permitted: proof tests run without a permit"
-        elif self._layer_active() or self._scanner.value("ring.flat_top") != 0.0:
-            objection = "a layer is active, or the ring stands on the flat top"
         self._due = True
-        return self._proofs.begin(command, objection, self._now_ns)
+        busy = self._layer_active() or self._scanner.value("ring.flat_top") != 0.0
+        return self._proofs.begin(command, proofs_objection(self._permit.released, busy), self._now_ns)
 
     def _trip(self, view: RuleView) -> None:
-        earlier, found = self._first, (view.since_ns, *self._place[view.rule.id], view.rule.id)
-        self._first = found if earlier is None else min(earlier, found)
+        earlier = self._first.note(view)
         self._emit("interlock.trip", **view.to_data(), words=view.words())
-        if earlier is not None and self._first != earlier:
-            self._emit("first-fault", id=view.rule.id, instead_of=earlier[-1], t_condition_ns=view.since_ns)
+        if earlier:
+            self._emit("first-fault", id=view.rule.id, instead_of=earlier, t_condition_ns=view.since_ns)
 
     def _step_permit(self, now_ns: int) -> None:
-        action = max(self._scanner.action, self._agreement.action)
-        seen = permit.Observed(action, self._scanner.inhibited, self._fast.acting_mask, self._fast.acting)
-        self._permit, effects = permit.step(self._permit, seen, now_ns)
-        self._apply(effects)
-
-    def _apply(self, effects: tuple[permit.Effect, ...]) -> None:
-        for effect in effects:
-            if effect is permit.Effect.RELEASED:
-                self._first = None
-                self._handed_back = False
-                self._emit("permit.released")
-                self._answer_waiting(Status.DONE, "", "the permit is given")
-            elif effect is permit.Effect.DROPPED:
-                self._emit("permit.dropped", first=self.first_fault, action=self._permit.action.name)
-            elif effect is permit.Effect.HANDED_BACK:
-                self._handed_back = True
-                self._emit("permit.handed-back")
-            elif effect is permit.Effect.INHIBITED:
-                self._answer_waiting(Status.DONE, "", words_of_inhibits(self._views()))
-            elif effect is permit.Effect.RESET_INCOMPLETE:
-                self._emit("reset.incomplete", latched=list(self._latched_ids()))
-                self._answer_waiting(
-                    Status.FAILED, "safety.reset-incomplete", "the fast tier did not let go, or tripped"
-                )
+        seen = Observed(self._pair.action, self._scanner.inhibited, self._fast.acting_mask, self._fast.acting)
+        self._permit.step(seen, now_ns)
 
     def command_to_rack(self) -> PermitCommand:
         """What the rack is told as things stand."""
-        lines = permit.lines(self._permit)
-        if self._proofs.raises and not self._permit.released:
-            lines = permit.Lines(True, True)  # the loop is tried: permit and hold, which lets no beam
+        lines, state = self._permit.lines, self._permit.state
+        if self._proofs.raises and not state.released:
+            lines = Lines(True, True)  # the loop is tried: permit and hold, which lets no beam
         return PermitCommand(
-            lines.permit, lines.hold, self._permit.reset_mask, self._permit.reset_seq, self._fast.bypassed_mask,
-            self._link_ok and self._scanner.personnel_ok, *self._proofs.request,
-            self._handed_back,
+            lines.permit, lines.hold, state.reset_mask, state.reset_seq, self._fast.bypassed_mask,
+            self._link_ok and self._scanner.personnel_ok, *self._proofs.request, self._permit.handed_back,
         )  # fmt: skip
 
     @property
     def first_fault(self) -> str:
         """Rule whose condition held first, of those that have latched since the last release; empty if none has."""
-        return "" if self._first is None else self._first[-1]
+        return self._first.id
 
     # --- keep-alives and commands -------------------------------------------------------------------------------
     def keep_alive(self, frame: bytes, now_ns: int) -> bool:
         """A keep-alive frame of the console has come; True if it was a sign of life."""
-        if not self._console.heard(frame, now_ns):
-            return False
-        self._due = self._due or self._scanner.is_present_on(CONSOLE_INPUT)
-        return True
+        heard = self._console.heard(frame, now_ns)
+        self._due = self._due or (heard and self._scanner.is_present_on(CONSOLE_INPUT))
+        return heard
 
     def lines(self, frame: bytes, now_ns: int) -> bool:
         """A keep-alive frame of control has come, with the lines of tier T; True if the rules see something new."""
@@ -327,7 +268,7 @@ class SafetyController:
         return self._verbs[command.verb](command)
 
     def _bypass(self, command: Command) -> CommandResult:
-        result = self._bypasses.bypass(command, self._mode_in_force(), self._now_ns)
+        result = self._bypasses.bypass(command, self._key.in_force, self._now_ns)
         self._mask()
         return result
 
@@ -345,8 +286,7 @@ class SafetyController:
         self._due = True
         result = self._field.close(command, self._layer_active())
         if result.status is Status.DONE:
-            self._permit, effects = permit.step(self._permit, permit.HandedBack(), self._now_ns)
-            self._apply(effects)
+            self._permit.step(HandedBack(), self._now_ns)
         return result
 
     def _resolve(self, command: Command) -> CommandResult:
@@ -354,22 +294,12 @@ class SafetyController:
         return self._field.resolve(command)
 
     def _set_mode(self, command: Command) -> CommandResult:
-        wanted = command.args.get("mode")
-        known = {mode.value: mode for mode in Mode}
-        if wanted not in known:
-            return refused(command, "safety.mode", f"no mode {wanted!r}; there are {', '.join(known)}")
-        if self._permit.released:
-            return refused(command, "safety.permit", "the mode changes only without a permit")
-        field = self._field.state
-        if field.session or field.unresolved:
-            return refused(command, "safety.field", f"field {field.session or 'without a name'} is not closed")
-        if wanted != Mode.CLINICAL.value and not self._key_stands_at(str(wanted)):
-            return refused(command, "safety.key", f"turn the key switch to {wanted} first")
-        self.mode = known[str(wanted)]
-        self._bypasses.end_all(self._now_ns)
-        self._mask()
-        self._emit("mode", by=command.issuer)
-        return CommandResult(command.id, Status.DONE, data={"mode": self.mode.value})
+        result = self._key.set(command, self._permit.released, self._field.state)
+        if result.status is Status.DONE:
+            self._bypasses.end_all(self._now_ns)
+            self._mask()
+            self._emit("mode", by=command.issuer)
+        return result
 
     def _reset(self, command: Command) -> CommandResult:
         """Let go of all latches at once, and release the permit; or say which rule stands against it and why.
@@ -378,42 +308,26 @@ class SafetyController:
         """
         self._console.admit(self._now_ns)
         self._judge(self._now_ns)
-        refusal = objection(command, self._views())
+        refusal = objection(command, self._views.all())
         self._step_permit(self._now_ns)
         if refusal is not None:
             return refusal
-        latched = self._latched_ids()
-        self._scanner.reset(command.role, self._now_ns)
-        self._second.reset(command.role)
-        self._agreement.reset(command.role)
+        latched = self._views.latched_ids()
+        self._pair.reset(command.role, self._now_ns)
+        still = self._views.latched_ids()
         self._step_permit(self._now_ns)
         fast_mask = self._fast.resettable_mask
-        self._permit, effects = permit.step(self._permit, permit.Granted(fast_mask), self._now_ns)
-        goes = {rule.id for place, rule in enumerate(self.rules.h) if fast_mask >> place & 1}
-        cleared = [rule_id for rule_id in latched if rule_id in goes or not self._is_latched(rule_id)]
+        goes = self._fast.ids(fast_mask)
+        cleared = [rule_id for rule_id in latched if rule_id in goes or rule_id not in still]
         for rule_id in cleared:
             self._emit("interlock.cleared", id=rule_id, by=command.issuer, role=command.role)
-        self._apply(effects)
+        effects = self._permit.step(Granted(fast_mask), self._now_ns)
         self._due = True
-        inhibited = [view.rule.id for view in self._views() if inhibits(view)]
-        data = {"cleared": cleared, "latched": [], "inhibited": inhibited, "permit": self._permit.released}
-        if permit.Effect.RESET_FAST in effects:
-            self._waiting_command, self._waiting_cleared = command.id, cleared
-            return CommandResult(command.id, Status.ACCEPTED, words="waits for the fast tier", data=data)
-        words = words_of_inhibits(self._views()) if permit.Effect.INHIBITED in effects else ""
-        return CommandResult(command.id, Status.DONE, words=words, data=data)
-
-    def _is_latched(self, rule_id: str) -> bool:
-        return any(view.latched for view in self._views() if view.rule.id == rule_id)
-
-    def _answer_waiting(self, status: Status, code: str, words: str) -> None:
-        command_id, self._waiting_command = self._waiting_command, ""
-        if command_id:
-            inhibited = [view.rule.id for view in self._views() if inhibits(view)]
-            latched = list(self._latched_ids())
-            cleared = [rule_id for rule_id in self._waiting_cleared if rule_id not in latched]
-            data = {"cleared": cleared, "latched": latched, "inhibited": inhibited, "permit": self._permit.released}
-            self._results.append(CommandResult(command_id, status, code, words, data))
+        views, released = self._views.all(), self._permit.released
+        if Effect.RESET_FAST in effects:
+            return self._permit.reset.wait(command, cleared, views, released)
+        words = words_of_inhibits(views) if Effect.INHIBITED in effects else ""
+        return reset_answer.done(command, words, cleared, views, released)
 
     # --- leaving scans out --------------------------------------------------------------------------------------
     def next_deadline_ns(self, now_ns: int, *, beats_watched: bool = False) -> int | None:
@@ -424,34 +338,30 @@ class SafetyController:
         """
         if self._due:
             return now_ns
-        times = list(self._scanner.deadlines(beats=not beats_watched))
-        proven = self._proofs.deadline_ns(now_ns)
-        if proven is not None:
-            times.append(proven)
-        bypassed = self._bypasses.deadline_ns()
-        if bypassed is not None:
-            times.append(bypassed)
-        if self._permit.waits_until_ns is not None:
-            times.append(self._permit.waits_until_ns)
-        if self._console.alive and not self._scanner.is_present_on(CONSOLE_INPUT):
-            times.append(self._console.deadline_ns())
-        falls_ns = self._lines.deadline_ns(now_ns)
-        if falls_ns is not None:
-            times.append(falls_ns)
-        return max(now_ns, min(times)) if times else None
+        heard = self._console.alive and not self._scanner.is_present_on(CONSOLE_INPUT)
+        times = (
+            *self._scanner.deadlines(beats=not beats_watched),
+            self._proofs.deadline_ns(now_ns),
+            self._bypasses.deadline_ns(),
+            self._permit.state.waits_until_ns,
+            self._console.deadline_ns() if heard else None,
+            self._lines.deadline_ns(now_ns),
+        )
+        known = [t_ns for t_ns in times if t_ns is not None]
+        return max(now_ns, min(known)) if known else None
 
     def thresholds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lowest and highest value of each image signal, in units of its resolution, within which no rule changes its
         mind: the arguments of `Plant.watch_image`."""
         active = self._scanner.value("fe.active")
         pinned = (*self._fast.boxes(), (PLACE["fe.active"], active, active), *self._proofs.boxes(self._scanner.value))
-        return code_limits(chain(self._scanner.boxes(), map(code_box, pinned), self._second.boxes()))
+        return code_limits(chain(self._scanner.boxes(), map(code_box, pinned), self._pair.second.boxes()))
 
     # --- what there is to see -----------------------------------------------------------------------------------
     def snapshot(self) -> SafetySnapshot:
         """Everything as it stands."""
-        lines = permit.lines(self._permit)
-        views = self._views()
+        lines = self._permit.lines
+        views = self._views.all()
         in_force = (view.rule.strength for view in views if acts(view))
         field = self._field.state
         return SafetySnapshot(
@@ -464,7 +374,7 @@ class SafetyController:
             self.mode,
             self._link_ok,
             views,
-            self._mode_in_force() != NO_MODE,
+            self._key.in_force != NO_MODE,
             field.session,
             dict(zip(self._field.spec.rules, field.holds, strict=True)),
             field.pauses,
@@ -485,18 +395,6 @@ class SafetyController:
         results = list(self._results)
         self._results.clear()
         return results
-
-    def _views(self) -> tuple[RuleView, ...]:
-        views = (self._view(rule) for rule in self.rules.rules)
-        return tuple(map(self._bypasses.shown, views) if self._bypasses.rules else views)
-
-    def _view(self, rule: Rule) -> RuleView:
-        if rule is self.rules.comparison:
-            return self._agreement.view(rule)
-        return self._fast.view(rule.id) if rule.tier == "H" else self._scanner.view(rule.id)
-
-    def _latched_ids(self) -> tuple[str, ...]:
-        return tuple(view.rule.id for view in self._views() if view.latched)
 
     def _emit(self, kind: str, **data: object) -> None:
         self._events.append(SafetyEvent(self._now_ns, kind, {**data, "mode": self.mode.value}))

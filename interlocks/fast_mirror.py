@@ -66,6 +66,10 @@ class FastMirror:
         """Latches that a reset speaks of: not those of a bypassed rule that is present, which would not go."""
         return self.latched_mask & ~(self.bypassed_mask & self.present_mask)
 
+    def ids(self, mask: int) -> list[str]:
+        """Rules in a mask."""
+        return [view.rule.id for place, view in enumerate(self._views) if mask >> place & 1]
+
     def present_ids(self) -> list[str]:
         """Rules that are present."""
         return [view.rule.id for view in self._views if view.present] if self.present_mask else []

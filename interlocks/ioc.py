@@ -85,7 +85,7 @@ class SafetyIoc:
     Args:
         prefix: the facility's PV prefix.
         controller: whose state is shown and who gets keep-alives and commands.
-        verifier: judges commands; make it with `interlocks.controller.VERBS`.
+        verifier: judges commands; make it with `interlocks.verbs.VERBS`.
         clock: facility time.
         heartbeat_ns: time between two changes of SAFE:Heartbeat-RB.
         values_ns: time between two looks at values and limits of rules that have not changed their minds.

@@ -49,3 +49,10 @@ def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | No
         words = f"{', '.join(view.rule.id for view in beyond)}: a physicist must reset it"
         return refused(command, "safety.role", words, beyond)
     return None
+
+
+def proofs_objection(released: bool, busy: bool) -> str:
+    """What stands against proof tests, in words: a permit, or a layer or a flat top (`busy`); nothing: empty."""
+    if released:
+        return "the beam is permitted: proof tests run without a permit"
+    return "a layer is active, or the ring stands on the flat top" if busy else ""

@@ -23,11 +23,12 @@ from facility.config import Facility
 from facility.events import Event, EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import NS_PER_MS, Rank, ranked
-from interlocks.controller import VERBS, Console, SafetyController
+from interlocks.controller import Console, SafetyController
 from interlocks.model import MODE_CODES
 from interlocks.proof_file import load_proofs
 from interlocks.rules import RuleSet, load_rules
 from interlocks.snapshot import Mode
+from interlocks.verbs import VERBS
 from ioc_sim.iocs.plant_iocs import PlantIocs
 from ioc_sim.plant import TRACE_RECORDS, Plant, PlantEvent
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader

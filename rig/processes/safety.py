@@ -23,11 +23,12 @@ from channels.keys import KeyRing
 from facility.errors import ChannelError
 from facility.events import EventLog
 from facility.ids import run_id
-from interlocks.controller import VERBS, Console, SafetyController
+from interlocks.controller import Console, SafetyController
 from interlocks.link import PermitCommand, SafetyEnd
 from interlocks.proof_file import load_proofs
 from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
+from interlocks.verbs import VERBS
 from rig.clocks import NominalClock, command_age_ns
 from rig.field_file import FieldFile
 from rig.keys import CONTROL, OPERATOR, read_ring

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from facility.states import Action
 from interlocks import latch, permit
-from interlocks.controller import VERBS
 from interlocks.latch import LatchSpec, LatchState
 from interlocks.model import LINK_INPUT
 from interlocks.permit import PermitState
 from interlocks.rules import RuleSet
+from interlocks.verbs import VERBS
 from rig.proof.classes import members, own_only, spec_of
 from rig.proof.explore import Always, Occurs, Property, Recurs, Step
 

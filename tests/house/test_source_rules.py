@@ -29,7 +29,6 @@ SEEDABLE = {"random", "default_rng", "Generator"}
 """numpy.random: what a seed can govern; the bare module is judged by what is taken from it."""
 LENGTH_MAX = 400
 LONG_MODULES: dict[str, str] = {
-    "interlocks/controller.py": "where rules, permit, field, bypasses, console and control meet: one method an event",
     "ioc_sim/plant.py": "the plant's one face: its commands and views, one short method each",
 }
 """Modules of more than LENGTH_MAX lines, each with the reason why it is not cut."""

@@ -11,11 +11,12 @@ import pytest
 from channels.command import CommandResult, Status
 from facility.states import Action
 from interlocks import controller, process_image
-from interlocks.controller import MAX_EVENTS, VERBS, SafetyController
+from interlocks.controller import MAX_EVENTS, SafetyController
 from interlocks.process_image import N_IMAGE, PLACE, STEPS, FastFault
 from interlocks.rules import RuleSet
 from interlocks.second import complement_of
 from interlocks.snapshot import Mode, SafetyEvent
+from interlocks.verbs import VERBS
 from tests.interlocks.support import MS, Safety, body, several
 
 OPEN: dict[str, object] = {"low": None, "high": None}

@@ -15,9 +15,9 @@ from channels.keys import KeyRing, derived_private_key
 from channels.publish import native_value
 from facility.pv_catalogue import entries
 from interlocks import ioc, pvs
-from interlocks.controller import VERBS
 from interlocks.ioc import SafetyIoc, latched_json
 from interlocks.model import CONSOLE_INPUT
+from interlocks.verbs import VERBS
 from tests.interlocks.support import MS, Safety, rule_set
 
 ROLES = {"operator": ("operator",), "physicist": ("physicist", "operator"), "control": ("control",)}

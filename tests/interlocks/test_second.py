@@ -297,7 +297,7 @@ def test_a_fault_in_the_second(old: str, new: str, signals: dict[str, float]) ->
     assert old in source
     wrong: dict[str, Any] = {}
     exec(source.replace(old, new), wrong)
-    it.controller._second.code.update({name: wrong[name] for name in ("JUDGES", "judge", "take")})
+    it.controller._pair.second.code.update({name: wrong[name] for name in ("JUDGES", "judge", "take")})
     it.set(**signals)
     expect_disagreement(it)
 
@@ -345,7 +345,7 @@ def test_a_transient_is_reset_by_a_physicist() -> None:
 
 def test_a_latch_that_only_one_has_is_a_trip_once() -> None:
     it = released()
-    memory = it.controller._second._memory
+    memory = it.controller._pair.second._memory
     memory.latched[0] = True
     expect_disagreement(it, rules={it.rules.scanned[0].id})
     assert it.say("reset", "physicist").status is Status.DONE

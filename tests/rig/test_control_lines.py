@@ -14,8 +14,8 @@ from control.session import SessionSummary
 from facility.energy_table import load_energy_table
 from facility.errors import CommandRefused
 from facility.timebase import NS_PER_MS, Rank
-from interlocks.controller import VERBS
 from interlocks.snapshot import Mode
+from interlocks.verbs import VERBS
 from rig.keys import CONTROL
 from rig.trials.causes import Act
 from rig.trials.control_acts import CONTROL_ACTS, ControlActs

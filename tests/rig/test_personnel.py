@@ -18,10 +18,10 @@ from facility import signals as g
 from facility.config import load_facility
 from facility.errors import CommandRefused, IonctlError
 from facility.states import SearchStage
-from interlocks.controller import VERBS
 from interlocks.explain import matrix
 from interlocks.model import Rule
 from interlocks.rules import load_rules
+from interlocks.verbs import VERBS
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
 from rig.keys import CONTROL, LISTENS_TO, OPERATOR, PHYSICIST, ROOM
