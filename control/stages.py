@@ -133,7 +133,12 @@ class Stages:
     async def _open_field(self, session: Session) -> None:
         """Counter and timer of the field at the front end; they go on where this session has opened it before."""
         ions, expected_ms = field_preset(session.program.layers, self._rules)
-        arguments = {"field": field_number(session.id), "preset_ions": ions, "expected_ms": expected_ms}
+        arguments = {
+            "field": field_number(session.id),
+            "preset_ions": ions,
+            "expected_ms": expected_ms,
+            "plan_hash": session.program.plan_hash,
+        }
         await self._link.command("FE", "open_field", arguments)
 
     async def select_energy(self, session: Session) -> Event:

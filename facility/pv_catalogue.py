@@ -164,7 +164,8 @@ CATALOGUE: tuple[PvEntry, ...] = (
             writer="control", length=MAX_SPOTS_PER_LAYER * len(SPOT_COLUMNS), fields=SPOT_COLUMNS),
     PvEntry("FE:Register-RB", "plant", "FE", "floats", "per-spot register of the loaded layer, row-major",
             length=MAX_SPOTS_PER_LAYER * len(REGISTER_COLUMNS), fields=REGISTER_COLUMNS),
-    *_command("FE", "plant", "the front end: open_field, load_layer, arm, disarm, pause, resume, read_register"),
+    *_command("FE", "plant",
+              "the front end: open_field, load_layer, arm, disarm, pause, resume, read_register, read_dose"),
     # range shifter
     PvEntry("RS:Code-RB", "plant", "RS", "int", "range shifters in the beam, bit mask"),
     PvEntry("RS:Moving-Sts", "plant", "RS", "enum", "range shifter drive", states=("STILL", "MOVING")),

@@ -88,3 +88,5 @@ class HoldReason(IntEnum):
     OPERATOR = 6
     HANG = 7
     """It did not run for a while; the layer has ended there."""
+    REGISTER = 8
+    """What may be delivered before the dose register is synchronised again has been delivered."""

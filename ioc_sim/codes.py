@@ -10,9 +10,9 @@ from facility.states import Action, FrontEndState, HoldReason, ProofAction, Ring
 ARMED, IRRADIATING, HELD, PAUSED, DONE, ABORTED = (
     int(state) for state in FrontEndState if state not in (FrontEndState.IDLE, FrontEndState.LOADED)
 )
-HOLD_NONE, HOLD_RING, HOLD_EMPTY, HOLD_GATE, HOLD_PERMIT, HOLD_SETTLING, HOLD_OPERATOR, HOLD_HANG = (
-    int(reason) for reason in HoldReason
-)
+(
+    HOLD_NONE, HOLD_RING, HOLD_EMPTY, HOLD_GATE, HOLD_PERMIT, HOLD_SETTLING, HOLD_OPERATOR, HOLD_HANG, HOLD_REGISTER,
+) = (int(reason) for reason in HoldReason)  # fmt: skip
 ACTION_INHIBIT, ACTION_HOLD, ACTION_PAUSE, ACTION_ABORT = (
     int(action) for action in Action if action is not Action.NONE
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ RANGE_SHIFTER_NS = 500_000_000
 
 def initial_state(s: Any, v: np.ndarray) -> None:
     """A plant that has just been switched on: nothing loaded, no permit, doors closed, stopper in."""
-    s.fe_code = s.ring_code = s.spot = -1
+    s.fe_code = s.ring_code = s.spot = s.book_from = -1
+    v[at.LEASE_IONS] = v[at.LEASE_NEXT_IONS] = math.inf
     s.quad_open = s.chopper_open = 1.0
     s.drive = s.scale = s.sensitivity = 1.0
     for first in (at.IC_DRIFT, at.EST_DRIFT, at.IC_IONS_PER_COUNT, at.IC_FC_PER_ION, at.MM_PER_A, at.A_PER_MM):

@@ -41,6 +41,7 @@ from ioc_sim.codes import (
     HOLD_NONE,
     HOLD_OPERATOR,
     HOLD_PERMIT,
+    HOLD_REGISTER,
     HOLD_RING,
     HOLD_SETTLING,
     IRRADIATING,
@@ -117,6 +118,8 @@ def may_beam(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> int:
         return HOLD_PERMIT
     if s.hold_line == 1 or (s.gating == 1 and s.gate_open == 0):
         return HOLD_GATE
+    if v[at.EST_IONS] >= v[at.LEASE_IONS]:
+        return HOLD_REGISTER
     return HOLD_NONE
 
 

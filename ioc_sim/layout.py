@@ -46,6 +46,7 @@ PARAM_DTYPE = np.dtype(
         ("feedback_max_mm", "f8"), ("land_ticks", "f8"), ("land_floor", "f8"), ("loop_gain", "f8"),
         ("rate_alpha", "f8"), ("idle_grace_ticks", "i8"), ("quiet_ticks", "i8"),
         # gate
+        ("stop_us", "f8"),
         ("gate_low_mm", "f8"), ("gate_high_mm", "f8"), ("gate_step_ns", "i8"), ("gate_samples", "i8"),
     ],
     align=True,
@@ -99,6 +100,8 @@ STATE_DTYPE = np.dtype(
         ("key", "i8"), ("gating", "i8"), ("gate_open", "i8"), ("gate_mm", "f8"),
         ("late_ms", "f8"),
         ("faults", "i8"), ("line_key", "i8"),
+        # dose register
+        ("register_seq", "i8"), ("load_seq", "i8"), ("book_from", "i8"), ("book_to", "i8"),
         # image watch
         ("watch", "i8"), ("fe_beat_seen", "i8"), ("h_beat_seen", "i8"), ("beats_alive", "i8"),
         # truth
@@ -211,6 +214,8 @@ FIELD_PRESET_IONS = 410  # 1
 FIELD_EXPECTED_MS = 411  # 1
 FIELD_IONS = 412  # 1
 FIELD_TIMER_MS = 413  # 1
+LEASE_IONS = 414  # 1
+LEASE_NEXT_IONS = 415  # 1
 # random numbers of the present millisecond, 100 a column; they stand last, behind some free places
 NOISE_BLOCK = 100
 NOISE_SPILL = 512  # 100

@@ -184,6 +184,7 @@ def _monitors(p: Any, q: np.ndarray, facility: Facility) -> None:
 
 def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
     front_end = facility.front_end
+    p.stop_us = facility.stop_us()
     p.settle_ticks = front_end.settle_ticks
     p.settle_mm = front_end.position_tolerance_mm
     p.settle_extra_ticks = 40

@@ -21,6 +21,7 @@ from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_CO
 from facility.states import FrontEndState, HoldReason, RingPhase, SearchStage
 from ioc_sim import commands, front_end, rack
 from ioc_sim import layout as at
+from ioc_sim.dose_register import commit
 from ioc_sim.faults import F_COLUMNS, F_KIND, N_FAULT_POINTS, Fault, fault_row
 from ioc_sim.layout import (
     E_Q1_FC,
@@ -43,6 +44,8 @@ from ioc_sim.layout import (
 from ioc_sim.params import as_argument, energy_columns, pack_parameters, record
 from ioc_sim.physics import second_line
 from ioc_sim.plant_types import FastRules, PlantEvent, PlantStatus
+from ioc_sim.register_keeper import RegisterKeeper
+from ioc_sim.register_store import DoseRecord, RegisterStore, is_plan_hash
 from ioc_sim.rerun import RunLog
 from ioc_sim.signals_tick import publish_latch
 
@@ -80,6 +83,7 @@ class Plant:
         rules: compiled fast rules, or None for none (tests of physics only).
         allow_faults: whether ``inject`` is allowed at all.
         trace_records: length of the truth ring in ticks, a power of two.
+        register_store: where the dose register lies; None: memory that dies with the plant.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Plant:
         rules: FastRules | None = None,
         allow_faults: bool = False,
         trace_records: int = TRACE_RECORDS,
+        register_store: RegisterStore | None = None,
     ) -> None:
         self.facility = facility
         self.room_id = room_id
@@ -138,6 +143,7 @@ class Plant:
         """Where a post-mortem looks back; whoever wants one gives it before time runs."""
         self.truth_by_token: dict[int, np.ndarray] = {}
         commands.initial_state(self._state[0], self._v)
+        self.dose = RegisterKeeper(register_store, self._parameters[0], self._state[0], self._v)
         self._bind()
         self._compile()
 
@@ -199,6 +205,7 @@ class Plant:
         with np.errstate(over="ignore"):
             front_end.arm(p, self._q, s, v, self._spots, 0)
             front_end.disarm(s, v, self._register.copy())
+            commit(p, s, v, self._register, self.dose.slots.copy(), self.dose.rows[:1].copy())
         rack.reset(self.rule_rows.copy(), rack.new_latch(), 0)
         publish_latch(self.signals.copy(), self._latch)
 
@@ -206,8 +213,10 @@ class Plant:
         """The kernel's arguments; made anew when a layer brings new tables."""
         self._arguments = (
             self._kernel_p, self._q, self._kernel_s, self._v, self._faults, self.signals, self._spots,
-            self._register, self._truth, self.trace, self._etab, self.rule_rows, self._hist, self._hist_state,
-            self._hist_index, self._screen, self._parts, self._seen, self._latch, self._trace_mm, self._image_index,
+            self._register,
+            self.dose.slots, self.dose.rows, self._truth, self.trace, self._etab, self.rule_rows, self._hist,
+            self._hist_state, self._hist_index, self._screen, self._parts, self._seen, self._latch, self._trace_mm,
+            self._image_index,
             self._image_scale, self._image_low, self._image_high,
         )  # fmt: skip
 
@@ -268,8 +277,10 @@ class Plant:
         """End the flat top: what is stored is dumped."""
         self._later(commands.end_cycle, self._state[0])
 
-    def open_field(self, field: int, preset_ions: float, expected_ms: float) -> None:
+    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
         """What a field should get over all its layers, and the time with the spill commanded that it should take.
+
+        The hash of its plan (64 hex digits) goes into the dose register with every layer.
 
         Counter and timer of the field go on from layer to layer; only another field begins at zero, which is refused
         while a layer is active.  The field that is open may be named again, with the same presets.
@@ -278,17 +289,20 @@ class Plant:
         for name, value in (("preset_ions", preset_ions), ("expected_ms", expected_ms)):
             if not (math.isfinite(value) and value > 0.0):
                 raise CommandRefused("fe.field", f"{name} {value!r}", "open_field", "give a positive number")
+        if plan_hash and not is_plan_hash(plan_hash):
+            raise CommandRefused("fe.field", f"plan hash {plan_hash[:80]!r}", "open_field", "give 64 hex digits")
         s, v = self._state[0], self._v
         if int(s.field) != field:
             self._refuse_while_active("open_field")
         elif (v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS]) != (preset_ions, expected_ms):
             raise CommandRefused("fe.field", f"field {field} is open with other presets", "open_field",
                                  "what a field should get is fixed when it is opened")  # fmt: skip
-        self._later(self._open_now, field, float(preset_ions), float(expected_ms))
+        self._later(self._open_now, field, float(preset_ions), float(expected_ms), plan_hash)
 
-    def _open_now(self, field: int, preset_ions: float, expected_ms: float) -> None:
+    def _open_now(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str) -> None:
         s = self._state[0]
         if not commands.is_active(s):
+            self.dose.plan_hash = plan_hash
             second_line.open_field(s, self._v, field, preset_ions, expected_ms)
 
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
@@ -312,9 +326,10 @@ class Plant:
         self._spots = table
         self._register = commands.fresh_register(table)
         self._truth = np.zeros((len(table), T_COLUMNS))
-        self._bind()
         commands.load(s, self._q, self._v, self._etab, token, energy_code, level, len(table))
         second_line.preset(self._parameters[0], self._v, table, level)
+        self.dose.loaded(token, energy_code, level, table, self._register)
+        self._bind()
         s.events |= EV_STATE
 
     def _keep_truth(self) -> None:
@@ -359,6 +374,7 @@ class Plant:
         s = self._state[0]
         if commands.is_active(s):
             front_end.disarm(s, self._v, self._register)
+            self.dose.commit(self._register)
             s.events |= EV_STATE
 
     def pause(self) -> None:
@@ -520,6 +536,31 @@ class Plant:
             for k, column in enumerate((_IC1, _IC2)):
                 register[int(s.spot), column] += self._v[at.EST_IONS + k] - self._v[at.SPOT_CUM0 + k]
         return register
+
+    def dose_records(self) -> tuple[DoseRecord, ...]:
+        """What the dose register says of the present load and of the one before, those of an earlier process too."""
+        return self.dose.records()
+
+    def ask_lease(self) -> tuple[int, float] | None:
+        """Write the next lease into the dose register; what to `grant_lease` once the register is synchronised."""
+        lease = self.dose.next_lease()
+        if lease is not None:
+            self._note(self._now_ns, self._write_lease, lease[1])
+            self._write_lease(lease[1])
+        return None if lease is None else (lease[0], lease[2])
+
+    def grant_lease(self, load: int, ions: float) -> None:
+        """The register is synchronised: this load may go on up to so many ions."""
+        if self._read("load_seq") == load:
+            self._note(self._now_ns, self._use_lease, ions)
+            self._use_lease(ions)
+
+    def _write_lease(self, ions: float) -> None:
+        self._v[at.LEASE_NEXT_IONS] = ions
+        self.dose.commit(self._register)
+
+    def _use_lease(self, ions: float) -> None:
+        self._v[at.LEASE_IONS] = ions
 
     @property
     def beats_alive(self) -> bool:

@@ -1,7 +1,7 @@
 """The rack: physics, delivery front end and fast interlocks in one compiled loop.
 
-Order within a 10 us tick: lines as they stand, actuators, extraction, magnets, chambers, front end, signals, fast
-rules.
+Order within a 10 us tick: lines as they stand, actuators, extraction, magnets, chambers, front end, signals, dose
+register, fast rules.
 A trip decided at the end of a tick acts from the next.  Where no beam is possible the step is 1 ms on an absolute grid;
 that depends on the plant's state alone, so every target and every way of slicing a run takes the same steps.
 """
@@ -30,6 +30,7 @@ from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, DONE, FLAT_TOP, HELD, PAUSED
 from ioc_sim.dose_estimate import estimate_ions, reset_estimate
+from ioc_sim.dose_register import commit
 from ioc_sim.faults import faulted
 from ioc_sim.front_end import (
     front_end_coarse,
@@ -284,6 +285,8 @@ def run(
     sig: np.ndarray,
     spots: np.ndarray,
     reg: np.ndarray,
+    slots: np.ndarray,
+    rows: np.ndarray,
     truth: np.ndarray,
     trace: np.ndarray,
     etab: np.ndarray,
@@ -343,6 +346,7 @@ def run(
                 if not ARMED <= s.fe_state <= PAUSED:  # it may have ended the layer after the signals were published
                     no_layer(sig)
             dt_ticks = 100
+        commit(p, s, v, reg, slots, rows)
         boundary = into_ns == 0
         if boundary:
             publish_slow(p, q, s, v, sig, faults, etab)

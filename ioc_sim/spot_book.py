@@ -63,6 +63,14 @@ def begin_spot(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.nda
 
 
 @kernel
+def booked(s: Record, i: int) -> None:
+    """The register of spot ``i`` has changed: its row is written with the next commit."""
+    if s.book_from < 0:
+        s.book_from = i
+    s.book_to = i
+
+
+@kernel
 def finish_spot(s: Record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, last: bool) -> None:
     """Write the register of the present spot; ``last``: all ions up to now are its own."""
     i = s.spot
@@ -76,6 +84,7 @@ def finish_spot(s: Record, v: np.ndarray, spots: np.ndarray, reg: np.ndarray, la
     reg[i, R_END] = float(s.t_ns)
     reg[i, R_DONE] = 1.0
     s.done_spots += 1
+    booked(s, i)
 
 
 @kernel
@@ -94,6 +103,7 @@ def book_partial(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
     v[at.SPOT_CUM0] = v[at.EST_IONS]
     v[at.SPOT_CUM0 + 1] = v[at.EST_IONS + 1]
     s.spot_beam_ticks = 0
+    booked(s, i)
 
 
 @kernel

@@ -31,10 +31,12 @@ from interlocks.snapshot import Mode
 from interlocks.verbs import VERBS
 from ioc_sim.iocs.plant_iocs import PlantIocs
 from ioc_sim.plant import TRACE_RECORDS, Plant, PlantEvent
+from ioc_sim.register_store import RegisterStore
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
 from rig.keys import CONTROL, ISSUERS, OPERATOR, PHYSICIST, ROOM
 from rig.operator_client import OperatorClient, OperatorLimits
 from rig.post_mortem import TRIPS, PostMortem, about_run
+from rig.register_sync import RegisterSync
 from rig.room_panel import RoomPanel, room_panel
 from rig.safety_side import HookedSafetyIoc
 from rig.virtual_post_mortem import VirtualPostMortems
@@ -51,6 +53,8 @@ VALUES_NS = 15_000 * NS_PER_MS
 BEAT_S = BEAT_NS * 1e-9
 KEEPING_ALIVE = OperatorLimits(keep_alive_s=BEAT_S)
 LINK_LIMITS = LinkLimits(heartbeat_s=2.0)
+REGISTER_NS = 20 * NS_PER_MS
+"""Between two looks at a dose register that has to be synchronised."""
 SHOWN_NS = 2 * NS_PER_MS
 """When the plant's first state is shown: after its first tick, in which the room gets the beam."""
 _TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP", "ROOM"})
@@ -77,6 +81,8 @@ class WorldOptions:
     """Freeze what every signal did around each trip; the files are in `World.post_mortems`."""
     trace_records: int = TRACE_RECORDS
     """Length of the truth ring, ticks."""
+    register_store: RegisterStore | None = None
+    """Where the dose register lies; None: memory that dies with the world."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class World:
             rules=self.rules.fast(),
             allow_faults=options.allow_faults,
             trace_records=options.trace_records,
+            register_store=options.register_store,
         )
         self.loop = VirtualLoop(self._advance)
         self.events = EventLog(run_id(seed, facility.hash), self.loop)
@@ -144,6 +151,13 @@ class World:
         self.loop.call_at_rank(SHOWN_NS, Rank.IOC, self.iocs.refresh)
         self.loop.call_at_rank(BEAT_NS, Rank.IOC, self._update)
         self._refresh_at(0)
+        if options.register_store is not None and options.register_store.durable:
+            self._keep_synchronised(RegisterSync(self.plant, options.register_store))
+
+    def _keep_synchronised(self, sync: RegisterSync) -> None:
+        """Look after the register as the plant's process does, by facility time."""
+        sync.look()
+        self.loop.call_at_rank(self.loop.now_ns() + REGISTER_NS, Rank.IOC, self._keep_synchronised, sync)
 
     def _console(self, name: str) -> Console:
         return Console(name, self._keys[name].public_key())

@@ -39,7 +39,19 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "mutants"
 DOC = ROOT / "docs" / "reference" / "mutants.md"
 LINES = OUT / "lines.json"
-COPIED = ("facility", "channels", "interlocks", "ioc_sim", "control", "rig", "console", "configs", "tests", "docs")
+COPIED = (
+    "facility",
+    "channels",
+    "journal",
+    "interlocks",
+    "ioc_sim",
+    "control",
+    "rig",
+    "console",
+    "configs",
+    "tests",
+    "docs",
+)
 THIRD_PARTIES = ("numpy", "numba", "pydantic", "pytest", "pytest_asyncio", "hypothesis", "cryptography", "caproto",
                  "structlog", "coverage")  # fmt: skip
 FEW = 2

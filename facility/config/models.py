@@ -57,11 +57,13 @@ class Facility(Section):
 
     def confirm_after_us(self) -> float:
         """How long after a stop chambers may still see charge: the gated spill's end and the longest ion drift, us."""
+        return self.stop_us() + LONGEST_DRIFT_US
+
+    def stop_us(self) -> float:
+        """From the end of the demand to the end of the beam, us: the gated spill's end."""
         if self.beam_off.spill_gate == "chopper":
-            stop_us = self.beam_off.chopper.delay_us + self.beam_off.chopper.fall_us
-        else:
-            stop_us = self.beam_off.rfko.delay_us + self.extraction.tail_us()
-        return stop_us + LONGEST_DRIFT_US
+            return self.beam_off.chopper.delay_us + self.beam_off.chopper.fall_us
+        return self.beam_off.rfko.delay_us + self.extraction.tail_us()
 
     @property
     def id(self) -> str:

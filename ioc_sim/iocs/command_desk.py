@@ -25,7 +25,8 @@ from facility.timebase import Clock
 ROLES = ("control",)
 """Who may command the plant: treatment control alone; people command control."""
 WORDS_MAX = 500
-ArgumentKind = Literal["whole", "number"]
+TEXT_MAX = 128
+ArgumentKind = Literal["whole", "number", "text"]
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 """Does it; returns what belongs into the result, raises CommandRefused."""
 
@@ -36,7 +37,8 @@ class Verb:
 
     do: Handler
     arguments: Mapping[str, ArgumentKind]
-    """All of them are needed, others are refused; "whole" is an int, "number" a finite float."""
+    """All of them are needed, others are refused; "whole" is an int, "number" a finite float, "text" at most
+    TEXT_MAX characters."""
 
 
 class CommandDesk:
@@ -116,7 +118,7 @@ def checked(args: Mapping[str, Any], wanted: Mapping[str, ArgumentKind], verb: s
     for name, kind in wanted.items():
         if name not in args:
             raise CommandRefused("command.args", f"argument {name} is missing", verb, needs)
-        found[name] = _whole(args[name], name, verb) if kind == "whole" else _number(args[name], name, verb)
+        found[name] = _READERS[kind](args[name], name, verb)
     return found
 
 
@@ -130,6 +132,15 @@ def _number(value: Any, name: str, verb: str) -> float:
     if type(value) not in (int, float) or abs(value) > 1e300 or not math.isfinite(value):
         raise CommandRefused("command.args", f"{name} is {_shown(value)}", verb, "give a number")
     return float(value)
+
+
+def _text(value: Any, name: str, verb: str) -> str:
+    if type(value) is not str or len(value) > TEXT_MAX:
+        raise CommandRefused("command.args", f"{name} is {_shown(value)}", verb, f"give at most {TEXT_MAX} characters")
+    return value
+
+
+_READERS: Mapping[ArgumentKind, Callable[[Any, str, str], Any]] = {"whole": _whole, "number": _number, "text": _text}
 
 
 def _shown(value: Any) -> str:

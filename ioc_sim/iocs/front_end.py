@@ -13,20 +13,24 @@ from channels.protocol import Severity
 from channels.publish import publish
 from channels.pv_groups import CataloguedGroup, declared
 from facility.errors import CommandRefused
-from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, SPOT_COLUMNS
+from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason
 from facility.timebase import Clock
 from ioc_sim.iocs.command_desk import ArgumentKind, CommandDesk, Verb, put_command
 from ioc_sim.iocs.outlet import LEAST_NS, Outlet, Packed
 from ioc_sim.iocs.port import PlantPort
 from ioc_sim.iocs.view import MAJOR, MINOR, OK, View
+from ioc_sim.register_store import DoseRecord
 
 SLOTS_PER_S = 4
 """How often the status is shown while beam is on."""
 _LOAD_LAYER: Mapping[str, ArgumentKind] = {
     "token": "whole", "energy_code": "whole", "level_ions_per_s": "number", "n": "whole", "crc32": "whole",
 }  # fmt: skip
-_OPEN_FIELD: Mapping[str, ArgumentKind] = {"field": "whole", "preset_ions": "number", "expected_ms": "number"}
+_OPEN_FIELD: Mapping[str, ArgumentKind] = {
+    "field": "whole", "preset_ions": "number", "expected_ms": "number", "plan_hash": "text",
+}  # fmt: skip
+_READ_DOSE: Mapping[str, ArgumentKind] = {"back": "whole"}
 _RESUME: Mapping[str, ArgumentKind] = {"permit_epoch": "whole"}
 _ARM: Mapping[str, ArgumentKind] = {"token": "whole", **_RESUME}
 _SEVERITY = {FrontEndState.PAUSED: MINOR, FrontEndState.ABORTED: MAJOR}
@@ -98,7 +102,9 @@ class FrontEndCommands:
         """By name."""
         return {
             "open_field": Verb(
-                lambda args: self._plant.open_field(args["field"], args["preset_ions"], args["expected_ms"]),
+                lambda args: self._plant.open_field(
+                    args["field"], args["preset_ions"], args["expected_ms"], args["plan_hash"]
+                ),
                 _OPEN_FIELD,
             ),
             "load_layer": Verb(self._load_layer, _LOAD_LAYER),
@@ -107,6 +113,7 @@ class FrontEndCommands:
             "pause": Verb(lambda _args: self._plant.pause(), {}),
             "resume": Verb(lambda args: self._plant.resume(args["permit_epoch"]), _RESUME),
             "read_register": Verb(self._read_register, {}),
+            "read_dose": Verb(self._read_dose, _READ_DOSE),
         }  # fmt: skip
 
     def _load_layer(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -121,10 +128,48 @@ class FrontEndCommands:
         self._front_end().show_register(register, self._plant.t_ns)
         return {"token": self._plant.status.token, "n": len(register)}
 
+    def _read_dose(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The dose register: ``back`` 0 the present load, 1 the one before; ``{}`` where there is none.
+
+        Its rows go to Register-RB; target and start are zero there, since the register does not hold them, and done is
+        -1 for a spot of which nothing sure is known.
+        """
+        records = [record for record in self._plant.dose_records() if record.previous == (args["back"] == 1)]
+        if not records or args["back"] not in (0, 1):
+            return {}
+        record = records[0]
+        self._front_end().show_register(dose_rows(record), self._plant.t_ns)
+        layer = record.layer
+        return {
+            "seq": record.seq, "t_ns": record.t_ns, "load": record.load, "token": layer.token, "field": layer.field,
+            "plan_hash": layer.plan_hash, "energy_code": layer.energy_code, "n": layer.spots,
+            "table_crc32": layer.table_crc32, "state": int(record.state), "spot": record.spot,
+            "uncertain_ions": record.uncertain_ions, "counts": [_known(count) for count in record.counts],
+            "backup_counts": _known(record.backup_counts), "timer_s": record.timer_s, "beam_s": record.beam_s,
+        }  # fmt: skip
+
     def _front_end(self) -> FrontEndGroup:
         if self._group is None:
             raise CommandRefused("fe.starting", "the front end does not serve yet", "FE", "try again")
         return self._group
+
+
+def dose_rows(record: DoseRecord) -> NDArray[np.float64]:
+    """A record of the dose register in the columns of Register-RB, (n, len(REGISTER_COLUMNS))."""
+    rows = np.zeros((record.layer.spots, len(REGISTER_COLUMNS)))
+    columns = {
+        "spot": np.arange(len(rows), dtype=np.float64), "ic1_ions": record.ions[:, 0], "ic2_ions": record.ions[:, 1],
+        "x_mm": record.centre_mm[:, 0], "y_mm": record.centre_mm[:, 1], "beam_us": record.beam_us,
+        "t_end_ns": record.t_end_ns, "done": np.where(record.unknown, -1.0, record.done),
+    }  # fmt: skip
+    for name, values in columns.items():
+        rows[:, REGISTER_COLUMNS.index(name)] = np.nan_to_num(values)
+    return rows
+
+
+def _known(count: float) -> float | None:
+    """None for what is no number: JSON has none."""
+    return count if count == count else None
 
 
 def checked_table(staged: NDArray[np.float64], n: int, crc32: int) -> NDArray[np.float64]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from facility.config import Facility
 from facility.energy_table import EnergyTable
 from facility.states import FrontEndState, HoldReason, RingPhase
+
+if TYPE_CHECKING:
+    from ioc_sim.register_store import DoseRecord
 
 
 class StatusPort(Protocol):
@@ -145,8 +148,11 @@ class PlantPort(Protocol):
     def end_cycle(self) -> None:
         """End the flat top."""
 
-    def open_field(self, field: int, preset_ions: float, expected_ms: float) -> None:
-        """What a field should get over all its layers."""
+    def dose_records(self) -> Sequence[DoseRecord]:
+        """The dose register: the present load, then the one before."""
+
+    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
+        """What a field should get over all its layers; the hash of its plan, 64 hex digits."""
 
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: NDArray[np.float64]) -> None:
         """Load a layer table, (n, len(SPOT_COLUMNS))."""

@@ -27,6 +27,7 @@ from interlocks.process_image import image_of
 from interlocks.rules import load_rules
 from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
+from ioc_sim.register_store import MappedStore, MemoryStore
 from rig.clocks import NominalClock, command_age_ns
 from rig.facility_time import NOMINAL
 from rig.keys import read_ring
@@ -37,6 +38,7 @@ from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
+from rig.register_sync import RegisterSync, RegisterSyncThread
 from rig.safety_side import first_fault
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
@@ -46,6 +48,8 @@ _log = structlog.get_logger(__name__)
 
 LATE_SHOWN_NS = 100 * NS_PER_MS
 """A late slice is shown this long (wall time), so that a rule with a debounce sees it."""
+REGISTER_FILE = "dose.register"
+"""The dose register, in the run directory: it survives the process and `down`."""
 COMMANDED = ("RING", "FE", "RS", "ROOM")
 """Groups that take commands."""
 PUBLISH_S = 0.1
@@ -159,10 +163,13 @@ class PlantProcess:
         self.launch = launch
         facility, speed = launch.facility, launch.speed
         rules = load_rules(facility, launch.room, launch.species)
+        self.register = MappedStore(launch.folder / REGISTER_FILE)
         self.plant = SharedPlant(
             facility, launch.room, launch.species, seed=launch.seed, rules=rules.fast(),
-            allow_faults=launch.options.allow_faults,
+            allow_faults=launch.options.allow_faults, register_store=self.register,
         )  # fmt: skip
+        self.plant.dose.lease_s *= max(speed, 1.0)  # the disk keeps wall time
+        self.register_sync = RegisterSyncThread(RegisterSync(self.plant, self.register))
         self.plant.advance(NS_PER_MS)  # compiles, or loads what was compiled before
         trace = TruthTrace(launch.folder, TRACE_RECORDS)
         self.plant.write_trace_to(trace.ring)
@@ -186,7 +193,8 @@ class PlantProcess:
         self.post_mortems = PacedPostMortems(
             self.plant, launch.folder,
             lambda records: Plant(facility, launch.room, launch.species, seed=launch.seed, rules=rules.fast(),
-                                  allow_faults=True, trace_records=records),
+                                  allow_faults=True, trace_records=records,
+                                  register_store=MemoryStore(durable=True)),
             about_run(facility, launch.room, launch.species, launch.seed, None), rules, self._post_mortem_made,
         )  # fmt: skip
         self._written_ions = -1.0
@@ -291,6 +299,7 @@ async def main(launch: Launch) -> None:
     process = PlantProcess(launch)
     settle()
     process.rack.start()
+    process.register_sync.start()
     process.post_mortems.start()
     try:
         await process.check_pacing()
@@ -310,6 +319,9 @@ async def main(launch: Launch) -> None:
     finally:
         process.rack.stopping.set()
         process.rack.join(5.0)
+        process.register_sync.stopping.set()
+        process.register_sync.join(5.0)
+        process.register.close()
         process.post_mortems.stop()
         await asyncio.sleep(0)  # what it said at last is logged
         pacer = process.rack.pacer

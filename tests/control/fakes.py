@@ -241,7 +241,7 @@ class FakeMachine:
         if self.phase is RingPhase.FLAT_TOP:
             self._leave_flat_top(self._cycle_id)
 
-    def _open_field(self, field: int, preset_ions: float, expected_ms: float) -> None:
+    def _open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str) -> None:
         self.opened = (field, preset_ions, expected_ms)
 
     def _load_layer(self, token: int, energy_code: int, level_ions_per_s: float, n: int, crc32: int) -> None:

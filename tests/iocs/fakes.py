@@ -106,8 +106,11 @@ class FakePlant:
     def end_cycle(self) -> None:
         self._do("end_cycle")
 
-    def open_field(self, field: int, preset_ions: float, expected_ms: float) -> None:
-        self._do("open_field", field, preset_ions, expected_ms)
+    def dose_records(self) -> tuple[Any, ...]:
+        return ()
+
+    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
+        self._do("open_field", field, preset_ions, expected_ms, plan_hash)
 
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
         self._do("load_layer", token, energy_code, level_ions_per_s, len(spots))

@@ -32,7 +32,12 @@ def bench() -> Bench:
     [
         ("RING", "request_cycle", {"token": 7, "energy_code": 100}, ("request_cycle", 7, 100)),
         ("RING", "end_cycle", {}, ("end_cycle",)),
-        ("FE", "open_field", {"field": 9, "preset_ions": 1e9, "expected_ms": 5e3}, ("open_field", 9, 1e9, 5e3)),
+        (
+            "FE",
+            "open_field",
+            {"field": 9, "preset_ions": 1e9, "expected_ms": 5e3, "plan_hash": "ab" * 32},
+            ("open_field", 9, 1e9, 5e3, "ab" * 32),
+        ),
         ("FE", "arm", {"token": 7, "permit_epoch": 3}, ("arm", 7, 3)),
         ("FE", "disarm", {}, ("disarm",)),
         ("FE", "pause", {}, ("pause",)),

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-_PARTS = ("facility", "channels", "interlocks", "ioc_sim", "control", "configs")
+_PARTS = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "configs")
 
 
 def _run(root: Path, *, plain: bool = False, cache: Path | None = None) -> str:

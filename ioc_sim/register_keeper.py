@@ -1,0 +1,83 @@
+"""The front end's own hands on its dose register: what is written when a layer is loaded, and the lease.
+
+A register that survives a loss of power grants beam by lease: so many ions beyond what is synchronised, and no more.
+The kernel holds the beam (HoldReason.REGISTER) where the lease ends before a new one has been synchronised, so that a
+disk that has fallen asleep costs time and never an account of dose.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+
+from facility.states import FrontEndState
+from ioc_sim import layout as at
+from ioc_sim.dose_register import commit
+from ioc_sim.register_store import Banks, DoseRecord, LoadedLayer, MemoryStore, RegisterStore, read_records
+
+LEASE_S = 0.25
+"""Beam at the layer's intensity that a lease covers, facility time."""
+TICK_S = 1e-5
+
+
+class RegisterKeeper:
+    """The dose register of one plant.
+
+    Args:
+        store: where it lies; None: plain memory.
+        parameters, state, vector: records of the rack (`ioc_sim.layout`).
+    """
+
+    def __init__(self, store: RegisterStore | None, parameters: Any, state: Any, vector: np.ndarray) -> None:
+        self.store: RegisterStore = MemoryStore() if store is None else store
+        self.banks = Banks(self.store)
+        self._p, self._s, self._v = parameters, state, vector
+        self.found = read_records(self.store)
+        """What an earlier process has left; empty if there was none."""
+        if self.found:
+            state.register_seq, state.load_seq = self.found[0].seq, self.found[0].load
+        self.rows = self.banks.rows(int(state.load_seq))
+        self.lease_s = LEASE_S
+        self.plan_hash = ""
+        """Of the field that is open."""
+
+    @property
+    def slots(self) -> np.ndarray:
+        """Both slots, as the kernel takes them."""
+        return self.banks.slots
+
+    def loaded(self, token: int, energy_code: int, level: float, table: np.ndarray, register: np.ndarray) -> None:
+        """A layer has been loaded: a new load begins, with rows of its own and nothing leased."""
+        s = self._s
+        s.load_seq += 1
+        s.book_from = -1
+        crc = zlib.crc32(np.ascontiguousarray(table, dtype="<f8").tobytes())
+        layer = LoadedLayer(token, self.plan_hash, int(s.field), energy_code, level, len(table), crc, int(s.t_ns))
+        self.banks.begin(int(s.load_seq), layer)
+        self.rows = self.banks.rows(int(s.load_seq))
+        self._v[at.LEASE_IONS] = self._v[at.LEASE_NEXT_IONS] = 0.0 if self.store.durable else math.inf
+        self.commit(register)
+
+    def commit(self, register: np.ndarray) -> None:
+        """Write down where the delivery stands, outside of the kernel: after a command."""
+        with np.errstate(over="ignore"):
+            commit(self._p, self._s, self._v, register, self.slots, self.rows)
+
+    def next_lease(self) -> tuple[int, float, float] | None:
+        """Load, ions that the next lease covers, and ions at which the front end has to stop so that it holds; None
+        where none is needed."""
+        s, v = self._s, self._v
+        state = int(s.fe_state)
+        if not self.store.durable or not FrontEndState.LOADED <= state <= FrontEndState.PAUSED:
+            return None
+        level = max(float(s.level), float(s.rate_meas))
+        base = float(v[at.EST_IONS]) if state != FrontEndState.LOADED else 0.0
+        stop = base + level * self.lease_s
+        return int(s.load_seq), stop + level * (2 * TICK_S + float(self._p.stop_us) * 1e-6), stop
+
+    def records(self) -> tuple[DoseRecord, ...]:
+        """What the register says now; see `read_records`."""
+        return read_records(self.store)

@@ -1,0 +1,81 @@
+"""Is the journal whole? The first row that is not is named."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import Any
+
+import sqlalchemy as sa
+
+from journal.chain import Tip, batch_hash, genesis, row_digest
+from journal.schema import BATCHES, ROW_TABLES
+from journal.store import Journal
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found."""
+
+    batches: int
+    rows: int
+    tip: Tip
+    """Where the chain ends, as far as it is sound."""
+    broken: str
+    """The first thing that is wrong, with table and sequence number; empty if nothing is."""
+
+
+def verify(journal: Journal) -> Verdict:
+    """Recompute every digest and hash. JournalError if the journal cannot be read at all."""
+    with journal.reading() as connection:
+        rows = _rows_by_seq(connection)
+        batches = connection.execute(sa.select(BATCHES).order_by(BATCHES.c.batch)).mappings()
+        tip, count = genesis(journal.facility), 0
+        grouped = groupby(rows, key=lambda item: item[2]["batch"])
+        members = next(grouped, None)
+        for batch in batches:
+            found = list(members[1]) if members is not None and members[0] == batch["batch"] else []
+            if members is not None and members[0] < batch["batch"]:
+                table, seq = next(iter(members[1]))[1:]
+                return Verdict(count, tip.seq, tip, f"{table}, row {seq['seq']}: belongs to no batch")
+            if found:
+                members = next(grouped, None)
+            if broken := _broken(tip, batch, found):
+                return Verdict(count, tip.seq, tip, broken)
+            count += 1
+            tip = Tip(batch["batch"], batch["first_seq"] + batch["rows"] - 1, batch["hash"])
+        if members is not None:
+            _, table, row = next(iter(members[1]))
+            return Verdict(count, tip.seq, tip, f"{table}, row {row['seq']}: belongs to no batch")
+        return Verdict(count, tip.seq, tip, "")
+
+
+def _rows_by_seq(connection: sa.Connection) -> Iterator[tuple[int, str, Any]]:
+    """(seq, table, row) of all tables, by rising sequence number."""
+
+    def of(table: sa.Table) -> Iterator[tuple[int, str, Any]]:
+        found = connection.execution_options(stream_results=False).execute(sa.select(table).order_by(table.c.seq))
+        return ((row["seq"], table.name, row) for row in found.mappings())
+
+    return heapq.merge(*(of(table) for table in ROW_TABLES), key=lambda item: item[0])
+
+
+def _broken(tip: Tip, batch: Any, found: list[tuple[int, str, Any]]) -> str:
+    """What is wrong with a batch that follows `tip`; empty if nothing is."""
+    number, first = batch["batch"], batch["first_seq"]
+    if number != tip.batch + 1 or first != tip.seq + 1:
+        return f"batches, row {number}: follows batch {tip.batch}, row {tip.seq}; something is missing between them"
+    for wanted, item in zip(range(first, first + batch["rows"]), chain(found, [None] * batch["rows"]), strict=False):
+        if item is None or item[0] != wanted:
+            return f"row {wanted} of batch {number} is missing"
+        _, table, row = item
+        if row["digest"] != row_digest(table, dict(row)):
+            return f"{table}, row {wanted}: it is not what was written"
+    if len(found) != batch["rows"]:
+        return f"{found[batch['rows']][1]}, row {found[batch['rows']][0]}: was added to batch {number}"
+    digests = [row["digest"] for _, _, row in found]
+    if batch["hash"] != batch_hash(tip.hash, number, batch["t_ns"], batch["written"], first, digests):
+        return f"batches, row {number}: its hash is not that of its rows and the batch before"
+    return ""

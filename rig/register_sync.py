@@ -1,0 +1,73 @@
+"""Keeps a dose register that lies in a file synchronised with its disk, and the front end supplied with leases.
+
+Nothing waits for the disk but this thread: a disk that hangs lets the lease run out, the front end holds the beam
+(`HoldReason.REGISTER`), and nothing is delivered that a loss of power could make forgotten.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from facility.states import FrontEndState
+from ioc_sim.plant import Plant
+from ioc_sim.register_store import RegisterStore, SyncPoint
+
+_log = structlog.get_logger(__name__)
+
+PERIOD_S = 0.02
+"""Between two looks, wall time; a lease covers 0.25 s of beam."""
+_POINTS = {
+    FrontEndState.LOADED: SyncPoint.LOADED,
+    FrontEndState.ARMED: SyncPoint.ARMED,
+    FrontEndState.IRRADIATING: SyncPoint.LEASE,
+}
+
+
+class RegisterSync:
+    """Looks whether something has to be synchronised, and does it.
+
+    Args:
+        plant: whose register it is.
+        store: where the register lies.
+    """
+
+    def __init__(self, plant: Plant, store: RegisterStore) -> None:
+        self._plant = plant
+        self._store = store
+        self._last: tuple[FrontEndState, tuple[int, float] | None] | None = None
+        self.syncs = 0
+        self.failures = 0
+
+    def look(self) -> None:
+        """Ask for a lease; synchronise where it is a new one or the state has changed; grant it."""
+        lease = self._plant.ask_lease()
+        state = self._plant.status.state
+        if (state, lease) == self._last:
+            return
+        try:
+            self._store.sync(_POINTS.get(state, SyncPoint.STOPPED))
+        except OSError as problem:
+            if not self.failures:
+                _log.error("the dose register cannot be synchronised: no beam", problem=str(problem))
+            self.failures += 1
+            return
+        self.syncs += 1
+        self._last = (state, lease)
+        if lease is not None:
+            self._plant.grant_lease(*lease)
+
+
+class RegisterSyncThread(threading.Thread):
+    """Looks every `PERIOD_S` until `stopping` is set."""
+
+    def __init__(self, sync: RegisterSync) -> None:
+        super().__init__(name="register", daemon=True)
+        self.stopping = threading.Event()
+        self._sync = sync
+
+    def run(self) -> None:
+        """The thread's work."""
+        while not self.stopping.wait(PERIOD_S):
+            self._sync.look()

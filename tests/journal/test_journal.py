@@ -1,0 +1,166 @@
+"""The journal keeps what it was given, in order, and says which row is not what was written."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from facility.errors import JournalError
+from journal import schema
+from journal.store import Journal, open_journal, sqlite_url
+from journal.verify import verify
+from tests.journal.rows import batch
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+@pytest.fixture
+def journal(path: Path):
+    found = open_journal(sqlite_url(path), "wuwei")
+    found.append([batch(1, 2), batch(3)])
+    found.append([batch(4)])
+    yield found
+    found.close()
+
+
+def raw(path: Path, *statements: str) -> None:
+    """What somebody does who has the file and knows his way."""
+    with sqlite3.connect(path) as connection:
+        for table in (*schema.BY_NAME, "batches"):
+            for verb in ("update", "delete"):
+                connection.execute(f"DROP TRIGGER IF EXISTS {table}_no_{verb}")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def broken(path: Path) -> str:
+    found = open_journal(sqlite_url(path), "wuwei")
+    try:
+        return verify(found).broken
+    finally:
+        found.close()
+
+
+def test_a_journal_is_whole_and_ends_where_it_says(journal: Journal) -> None:
+    verdict = verify(journal)
+    assert (verdict.broken, verdict.batches, verdict.rows) == ("", 3, 8)
+    assert verdict.tip == journal.tip()
+
+
+def test_it_is_kept_in_full_at_each_commit(journal: Journal) -> None:
+    with journal.reading() as connection:
+        values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    assert values == ["wal", 2]
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("UPDATE events SET data = '{}' WHERE seq = 3", "events, row 3"),
+        ("UPDATE spots SET rows = x'00' WHERE seq = 4", "spots, row 4"),
+        ("UPDATE events SET t_ns = 99 WHERE seq = 1", "events, row 1"),
+        ("UPDATE events SET session = 'S-2' WHERE seq = 7", "events, row 7"),
+        ("DELETE FROM spots WHERE seq = 6", "row 6 of batch 2"),
+        ("DELETE FROM events WHERE batch = 1", "row 1 of batch 1"),
+        ("DELETE FROM batches WHERE batch = 2", "events, row 5: belongs to no batch"),
+        ("DELETE FROM batches WHERE batch = 3", "events, row 7: belongs to no batch"),
+        ("UPDATE batches SET hash = 'x' WHERE batch = 2", "batches, row 2"),
+        ("UPDATE batches SET t_ns = 0 WHERE batch = 1", "batches, row 1"),
+        ("INSERT INTO events SELECT 9, 3, t_ns, session, source, kind, data, digest FROM events WHERE seq = 7",
+         "events, row 9"),
+    ],
+)  # fmt: skip
+def test_the_first_broken_row_is_named(journal: Journal, path: Path, statement: str, named: str) -> None:
+    journal.close()
+    raw(path, statement)
+    assert named in broken(path)
+
+
+def test_a_change_with_its_digest_mended_breaks_the_batch(journal: Journal, path: Path) -> None:
+    journal.close()
+    raw(path, "UPDATE events SET digest = 'ab' WHERE seq = 5")
+    assert "events, row 5" in broken(path)
+
+
+@pytest.mark.parametrize("verb", ["UPDATE events SET t_ns = 1", "DELETE FROM batches", "DELETE FROM spots"])
+def test_the_database_refuses_to_change_what_is_written(journal: Journal, verb: str) -> None:
+    with pytest.raises(JournalError, match="append-only"), journal.reading() as connection:
+        connection.exec_driver_sql(verb)
+
+
+def test_it_goes_on_where_it_ended(journal: Journal, path: Path) -> None:
+    journal.close()
+    again = open_journal(sqlite_url(path), "wuwei")
+    again.append([batch(9)])
+    assert verify(again).broken == ""
+    assert again.tip().batch == 4
+    again.close()
+
+
+def test_two_writers_share_one_chain(journal: Journal, path: Path) -> None:
+    other = open_journal(sqlite_url(path), "wuwei")
+    for k in range(5):
+        other.append([batch(10 + k)])
+        journal.append([batch(20 + k)])
+    assert verify(other).broken == ""
+    other.close()
+
+
+def test_the_journal_of_another_facility_is_refused(journal: Journal, path: Path) -> None:
+    with pytest.raises(JournalError, match="wuwei, not of lanzhou"):
+        open_journal(sqlite_url(path), "lanzhou")
+
+
+def test_a_newer_journal_is_refused(journal: Journal, path: Path) -> None:
+    journal.close()
+    raw(path, "INSERT INTO schema_steps VALUES (99, 'wuwei')")
+    with pytest.raises(JournalError, match="version 99"):
+        open_journal(sqlite_url(path), "wuwei")
+
+
+def test_an_older_journal_is_brought_forward(journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.close()
+
+    def second(connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE notes (note TEXT)")
+
+    monkeypatch.setattr("journal.store.STEPS", (*schema.STEPS, second))
+    monkeypatch.setattr("journal.store.VERSION", 2)
+    newer = open_journal(sqlite_url(path), "wuwei")
+    with newer.reading() as connection:
+        assert connection.exec_driver_sql("SELECT max(version) FROM schema_steps").scalar() == 2
+        assert connection.exec_driver_sql("SELECT count(*) FROM notes").scalar() == 0
+    assert verify(newer).broken == ""
+    newer.close()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "postgresql+nodriver://x/y"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(JournalError, match="no journal can be opened"):
+        open_journal(url, "wuwei")
+
+
+def test_a_file_that_is_no_journal_is_named_and_left_alone(path: Path) -> None:
+    path.write_bytes(b"no database at all, but long enough for one" * 50)
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="not a database"):
+        open_journal(sqlite_url(path), "wuwei")
+    assert path.read_bytes() == before
+
+
+def test_bytes_that_are_overwritten_are_found(journal: Journal, path: Path, tmp_path: Path) -> None:
+    journal.append([batch(*range(100, 400))])
+    journal.close()
+    copy = tmp_path / "copy.sqlite"
+    shutil.copy(path, copy)
+    data = bytearray(copy.read_bytes())
+    place = data.index(b'{"k":250}')
+    data[place : place + 9] = b'{"k":251}'
+    copy.write_bytes(data)
+    assert "events, row" in broken(copy)

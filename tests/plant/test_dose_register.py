@@ -1,0 +1,257 @@
+"""The dose register: what it says is what was delivered, whoever died and at whatever instruction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facility.errors import CommandRefused, ConfigError
+from facility.pv_catalogue import REGISTER_COLUMNS
+from facility.states import FrontEndState, HoldReason
+from ioc_sim import dose_register as reg
+from ioc_sim.faults import Fault, FaultKind
+from ioc_sim.plant import Plant
+from ioc_sim.register_store import (
+    IMAGE_WORDS,
+    PAGE_WORDS,
+    ROWS,
+    SLOTS,
+    DoseRecord,
+    MappedStore,
+    MemoryStore,
+    SyncPoint,
+    read_records,
+)
+from rig.register_sync import RegisterSync
+from tests.plant.layers import MS, S, go, grid, new_plant, run_until, start
+
+IC1, IC2, DONE = (REGISTER_COLUMNS.index(name) for name in ("ic1_ions", "ic2_ions", "done"))
+PLAN = "0123456789abcdef" * 4
+LEVEL = 1e7
+
+
+def under_way(seconds: float = 0.1, **kwargs: object) -> Plant:
+    """A plant in the middle of a layer."""
+    plant = new_plant(**kwargs)
+    plant.open_field(9, 1e15, 1e9, PLAN)
+    start(plant, grid(half_mm=9.0), level=LEVEL)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant._now_ns + round(seconds * S) + 12_345)
+    return plant
+
+
+def now(plant: Plant) -> DoseRecord:
+    return read_records(plant.dose.store)[0]
+
+
+def delivered(plant: Plant) -> float:
+    return float(plant.truth_spots()[77][:, 0].sum())
+
+
+def test_it_says_what_the_front_end_knows_at_every_moment() -> None:
+    plant = under_way()
+    for _ in range(200):
+        go(plant, plant._now_ns + 170_000)
+        record, register = now(plant), plant.register()
+        assert record.t_ns == plant.t_ns
+        assert np.abs(record.ions - register[:, [IC1, IC2]]).max() <= 0.002
+        assert (record.done == (register[:, DONE] > 0.5)).all()
+        assert (record.spot, record.state) == (plant.status.spot, plant.status.state)
+    assert record.layer.plan_hash == PLAN
+    assert (record.layer.token, record.layer.field, record.layer.spots) == (77, 9, len(register))
+    assert record.counts == (plant.read("IC_READ"), plant.read("IC_READ", 1))
+    assert record.backup_counts == plant.read("BACKUP_COUNTS") > 0
+    assert record.timer_s == pytest.approx(plant.read("FIELD_TIMER_MS") * 1e-3)
+
+
+def test_sequence_numbers_rise_by_one_a_tick_and_go_on_in_the_next_process() -> None:
+    plant = under_way()
+    before, ticks = now(plant).seq, plant.truth_count
+    go(plant, plant._now_ns + 2 * MS)
+    assert now(plant).seq - before == plant.truth_count - ticks == 200
+    left = plant.dose.store.copy()
+    seq, load = now(plant).seq, now(plant).load
+    again = new_plant(register_store=left)
+    assert again.dose_records()[0].seq >= seq
+    start(again, grid(half_mm=9.0), token=78)
+    go(again, again._now_ns + MS)
+    assert (now(again).load, again.dose_records()[1].load) == (load + 1, load)
+    assert now(again).seq > seq
+
+
+def test_a_word_of_a_slot_that_is_torn_gives_the_tick_before() -> None:
+    plant = under_way()
+    whole = now(plant)
+    for word in range(reg.CHECK + 1):
+        torn = plant.dose.store.copy()
+        slot = torn.words[SLOTS + PAGE_WORDS * (whole.seq & 1) :]
+        slot[word] ^= 1 << (7 * word % 63)
+        (record, *_) = read_records(torn)
+        assert record.seq == whole.seq - 1
+        assert float(record.ions[:, 0].sum()) <= float(whole.ions[:, 0].sum())
+
+
+def test_whatever_instruction_it_dies_at_truth_lies_within_the_stated_uncertainty() -> None:
+    """Each write of a tick is cut off: what had been written of the image by then, over the image before."""
+    plant = under_way()
+    rng = np.random.default_rng(5)
+    for _ in range(60):
+        go(plant, plant._now_ns + int(rng.integers(1, 30)) * 10_000)
+        before = plant.dose.store.words.copy()
+        go(plant, plant._now_ns + 10_000)
+        after, truth = plant.dose.store.words, plant.truth_spots()[77][:, 0]
+        changed = np.flatnonzero(before != after)
+        rows_first = np.concatenate([changed[changed >= ROWS], changed[changed < ROWS]])
+        for cut in range(len(rows_first) + 1):
+            image = before.copy()
+            image[rows_first[:cut]] = after[rows_first[:cut]]
+            (record, *_) = read_records(MemoryStore(image))
+            assert not record.unknown[np.arange(len(truth)) != record.spot].any()
+            missing = float(truth.sum() - record.ions[:, 0].sum())
+            assert missing <= record.uncertain_ions
+            assert missing >= -0.01 * float(truth.sum()) - 2 * plant.ions_per_count
+
+
+def test_the_uncertainty_is_intensity_times_stop_and_late_charge_and_ends_with_the_beam() -> None:
+    plant = under_way()
+    least = LEVEL * (2e-5 + plant.facility.stop_us() * 1e-6)
+    assert least <= now(plant).uncertain_ions <= 1.5 * least + LEVEL * 640e-6
+    plant.pause()
+    go(plant, plant._now_ns + 50 * MS)
+    assert now(plant).state == FrontEndState.PAUSED
+    assert now(plant).uncertain_ions == 0.0
+    assert abs(delivered(plant) - now(plant).ions[:, 0].sum()) < 0.01 * delivered(plant)
+
+
+def test_what_comes_while_the_front_end_hangs_is_in_it() -> None:
+    plant = under_way()
+    before = now(plant).ions[:, 0].sum()
+    plant.inject(Fault("fe.freeze", FaultKind.SET, 1.0, at_ns=plant._now_ns))
+    go(plant, plant._now_ns + 5 * MS)
+    record = now(plant)
+    assert record.ions[:, 0].sum() - before == pytest.approx(LEVEL * 5e-3, rel=0.2)
+    assert delivered(plant) - record.ions[:, 0].sum() <= record.uncertain_ions
+
+
+def test_a_layer_that_was_cut_stays_readable_behind_the_next_one() -> None:
+    plant = under_way()
+    plant.disarm()
+    go(plant, plant._now_ns + 50 * MS)
+    cut = now(plant)
+    start(plant, grid(half_mm=6.0), token=78)
+    go(plant, plant._now_ns + 20 * MS)
+    present, before = plant.dose_records()
+    assert (present.layer.token, before.layer.token, before.previous) == (78, 77, True)
+    assert before.ions == pytest.approx(cut.ions, abs=1e-9)
+
+
+def test_a_register_whose_slots_are_both_damaged_is_not_believed() -> None:
+    plant = under_way()
+    store = plant.dose.store.copy()
+    store.words[SLOTS + 1] ^= 1
+    store.words[SLOTS + PAGE_WORDS + 1] ^= 1
+    with pytest.raises(ConfigError, match="both slots"):
+        read_records(store)
+
+
+def test_rows_that_are_torn_are_called_unknown() -> None:
+    plant = under_way()
+    store = plant.dose.store.copy()
+    load = now(plant).load
+    bank = store.words[ROWS:].reshape(2, -1, reg.ROW_WORDS)[load & 1]
+    bank[3, reg.ROW_IC1] += 1
+    (record, *_) = read_records(store)
+    assert record.unknown[3]
+    assert record.unknown.sum() == 1
+
+
+def test_a_plan_hash_is_64_hex_digits() -> None:
+    with pytest.raises(CommandRefused, match="64 hex digits"):
+        new_plant().open_field(2, 1e9, 1e4, "sha256:1234")
+
+
+# --- the mapped file ------------------------------------------------------------------------------------------
+def test_a_file_survives_the_process_and_knows_a_loss_of_power(tmp_path: Path) -> None:
+    path = tmp_path / "dose.register"
+    store = MappedStore(path, boot=1)
+    assert not store.power_lost
+    store.words[ROWS] = 7
+    assert not MappedStore(path, boot=1).power_lost  # nobody closed the first one
+    again = MappedStore(path, boot=2)
+    assert (again.power_lost, int(again.words[ROWS])) == (True, 7)
+    again.close()
+
+
+@pytest.mark.parametrize("data", [b"x", b"\1" * (8 * IMAGE_WORDS)])
+def test_a_file_that_is_no_register_is_refused_and_left_alone(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "dose.register"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match="no dose register"):
+        MappedStore(path)
+    assert path.read_bytes() == data
+
+
+class Disk(MemoryStore):
+    """A durable store whose disk can fail; `safe` is what a loss of power leaves."""
+
+    def __init__(self) -> None:
+        super().__init__(durable=True)
+        self.broken = False
+        self.safe = self.words.copy()
+        self.points: list[SyncPoint] = []
+
+    def sync(self, point: SyncPoint) -> None:
+        if self.broken:
+            raise OSError(5, "Input/output error")
+        self.safe = self.words.copy()
+        self.points.append(point)
+
+    def after_power_loss(self) -> MemoryStore:
+        left = MemoryStore(self.safe.copy())
+        left.power_lost = True
+        return left
+
+
+def leased(disk: Disk) -> tuple[Plant, RegisterSync]:
+    plant = new_plant(register_store=disk)
+    return plant, RegisterSync(plant, disk)
+
+
+def test_a_loss_of_power_never_leaves_more_delivered_than_the_register_and_its_lease_say() -> None:
+    disk = Disk()
+    plant, sync = leased(disk)
+    start(plant, grid(half_mm=9.0), level=LEVEL)
+    worst = 0.0
+    while plant.status.state != FrontEndState.DONE:
+        go(plant, plant._now_ns + 20 * MS)
+        if plant.status.token == 77:
+            (record, *_) = read_records(disk.after_power_loss()) or (None,)
+            known = 0.0 if record is None else float(record.ions[:, 0].sum()) + record.uncertain_ions
+            assert delivered(plant) <= known * 1.001 + 2 * plant.ions_per_count
+            worst = max(worst, known - delivered(plant))
+        sync.look()
+    assert worst > 0.0
+    assert {SyncPoint.ARMED, SyncPoint.LEASE, SyncPoint.STOPPED} <= set(disk.points)
+
+
+def test_a_disk_that_fails_holds_the_beam_and_one_that_recovers_lets_it_go_on() -> None:
+    disk = Disk()
+    plant, sync = leased(disk)
+    start(plant, grid(half_mm=9.0), level=LEVEL)
+    while plant.status.state != FrontEndState.IRRADIATING:
+        go(plant, plant._now_ns + 20 * MS)
+        sync.look()
+    disk.broken = True
+    for _ in range(40):
+        go(plant, plant._now_ns + 20 * MS)
+        sync.look()
+    assert (plant.status.state, plant.status.hold_reason) == (FrontEndState.HELD, HoldReason.REGISTER)
+    (record, *_) = read_records(disk.after_power_loss())
+    assert delivered(plant) <= record.ions[:, 0].sum() + record.uncertain_ions
+    assert sync.failures > 1
+    disk.broken = False
+    while plant.status.state != FrontEndState.DONE:
+        go(plant, plant._now_ns + 20 * MS)
+        sync.look()
