@@ -6,6 +6,7 @@ RUN pip install --no-cache-dir -c constraints.txt build hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY facility facility
 COPY channels channels
+COPY journal journal
 COPY interlocks interlocks
 COPY ioc_sim ioc_sim
 COPY control control

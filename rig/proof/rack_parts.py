@@ -6,6 +6,7 @@ has no finite set of states.  `FrontEnd` stands for it, and `tests/rig/test_proo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from ioc_sim import commands
 from ioc_sim.codes import FLAT_TOP
 from ioc_sim.faults import N_FAULT_POINTS
 from ioc_sim.front_end import try_start
-from ioc_sim.layout import N_V
+from ioc_sim.layout import LEASE_IONS, N_V
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
 from rig.proof.classes import is_echo
 from rig.proof.plain import blank_rack, plain
@@ -33,6 +34,13 @@ _reset = plain(fast.reset)
 _permit_lines = plain(permit_lines)
 _actuators_tick = plain(actuators_tick)
 _try_start = plain(try_start)
+
+
+def _leased() -> np.ndarray:
+    """A vector with a lease of the dose register that never ends: a lease only ever holds the beam."""
+    v = np.zeros(N_V)
+    v[LEASE_IONS] = math.inf
+    return v
 
 
 class SafetyLines(NamedTuple):
@@ -185,7 +193,7 @@ class FrontEnd(NamedTuple):
                 phase=FLAT_TOP if ring else 0, permit_epoch=int(self.old),
             )  # fmt: skip
             plant = blank_rack(fill_ions=1.0, settle_mm=0.0, settle_ticks=0)
-            _try_start(plant, None, rack, np.zeros(N_V))
+            _try_start(plant, None, rack, _leased())
             found = F(int(rack.fe_state))
             _started_known[key] = FrontEnd(F.PAUSED) if found is F.PAUSED else FrontEnd(
                 found, self.stops and rack.demand == 0, self.old

@@ -1,0 +1,159 @@
+"""What a journal says, for recovery, reports and checks. Nothing here writes.
+
+    journal = open_journal(url, facility, read_only=True)
+    for entry in sessions(journal): ...
+    for layer in layers(journal, entry.session): layer.rows[:, column]
+
+Rows are the front end's register in `REGISTER_COLUMNS`, totals over all loads, as far as they were booked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from facility.errors import JournalError, no_such
+from facility.pv_catalogue import REGISTER_COLUMNS
+from journal.schema import BY_NAME, EVENTS, FRACTIONS, LAYERS, SESSIONS, SPOTS
+from journal.store import Journal
+
+FloatArray = npt.NDArray[np.float64]
+RECORD_KIND = "session.record"
+ARMING, BOOKED, RECOVERED, VERIFIED = "arming", "booked", "recovered", "verified"
+"""Status of a row of `layers`."""
+
+
+@dataclass(frozen=True)
+class SessionEntry:
+    """One session, as it stands."""
+
+    session: str
+    t_opened_ns: int
+    facility: str
+    config_hash: str
+    energy_table: str
+    room: str
+    mode: str
+    qa: bool
+    plan_label: str
+    plan_hash: str
+    plan_path: str
+    patient: str
+    operator: str
+    layers: int
+    spots: int
+    prescribed_ions: float
+    status: str
+    """open (no record: it is under way, or who kept it died), interrupted, terminated, completed, partial."""
+    reason: str
+    ic1_ions: float
+    """By the first chamber, as far as it was booked."""
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerEntry:
+    """One booking of a layer, totals over all its loads."""
+
+    seq: int
+    t_ns: int
+    layer: int
+    token: int
+    status: str
+    loads: int
+    spots_done: int
+    ic1_ions: float
+    ic2_ions: float
+    uncertain_ions: float
+    rows: FloatArray
+    """(n, len(REGISTER_COLUMNS)); (0, ...) for an arming."""
+    uncertain: FloatArray
+    """(n,): charge by spot that counts as delivered without having been measured."""
+
+
+def sessions(journal: Journal) -> list[SessionEntry]:
+    """All sessions, oldest first."""
+    with journal.reading() as connection:
+        opened = connection.execute(sa.select(SESSIONS).order_by(SESSIONS.c.seq)).mappings().all()
+        record = sa.select(EVENTS).where(EVENTS.c.kind == RECORD_KIND).order_by(EVENTS.c.seq)
+        ended = {row["session"]: json.loads(row["data"]) for row in connection.execute(record).mappings()}
+    first: dict[str, Any] = {}
+    last_opened: dict[str, int] = {}
+    for row in opened:
+        first.setdefault(row["session"], row)
+        last_opened[row["session"]] = row["seq"]
+    return [_entry(row, ended.get(session, {})) for session, row in first.items()]
+
+
+def session(journal: Journal, name: str) -> SessionEntry:
+    """One session; UsageError if there is none of that name."""
+    found = sessions(journal)
+    for entry in found:
+        if entry.session == name:
+            return entry
+    raise no_such("session.unknown", "session", name, [entry.session for entry in found], lister="ionctl session list")
+
+
+def _entry(row: Any, record: dict[str, Any]) -> SessionEntry:
+    names = ("session", "facility", "config_hash", "energy_table", "room", "mode", "plan_label", "plan_hash",
+             "plan_path", "patient", "operator", "layers", "spots", "prescribed_ions")  # fmt: skip
+    return SessionEntry(
+        **{name: row[name] for name in names}, qa=bool(row["qa"]), t_opened_ns=row["t_ns"],
+        status=record.get("status", "open"), reason=record.get("reason", ""),
+        ic1_ions=float(record.get("ic1_ions", 0.0)),
+    )  # fmt: skip
+
+
+def layers(journal: Journal, name: str) -> list[LayerEntry]:
+    """All bookings of the layers of a session, oldest first: armings, unfinished, recovered and verified ones."""
+    with journal.reading() as connection:
+        found = connection.execute(sa.select(LAYERS).where(LAYERS.c.session == name).order_by(LAYERS.c.seq)).mappings()
+        booked = found.all()
+        spots = connection.execute(sa.select(SPOTS).where(SPOTS.c.session == name).order_by(SPOTS.c.seq)).mappings()
+        rows = {row["seq"]: row for row in spots}
+    return [_layer(row, rows.get(row["seq"] + 1)) for row in booked]
+
+
+def _layer(row: Any, spots: Any) -> LayerEntry:
+    width = len(REGISTER_COLUMNS) + 1
+    if spots is None or row["status"] == ARMING:
+        table = np.zeros((0, width))
+    elif len(spots["rows"]) != spots["n"] * width * 8 or spots["layer"] != row["layer"]:
+        raise JournalError("journal.spots", f"the spots of layer {row['layer']} are not whole",
+                           f"spots, row {spots['seq']}", "run ionctl journal verify")  # fmt: skip
+    else:
+        table = np.frombuffer(spots["rows"], dtype="<f8").reshape(spots["n"], width).astype(np.float64)
+    return LayerEntry(
+        seq=row["seq"], t_ns=row["t_ns"], layer=row["layer"], token=row["token"], status=row["status"],
+        loads=row["loads"], spots_done=row["spots_done"], ic1_ions=row["ic1_ions"], ic2_ions=row["ic2_ions"],
+        uncertain_ions=row["uncertain_ions"], rows=table[:, :-1], uncertain=table[:, -1],
+    )  # fmt: skip
+
+
+def fractions(journal: Journal, patient: str, plan_hash: str) -> list[dict[str, Any]]:
+    """What was begun and ended of a patient's plan, oldest first."""
+    wanted = sa.select(FRACTIONS).where(FRACTIONS.c.patient == patient, FRACTIONS.c.plan_hash == plan_hash)
+    with journal.reading() as connection:
+        return [dict(row) for row in connection.execute(wanted.order_by(FRACTIONS.c.seq)).mappings()]
+
+
+def rows_of(journal: Journal, table: str, name: str) -> list[dict[str, Any]]:
+    """All rows of a table of a session, oldest first; binary columns left out."""
+    found = BY_NAME[table]
+    columns = [column for column in found.columns if not isinstance(column.type, sa.LargeBinary)]
+    with journal.reading() as connection:
+        result = connection.execute(sa.select(*columns).where(found.c.session == name).order_by(found.c.seq))
+        return [dict(row) for row in result.mappings()]
+
+
+def pack_rows(rows: FloatArray, uncertain: FloatArray) -> bytes:
+    """Rows of the register and uncertain charge by spot as the column `rows` of `spots` holds them."""
+    return np.ascontiguousarray(np.column_stack([rows, uncertain]), dtype="<f8").tobytes()
