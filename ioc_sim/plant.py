@@ -83,7 +83,7 @@ class Plant:
         rules: compiled fast rules, or None for none (tests of physics only).
         allow_faults: whether ``inject`` is allowed at all.
         trace_records: length of the truth ring in ticks, a power of two.
-        register_store: where the dose register lies; None: memory that dies with the plant.
+        register_store: where the dose register lies; None: memory that dies with the plant, written when asked.
     """
 
     def __init__(
@@ -323,6 +323,7 @@ class Plant:
         if commands.is_active(s):
             return
         self._keep_truth()
+        self.dose.bring_up_to_date(self._register)
         self._spots = table
         self._register = commands.fresh_register(table)
         self._truth = np.zeros((len(table), T_COLUMNS))
@@ -539,7 +540,7 @@ class Plant:
 
     def dose_records(self) -> tuple[DoseRecord, ...]:
         """What the dose register says of the present load and of the one before, those of an earlier process too."""
-        return self.dose.records()
+        return self.dose.records(self._register)
 
     def ask_lease(self) -> tuple[int, float] | None:
         """Write the next lease into the dose register; what to `grant_lease` once the register is synchronised."""

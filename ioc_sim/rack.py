@@ -346,7 +346,8 @@ def run(
                 if not ARMED <= s.fe_state <= PAUSED:  # it may have ended the layer after the signals were published
                     no_layer(sig)
             dt_ticks = 100
-        commit(p, s, v, reg, slots, rows)
+        if s.register_kept == 1:
+            commit(p, s, v, reg, slots, rows)
         boundary = into_ns == 0
         if boundary:
             publish_slow(p, q, s, v, sig, faults, etab)

@@ -27,12 +27,14 @@ class RegisterKeeper:
     """The dose register of one plant.
 
     Args:
-        store: where it lies; None: plain memory.
+        store: where it lies; None: plain memory that nobody reads but through the plant. It is then written when it is
+            asked for, and not in each tick.
         parameters, state, vector: records of the rack (`ioc_sim.layout`).
     """
 
     def __init__(self, store: RegisterStore | None, parameters: Any, state: Any, vector: np.ndarray) -> None:
         self.store: RegisterStore = MemoryStore() if store is None else store
+        state.register_kept = 0 if store is None else 1
         self.banks = Banks(self.store)
         self._p, self._s, self._v = parameters, state, vector
         self.found = read_records(self.store)
@@ -48,6 +50,11 @@ class RegisterKeeper:
     def slots(self) -> np.ndarray:
         """Both slots, as the kernel takes them."""
         return self.banks.slots
+
+    def bring_up_to_date(self, register: np.ndarray) -> None:
+        """Write what is only written when it is asked for; `register` is that of the present layer."""
+        if not self._s.register_kept:
+            self.commit(register)
 
     def loaded(self, token: int, energy_code: int, level: float, table: np.ndarray, register: np.ndarray) -> None:
         """A layer has been loaded: a new load begins, with rows of its own and nothing leased."""
@@ -78,6 +85,7 @@ class RegisterKeeper:
         stop = base + level * self.lease_s
         return int(s.load_seq), stop + level * (2 * TICK_S + float(self._p.stop_us) * 1e-6), stop
 
-    def records(self) -> tuple[DoseRecord, ...]:
+    def records(self, register: np.ndarray) -> tuple[DoseRecord, ...]:
         """What the register says now; see `read_records`."""
+        self.bring_up_to_date(register)
         return read_records(self.store)

@@ -34,7 +34,7 @@ LEVEL = 1e7
 
 def under_way(seconds: float = 0.1, **kwargs: object) -> Plant:
     """A plant in the middle of a layer."""
-    plant = new_plant(**kwargs)
+    plant = new_plant(**{"register_store": MemoryStore(), **kwargs})
     plant.open_field(9, 1e15, 1e9, PLAN)
     start(plant, grid(half_mm=9.0), level=LEVEL)
     run_until(plant, "BEAM_ON")
