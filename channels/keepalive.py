@@ -114,7 +114,7 @@ def expired(state: KeepAliveState, now_ns: int) -> bool:
 def admit(state: KeepAliveState, now_ns: int) -> KeepAliveState:
     """Take the newest boot as the source from now on; frames of older ones stay refused."""
     newest = max(state.newest_boot, state.candidate)
-    seq = state.seq if state.boot == newest else 0
+    seq = state.seq if state.newest_boot == newest else 0
     return state._replace(boot=None, seq=seq, since_ns=now_ns, newest_boot=newest, candidate=0)
 
 

@@ -39,7 +39,8 @@ class Agreement:
         self._ids = tuple(ids)
         self._one_sided: frozenset[int] = frozenset()
         """Latches that only one of them has, known since an earlier comparison."""
-        self._since_ns = 0
+        self._since_ns: int | None = None
+        """When it tripped last; None before the first time."""
 
     def compare(self, first: Sequence[Decision], second: Sequence[Decision], same_image: bool, now_ns: int) -> bool:
         """Compare; True if this trips."""
@@ -72,5 +73,5 @@ class Agreement:
 
     def view(self, rule: Rule) -> RuleView:
         """The rule as it stands."""
-        tripped = (0.0, 1.0) if self._since_ns else (math.nan, math.nan)
-        return RuleView(rule, not self.good, self.latched, float(self.good), 1.0, *tripped, self._since_ns)
+        tripped = (math.nan, math.nan) if self._since_ns is None else (0.0, 1.0)
+        return RuleView(rule, not self.good, self.latched, float(self.good), 1.0, *tripped, self._since_ns or 0)

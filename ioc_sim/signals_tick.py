@@ -11,7 +11,7 @@ from facility.jit import Record, kernel
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, FLAT_TOP, PAUSED
-from ioc_sim.faults import faulted
+from ioc_sim.faults import FIRST_SLOW, faulted
 from ioc_sim.layout import E_BRHO
 from ioc_sim.physics.confirmation import actuator_signals
 from ioc_sim.physics.proof import publish_proof
@@ -95,7 +95,10 @@ def lines_changed(s: Record) -> bool:
 
 @kernel
 def publish_lines(s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, faults: np.ndarray) -> None:
-    """Quiet signals that follow a tick, a command or a line: published when one of those has come."""
+    """Quiet signals that follow a tick, a command or a line: published when one of those has come.
+
+    All tokens are among them: rules compare one with another, and one that came later than the rest would be another.
+    """
     t_ns = s.t_ns
     sig[g.FE_DEMAND] = s.demand
     if ARMED <= s.fe_state <= PAUSED:
@@ -111,7 +114,9 @@ def publish_lines(s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, 
     sig[g.STRIP_VALID] = s.strip_valid
     sig[g.SCAN_DUE] = 1.0 if scan_due(s) else 0.0
     sig[g.SPILL_CMD] = s.spill_cmd
+    sig[g.FE_TOKEN] = s.fe_token
     sig[g.RING_TOKEN] = faulted(s, faults, fp.RING_TOKEN, float(s.ring_token), t_ns)
+    sig[g.TIMING_TOKEN] = faulted(s, faults, FIRST_SLOW - g.FIRST_SLOW + g.TIMING_TOKEN, float(s.ring_token), t_ns)
     sig[g.HEBT_TOKEN] = faulted(s, faults, fp.HEBT_TOKEN, float(s.hebt_token), t_ns)
     sig[g.SCAN_OK] = faulted(s, faults, fp.SCAN_OK, 1.0, t_ns)
     sig[g.STRIP_OK] = faulted(s, faults, fp.STRIP_OK, 1.0, t_ns)
@@ -132,7 +137,6 @@ def publish_slow(
     sig[g.FE_ACTIVE] = 1.0 if ARMED <= s.fe_state <= PAUSED else 0.0
     sig[g.FE_SPOT] = s.spot
     actuator_signals(p, s, sig, faults)
-    sig[g.FE_TOKEN] = s.fe_token
     sig[g.FE_LEVEL] = s.level
     sig[g.RING_PHASE] = s.phase
     sig[g.RING_FLAT_TOP] = 1.0 if s.phase == FLAT_TOP else 0.0

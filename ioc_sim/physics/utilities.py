@@ -95,5 +95,4 @@ def utilities_ms(p: Record, s: Record, v: np.ndarray, sig: np.ndarray, faults: n
     sig[g.ROUTE_A] = faulted(s, faults, first + g.ROUTE_A, float(s.room_token), t_ns)
     sig[g.ROUTE_B] = faulted(s, faults, first + g.ROUTE_B, float(s.room_token), t_ns)
     sig[g.RANGE_SHIFTER_B] = faulted(s, faults, first + g.RANGE_SHIFTER_B, float(s.rs_code), t_ns)
-    sig[g.TIMING_TOKEN] = faulted(s, faults, first + g.TIMING_TOKEN, float(s.ring_token), t_ns)
     sig[g.RIPPLE_PLAN] = 1.0

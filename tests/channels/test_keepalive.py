@@ -120,6 +120,17 @@ def test_admitting_the_same_boot_does_not_open_the_door_to_replays() -> None:
     assert isinstance(check(state, source.make(), 0)[1], Beat)
 
 
+@pytest.mark.parametrize("resets", [2, 3])
+def test_nor_does_admitting_it_again_before_it_has_spoken(resets: int) -> None:
+    source = maker()
+    first, second = source.make(), source.make()
+    state, _ = check(fresh(), second, 0)
+    for _ in range(resets):
+        state = admit(state, 0)
+    assert [check(state, frame, 0)[1] for frame in (first, second)] == [Fault.NOT_RISING] * 2
+    assert isinstance(check(state, source.make(), 0)[1], Beat)
+
+
 def test_the_longest_frame_fits() -> None:
     frame = maker(2**64 - 1, ManualClock(2**62), "s" * 40).make()
     assert len(frame) <= FRAME_MAX

@@ -137,3 +137,11 @@ def test_the_second_evaluator_tells_open_limits_as_infinite(
     it.take([~100_000 if name == "ic1.hv_rel" else ~0 for name in PLACE], 0)
     it.judge([1] * len(OWN_INPUTS), True, 0, [True])
     assert list(it.boxes()) == [(PLACE["ic1.hv_rel"], *ends)]
+
+
+def test_a_trip_at_the_beginning_of_time_is_one() -> None:
+    it = pair()
+    assert math.isnan(it.view(RULE).trip_value)
+    assert it.compare([GOOD, BAD], [GOOD, GOOD], True, 0) is True
+    view = it.view(RULE)
+    assert (view.trip_value, view.trip_limit, view.since_ns) == (0.0, 1.0, 0)

@@ -88,6 +88,21 @@ def test_a_reset_admits_the_first_console_even_right_at_the_start() -> None:
     assert watch.heard(KeepAliveMaker("console", 5, KEY, clock).make(), 2)
 
 
+@pytest.mark.parametrize("spoke", [False, True])
+@pytest.mark.parametrize("resets", [1, 2])
+@pytest.mark.parametrize("silent_ns", [1, HALF, HALF + 1, LIMIT + 5])
+def test_the_first_sign_of_life_after_a_reset_counts(spoke: bool, resets: int, silent_ns: int) -> None:
+    watch, maker, clock = console()
+    if spoke:
+        assert watch.heard(maker.make(), 0)
+    for _ in range(resets):
+        watch.admit(silent_ns)
+    now = clock.t_ns = silent_ns + 700 * MS
+    assert watch.heard(maker.make(), now)
+    assert watch.age_ns(now + 5) == 5
+    assert watch.deadline_ns() == now + LIMIT + 1
+
+
 def test_the_rule_says_how_long_silence_may_be() -> None:
     assert silence_ns(rules(), "console.age_ms") == LIMIT
     assert silence_ns(rules(high=1.0000006), "console.age_ms") == 1_000_001

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from facility import signals as g
 from facility.config import change_facility, load_facility
 from facility.states import FrontEndState, HoldReason, RingPhase
+from interlocks.rules import load_rules
 from ioc_sim.faults import Fault, FaultKind
 from tests.plant.layers import MS, S, Spots, check_truth, go, grid, new_plant, run_until, start
 
@@ -162,6 +164,26 @@ def test_queued_cycle_with_a_lower_energy_steps_within_the_flat_top() -> None:
     assert RingPhase.ENERGY_STEP.name in phases
     assert RingPhase.INJECTION.name not in phases
     check_truth(plant, spots, LEVEL, token=2)
+
+
+@pytest.mark.parametrize("into_ns", [0, 100_000, 500_000, 960_000])
+def test_a_layer_that_begins_within_a_millisecond_has_the_tokens_of_its_cycle(into_ns: int) -> None:
+    plant = new_plant(rules=load_rules(load_facility("wuwei"), "1", "carbon").fast())
+    spots = Spots(np.zeros(2), np.zeros(2), np.full(2, 1e6))
+    start(plant, spots, token=1)
+    run_until(plant, "BEAM_ON")
+    plant.request_cycle(2, 150)
+    run_until(plant, "LAYER_DONE")
+    go(plant, plant.t_ns // MS * MS + 2 * MS + into_ns)
+    assert plant.status.ring_token == 2
+    plant.load_layer(2, 150, LEVEL, spots.table(plant, 150))
+    plant.arm(2, plant.status.permit_epoch)
+    events = go(plant, plant.t_ns + 3 * MS)
+    begun = next(event for event in events if event.kind == "BEAM_ON")
+    assert begun.t_ns % MS < into_ns + 40_000  # before anything that is published each millisecond
+    assert [event for event in events if event.kind in ("TRIP", "ABORTED")] == []
+    tokens = [plant.signals[i] for i in (g.FE_TOKEN, g.RING_TOKEN, g.HEBT_TOKEN, g.TIMING_TOKEN)]
+    assert tokens == [2.0] * 4
 
 
 def test_long_moves_are_made_without_beam() -> None:

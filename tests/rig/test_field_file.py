@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -36,3 +38,53 @@ def test_a_folder_in_its_place_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "field.json").mkdir()
     with pytest.raises(ValueError, match="field"):
         FieldFile(tmp_path).load()
+
+
+def test_record_and_folder_are_forced_to_the_disk_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: forced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    store = FieldFile(tmp_path)
+    store.save(RECORD)
+    store.wait(5.0)
+    assert forced == [str(tmp_path / "field.json"), str(tmp_path)]
+
+
+def test_a_disk_that_is_slow_keeps_nobody_waiting_and_gets_the_newest_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on, forced = Event(), Event(), []
+
+    def slow(handle: int) -> None:
+        begun.set()
+        if not goes_on.wait(5.0):
+            raise OSError("nobody let the disk go on")
+        forced.append(
+            os.pread(handle, MAX_BYTES, 0) if os.readlink(f"/proc/self/fd/{handle}") != str(tmp_path) else b""
+        )
+
+    monkeypatch.setattr(os, "fsync", slow)
+    store = FieldFile(tmp_path)
+    store.save(RECORD)
+    assert begun.wait(5.0)
+    for pauses in range(3, 8):
+        store.save({**RECORD, "pauses": pauses})
+    assert FieldFile(tmp_path).load() == {**RECORD, "pauses": 7}
+    goes_on.set()
+    store.wait(5.0)
+    assert len(forced) == 4  # the first, and one for the five after it
+    assert b'"pauses": 7' in forced[2]
+
+
+def test_a_disk_that_fails_ends_the_next_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_handle: int) -> None:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    store = FieldFile(tmp_path)
+    store.save(RECORD)
+    with pytest.raises(OSError, match="no disk"):
+        store.wait(5.0)
+    with pytest.raises(OSError, match="no disk"):
+        store.save(RECORD)
