@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import soak_fields, soak_link, soak_rogue
+from benchmarks import soak_fields, soak_link, soak_rogue, soak_scenarios
 from benchmarks.report import ROOT, commit, measured_on
 
 SOAK_SCHEMA = "ionctl.soak/1"
@@ -77,6 +77,7 @@ def demo(number: int) -> str:
 
 COUNTS: dict[str, tuple[int, Case]] = {
     "demo without a nuisance trip": (20, demo),
+    "all scenarios in virtual time, the same run each time": (20, soak_scenarios.scenarios),
     "field without a nuisance trip, virtual time": (3000, soak_fields.field),
     "all trials of the interlocks, one seed each": (5, soak_fields.trials),
     "attack on the safety link, virtual time": (1000, soak_link.virtual_attack),

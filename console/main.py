@@ -28,6 +28,8 @@ COMMANDS = {
         "interlocks",
         "What must never happen: rules, latches, resets, proofs.",
     ),
+    "scenario": ("console.commands.scenario", "scenario", "Run scenarios: what goes wrong, and what comes of it."),
+    "fault": ("console.commands.fault", "fault", "List the faults that can be injected."),
     "room": ("console.commands.room", "room", "Stand in the room: search, door, emergency stop."),
     "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
     "facility": ("console.commands.facilities", "facility", "List and show facilities."),

@@ -6,6 +6,7 @@ everywhere; which kinds make sense at a point is listed with it and anything els
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from enum import IntEnum
@@ -166,6 +167,30 @@ class Fault:
             raise CommandRefused("fault.time", f"ends at {self.until_ns} ns, begins at {self.at_ns} ns", self.device,
                                  "give until_ns later than at_ns")  # fmt: skip
         return FAULT_POINTS.index(self.device)
+
+
+GATING = "gating"
+"""Not a fault point: SET 1 puts the motion gate into use, SET 0 out of it."""
+
+
+def fault_line(fault: Fault) -> str:
+    """A fault as one line of JSON for a plant in another process: it begins when it is read, and lasts as long."""
+    lasts = fault.until_ns - fault.at_ns
+    return json.dumps({"device": fault.device, "kind": fault.kind.name, "value": fault.value,
+                       "for_ns": None if fault.until_ns == FOREVER_NS else lasts})  # fmt: skip
+
+
+def fault_from_line(line: str, now_ns: int) -> Fault:
+    """The fault of a line, from now on; CommandRefused if it is none."""
+    try:
+        data = json.loads(line)
+        until_ns = FOREVER_NS if data["for_ns"] is None else now_ns + int(data["for_ns"])
+        fault = Fault(str(data["device"]), FaultKind[data["kind"]], float(data["value"]), now_ns, until_ns)
+    except (ValueError, KeyError, TypeError) as problem:
+        raise CommandRefused("fault.line", f"{line.strip()[:80]!r}: {problem}", "fault", "see fault_line") from problem
+    if fault.device != GATING:
+        fault.index()
+    return fault
 
 
 def fault_row(fault: Fault, seed: int) -> np.ndarray:

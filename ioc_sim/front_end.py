@@ -352,6 +352,8 @@ def front_end_coarse(s: Record, v: np.ndarray, reg: np.ndarray) -> None:
         stop_for(s, v, PAUSED, HOLD_PERMIT, EV_PAUSED)
     elif s.fe_state == IRRADIATING:
         stop_for(s, v, HELD, HOLD_RING, EV_HELD)
+    elif s.fe_state != PAUSED and s.hold_reason == HOLD_SETTLING:
+        s.hold_reason = HOLD_RING  # the magnets are not what is waited for: nobody looks at them without a flat top
 
 
 @kernel

@@ -60,13 +60,15 @@ def start(name: str, arguments: Sequence[str], folder: Path, log: Path) -> subpr
         )
 
 
-def tell_line(child: subprocess.Popen[bytes], line: str) -> None:
-    """Say one line to the child on its stdin, which is closed after it."""
+def tell_line(child: subprocess.Popen[bytes], line: str, *, last: bool = True) -> None:
+    """Say one line to the child on its stdin, which is closed after the last one."""
     if child.stdin is None:
         raise InternalError("child.no-pipe", "the child was started without a pipe")
     try:
         child.stdin.write(line.encode() + b"\n")
-        child.stdin.close()
+        child.stdin.flush()
+        if last:
+            child.stdin.close()
     except OSError as problem:
         raise ChannelError("child.deaf", f"it does not listen: {problem}", line) from problem
 

@@ -78,7 +78,7 @@ async def _deliver(
         await _tidy(client)
         await make_ready(request.facility, request.home, run, client)
         await client.reset()
-        before = await _truth_at(folder, 0)
+        before = await truth_at(folder, 0)
         session = await client.load(str(request.plan.resolve()), request.room, request.qa, program.plan_hash)
         await client.prepare()
         await client.start()
@@ -86,7 +86,7 @@ async def _deliver(
             longest_s = _SLOWEST * program.expected_s / run.speed + _GRACE_S
             summary = await client.ended(session, longest_s, _shower(client, on_progress))
         wall_s = monotonic_s() - started_s
-        after = await _truth_at(folder, int(summary["t_ended_ns"]))
+        after = await truth_at(folder, int(summary["t_ended_ns"]))
         truth = None
         if before is not None and after is not None:
             truth = judge_truth(program.layers, gained(after, before), request.facility)
@@ -146,7 +146,7 @@ async def _interruptible(client: OperatorClient) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def _truth_at(folder: Path, t_ns: int) -> SpotTruth | None:
+async def truth_at(folder: Path, t_ns: int) -> SpotTruth | None:
     """The table per spot by token, once the plant has written down all of it up to `t_ns`; None if it never does."""
     deadline = monotonic_s() + _TRUTH_S
     while monotonic_s() < deadline:

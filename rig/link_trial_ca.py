@@ -153,7 +153,7 @@ def run_real_trial(facility: Facility, home: Home, trial: RealTrial, beside: Bes
     supervisor = Supervisor(home, facility.id, relay)
     try:
         run = supervisor.up(facility, RunOptions(room, species, seed=trial.seed, speed=trial.speed))
-        with _stoppable(supervisor, run), beside(run, home) as on_beam:
+        with stoppable(supervisor, run), beside(run, home) as on_beam:
             at = asyncio.run(_attacked(facility, home, run, supervisor.folder, relay, plan, trial, on_beam))
     finally:
         with contextlib.suppress(ChannelError):
@@ -163,7 +163,7 @@ def run_real_trial(facility: Facility, home: Home, trial: RealTrial, beside: Bes
 
 
 @contextlib.contextmanager
-def _stoppable(supervisor: Supervisor, run: RunFile) -> Iterator[None]:
+def stoppable(supervisor: Supervisor, run: RunFile) -> Iterator[None]:
     """Whatever happens, no process stays stopped."""
     try:
         yield
@@ -186,11 +186,11 @@ async def _attacked(
             on_beam()
             await asyncio.sleep(trial.after_s)
             if trial.beam_needed:
-                await _until_ions(folder)
+                await until_ions(folder)
         except (IonctlError, TimeoutError) as problem:
             what = f"no beam to be taken away: {problem}"
             raise NoTrialError("trial.no-beam", what, "rig.link_trial_ca") from problem
-        undo = _attack(run, relay, trial)
+        undo = attack(run, relay, trial)
         at = read_now(folder)
         began_ns = monotonic_ns()
         await asyncio.sleep(trial.lasts_s)
@@ -206,10 +206,10 @@ async def _with_beam(operator: OperatorClient, folder: Path, plan: Path, run: Ru
     await operator.load(str(plan), run.room, False)
     await operator.prepare()
     await operator.start()
-    await _until_ions(folder)
+    await until_ions(folder)
 
 
-async def _until_ions(folder: Path) -> None:
+async def until_ions(folder: Path) -> None:
     """Until ions come, seen in the truth trace."""
     first = read_now(folder).total_ions
     async with asyncio.timeout(BEAM_WAIT_S):
@@ -217,7 +217,7 @@ async def _until_ions(folder: Path) -> None:
             await asyncio.sleep(_POLL_S)
 
 
-def _attack(run: RunFile, relay: LinkRelay, trial: RealTrial) -> Callable[[], None]:
+def attack(run: RunFile, relay: LinkRelay, trial: RealTrial) -> Callable[[], None]:
     """Do it; returns what ends it."""
     if trial.victim in (Victim.IMAGES, Victim.PERMITS):
         way = relay.images if trial.victim is Victim.IMAGES else relay.permits

@@ -151,15 +151,20 @@ def read_recording(path: Path, sha256: str | None = None) -> Recording:
     if sha256 is not None and found != sha256:
         raise ConfigError("post-mortem.hash", f"SHA-256 is {found}, the event says {sha256}", str(path),
                           "the file was changed after the trip")  # fmt: skip
+    return recording_of(data, str(path))
+
+
+def recording_of(data: bytes, where: str = "post-mortem") -> Recording:
+    """The same from a file's bytes."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         metadata = file.metadata.metadata or {}
         schema = metadata.get(_SCHEMA_KEY, b"").decode()
         if schema != SCHEMA:
-            raise ConfigError("post-mortem.schema", f"schema is {schema!r}", str(path), f"give a {SCHEMA} file")
-        return Recording(json.loads(metadata[_KEY]), file.read(), found)
+            raise ConfigError("post-mortem.schema", f"schema is {schema!r}", where, f"give a {SCHEMA} file")
+        return Recording(json.loads(metadata[_KEY]), file.read(), sha256_of(data))
     except (pa.ArrowException, KeyError, ValueError) as problem:
-        raise ConfigError("post-mortem.unreadable", str(problem), str(path)) from problem
+        raise ConfigError("post-mortem.unreadable", str(problem), where) from problem
 
 
 def all_blocks(writer: Writer, blocks: Iterable[Block]) -> None:

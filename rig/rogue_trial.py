@@ -83,9 +83,9 @@ def run_rogue_trial(facility: Facility, home: Home, trial: RogueTrial) -> RogueV
     def crowd(run: RunFile, where: Home) -> Iterator[Callable[[], None]]:
         with contextlib.ExitStack() as stack:
             if trial.deaf:
-                subscriptions.append(stack.enter_context(_deaf(facility, run, trial)))
-            rogues = [stack.enter_context(_rogue(facility, run, where, trial, signed, sent)) for signed in trial.rogues]
-            yield lambda: _let_loose(rogues)
+                subscriptions.append(stack.enter_context(deaf(facility, run, trial)))
+            rogues = [stack.enter_context(rogue(facility, run, where, trial, signed, sent)) for signed in trial.rogues]
+            yield lambda: let_loose(rogues)
 
     cut = RealTrial(
         Deed.CUT, Victim.PERMITS, after_s=trial.seconds, lasts_s=0.3, watched_s=1.0, speed=trial.speed, seed=trial.seed,
@@ -135,7 +135,7 @@ def _start(arguments: list[str]) -> tuple[subprocess.Popen[str], int]:
     return child, int(number)
 
 
-def _let_loose(rogues: list[subprocess.Popen[str]]) -> None:
+def let_loose(rogues: list[subprocess.Popen[str]]) -> None:
     for child in rogues:
         if child.stdin is not None:
             child.stdin.write("go\n")
@@ -143,7 +143,7 @@ def _let_loose(rogues: list[subprocess.Popen[str]]) -> None:
 
 
 @contextlib.contextmanager
-def _deaf(facility: Facility, run: RunFile, trial: RogueTrial) -> Iterator[int]:
+def deaf(facility: Facility, run: RunFile, trial: RogueTrial) -> Iterator[int]:
     """A subscriber to everything that has stopped reading."""
     child, count = _start([*_arguments(facility, run), "--listen", "--times", str(trial.deaf)])
     os.kill(child.pid, signal.SIGSTOP)
@@ -155,7 +155,7 @@ def _deaf(facility: Facility, run: RunFile, trial: RogueTrial) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _rogue(
+def rogue(
     facility: Facility, run: RunFile, home: Home, trial: RogueTrial, signed: bool, sent: dict[str, int]
 ) -> Iterator[subprocess.Popen[str]]:
     """A rogue that waits to be let loose, and is at work until the block is left."""

@@ -92,7 +92,7 @@ class Supervisor:
                 run.processes[name] = self._start(name, run, options, keys)
                 run.write(self.folder)
                 if name == "safety":
-                    self._tell_peer(run)
+                    self._tell_peer(run, last=not options.allow_faults)
         except BaseException:
             self._stop_children(run)
             raise
@@ -121,13 +121,17 @@ class Supervisor:
             )
         return ready
 
-    def _tell_peer(self, run: RunFile) -> None:
+    def break_plant(self, order: str) -> None:
+        """Say to the plant what fails (`ioc_sim.faults.fault_from_line`); it has to be started with `allow_faults`."""
+        tell_line(self._children["plant"], order, last=False)
+
+    def _tell_peer(self, run: RunFile, *, last: bool) -> None:
         """Tell the plant where the safety controller's end of the link is."""
         address = ("127.0.0.1", run.port("safety", "link_port"))
         if self._relay is not None:
             self._relay.safety_at(*address)
             address = self._relay.for_rack
-        tell_line(self._children["plant"], _text(address))
+        tell_line(self._children["plant"], _text(address), last=last)
 
     def down(self, tell: Tell = lambda words: None) -> dict[str, str]:
         """Stop what runs: control, plant (beam off), safety. What became of each; empty where nothing was up."""

@@ -17,7 +17,7 @@ import structlog
 
 from channels.caproto_server import serve
 from channels.datagram import DatagramEnd
-from facility.errors import ChannelError
+from facility.errors import ChannelError, IonctlError
 from facility.events import EventLog
 from facility.ids import run_id
 from facility.timebase import NS_PER_MS
@@ -25,6 +25,7 @@ from interlocks.link import RackEnd, RackLines
 from interlocks.model import MODE_CODES, MODES
 from interlocks.process_image import image_of
 from interlocks.rules import load_rules
+from ioc_sim.faults import GATING, fault_from_line
 from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
 from ioc_sim.register_store import MappedStore, MemoryStore
@@ -266,15 +267,30 @@ class PlantProcess:
         write_spots(self.launch.folder, spots, now)
 
     def hear_peer(self) -> None:
-        """Read `host:port` of the safety controller's end from stdin, in a thread of its own."""
+        """Read `host:port` of the safety controller's end from stdin, in a thread of its own; where faults are allowed,
+        then one line for each (`ioc_sim.faults.fault_from_line`). Whoever started this process holds the other end."""
 
         def read() -> None:
             line = sys.stdin.readline().strip()
             if line:
                 host, _, port = line.rpartition(":")
                 self.link.connect(host, int(port))
+            if self.launch.options.allow_faults:
+                for order in sys.stdin:
+                    self._break(order)
 
         threading.Thread(target=read, name="peer", daemon=True).start()
+
+    def _break(self, order: str) -> None:
+        """A device fails from now on; a line that says something else is logged, and nothing fails."""
+        try:
+            fault = fault_from_line(order, self.plant.t_ns)
+            if fault.device == GATING:
+                self.plant.set_gating(fault.value == 1.0)
+            else:
+                self.plant.inject(fault)
+        except IonctlError as problem:
+            _log.warning("not a fault", order=order.strip()[:200], problem=str(problem))
 
     async def check_pacing(self) -> None:
         """Watch the pace for a moment; refuse a speed whose jitter comes near the watchdog."""

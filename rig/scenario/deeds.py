@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from channels.command import Signer
 from control.layer_machine import State
-from facility.errors import ChannelError, CommandRefused, InternalError, IonctlError
+from facility.errors import ChannelError, CommandRefused, InternalError, IonctlError, PlanError, UsageError
 from rig.operator_client import ENDED, OperatorClient
 from rig.room_panel import RoomPanel
 from rig.scenario.model import Act, Begin, Scenario
@@ -42,8 +42,9 @@ class Answer:
 class Hands(Protocol):
     """What makes things fail, at one target."""
 
-    scale: float
-    """Event-loop s for a facility s."""
+    @property
+    def scale(self) -> float:
+        """Event-loop s for a facility s."""
 
     async def begin(self, act: Act) -> None:
         """Let a fault of the catalogue come about now, and go by itself after `for_ms`."""
@@ -94,6 +95,12 @@ class Deeds:
         """One act, after its pause."""
         if act.after_ms:
             await asyncio.sleep(act.after_ms * MS * self.hands.scale)
+        for turn in range(act.times):
+            if turn:
+                await asyncio.sleep(act.every_ms * MS * self.hands.scale)
+            await self._once(act)
+
+    async def _once(self, act: Act) -> None:
         if act.fault is not None:
             await self._fault(act)
             return
@@ -112,7 +119,7 @@ class Deeds:
         try:
             await ask()
             answer = "done"
-        except CommandRefused as refused:
+        except (CommandRefused, PlanError, UsageError) as refused:
             answer = refused.code
         self.answers.append(Answer(who, deed, answer))
         return answer
@@ -173,7 +180,7 @@ class Deeds:
             case "unbypass":
                 await operator.ask("SAFE", "unbypass", {"rule": act.rule}, role=act.role)
             case "prove":
-                await operator.prove()
+                await operator.prove(None if act.test is None else [act.test])
             case "search":
                 await self.room.search()
             case "open-door" | "close-door":

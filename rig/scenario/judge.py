@@ -18,7 +18,6 @@ from rig.truth_check import TruthReport
 
 STATE_OF = {Action.PAUSE: "INTERRUPTED", Action.ABORT: "TERMINATED", Action.HOLD: "HELD"}
 """Control's state after a rule of this action has taken the beam."""
-UNLATCHED = frozenset({Action.INHIBIT, Action.HOLD})
 
 
 @dataclass
@@ -70,7 +69,8 @@ class Wanted:
             within_us = bound(rule, rules, facility).total_us + expect.builds_up_ms * 1e3
         state = expect.state
         if state is None and rule is not None and scenario.begin == "started":
-            state = STATE_OF.get(rule.strength)
+            strongest = max((rules.rule(other).strength for other in expect.besides), default=rule.strength)
+            state = STATE_OF.get(max(strongest, rule.strength))
         recovers = any(act.do in ("recover", "ended") for act in scenario.then)
         end = expect.end if expect.end is not None else ("COMPLETED" if recovers else None)
         latched = expect.latched if expect.latched is not None else (rule is not None and rule.latches)
@@ -122,21 +122,30 @@ def failures(wanted: Wanted, seen: Seen, off_ns: int | None, ions: float, ions_b
 
 def _trips(wanted: Wanted, seen: Seen) -> Iterator[str]:
     expect, rule = wanted.scenario.expect, wanted.rule
-    allowed = {expect.first, *expect.also}
+    allowed = {expect.first, *expect.also, *expect.besides}
     others = [other for other in seen.latched if other not in allowed]
     if others:
         yield f"other rules latched: {', '.join(others)}"
+    late = [other for other in expect.trips if other not in seen.trips]
+    if late:
+        yield f"{', '.join(late)} never tripped"
+    missing = [other for other in expect.besides if other not in seen.latched]
+    if missing:
+        yield f"{', '.join(missing)} did not latch"
     if rule is None:
         unwanted = [trip for trip in seen.trips if trip not in allowed]
         if unwanted:
             yield f"{unwanted[0]} tripped, and nothing should"
         return
-    if rule.strength in UNLATCHED:
+    if not rule.latches:
         if rule.id not in seen.present:
             yield f"{rule.id} is not present"
-    elif seen.first != rule.id:
+    elif seen.first != rule.id and not (expect.any_order and seen.first in allowed):
         yield f"{seen.first or 'nothing'} tripped first, expected {rule.id}"
-    if wanted.latched != (rule.id in seen.latched):
+    if expect.any_order:
+        if seen.first not in seen.latched:
+            yield f"{seen.first} is not latched"
+    elif wanted.latched != (rule.id in seen.latched):
         yield f"{rule.id} is {'not ' if wanted.latched else ''}latched"
 
 
@@ -158,7 +167,7 @@ def _recovery(wanted: Wanted, seen: Seen) -> Iterator[str]:
     if who is None:
         who = "none" if rule is None or not wanted.latched else rule.reset
     found = seen.reset_by or "none"
-    if expect.also and expect.reset is None and found == "physicist":
+    if (expect.also or expect.besides) and expect.reset is None and found == "physicist":
         return  # another rule that the cause tripped wants the stronger role
     if wanted.latched and who != "none" and found != who:
         yield f"the reset of the {found} let go, expected that of the {who}"

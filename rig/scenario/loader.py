@@ -12,13 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from control.layer_machine import State
-from facility.config import config_roots, load_facility
+from facility.config import config_roots
 from facility.config.base import tuples
 from facility.errors import ConfigError, IonctlError, names_meant, no_such
 from facility.states import RingPhase
-from interlocks.rules import load_rules
 from rig.scenario.faults import CATALOGUE
 from rig.scenario.model import Act, Scenario, Target
+from rig.scenario.sources import facility_of, rules_of
 
 SCHEMA = "ionctl.scenarios/1"
 FOLDER = "scenarios"
@@ -191,16 +191,23 @@ def check(scenario: Scenario, where: str, config_dir: Path | None = None) -> Non
         raise ConfigError("scenario.contradiction", what, f"{where}, key {key}", fix)
 
     try:
-        facility = load_facility(scenario.facility, config_dir)
+        facility = facility_of(scenario.facility, config_dir)
         room = scenario.room or next(iter(facility.rooms))
         species = scenario.species or next(iter(facility.species))
         facility.room_named(room)
         facility.species_named(species)
     except IonctlError as problem:
         raise ConfigError("scenario.facility", problem.what, f"{where}, key facility", problem.fix) from problem
-    known = load_rules(facility, room, species, config_dir).by_id
-    named = [("rules", rule) for rule in scenario.rules] + [("expect.also", rule) for rule in scenario.expect.also]
-    named += [("expect.first", scenario.expect.first)] if scenario.expect.first else []
+    known = rules_of(scenario.facility, room, species, config_dir).by_id
+    expect = scenario.expect
+    lists = (
+        ("rules", scenario.rules),
+        ("expect.also", expect.also),
+        ("expect.besides", expect.besides),
+        ("expect.trips", expect.trips),
+    )
+    named = [(key, rule) for key, rules in lists for rule in rules]
+    named += [("expect.first", expect.first)] if expect.first else []
     for key, rule in named:
         if rule not in known:
             refuse(key, f"no rule {rule!r} at {facility.id}", names_meant(rule, known))

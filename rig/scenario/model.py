@@ -87,11 +87,17 @@ class Act(Section):
     catalogue's."""
     for_ms: Positive | None = None
     """A fault is gone after so long; None: until it is mended."""
+    times: Annotated[int, Field(ge=1, le=5000)] = 1
+    """So often, one after the other."""
+    every_ms: NonNegative = 0.0
+    """Pause between two."""
     do: Deed | None = None
     role: Literal["operator", "physicist", "control"] = "operator"
     """Who asks, for `reset`, `bypass` and their like."""
     rule: RuleId | None = None
     """Of `bypass` and `unbypass`."""
+    test: str | None = None
+    """`prove`: this proof test; None: those that are due."""
     state: str | None = None
     """`await`: until control is in this state."""
     within_ms: Positive = 30_000.0
@@ -109,6 +115,12 @@ class Expect(Section):
     """The rule that trips first; empty: none may trip."""
     also: tuple[RuleId, ...] = ()
     """Others that the same cause may trip."""
+    besides: tuple[RuleId, ...] = ()
+    """Others that the same cause has to trip, too."""
+    trips: tuple[RuleId, ...] = ()
+    """Rules that have to trip at some time until the end: what the steps bring about."""
+    any_order: bool = False
+    """Any of `first`, `also` and `besides` may be the first: frames and scans decide."""
     builds_up_ms: NonNegative = 0.0
     """Longest time from the cause until it shows at all; comes on top of the rule's bound."""
     off_within_ms: Positive | None = None
@@ -119,7 +131,8 @@ class Expect(Section):
     rate_factor: Positive = 1.0
     """How many times the planned rate the fault itself makes."""
     state: str | None = None
-    """Control's state once it has settled; None: INTERRUPTED after a PAUSE, TERMINATED after an ABORT."""
+    """Control's state once it has settled; None: INTERRUPTED after a PAUSE, TERMINATED after an ABORT, HELD after a
+    HOLD, by the strongest of `first` and `besides`."""
     latched: bool | None = None
     """None: whether the rule latches."""
     reset: Literal["operator", "physicist", "none"] | None = None

@@ -67,8 +67,8 @@ class ScenarioResult:
     final: FinalDose | None = None
     digest: str = ""
     """SHA-256 of the event log: two runs with the same one are the same run."""
-    post_mortem: bytes | None = field(default=None, repr=False)
-    """The file of the first trip, where traces were asked for."""
+    trace: Mapping[str, Any] | None = field(default=None, repr=False)
+    """What `rig.scenario.trace` draws, where traces were asked for."""
 
     @property
     def passed(self) -> bool:
@@ -83,7 +83,7 @@ class ScenarioResult:
     def to_data(self) -> dict[str, Any]:
         """JSON-ready, without the picture's data."""
         data = asdict(self)
-        del data["post_mortem"]
+        del data["trace"]
         return data | {"hazards": dict(self.hazards), "off_us": self.off_us}
 
 

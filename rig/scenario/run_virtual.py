@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from facility.errors import IonctlError
+from facility.states import Action
 from interlocks.explain import bound
 from rig.scenario.deeds import Deeds
-from rig.scenario.judge import UNLATCHED, Seen, Wanted, beam_off, failures, final_dose, surplus_bound
+from rig.scenario.judge import Seen, Wanted, beam_off, failures, final_dose, surplus_bound
 from rig.scenario.loader import Loaded
 from rig.scenario.model import Scenario, Target
 from rig.scenario.result import ScenarioResult, no_result
 from rig.scenario.stage import PLAN, Stage
+from rig.scenario.trace import trace_of
 from rig.scenario.virtual_hands import VirtualHands
 from rig.trials.truth import BEFORE_NS, ticks
 from rig.truth_check import judge_truth
@@ -91,14 +93,23 @@ class VirtualRun:
             return False
         if wanted.rule is None:
             return True
-        shown = self._present() if wanted.rule.strength in UNLATCHED else set(self._latched())
-        return wanted.rule.id in shown
+        shown = self._present() if not wanted.rule.latches else set(self._latched())
+        expect = wanted.scenario.expect
+        if expect.any_order:
+            return bool({expect.first, *expect.also} & shown) and set(expect.besides) <= shown
+        return {expect.first, *expect.besides} <= shown
 
     def _latched(self) -> tuple[str, ...]:
         plant = self._world.plant
         fast = {rule_id for rule_id, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row["latched"]}
         slow = {view.rule.id for view in self._world.controller.snapshot().rules if view.latched}
         return tuple(rule.id for rule in self._stage.rules.rules if rule.id in fast | slow)
+
+    def _first_of_rack(self) -> str:
+        """What the rack latched by its own lines, which the safety controller does not call a trip."""
+        plant = self._world.plant
+        rows = zip(plant.rule_rows, plant.rule_ids, strict=True)
+        return min(((int(row["t_decision_ns"]), name) for row, name in rows if row["latched"]), default=(0, ""))[1]
 
     def _present(self) -> set[str]:
         plant = self._world.plant
@@ -108,7 +119,7 @@ class VirtualRun:
     def _note(self, parts: WorldParts) -> None:
         """What stands there once it has settled."""
         seen, world = self.seen, self._world
-        seen.first = world.controller.snapshot().first_fault
+        seen.first = world.controller.snapshot().first_fault or self._first_of_rack()
         seen.latched, seen.present = self._latched(), frozenset(self._present())
         trips = [event for event in world.events.events if event.kind == "interlock.trip"]
         trip = next((event for event in trips if event.data["id"] == seen.first), None)
@@ -118,7 +129,7 @@ class VirtualRun:
         seen.until_ns = world.loop.now_ns()
         seen.ticks = ticks(world.plant, seen.cause_ns - BEFORE_NS)
         rule = self._wanted.rule
-        if rule is not None and rule.strength not in UNLATCHED:
+        if rule is not None and rule.strength >= Action.PAUSE:
             self._off_ions = world.plant.truth_total_ions
 
     def _may_come_back(self) -> None:
@@ -142,7 +153,7 @@ def run_one(loaded: Loaded, *, trace: bool = False) -> ScenarioResult:
     except (IonctlError, TimeoutError) as problem:
         words = f"it could not be carried out: {problem}"
         return no_result(scenario, "virtual", loaded.source, "failed", words, **facts(loaded))
-    return _result(loaded, stage, world, run)
+    return _result(loaded, stage, world, run, trace=trace)
 
 
 def run_scenario(scenario: Scenario, folder: Path | None = None, *, trace: bool = False) -> ScenarioResult:
@@ -164,7 +175,7 @@ def facts(loaded: Loaded, stage: Stage | None = None) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _result(loaded: Loaded, stage: Stage, world: World, run: VirtualRun) -> ScenarioResult:
+def _result(loaded: Loaded, stage: Stage, world: World, run: VirtualRun, *, trace: bool) -> ScenarioResult:
     scenario, seen = loaded.scenario, run.seen
     wanted = Wanted.of(scenario, stage.rules, stage.facility)
     off_ns, ions = beam_off(seen)
@@ -197,7 +208,7 @@ def _result(loaded: Loaded, stage: Stage, world: World, run: VirtualRun) -> Scen
         answers=tuple((a.who, a.deed, a.answer) for a in seen.answers),
         final=final_dose(seen.dose),
         digest=hashlib.sha256(world.events.to_bytes()).hexdigest(),
-        post_mortem=made[0].data if made else None,
+        trace=None if not trace else trace_of(seen, off_ns, made[0].data if made else None, wanted.rule),
         **facts(loaded, stage),  # type: ignore[arg-type]
     )
 

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from control.plan.program import MachineProgram
-from facility.config import Facility, load_facility
+from facility.config import Facility
 from facility.errors import PlanError
-from interlocks.rules import RuleSet, load_rules
+from interlocks.rules import RuleSet
 from interlocks.snapshot import Mode
 from ioc_sim.faults import Fault, FaultKind
 from rig.operator_client import ENDED
 from rig.scenario.model import Scenario
 from rig.scenario.plans import compiled
+from rig.scenario.sources import facility_of, rules_of
 from rig.scenario.timeline import Timeline
 from rig.trials.truth import TICK_NS
 from rig.virtual_world import World, WorldOptions, WorldParts
 
-TRACE_RECORDS = 1 << 19
-"""5.2 s of ticks with beam."""
+TRACE_RECORDS = 1 << 20
+"""10.4 s of ticks with beam."""
 PLAN = "plan"
 """What the console calls the scenario's plan."""
 LONGEST_S = 600.0
@@ -43,11 +44,11 @@ class Stage:
     @classmethod
     def of(cls, scenario: Scenario, folder: Path | None = None, config_dir: Path | None = None) -> Stage:
         """Of one scenario; ConfigError or PlanError if there is none."""
-        facility = load_facility(scenario.facility, config_dir)
+        facility = facility_of(scenario.facility, config_dir)
         room = scenario.room or next(iter(facility.rooms))
         species = scenario.species or next(iter(facility.species))
         mode = Mode(scenario.mode)
-        rules = load_rules(facility, room, species, config_dir)
+        rules = rules_of(scenario.facility, room, species, config_dir)
         program = compiled(scenario.plan, facility, room, species, qa=mode is not Mode.CLINICAL, folder=folder)
         return cls(facility, room, species, scenario.seed, mode, scenario.gating, rules, program)
 

@@ -63,22 +63,21 @@ class Timeline:
 
     def _spot_ns(self, at: Moment, token: int, where: str) -> int:
         mine = self.trace[self.trace["token"] == token]
-        rows = mine[mine["spot"] == at.spot]
-        ions = rows["ions"] - rows["ions_previous_spot"]
+        ions = _ions_of(mine, at.spot or 0)
         if not ions.any():
             last = int(mine["spot"].max()) if mine.size else NOT_SET
             raise ConfigError("scenario.moment", f"spot {at.spot} of layer {at.layer} never has beam",
                               f"{where}, key at.spot", f"give 0 to {last}")  # fmt: skip
         if at.move:
-            after = mine[(mine["t_ns"] > rows["t_ns"][np.flatnonzero(ions)[-1]]) & (mine["spot"] == (at.spot or 0) + 1)]
+            after = mine[(mine["t_ns"] > mine["t_ns"][np.flatnonzero(ions)[-1]]) & (mine["spot"] == (at.spot or 0) + 1)]
             still = after[after["ions"] == 0]["t_ns"]
             if not still.size:
                 raise ConfigError("scenario.moment", f"no pause of the beam after spot {at.spot}",
                                   f"{where}, key at.spot", "name a spot before a wide gap")  # fmt: skip
             return int(still[len(still) // 2])
         share = np.cumsum(ions) / ions.sum()
-        k = int(np.searchsorted(share, at.fraction))
-        return int(rows["t_ns"][min(k, len(rows) - 1)]) - TICK_NS // 2
+        k = max(int(np.searchsorted(share, at.fraction)), int(np.flatnonzero(ions)[0]))
+        return int(mine["t_ns"][min(k, len(mine) - 1)]) - TICK_NS // 2
 
     @staticmethod
     def _first(found: list[int], what: str, where: str) -> int:
@@ -86,3 +85,10 @@ class Timeline:
             raise ConfigError("scenario.moment", f"{what} never comes in this layer", f"{where}, key at",
                               "look at what the delivery does: ionctl deliver --target virtual")  # fmt: skip
         return found[0]
+
+
+def _ions_of(ticks: npt.NDArray[Any], spot: int) -> npt.NDArray[np.int64]:
+    """Ions of a spot in each tick of its layer, (n,): those before the set point moved on are of the spot before."""
+    before = ticks["ions_previous_spot"].astype(np.int64)
+    old = np.concatenate((ticks["spot"][:1], ticks["spot"][:-1]))
+    return np.where(old == spot, before, 0) + np.where(ticks["spot"] == spot, ticks["ions"] - before, 0)

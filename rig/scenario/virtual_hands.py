@@ -50,8 +50,11 @@ class VirtualHands:
         now_ns = self._world.loop.now_ns()
         until_ns = FOREVER_NS if act.for_ms is None else now_ns + round(act.for_ms * NS_PER_MS)
         if entry.parts:
-            for fault in plant_faults(entry, act.value, now_ns, until_ns):
+            gate = self._gate_is_held_open(entry)
+            for fault in plant_faults(entry, act.value, now_ns, FOREVER_NS if gate else until_ns):
                 self._world.plant.inject(fault)
+            if gate and until_ns != FOREVER_NS:
+                self._world.loop.call_at_rank(until_ns, Rank.PLANT, self._mend, "gate.open")
         else:
             await self._begin(entry, act)
             if until_ns != FOREVER_NS:
@@ -96,9 +99,13 @@ class VirtualHands:
         elif name == "operator/console-silent":
             self._parts.operator.speak_again()
 
+    def _gate_is_held_open(self, entry: FaultType) -> bool:
+        """A gate in use is held open by a fault of its own, to which it has to come back."""
+        return any(point == "gate.open" for point, _, _ in entry.parts) and bool(self._world.plant._state[0].gating)
+
     def _mend(self, point: str) -> None:
         """A device as it was; a gate in use stays open."""
-        gate = point == "gate.open" and self._world.plant._state[0].gating
+        gate = point == "gate.open" and bool(self._world.plant._state[0].gating)
         self._world.plant.inject(Fault(point, FaultKind.SET if gate else FaultKind.NONE, 1.0 if gate else 0.0))
 
 

@@ -84,3 +84,14 @@ def test_the_smoke_scenarios_of_the_project() -> None:
     assert chosen
     for one in chosen:
         assert run_one(one).failures == (), one.scenario.id
+
+
+def test_a_moment_lies_where_the_spot_has_got_that_share_of_its_ions() -> None:
+    stage = Stage.of(scenario())
+    ticks = stage.timeline().trace
+    target = stage.program.layers[0].target_ions[12]
+    for fraction in (0.25, 0.5, 0.75):
+        t_ns = stage.timeline().instant_ns(Moment(layer=0, spot=12, fraction=fraction))
+        first = ticks[(ticks["spot"] == 12) & (ticks["token"] == stage.program.layers[0].token)]["t_ns"][0]
+        got = ticks["ions"][(ticks["t_ns"] > first) & (ticks["t_ns"] <= t_ns)].sum()
+        assert abs(got - fraction * target) < 0.02 * target

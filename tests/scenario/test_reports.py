@@ -1,0 +1,107 @@
+"""Reports of scenarios, the command line, and the pytest plugin."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from console.main import run
+from ioc_sim.faults import Fault, FaultKind, fault_from_line, fault_line
+from rig.scenario.loader import load_all
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = """
+schema = "ionctl.scenarios/1"
+[defaults]
+not_on = { hil = "no device" }
+
+[[scenario]]
+id = "chamber-dies"
+title = "Chamber 2 <dies>"
+rules = ["chamber-disagreement"]
+targets = ["virtual"]
+not_on = { ca = "a tick", hil = "no device" }
+at = { spot = 12 }
+acts = [{ fault = "ic2.gain/dead" }]
+expect = { first = "chamber-disagreement", also = ["chamber-drift"], off_within_ms = 0.1 }
+
+[[scenario]]
+id = "control-dies"
+title = "Control dies"
+rules = ["control-heartbeat"]
+targets = ["ca"]
+not_on = { virtual = "there are no processes", hil = "no device" }
+at = { beam_ms = 5.0 }
+acts = [{ fault = "process/control/crash" }]
+expect = { first = "control-heartbeat" }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE, encoding="utf-8")
+    return path
+
+
+def test_the_command_writes_every_report_and_says_why_it_skips(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, junit = tmp_path / "s.html", tmp_path / "s.xml"
+    code = run(["scenario", "run", str(file), "--jobs", "1", "--html", str(page), "--junit", str(junit), "--json"])
+    assert code == 7  # it was expected off sooner than it can be
+    data = json.loads(capsys.readouterr().out)
+    assert (data["passed"], data["failed"], data["skipped"]) == (0, 1, 1)
+    failed, skipped = data["results"]
+    assert "beam off" in failed["failures"][0]
+    assert skipped["reason"] == "there are no processes"
+    assert {line["rule"] for line in data["traceability"]} == {"chamber-disagreement", "control-heartbeat"}
+    suite = ET.parse(junit).getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "1", "1")
+    cases = {case.get("name"): case for case in suite.iter("testcase")}
+    assert cases["control-dies"].find("skipped").get("message") == "there are no processes"  # type: ignore[union-attr]
+    text = page.read_text(encoding="utf-8")
+    assert "Chamber 2 &lt;dies&gt;" in text
+    assert "Beam by truth" in text
+    assert "Dose of the spot" in text
+    assert "Chambers disagree (chamber-disagreement)" in text
+    assert failed["facility_hash"][:16] in text
+    assert data["commit"] in text
+    assert not any(word in text for word in ("http://", "https://", "src=", "<script", "@import", "url("))
+
+
+def test_each_rule_has_a_scenario_and_each_target_a_reason() -> None:
+    found = [one.scenario for one in load_all()]
+    assert len(found) >= 60
+    assert len({one.id for one in found}) == len(found)
+    from facility.config import load_facility
+    from interlocks.rules import load_rules
+
+    rules = load_rules(load_facility("wuwei"), "1", "carbon").rules
+    missing = {rule.id for rule in rules} - {rule for one in found for rule in one.rules}
+    assert missing == set()
+
+
+def test_pytest_collects_scenarios_with_markers(file: Path) -> None:
+    known = any(point.value == "rig.scenario.pytest_plugin" for point in entry_points(group="pytest11"))
+    plugin = [] if known else ["-p", "rig.scenario.pytest_plugin"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugin, "--strict-markers", "-rs", "-q", "-p", "no:cacheprovider",
+         f"--rootdir={file.parent}", "--ionctl-target=virtual", "-m", "tier_t or rule_chamber_disagreement", str(file)],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed, 1 skipped" in done.stdout
+    assert "beam off" in done.stdout
+    assert "there are no processes" in done.stdout
+
+
+def test_a_fault_goes_to_another_process_as_a_line() -> None:
+    sent = Fault("ic2.gain", FaultKind.SCALE, 0.9, at_ns=5, until_ns=25)
+    assert fault_from_line(fault_line(sent), 100) == Fault("ic2.gain", FaultKind.SCALE, 0.9, 100, 120)
