@@ -136,6 +136,13 @@ class VirtualLoop(base_events.BaseEventLoop):
             heapq.heappop(timers)
             self._cancelled_timers -= 1
 
+    async def quiet(self) -> None:
+        """Wait until nothing is left to do at this instant but for the caller: a point at which a run may be kept."""
+        while self._ready or (self.next_timer_ns() or self._t_ns + 1) <= self._t_ns:
+            turn = self.create_future()
+            self.call_at_rank(self._t_ns, Rank.TELEMETRY, turn.set_result, None)
+            await turn
+
     # running
 
     def _run_once(self) -> None:

@@ -7,7 +7,7 @@ thread, without sockets; a run is a function of its inputs and the seed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from channels.publish import stamp_with
 from control.ioc import ControlIoc
 from control.machine_link import LinkLimits
 from facility.config import Facility
+from facility.errors import InternalError
 from facility.events import Event, EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import NS_PER_MS, Rank, ranked
@@ -32,6 +33,7 @@ from interlocks.verbs import VERBS
 from ioc_sim.iocs.plant_iocs import PlantIocs
 from ioc_sim.plant import TRACE_RECORDS, Plant, PlantEvent
 from ioc_sim.register_store import RegisterStore
+from rig.branch import Emit, Snapshot, take_snapshot
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
 from rig.keys import CONTROL, ISSUERS, OPERATOR, PHYSICIST, ROOM
 from rig.operator_client import OperatorClient, OperatorLimits
@@ -44,6 +46,8 @@ from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
 
 T = TypeVar("T")
+RestoredWork = Callable[["World", "WorldParts", Emit], Awaitable[None]]
+"""What is done in a world that was restored; a function of a module, or a `functools.partial` of one."""
 BEAT_NS = 1_500 * NS_PER_MS
 """Between two signs of life of console, plant and safety controller, and between two looks at what has no event: an
 update costs as much as 1,000 ticks, a signature and its check 3,000.  Every watchdog that waits for one allows 2 s, and
@@ -144,6 +148,7 @@ class World:
             self._gate = CommandGate()
             self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
         self._pause: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._parts: WorldParts | None = None
         self.plant.set_room_beam(True)
         self.plant.set_door(False, False)  # people are in the room until it has been searched
         self.plant.turn_key(MODE_CODES[options.mode.value])
@@ -189,9 +194,25 @@ class World:
         """Run `work` with everything alive, to its end."""
         return run_virtual(self._run(work), self.loop)
 
+    async def snapshot(self) -> Snapshot:
+        """Keep this world as it stands, from inside a run, once nothing is left to do at this instant.
+
+        What it costs and what it cannot do is told in `rig.branch`. InternalError outside of a run.
+        """
+        if self._parts is None:
+            raise InternalError("world.asleep", "a snapshot is taken while a world runs", "rig.virtual_world")
+        await self.loop.quiet()
+        return await take_snapshot(self.loop.now_ns(), self, self._parts)
+
+    @staticmethod
+    def restore(snapshot: Snapshot, work: RestoredWork, emit: Emit) -> None:
+        """Run `work` on a world as it was kept, as often as wanted; see `Snapshot.run`."""
+        snapshot.run(work, emit)
+
     async def _run(self, work: Callable[[WorldParts], Coroutine[Any, Any, T]]) -> T:
         with stamp_with(self.loop), ranked(Rank.CONTROL):
             async with self._alive() as parts:
+                self._parts = parts
                 result = await work(parts)
                 if self._post_mortems is not None:
                     await self._post_mortems.settled()
@@ -233,7 +254,7 @@ class World:
                     await operator.prove()
                 yield WorldParts(control, operator, room)
         finally:
-            self._pause = None
+            self._pause = self._parts = None
             await room_provider.close()
             await operator_provider.close()
             await control_provider.close()

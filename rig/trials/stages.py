@@ -14,8 +14,8 @@ from facility.states import FrontEndState, HoldReason, RingPhase
 from interlocks.model import Rule
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import PlantStatus
+from rig.branch import Emit, branch
 from rig.trials.bench import Bench
-from rig.trials.branch import Emit, branch
 from rig.trials.causes import DeviceFault, Near, Trial, TrialState, near_of
 from rig.trials.result import TrialResult, broken
 from rig.trials.run import TrialRun, Variant

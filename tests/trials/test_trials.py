@@ -16,9 +16,9 @@ from facility.config import load_facility
 from facility.errors import InternalError
 from interlocks.explain import bound
 from ioc_sim.faults import Fault, FaultKind
+from rig.branch import branch
 from rig.trials import failed_proof
 from rig.trials.bench import Bench, make_bench
-from rig.trials.branch import branch
 from rig.trials.causes import TrialState
 from rig.trials.report import figures, junit_xml
 from rig.trials.result import TrialResult
