@@ -13,6 +13,7 @@ from control.session import Session
 from control.stages import ACTIVE, UNFINISHED
 from facility.errors import CommandRefused
 from facility.states import Action, FrontEndState
+from facility.timebase import CLOCK_STEP_S
 
 Found = tuple[Event, str]
 
@@ -121,7 +122,7 @@ class Observer:
         """Name of the rule that tripped first, waiting `timeout_s` (event-loop s) at most for it to arrive."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        while not self._link.first_fault and (left := end - loop.time()) > 0.0:
+        while not self._link.first_fault and (left := end - loop.time()) >= CLOCK_STEP_S:
             await self._link.changed(left)
         return self._rule()
 

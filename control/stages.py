@@ -32,6 +32,7 @@ from control.machine_link import MachineLink
 from control.session import LayerBook, Session
 from facility.errors import ChannelError, CommandRefused
 from facility.states import FrontEndState, RingPhase
+from facility.timebase import CLOCK_STEP_S
 
 if TYPE_CHECKING:
     from control.procedure import Procedure
@@ -364,7 +365,7 @@ class Stages:
             if not urgent and self._preempted():
                 raise Preempted
             left = end - loop.time()
-            if left <= 0.0:
+            if left < CLOCK_STEP_S:
                 raise StageFault(Event.TIMEOUT, f"timeout.{name}: not within {timeout_s:g} s")
             await self._link.changed(left)
 

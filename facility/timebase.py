@@ -19,6 +19,9 @@ NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 
+CLOCK_STEP_S = 1e-9
+"""Facility time has whole nanoseconds: what is left of a wait below that is rounding, which no timer would use up."""
+
 BEAM_TICK_NS = TICK_NS
 """Plant step while beam is possible: 10 us."""
 
