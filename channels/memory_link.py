@@ -105,6 +105,11 @@ class MemoryLink:
         self.a._peer, self.b._peer = self.b, self.a
 
     @property
+    def sound(self) -> bool:
+        """Nothing befalls the next frame, either way."""
+        return not self._cut and self.a._faults.sound and self.b._faults.sound
+
+    @property
     def cut(self) -> bool:
         """True: nothing arrives any more, what is in flight included."""
         return self._cut

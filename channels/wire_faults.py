@@ -75,6 +75,11 @@ class WireFaults:
         """The wire is sound again."""
         self._pending.clear()
 
+    @property
+    def sound(self) -> bool:
+        """Nothing befalls the next frame."""
+        return not self._pending and self._held is None
+
     def carry(self, frame: bytes) -> list[tuple[int, bytes]]:
         """What comes out for a frame that goes in: (ns later than it should, frame)."""
         held, self._held = self._held, None

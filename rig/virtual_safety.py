@@ -4,7 +4,8 @@ A real link carries a frame each way every millisecond, and the controller scans
 encoded, carried and judged, but an exchange takes place only when it could matter: when a watched value of the process
 image has crossed a threshold, when time alone changes a rule, when a person has done something. In between both ends
 are told that nothing was said. `always=True` exchanges every millisecond instead; a test shows the same trips. From the
-first fault of the wire on that is so anyway: both watchdogs must run.
+first fault of the wire on that is so anyway, since both watchdogs must run, until both ends have heard each other over
+a sound wire for `REST_NS`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from rig.virtual_time import VirtualLoop
 
 BOOT = 1
 FAR_NS = 1 << 62
+REST_NS = 100 * NS_PER_MS
+"""After so long without a fault nothing of it is on its way, and every watchdog has had time to run out."""
 _WAITING_MAX = 256
 """Frames that wait for a controller that is halted: what a socket would hold; the oldest are lost."""
 
@@ -48,6 +51,8 @@ class VirtualSafety:
         self.exchanges = 0
         """How often frames went both ways."""
         self.always = always
+        self._for_good = always
+        self._unsound_ns = loop.now_ns()
         self.controller = controller
         self.wire = MemoryLink(loop, round(settings.latency_ms * NS_PER_MS))
         self._loop = loop
@@ -132,11 +137,20 @@ class VirtualSafety:
         self._wanted = False
         self._forgive_silence(now_ns)
         self._watch(now_ns)
+        self._rest(now_ns)
         self.exchanges += 1
         frame = self._rack.send(image_of(self._plant.signals), first_fault(self._plant), now_ns)
         self.wire.a.send(frame)
         if self.always:
             self._exchange_at(now_ns + self._period_ns)
+
+    def _rest(self, now_ns: int) -> None:
+        """Once everything has been well for a while, exchanges are left out again."""
+        heard = self._rack.lines(now_ns).link_ok and self.rack_heard(now_ns)
+        if self._halted or not self.wire.sound or not heard:
+            self._unsound_ns = now_ns
+        elif not self._for_good and now_ns - self._unsound_ns >= REST_NS:
+            self.always = False
 
     def _is_due(self, now_ns: int) -> bool:
         """False if this was planned for a deadline that a sign of life has moved since: then it is planned anew."""
@@ -166,6 +180,7 @@ class VirtualSafety:
         now_ns = self._loop.now_ns()
         self._forgive_silence(now_ns)
         self.always = True
+        self._unsound_ns = now_ns
         self._next_ns = now_ns
         self._exchange(now_ns)
         self._exchange_at(self._grid(now_ns + 1))
