@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import soak_fields, soak_link, soak_rogue, soak_scenarios
+from benchmarks import soak_campaign, soak_fields, soak_link, soak_rogue, soak_scenarios
 from benchmarks.report import ROOT, commit, measured_on
 
 SOAK_SCHEMA = "ionctl.soak/1"
@@ -80,6 +80,7 @@ COUNTS: dict[str, tuple[int, Case]] = {
     "all scenarios in virtual time, the same run each time": (20, soak_scenarios.scenarios),
     "field without a nuisance trip, virtual time": (3000, soak_fields.field),
     "all trials of the interlocks, one seed each": (5, soak_fields.trials),
+    "campaign: blocks of 100 runs": (100, soak_campaign.block),
     "attack on the safety link, virtual time": (1000, soak_link.virtual_attack),
     "attack on the safety link, real processes": (100, soak_link.real_attack),
     "rogue clients and deaf subscribers": (30, soak_rogue.rogue),

@@ -31,6 +31,8 @@ COMMANDS = {
     "scenario": ("console.commands.scenario", "scenario", "Run scenarios: what goes wrong, and what comes of it."),
     "fault": ("console.commands.fault", "fault", "List the faults that can be injected."),
     "room": ("console.commands.room", "room", "Stand in the room: search, door, emergency stop."),
+    "campaign": ("console.commands.campaign", "campaign", "Search thousands of treatments for one that goes wrong."),
+    "replay": ("console.commands.campaign", "replay", "Run one seed of a campaign again, bit for bit."),
     "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
     "facility": ("console.commands.facilities", "facility", "List and show facilities."),
 }

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, BinaryIO, NoReturn
 
 from facility.errors import InternalError
+from rig.virtual_time import VirtualLoop
 
 Emit = Callable[[Any], None]
 """Takes one finding, as soon as there is one."""
@@ -34,14 +35,17 @@ _held: set[int] = set()
 """Descriptors through which this process holds snapshots: a copy of it must not hold them, too."""
 
 
-async def branch(work: Work, emit: Emit) -> None:
-    """Run `work` on a copy of everything; hand on what it emits. Raises InternalError if it fails there."""
+async def branch(work: Work, emit: Emit, broken: Callable[[BaseException], Any] | None = None) -> None:
+    """Run `work` on a copy of everything; hand on what it emits.
+
+    Raises InternalError if it fails there, the loop included; `broken` makes a finding of such a failure instead.
+    """
     loop = asyncio.get_running_loop()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        await _run_and_leave(loop, work, writing)
+        await _run_and_leave(loop, work, writing, broken or _words)
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as stream:
@@ -119,25 +123,39 @@ async def _keep(loop: asyncio.AbstractEventLoop, given: tuple[object, ...], requ
         while (work := _receive(stream)) is not None:
             child = os.fork()
             if child == 0:
-                await _run_and_leave(loop, functools.partial(work, *given), answers)
+                await _run_and_leave(loop, functools.partial(work, *given), answers, _words)
             _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - in facility time nothing waits
             _send(answers, (_DONE, status))
     os._exit(0)
 
 
-async def _run_and_leave(loop: asyncio.AbstractEventLoop, work: Work, writing: int) -> NoReturn:
+async def _run_and_leave(
+    loop: asyncio.AbstractEventLoop, work: Work, writing: int, broken: Callable[[BaseException], Any]
+) -> NoReturn:
     """In the copy: work, report, leave without unwinding what belongs to the trunk."""
     asyncio._set_running_loop(loop)  # asyncio forgets the loop of another process; this copy of it goes on
     gc.disable()  # collecting would touch, and so copy, every page
-    code = 0
+
+    def fail(problem: BaseException) -> NoReturn:
+        try:
+            item = broken(problem)
+            with contextlib.suppress(OSError):
+                _send(writing, item)
+        finally:
+            os._exit(0 if broken is not _words else 1)
+
+    if isinstance(loop, VirtualLoop):
+        loop.on_failure = fail
     try:
         await work(functools.partial(_send, writing))
-    except BaseException:  # noqa: BLE001 - told to the trunk, which raises
-        code = 1
-        with contextlib.suppress(OSError):
-            _send(writing, (_FAILED, traceback.format_exc()))
+    except BaseException as problem:  # noqa: BLE001 - told to the trunk, which raises
+        fail(problem)
     finally:
-        os._exit(code)
+        os._exit(0)
+
+
+def _words(problem: BaseException) -> tuple[str, str]:
+    return _FAILED, "".join(traceback.format_exception(problem))
 
 
 def _send(descriptor: int, item: Any) -> None:

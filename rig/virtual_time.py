@@ -72,6 +72,8 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._instant_callbacks = 0
         self._standstills = 0
         self._failure: BaseException | None = None
+        self.on_failure: Callable[[BaseException], object] | None = None
+        """Called with what ends the loop before it is raised: who runs on a copy of it reports there and leaves."""
 
     # clock
 
@@ -146,6 +148,14 @@ class VirtualLoop(base_events.BaseEventLoop):
     # running
 
     def _run_once(self) -> None:
+        try:
+            self._turn()
+        except BaseException as problem:
+            if self.on_failure is not None:
+                self.on_failure(problem)
+            raise
+
+    def _turn(self) -> None:
         if not self._ready and not self._stopping:
             self._next_instant_or_timer()
         ready = self._ready

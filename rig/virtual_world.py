@@ -46,8 +46,9 @@ from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
 
 T = TypeVar("T")
-RestoredWork = Callable[["World", "WorldParts", Emit], Awaitable[None]]
-"""What is done in a world that was restored; a function of a module, or a `functools.partial` of one."""
+RestoredWork = Callable[..., Awaitable[None]]
+"""What is done in a world that was restored, given the world, its parts, whatever else was kept, and `Emit`: a function
+of a module, or a `functools.partial` of one."""
 BEAT_NS = 1_500 * NS_PER_MS
 """Between two signs of life of console, plant and safety controller, and between two looks at what has no event: an
 update costs as much as 1,000 ticks, a signature and its check 3,000.  Every watchdog that waits for one allows 2 s, and
@@ -194,15 +195,16 @@ class World:
         """Run `work` with everything alive, to its end."""
         return run_virtual(self._run(work), self.loop)
 
-    async def snapshot(self) -> Snapshot:
-        """Keep this world as it stands, from inside a run, once nothing is left to do at this instant.
+    async def snapshot(self, *more: object) -> Snapshot:
+        """Keep this world as it stands, from inside a run, once nothing is left to do at this instant. Work in it is
+        given the world, its parts and `more`.
 
         What it costs and what it cannot do is told in `rig.branch`. InternalError outside of a run.
         """
         if self._parts is None:
             raise InternalError("world.asleep", "a snapshot is taken while a world runs", "rig.virtual_world")
         await self.loop.quiet()
-        return await take_snapshot(self.loop.now_ns(), self, self._parts)
+        return await take_snapshot(self.loop.now_ns(), self, self._parts, *more)
 
     @staticmethod
     def restore(snapshot: Snapshot, work: RestoredWork, emit: Emit) -> None:

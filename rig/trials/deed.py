@@ -45,9 +45,10 @@ class Deed:
 
     def begin(self, at_ns: int) -> None:
         """Let it come about at an instant that lies ahead."""
-        self._world.loop.call_at_rank(at_ns, Rank.PLANT, self._now, at_ns)
+        self._world.loop.call_at_rank(at_ns, Rank.PLANT, self.now, at_ns)
 
-    def _now(self, at_ns: int) -> None:
+    def now(self, at_ns: int) -> None:
+        """It comes about at this instant."""
         for fault in self._trial.faults:
             self._world.plant.inject(fault.at(at_ns, self._level))
         if self._trial.act is not None:

@@ -1,0 +1,249 @@
+"""Campaigns: the same run on a copy and straight, the same report however it is spread, failures that are found."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import xml.etree.ElementTree as ET
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from console.coverage_picture import coverage_svg
+from console.main import run
+from control.layer_machine import TABLE, Event, State
+from control.layer_table import COLUMN
+from control.observer import Observer
+from control.session import LayerBook
+from facility.errors import InternalError, UsageError
+from rig.campaign.block import replay, run_block, shrink
+from rig.campaign.campaign import _on_processes, run_campaign
+from rig.campaign.draw import Choice, Timeline, draw
+from rig.campaign.invariants import demand_implies_permit
+from rig.campaign.outcome import Outcome
+from rig.campaign.report import Report, moves, refusals
+from rig.campaign.setting import BLOCK, Setting, blocks, choice_of
+from rig.campaign.ticks import TickRecord, ions_by_spot
+from rig.virtual_time import VirtualLoop, run_virtual
+from tests.campaign import dying
+
+SETTING = Setting()
+STOPS = Setting(faults=("operator/stop",))
+SEEDS = (98, 99)
+LIGHT: Any = "a setting that takes no time to import"
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[Outcome]:
+    return run_block(SETTING, SEEDS, digest=True)
+
+
+def test_a_run_on_a_copy_is_the_straight_run_bit_for_bit(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        straight = replay(SETTING, outcome.seed)
+        assert straight.outcome == outcome
+        assert outcome.digest
+    assert outcomes[0].digest != outcomes[1].digest
+
+
+def test_runs_pass_and_say_what_they_met(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        assert outcome.failures == ()
+        assert outcome.happened
+        assert outcome.end in {"COMPLETED", "TERMINATED", "READY"}
+        assert set(outcome.cells) <= {*moves(), *refusals()}
+        assert outcome.cells
+
+
+def test_a_lost_worker_loses_nothing(tmp_path: Path) -> None:
+    wanted = blocks(BLOCK - 2, 4)
+    some = _on_processes(LIGHT, wanted, 2, functools.partial(dying.dies_once, tmp_path))
+    assert sorted(outcome.seed for outcomes in some for outcome in outcomes) == [98, 99, 100, 101]
+
+
+def test_runs_that_kill_every_worker_are_named() -> None:
+    with pytest.raises(InternalError, match="run the seeds alone: 0 to 1"):
+        list(_on_processes(LIGHT, [(0, 1)], 1, dying.dies))
+
+
+@pytest.mark.slow
+def test_the_report_is_the_same_on_processes_and_on_dask(outcomes: list[Outcome]) -> None:
+    if find_spec("distributed") is None:
+        pytest.skip("distributed not installed")
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        there = run_campaign(SETTING, SEEDS[0], len(SEEDS), scheduler=cluster.scheduler_address)
+    apart = run_campaign(SETTING, SEEDS[0], len(SEEDS), jobs=2)
+    assert there.to_data() == apart.to_data()
+    assert [outcome.digest for outcome in there.outcomes] == ["", ""]
+    assert [outcome.rules for outcome in there.outcomes] == [outcome.rules for outcome in outcomes]
+
+
+def one_spot_off(book: LayerBook) -> np.ndarray:
+    if book.rows is None:
+        return np.zeros(book.layer.target_ions.size)
+    return np.maximum(np.roll(book.rows[:, COLUMN["ic1_ions"]], 1), 0.0)
+
+
+@pytest.fixture
+def broken_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LayerBook, "start_ions", property(one_spot_off))
+
+
+@pytest.mark.usefixtures("broken_resume")
+def test_a_resume_one_spot_off_is_found_and_shrunk() -> None:
+    found = [outcome for outcome in run_block(STOPS, range(12)) if outcome.failures]
+    assert found
+    assert all(words.split(":")[0] in {"dose", "record"} for words in found[0].failures)
+    drawn, again = shrink(STOPS, found[0].seed)
+    assert again.failures
+    assert len(drawn.causes) == 1
+
+
+def test_a_run_that_passes_is_not_shrunk() -> None:
+    drawn, outcome = shrink(STOPS, 3)
+    assert not outcome.failures
+    assert tuple(cause.words() for cause in drawn.causes) == outcome.causes
+
+
+# --- what is drawn ---------------------------------------------------------------------------------------
+TIMELINE = Timeline(10**9, 5 * 10**9, (11 * 10**8, 2 * 10**9), (3 * 10**9,), (4 * 10**9, 4 * 10**9 + 10**6))
+
+
+@pytest.fixture(scope="module")
+def choice() -> Choice:
+    return choice_of(SETTING)
+
+
+def test_draws_follow_from_the_seed_and_come_in_time(choice: Choice) -> None:
+    drawn = [draw(seed, TIMELINE, choice) for seed in range(300)]
+    assert drawn == [draw(seed, TIMELINE, choice) for seed in range(300)]
+    assert {len(one.causes) for one in drawn} == {1, 2, 3, 4}
+    assert {cause.what.split("/")[0] for one in drawn for cause in one.causes} == {"rule", "fault", "operator"}
+    assert any(cause.after for one in drawn for cause in one.causes)
+    for one in drawn:
+        assert one.fork_ns >= TIMELINE.begin_ns
+        touched = [point for cause in one.causes for point in choice.touches(cause.what)]
+        assert len(touched) == len(set(touched))
+
+
+def test_only_what_is_wanted_is_drawn() -> None:
+    only = choice_of(Setting(faults=("rule/door", "operator/pause")))
+    whats = {cause.what for seed in range(40) for cause in draw(seed, TIMELINE, only).causes}
+    assert whats == {"rule/door", "operator/pause", "operator/pause-storm"}
+    with pytest.raises(UsageError, match="nothing that may go wrong begins with 'rule/nonsense'"):
+        choice_of(Setting(faults=("rule/nonsense",)))
+
+
+def test_blocks_share_a_trunk() -> None:
+    assert blocks(98, 4) == [(98, 99), (100, 101)]
+    assert sum(map(len, blocks(7, 1000))) == 1000
+
+
+# --- what was exercised ----------------------------------------------------------------------------------
+def test_coverage_names_gaps_and_the_picture_shows_them(outcomes: list[Outcome]) -> None:
+    report = Report(SETTING, tuple(outcomes))
+    covered = {one.title: one for one in report.coverage()}
+    assert set(outcomes[0].cells).isdisjoint(covered["transitions"].gaps)
+    assert "STANDBY BEAM_ON" in covered["transitions"].gaps
+    assert set(covered["transitions"].counts) | set(covered["refusals"].counts) <= {
+        f"{state.name} {event.name}" for state, event in TABLE
+    }
+    picture = coverage_svg(report)
+    titles = [node.text or "" for node in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) == len(State) * len(Event)
+    assert sum(title.endswith(": 0 times") for title in titles) == sum(
+        len(covered[name].gaps) for name in ("transitions", "refusals")
+    )
+
+
+def test_moves_and_refusals_are_disjoint() -> None:
+    assert not set(moves()) & set(refusals())
+    assert "READY START" in moves()
+    assert "STANDBY START" in refusals()
+
+
+# --- truth from ticks ------------------------------------------------------------------------------------
+def ring(**columns: list[int]) -> np.ndarray:
+    from ioc_sim.layout import TRUTH_DTYPE
+
+    found = np.zeros(len(next(iter(columns.values()))), TRUTH_DTYPE)
+    for name, values in columns.items():
+        found[name] = values
+    return found
+
+
+def test_ions_before_a_set_point_moved_belong_to_the_spot_before() -> None:
+    ticks = ring(token=[5, 5, 5, 5], spot=[0, 1, 1, -1], ions=[10, 7, 3, 2], ions_previous_spot=[0, 4, 0, 0])
+    layer: Any = SimpleNamespace(token=5, target_ions=np.array([14.0, 6.0]))
+    found, strays = ions_by_spot(ticks, [layer])
+    assert found[5].tolist() == [14.0, 6.0]
+    assert strays == 2
+
+
+def test_a_ring_that_turns_around_unread_is_an_error() -> None:
+    plant: Any = SimpleNamespace(truth_count=0, trace=ring(ions=[0] * 4))
+    record = TickRecord(plant)
+    plant.truth_count = 3
+    record.keep(at_least=3)
+    assert len(record.records()) == 3
+    plant.truth_count = 8
+    with pytest.raises(InternalError, match="5 ticks since the last look"):
+        record.keep()
+
+
+def test_demand_without_a_permit_and_ions_after_it_are_objected_to() -> None:
+    flags = [3, 2, 0, 0]
+    ticks = ring(t_ns=[10_000, 20_000, 30_000, 9_000_000], ions=[5, 5, 1, 1], flags=flags)
+    evidence: Any = SimpleNamespace(ticks=ticks, failed=frozenset())
+    told = list(demand_implies_permit(evidence))
+    assert [words.split(" in ")[0] for words in told[:1]] == ["permit: beam asked for"]
+    assert "1 ions later than 2 ms" in told[1]
+
+
+# --- what campaigns found --------------------------------------------------------------------------------
+def test_waiting_for_a_rules_name_ends_where_rounding_leaves_less_than_a_nanosecond() -> None:
+    """Seed 32: 3.890596345 s + 0.5 s - 4.390596345 s is 9e-16 s, for which a timer comes at once, for ever."""
+    loop = VirtualLoop(start_ns=3_890_596_345)
+
+    async def changed(left_s: float) -> None:
+        loop.call_later(left_s, wake.set)
+        await wake.wait()
+        wake.clear()
+
+    async def work() -> str:
+        return await Observer.rule_name(observer, 0.5)
+
+    wake = asyncio.Event()
+    link = SimpleNamespace(first_fault="", changed=changed, fe=None)
+    observer: Any = SimpleNamespace(_link=link, _rule=lambda: "unknown rule")
+    assert run_virtual(work(), loop) == "unknown rule"
+
+
+# --- the command line ------------------------------------------------------------------------------------
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Any:
+    def ask(*arguments: str) -> dict[str, Any]:
+        capsys.readouterr()
+        code = run(arguments)
+        found = json.loads(capsys.readouterr().out)
+        return {**found, "code": code}
+
+    return ask
+
+
+def test_campaign_and_replay_over_the_command_line(told: Any, tmp_path: Path, capsys: Any) -> None:
+    picture, trace = tmp_path / "covered.svg", tmp_path / "trace"
+    found = told("campaign", "--runs", "1", "--seed", "98", "--picture", str(picture), "--json")
+    assert (found["code"], found["runs"], found["failed"]) == (0, 1, 0)
+    assert found["measured"]["runs_per_s"] > 0.0
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    assert run(("replay", "98", "--trace", str(trace))) == 0
+    assert "seed 98" in capsys.readouterr().out
+    assert {path.name for path in trace.iterdir()} == {"events.jsonl", "ticks.parquet"}
