@@ -151,6 +151,7 @@ class MachineLink:
         self.fe: FeStatus | None = None
         self.ring: RingStatus | None = None
         self._worst = Action.NONE
+        self._tripped = ""
         self._permitted = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -199,6 +200,7 @@ class MachineLink:
     def acknowledge(self) -> None:
         """A person has decided to go on: what was in force before counts no more, what is in force now does."""
         self._worst = Action.NONE
+        self._tripped = self.first_fault
 
     @property
     def permit(self) -> bool:
@@ -226,6 +228,11 @@ class MachineLink:
     def first_fault(self) -> str:
         """Id of the rule that tripped first since the last reset, empty if none."""
         return str(self._latest("SAFE:FirstFault-RB") or "")
+
+    @property
+    def tripped(self) -> str:
+        """The same, though a reset may have taken it away since: the last one since `acknowledge`; empty if none."""
+        return self.first_fault or self._tripped
 
     @property
     def range_shifter_code(self) -> int:
@@ -314,6 +321,8 @@ class MachineLink:
             return self._on_ring
         if name == "SAFE:Action-Sts":
             return self._on_action
+        if name == "SAFE:FirstFault-RB":
+            return self._on_first_fault
         return lambda _channel, _sample: self.wake.set()
 
     def _on_beat(self, name: str, value: object) -> None:
@@ -322,6 +331,10 @@ class MachineLink:
 
     def _on_action(self, _channel: Channel, _sample: Sample) -> None:
         self._worst = self.worst_action
+        self.wake.set()
+
+    def _on_first_fault(self, _channel: Channel, sample: Sample) -> None:
+        self._tripped = str(sample.value or "") or self._tripped
         self.wake.set()
 
     def _on_fe(self, _channel: Channel, sample: Sample) -> None:

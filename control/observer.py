@@ -122,13 +122,13 @@ class Observer:
         """Name of the rule that tripped first, waiting `timeout_s` (event-loop s) at most for it to arrive."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
-        while not self._link.first_fault and (left := end - loop.time()) >= CLOCK_STEP_S:
+        while not self._link.tripped and (left := end - loop.time()) >= CLOCK_STEP_S:
             await self._link.changed(left)
         return self._rule()
 
     def _rule(self) -> str:
-        if self._link.first_fault:
-            return self._link.first_fault
+        if self._link.tripped:
+            return self._link.tripped
         fe = self._link.fe
         if fe is not None and fe.first_rule >= 0:
             return f"fast rule {fe.first_rule}"

@@ -102,6 +102,8 @@ class Stages:
         self._procedure = procedure
         self._ahead = Prefetched()
         self._recalled: tuple[int, bool] | None = None
+        self._arming = False
+        """The front end has been told to arm; until its state shows it, it counts as armed."""
         self.verdict: FloatArray | None = None
         """Total rows of the layer that has been verified and not booked yet."""
 
@@ -155,6 +157,7 @@ class Stages:
     async def load_spots(self, session: Session) -> Event:
         """The table at the front end, acknowledged by its CRC and seen in the status."""
         book, layer = session.book, session.book.layer
+        self._arming = False
         table = self._ahead.table
         if self._ahead.written_token != layer.token:
             table = spot_table(layer, book.start_ions, self._rules)
@@ -181,9 +184,11 @@ class Stages:
         self._check_before_beam(session)
         session.armed(t_ns)
         arguments = {"token": session.book.layer.token, "permit_epoch": session.permit_epoch}
+        self._arming = True
         try:
             await self._link.command("FE", "arm", arguments)
         except CommandRefused:
+            self._arming = False
             session.arm_refused()
             raise
         return Event.ARMED_OK
@@ -266,7 +271,7 @@ class Stages:
 
     async def pause_beam(self) -> None:
         """Pause the front end if it could have beam."""
-        if self._fe_state() in ACTIVE:
+        if self._may_have_beam():
             await self._link.command("FE", "pause", {})
             await self._until(lambda: self._fe_state() not in ACTIVE, self._limits.loaded_s, "pause", urgent=True)
 
@@ -279,7 +284,7 @@ class Stages:
         """Disarm the front end, let go of the cycle. A pause comes first where there may be beam: a paused front end
         still counts the last ions, a disarmed one does not."""
         self.forget_ahead()
-        if self._fe_state() in ACTIVE:
+        if self._may_have_beam():
             with contextlib.suppress(CommandRefused, ChannelError):
                 await self._link.command("FE", "pause", {})
                 await asyncio.sleep(self._limits.settle_s * self._limits.scale)
@@ -288,8 +293,14 @@ class Stages:
         finally:
             await self.end_cycle()
 
+    def _may_have_beam(self) -> bool:
+        """The front end could start or has beam: it says so, or it has been told to arm and has said nothing since."""
+        state = self._fe_state()
+        return state in ACTIVE or (self._arming and state is FrontEndState.LOADED)
+
     async def _disarm(self) -> None:
-        if self._fe_state() in UNFINISHED:
+        if self._fe_state() in UNFINISHED or self._may_have_beam():
+            self._arming = False
             await self._link.command("FE", "disarm", {})
             await self._until(lambda: self._fe_state() not in UNFINISHED, self._limits.loaded_s, "disarm", urgent=True)
 

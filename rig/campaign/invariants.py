@@ -47,6 +47,8 @@ RECORD_REL = 0.01
 """The record is what the first chamber says: gain, noise and rounding are within this."""
 REACTION_US = 130.0
 """From a decision to beam off with sound devices: what an interruption may add to the spot it falls into."""
+NAMED_NS = 50 * NS_PER_MS
+"""After a trip control writes its name down so soon."""
 _GO_ON = frozenset({"START", "RESUME", "RESELECT"})
 _QUIET = frozenset({State.COMPLETED, State.TERMINATED, State.INTERRUPTED, State.STANDBY, State.LOADED, State.PREPARED,
                     State.READY})  # fmt: skip
@@ -226,6 +228,8 @@ def latched(evidence: Evidence) -> Iterator[str]:
             held.pop(str(event.data["id"]), None)
         elif event.kind == "permit.released" and held:
             yield f"latch: the permit was given at {event.t_ns} ns with {', '.join(sorted(held))} latched"
+        elif event.kind == "beam-on" and held and event.t_ns > max(held.values()) + evidence.late_ns:
+            yield f"latch: beam came at {event.t_ns} ns with {', '.join(sorted(held))} latched"
     plant = evidence.world.plant
     fast = {rule_id for rule_id, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row["latched"]}
     now = fast | {view.rule.id for view in evidence.world.controller.snapshot().rules if view.latched}
@@ -319,6 +323,16 @@ def agrees(evidence: Evidence) -> Iterator[str]:
             )
 
 
+def names(evidence: Evidence) -> Iterator[str]:
+    """What took the beam stands in the record under a name that the safety controller has logged; what does not latch
+    leaves no name."""
+    session = evidence.parts.control.sequencer.session
+    for interlock in () if session is None else session.interlocks:
+        before = [rule_id for t_ns, rule_id in evidence.trips if 0 <= interlock.t_ns - t_ns <= NAMED_NS]
+        if before and interlock.rule not in evidence.tripped:
+            yield f"record: {interlock.rule!r} has taken the beam at {interlock.t_ns} ns, {before[-1]} had tripped"
+
+
 def ends(evidence: Evidence) -> Iterator[str]:
     """Every run ends, or waits for a person; nobody is left running."""
     if evidence.attendance.stuck:
@@ -334,6 +348,6 @@ def ends(evidence: Evidence) -> Iterator[str]:
 
 
 INVARIANTS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
-    dose, demand_implies_permit, latched, goes_on_by_a_person, noticed, explained, agrees, ends,
+    dose, demand_implies_permit, latched, goes_on_by_a_person, noticed, explained, agrees, names, ends,
 )  # fmt: skip
 """All of them; what a journal says of a run will be one more."""

@@ -21,7 +21,9 @@ from control.layer_table import COLUMN
 from control.observer import Observer
 from control.session import LayerBook
 from facility.errors import InternalError, UsageError
-from rig.campaign.block import replay, run_block, shrink
+from facility.states import FrontEndState
+from rig.branch import Emit, branch
+from rig.campaign.block import course_of, replay, run_block, shrink
 from rig.campaign.campaign import _on_processes, run_campaign
 from rig.campaign.draw import Choice, Timeline, draw
 from rig.campaign.invariants import demand_implies_permit
@@ -30,6 +32,7 @@ from rig.campaign.report import Report, moves, refusals
 from rig.campaign.setting import BLOCK, Setting, blocks, choice_of
 from rig.campaign.ticks import TickRecord, ions_by_spot
 from rig.virtual_time import VirtualLoop, run_virtual
+from rig.virtual_world import WorldParts
 from tests.campaign import dying
 
 SETTING = Setting()
@@ -221,9 +224,35 @@ def test_waiting_for_a_rules_name_ends_where_rounding_leaves_less_than_a_nanosec
         return await Observer.rule_name(observer, 0.5)
 
     wake = asyncio.Event()
-    link = SimpleNamespace(first_fault="", changed=changed, fe=None)
+    link = SimpleNamespace(tripped="", changed=changed, fe=None)
     observer: Any = SimpleNamespace(_link=link, _rule=lambda: "unknown rule")
     assert run_virtual(work(), loop) == "unknown rule"
+
+
+def test_a_stop_or_a_pause_right_after_arming_leaves_no_front_end_that_waits_for_beam() -> None:
+    """Seed 82: the command to arm was done, but its effect not shown yet, so that control saw nothing to disarm."""
+    course, armed = course_of(SETTING, 0), list[FrontEndState]()
+
+    async def ask(verb: str, delay_us: int, send: Emit) -> None:
+        await asyncio.sleep(delay_us * 1e-6)
+        parts = here[0]
+        await parts.operator.ask("TCS", verb)
+        await asyncio.sleep(0.02)
+        send(course.world.plant.status.state)
+
+    async def work(parts: WorldParts) -> None:
+        here.append(parts)
+        await course.to_ready(parts)
+        await parts.operator.start()
+        await parts.control.sequencer.until({State.ARMED}, 10.0)
+        for verb in ("stop", "pause"):
+            for delay_us in range(0, 6000, 500):
+                await branch(functools.partial(ask, verb, delay_us), armed.append)
+
+    here: list[WorldParts] = []
+    course.world.run(work)
+    assert len(armed) == 24
+    assert set(armed).isdisjoint({FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD})
 
 
 # --- the command line ------------------------------------------------------------------------------------
