@@ -19,6 +19,8 @@ EFFECTS: tuple[tuple[str, str, str], ...] = (
     ("latches", "Latches", "stays in force when the cause has gone, until a person resets it"),
 )
 """Key, heading, what it means."""
+NOT_FAST = " (not fast)"
+"""Stands behind the bound of a rule that has to wait for an external device."""
 _ACTIONS = (
     ("ABORT", "beam off by all devices, the ring is dumped, the layer ends; a physicist resets, then a new start"),
     ("PAUSE", "beam off, permit away; reset, then resume"),
@@ -76,6 +78,11 @@ footer { color: #5b5f6b; margin-top: 16px; font-size: 11.5px; }
 """
 
 
+def slow(row: MatrixRow) -> str:
+    """What stands behind the bound: nothing, or that the rule has to wait for an external device."""
+    return "" if row.fast else NOT_FAST
+
+
 def marks(row: MatrixRow) -> tuple[bool, ...]:
     """Which of EFFECTS a cause has."""
     return (row.action == "INHIBIT", row.spill_off, row.fast_quad, row.dump, row.latches)
@@ -87,12 +94,12 @@ def matrix_csv(rows: Iterable[tuple[MatrixRow, Bound]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["rule", "title", "tier", "cause", "action", *(key for key, _, _ in EFFECTS), "reset", "bypass",
                      "bound_ms", "observation_ms", "decision_ms", "actuator_ms", "one_device_failed_ms", "hazard",
-                     "citation"])  # fmt: skip
+                     "citation", "fast"])  # fmt: skip
     for row, parts in rows:
         times = [row.bound_us, parts.observation_us, parts.decision_us, parts.actuator_us, row.degraded_us]
         effects = ("1" if on else "" for on in marks(row))
         writer.writerow([row.rule, row.title, row.tier, row.cause, row.action, *effects, row.reset, row.bypass,
-                         *(_ms(us) for us in times), row.hazard, row.citation])  # fmt: skip
+                         *(_ms(us) for us in times), row.hazard, row.citation, "1" if row.fast else ""])  # fmt: skip
     return out.getvalue()
 
 
@@ -110,7 +117,8 @@ def matrix_html(title: str, rules_hash: str, rows: Sequence[tuple[MatrixRow, Bou
                      for name, words in _ACTIONS)  # fmt: skip
     legend += "".join(f"<div><b>{say(name)}</b><span>{say(words)}</span></div>" for _, name, words in EFFECTS)
     legend += ("<div><b>Bound</b><span>longest time from cause to beam off: observation + decision + beam-off device; "
-               "beneath it these three</span></div>"
+               "beneath it these three; not fast: the cause is read from an external device, twice whose "
+               "maximum age is in it</span></div>"
                "<div><b>One failed</b><span>the same with the fastest beam-off device failed</span></div>")  # fmt: skip
     return f"""<!doctype html>
 <html lang="en">
@@ -147,7 +155,7 @@ def _row(row: MatrixRow, parts: Bound) -> str:
         f'<div class="hazard">{say(row.hazard)}</div></td>'
         f'<td>{say(row.cause)}</td><td><span class="action {row.action}">{row.action}</span></td>{dots}'
         f"<td>{say('itself' if row.reset == 'none' else row.reset)}</td><td>{say(row.bypass)}</td>"
-        f'<td class="num">{_ms(row.bound_us)}<div class="parts">{_parts(parts)}</div></td>'
+        f'<td class="num">{_ms(row.bound_us)}{slow(row)}<div class="parts">{_parts(parts)}</div></td>'
         f'<td class="num">{_ms(row.degraded_us)}</td></tr>\n'
     )
 

@@ -101,10 +101,21 @@ def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
     ]
     if truth is not None:
         rows += _truth(truth, s["prescribed_ions"])
+    if result.pacing is not None:
+        rows.append(("pacing", _pacing(result.pacing)))
+    if result.not_fast:
+        rows.append(("not fast", ", ".join(f"{one['rule']} {one['bound_ms']:g} ms" for one in result.not_fast)))
     return [
         *rows,
         ("time", f"{s['facility_s']:.1f} s of facility time, {s['beam_on_s']:.1f} s with beam; {wall}"),
     ]
+
+
+def _pacing(pacing: Mapping[str, Any]) -> str:
+    slices = ", ".join(f"{name.replace('_', ' ')} {count:.0f}" for name, count in pacing["slices_by_lateness"].items()
+                       if count)  # fmt: skip
+    return (f"{pacing['late_ticks']:.0f} late ticks, worst {pacing['worst_late_ms']:.1f} ms; slices by lateness: "
+            f"{slices}")  # fmt: skip
 
 
 def _truth(truth: TruthReport, prescribed: float) -> list[tuple[str, str]]:

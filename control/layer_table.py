@@ -107,7 +107,7 @@ class LayerRules:
         """The rules as the facility's front end has them."""
         front_end = facility.front_end
         return LayerRules(
-            beam_off_move_mm=front_end.beam_off_move_mm,
+            beam_off_move_mm=facility.beam_off_move_mm,
             spot_timeout_factor=front_end.spot_timeout_factor,
             spot_timeout_min_us=front_end.spot_timeout_min_ms * 1e3,
             stop_ms=stop_ms(facility),

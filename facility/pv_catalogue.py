@@ -40,6 +40,11 @@ FE_STATUS = (
 RING_STATUS = ("seq", "phase", "token", "energy_code", "cycle", "ions", "flat_top_ms")
 SPILL_STATUS = ("seq", "rate_ions_per_s", "level_ions_per_s", "cmd", "rfko_on", "quad_block", "chopper_block")
 PACING_STATUS = ("seq", "late_slices", "worst_late_ms", "slip_ms", "speed")
+LATENESS_STATUS = (
+    "seq", "late_ticks", "to_1_ms", "to_2_ms", "to_5_ms", "to_10_ms", "to_20_ms", "to_50_ms", "to_100_ms", "to_200_ms",
+    "to_500_ms", "above",
+)  # fmt: skip
+"""Ticks that were run late, and slices of the plant by how late they were, ms of wall time."""
 LINK_STATUS = ("seq", "gap_ms", "worst_ms", "p999_ms", "watchdog_ms", "windows", "bad_frames", "trips")
 """The safety link as one end hears the other; ms of wall time between good frames, the longest of the last second."""
 PROGRESS = (
@@ -178,6 +183,10 @@ CATALOGUE: tuple[PvEntry, ...] = (
     PvEntry("PLANT:Heartbeat-RB", "plant", "PLANT", "int", "rises while the plant process lives"),
     PvEntry("PLANT:Pacing-RB", "plant", "PLANT", "floats", "pacing of the plant", length=len(PACING_STATUS),
             fields=PACING_STATUS),
+    PvEntry("PLANT:Lateness-RB", "plant", "PLANT", "floats", "late ticks, and slices by how late they were",
+            precision=0, length=len(LATENESS_STATUS), fields=LATENESS_STATUS),
+    PvEntry("PLANT:External-RB", "plant", "PLANT", "bytes", "canonical JSON list of external devices: age, value, ok",
+            length=RESULT_BYTES),
     PvEntry("PLANT:Link-RB", "plant", "PLANT", "floats", "how the rack hears the safety controller",
             length=len(LINK_STATUS), fields=LINK_STATUS),
     # safety controller

@@ -76,6 +76,9 @@ STRIP_OK = _signal("strip.ok", "bool", "electronics of the strip chamber report 
 # --- scanning magnets -------------------------------------------------------------------------------------------
 SCAN_DUE = _signal("scan.due", "bool", "the settling window of the last move has passed and beam is demanded")
 SCAN_OK = _signal("scan.ok", "bool", "both supplies report no fault", 1.0)
+EXTERNAL_OK = _signal(
+    "external.ok", "bool", "external devices and lines give good readings in time; 1 where none is external"
+)
 # --- ring and transport -----------------------------------------------------------------------------------------
 RING_PHASE = _signal("ring.phase", "enum", "RingPhase", 1.0)
 RING_FLAT_TOP = _signal("ring.flat_top", "bool", "the ring stands on the extraction flat top", 1.0)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from facility.config import BeamOff, Facility
+from facility.external import BOUND_AGES, devices_read
 from facility.states import Action
 from interlocks.model import Rule
 from interlocks.rules import RuleSet
@@ -46,6 +47,7 @@ def bound(rule: Rule, rules: RuleSet, facility: Facility) -> Bound:
     observation = rule.input_delay_us + rule.window_us + rule.debounce_us
     if rule.kind == "beat" or rule.inputs[0].endswith("age_ms"):  # the limit itself is a time that has to pass
         observation += (rule.high or 0.0) * 1000.0
+    observation += BOUND_AGES * oldest_us(rule, facility)
     if by_dump(rule):
         fastest = second = dump_us(facility)
     if rule.tier == "H":
@@ -53,6 +55,21 @@ def bound(rule: Rule, rules: RuleSet, facility: Facility) -> Bound:
     link = rules.link
     decision = 1000.0 * (link.period_ms + 2.0 * link.latency_ms + 2.0 * link.scan_ms) + H_DECISION_US
     return Bound(observation, decision, fastest, second)
+
+
+def external_inputs(rule: Rule, facility: Facility) -> tuple[str, ...]:
+    """External devices of the facility that the rule reads."""
+    return devices_read((*rule.inputs, *([rule.when] if rule.when else ())), facility.fitted)
+
+
+def oldest_us(rule: Rule, facility: Facility) -> float:
+    """Maximum age of what the rule reads of external devices, us; 0 where it reads none."""
+    return max((facility.max_age_us(name) for name in external_inputs(rule, facility)), default=0.0)
+
+
+def is_fast(rule: Rule, facility: Facility) -> bool:
+    """Whether the rule sees its cause as fast as its tier is; not where it has to wait for an external device."""
+    return not external_inputs(rule, facility)
 
 
 def actuator_us(facility: Facility, action: Action) -> tuple[float, float]:
@@ -196,6 +213,8 @@ class MatrixRow(NamedTuple):
     bypass: str
     bound_us: float
     degraded_us: float
+    fast: bool
+    """False: the rule reads an external device, and its bound is that of the device's timing contract."""
     citation: str
 
 
@@ -220,5 +239,6 @@ def matrix(rules: RuleSet, facility: Facility) -> Iterator[MatrixRow]:
             bypass=rule.bypass,
             bound_us=promised.total_us,
             degraded_us=promised.observation_us + promised.decision_us + promised.degraded_us,
+            fast=is_fast(rule, facility),
             citation=rule.citation,
         )

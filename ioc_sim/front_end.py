@@ -15,6 +15,7 @@ belong to.
 - **Hold**: closed gate, empty ring or end of the flat top take the beam off; ions of the tail still advance spots; the
   delivery goes on by itself at the exact remainder.  An empty ring is left alone until its flat top has ended.  PAUSE
   waits for a command, ABORT for a new load.
+- **External supply**: each move is without beam, and beam waits for readings (`ioc_sim.external`).
 - **Hang**: the chambers go on counting while the front end does not run.  One that has missed a tick of an active layer
   ends the layer: what came meanwhile is booked, and nothing goes on from what it remembers.
 """
@@ -48,6 +49,7 @@ from ioc_sim.codes import (
     PAUSED,
 )
 from ioc_sim.dose_estimate import advance_model, ions_to_come
+from ioc_sim.external import external_settled
 from ioc_sim.layout import (
     EV_ABORTED,
     EV_BEAM_ON,
@@ -147,7 +149,7 @@ def try_start(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     reason = may_beam(p, q, s, v)
     if reason == HOLD_NONE:
         s.settled_ticks = s.settled_ticks + 1 if settled(p, q, s, v) else 0
-        if s.settled_ticks < p.settle_ticks:
+        if s.settled_ticks < p.settle_ticks or (p.external != 0 and not external_settled(p, q, s, v)):
             reason = HOLD_SETTLING
     s.hold_reason = reason
     if reason == HOLD_NONE:
@@ -158,6 +160,8 @@ def try_start(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
         s.moving = 0
         s.stopping = 0
         s.scale = 1.0
+        if p.external != 0:
+            s.move_allow_ticks = 0  # it stands: from here on the readback is judged
         s.dry_ticks = 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from facility.external import SLOTS
 from facility.physics.chamber import LONGEST_DRIFT_US
 
 DRIFT_RING = round(LONGEST_DRIFT_US / 10.0)
@@ -48,6 +49,8 @@ PARAM_DTYPE = np.dtype(
         # gate
         ("stop_us", "f8"),
         ("gate_low_mm", "f8"), ("gate_high_mm", "f8"), ("gate_step_ns", "i8"), ("gate_samples", "i8"),
+        # devices behind an external IOC, lines of an I/O card
+        ("external", "i8"), ("ext_readbacks", "i8"), ("ext_proof_ms", "i8"), ("gate_line", "i8"),
     ],
     align=True,
 )  # fmt: skip
@@ -147,7 +150,10 @@ IC_RECOMBINATION = 94  # 2
 IC_VOLT_SET = 96  # 2
 IC_VOLT_NOMINAL = 98  # 2
 IC_DRIFT_VOLT_TICKS = 100  # 2
-N_Q = 102
+N_EXT = len(SLOTS)
+"""External devices: places by `facility.external.SLOT`."""
+EXT_AGE_NS = 102  # N_EXT; 0: not external
+N_Q = EXT_AGE_NS + N_EXT
 
 # offsets in the state vector ``v``
 TAIL_STATE = 0  # 4
@@ -228,7 +234,13 @@ IC_VOLT_TEST = 1512  # 2
 PROOF_VALUE = 1514  # 4
 PROOF_FROM = 1518  # 4
 PROOF_KEPT = 1522  # 2
-N_V = 1524
+EXT_T_NS = 1524  # N_EXT
+EXT_GOOD = EXT_T_NS + N_EXT  # N_EXT
+EXT_VALUE = EXT_GOOD + N_EXT  # N_EXT
+EXT_FOR = EXT_VALUE + N_EXT  # 4
+EXT_COUNT = EXT_FOR + 4  # 2
+IC_VOLT_SUPPLY = EXT_COUNT + 2  # 2
+N_V = IC_VOLT_SUPPLY + 2
 
 
 TRUTH_DTYPE = np.dtype(

@@ -13,6 +13,7 @@ from facility.jit import COMPILED
 from facility.landing import land_us
 from facility.physics.chamber import drift_time_us
 from ioc_sim import layout as at
+from ioc_sim.external import pack_external
 from ioc_sim.front_end import LOOP_TICKS
 from ioc_sim.layout import (
     E_BRHO,
@@ -223,4 +224,5 @@ def pack_parameters(
     p.gate_high_mm = facility.gate.window_high_mm
     p.gate_samples = gate_samples
     p.gate_step_ns = gate_step_ns
+    pack_external(p, q, facility)
     return parameters, q

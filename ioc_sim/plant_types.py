@@ -38,6 +38,30 @@ class PlantEvent:
     data: dict[str, int | float | str] = field(default_factory=dict)
 
 
+class ExternalWanted(NamedTuple):
+    """What external devices should be set to."""
+
+    token: int
+    """Layer that is loaded, 0 if none."""
+    spot: int
+    """Spot that is under way, -1 if none."""
+    setpoints: tuple[float, float, float, float]
+    """Supply x and y, A; chamber 1 and 2, V."""
+
+
+class ExternalState(NamedTuple):
+    """How an external device stands with the rack."""
+
+    device: str
+    good: bool
+    """By its connection and by what it says of itself."""
+    in_time: bool
+    """Its last reading is not older than the contract."""
+    age_ms: float
+    value: float
+    """Last reading, in the unit of the rack."""
+
+
 class PlantStatus(NamedTuple):
     """What an operator's panel would show; a tuple, since one is made at every event."""
 

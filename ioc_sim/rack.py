@@ -31,6 +31,7 @@ from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, DONE, FLAT_TOP, HELD, PAUSED
 from ioc_sim.dose_estimate import estimate_ions, reset_estimate
 from ioc_sim.dose_register import commit
+from ioc_sim.external import gate_by_line
 from ioc_sim.faults import faulted
 from ioc_sim.front_end import (
     front_end_coarse,
@@ -91,6 +92,10 @@ def beam_possible(s: Record, v: np.ndarray, faults: np.ndarray) -> bool:
 @kernel
 def gate_sample(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, trace_mm: np.ndarray) -> None:
     """The breathing surrogate and the gate line at this moment."""
+    if p.gate_line == 1:
+        s.gating = 1
+        s.gate_open = 1 if faulted(s, faults, fp.GATE, 1.0 if gate_by_line(q, s, v) else 0.0, s.t_ns) == 1.0 else 0
+        return
     if s.gating == 0:
         s.gate_open = 1
         return

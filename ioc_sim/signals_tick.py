@@ -11,6 +11,7 @@ from facility.jit import Record, kernel
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, FLAT_TOP, PAUSED
+from ioc_sim.external import external_ok, external_slow
 from ioc_sim.faults import FIRST_SLOW, faulted
 from ioc_sim.layout import E_BRHO
 from ioc_sim.physics.confirmation import actuator_signals
@@ -138,6 +139,8 @@ def publish_slow(
     sig[g.FE_SPOT] = s.spot
     actuator_signals(p, s, sig, faults)
     sig[g.FE_LEVEL] = s.level
+    ok = 1.0 if p.external == 0 or external_ok(q, s, v) else 0.0
+    sig[g.EXTERNAL_OK] = faulted(s, faults, fp.EXTERNAL_OK, ok, t_ns)
     sig[g.RING_PHASE] = s.phase
     sig[g.RING_FLAT_TOP] = 1.0 if s.phase == FLAT_TOP else 0.0
     sig[g.RING_IONS] = s.stored
@@ -158,6 +161,8 @@ def publish_slow(
     sig[g.H_HEARTBEAT] = s.h_heartbeat & 0xFFFFF
     publish_proof(s, v, sig)
     utilities_ms(p, s, v, sig, faults, etab)
+    if p.external != 0:
+        external_slow(q, s, v, sig, faults)
     second_line_ms(p, q, s, v, sig, faults, etab)
 
 

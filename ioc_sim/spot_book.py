@@ -59,7 +59,10 @@ def begin_spot(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.nda
     s.strip_clean = 0
     following = next_spot(s, v, spots, spot)
     # the table's word is for the move from the spot before: one that leaves spots out is made without beam
-    s.stop_spot = 1 if (following != spot + 1 or spots[following, C_OFF_MOVE] > 0.5) else 0
+    gated = q[at.EXT_AGE_NS] > 0.0 or q[at.EXT_AGE_NS + 1] > 0.0
+    s.stop_spot = 1 if (following != spot + 1 or gated or spots[following, C_OFF_MOVE] > 0.5) else 0
+    v[at.EXT_COUNT] = 0.0
+    v[at.EXT_COUNT + 1] = 0.0
 
 
 @kernel

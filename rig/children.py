@@ -73,6 +73,24 @@ def tell_line(child: subprocess.Popen[bytes], line: str, *, last: bool = True) -
         raise ChannelError("child.deaf", f"it does not listen: {problem}", line) from problem
 
 
+def wait_line(child: subprocess.Popen[bytes], word: str, timeout_s: float) -> None:
+    """Wait until the child has said a line with this word; ChannelError 'child.slow' or 'child.died'."""
+    if child.stdout is None:
+        raise InternalError("child.no-pipe", "the child was started without a pipe")
+    deadline = monotonic_s() + timeout_s
+    text = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while word.encode() + b"\n" not in text:
+            left_s = deadline - monotonic_s()
+            if left_s <= 0.0 or not selector.select(left_s):
+                raise ChannelError("child.slow", f"not {word} after {timeout_s:g} s", str(child.args))
+            chunk = os.read(child.stdout.fileno(), 65536)
+            if not chunk:
+                raise ChannelError("child.died", f"ended before it was {word}", str(child.args))
+            text += chunk
+
+
 def wait_ready(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float) -> dict[str, Any]:
     """What the child says when it is ready; the error it failed with, otherwise."""
     if child.stdout is None:

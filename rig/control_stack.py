@@ -33,6 +33,7 @@ from facility.events import EventLog
 from facility.ids import IdSource
 from facility.timebase import Clock
 from rig.children import error_from_dict
+from rig.external.hazard import require_hazard_bounds
 
 RULE_NAME_S = 0.5
 """Longest wait for the name of a rule that tripped, event-loop s: processes publish ten times a second of wall time."""
@@ -57,7 +58,9 @@ def file_loader(facility: Facility) -> LoadProgram:
     """Reads and compiles plan files for a facility."""
 
     def load(path: str, room: str, qa: bool) -> MachineProgram:
-        return compile_program(load_plan(Path(path)), facility, room, qa=qa)
+        program = compile_program(load_plan(Path(path)), facility, room, qa=qa)
+        require_hazard_bounds(program, facility)
+        return program
 
     return load
 

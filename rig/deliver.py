@@ -11,6 +11,8 @@ from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
 from facility.errors import PlanError, UsageError, no_such
+from rig.external.hazard import require_hazard_bounds
+from rig.external.watch import require_target
 from rig.home import Home
 from rig.result import DeliveryResult
 
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
     from rig.operator_client import Progress
 
 OnProgress = Callable[["Progress"], None]
-TARGETS = ("virtual", "ca")
+TARGETS = ("virtual", "ca", "hil")
 
 
 @dataclass(frozen=True)
 class DeliveryRequest:
     """What is to be delivered, where, and under which seed.
 
-    `seed` and `speed` None: those of the facility that is up, else 1. `speed` is for target ca only.
+    `seed` and `speed` None: those of the facility that is up, else 1. `speed` is for target ca.
     """
 
     plan: Path
@@ -53,6 +55,9 @@ def deliver_plan(request: DeliveryRequest, target: str, on_progress: OnProgress 
     Raises PlanError, ConfigError or UsageError for what cannot be delivered, ChannelError for a target that is not
     there.
     """
+    if target not in TARGETS:
+        raise no_such("target.unknown", "target", target, TARGETS)
+    require_target(request.facility, target, request.speed)
     if target == "virtual" and request.speed is not None:
         raise UsageError("target.speed", "virtual time has no speed: it goes as fast as this machine can", "--speed",
                          "leave it out, or give --target ca")  # fmt: skip
@@ -61,17 +66,16 @@ def deliver_plan(request: DeliveryRequest, target: str, on_progress: OnProgress 
         from rig.deliver_virtual import deliver_virtual
 
         return deliver_virtual(request, program, on_progress)
-    if target == "ca":
-        from rig.deliver_ca import deliver_ca
+    from rig.deliver_ca import deliver_ca
 
-        return deliver_ca(request, program, on_progress)
-    raise no_such("target.unknown", "target", target, TARGETS)
+    return deliver_ca(request, program, on_progress, target)
 
 
 def checked_program(request: DeliveryRequest) -> MachineProgram:
     """The plan as a machine program for this facility and room."""
     program = compile_program(load_plan(request.plan), request.facility, request.room, qa=request.qa)
     species_of(program)
+    require_hazard_bounds(program, request.facility)
     return program
 
 

@@ -14,6 +14,7 @@ from control.plan.program import MachineProgram
 from facility.errors import ChannelError, CommandRefused, IonctlError
 from rig.control_stack import require_room
 from rig.deliver import EVENTS_FILE, FILE_KINDS, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of
+from rig.external.watch import not_fast
 from rig.facility_time import FacilityTime
 from rig.operator_client import ENDED, OperatorClient
 from rig.remote import operator_at
@@ -33,19 +34,21 @@ _TRUTH_S = 10.0
 _POLL_S = 0.05
 
 
-def deliver_ca(request: DeliveryRequest, program: MachineProgram, on_progress: OnProgress | None) -> DeliveryResult:
+def deliver_ca(
+    request: DeliveryRequest, program: MachineProgram, on_progress: OnProgress | None, target: str = "ca"
+) -> DeliveryResult:
     """Deliver with the processes that are up; starts and stops them where none is."""
     supervisor = Supervisor(request.home, request.facility.id)
     run = supervisor.running()
     if run is not None:
         _require_same(run, request, program)
-        return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress))
+        return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress, target))
     options = RunOptions(
         request.room, species_of(program), request.first_seed, request.first_speed, os.environ.get(MQTT_ENV, "")
     )
     run = supervisor.up(request.facility, options)
     try:
-        return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress))
+        return asyncio.run(_deliver(request, program, run, supervisor.folder, on_progress, target))
     finally:
         supervisor.down()
 
@@ -70,11 +73,17 @@ def _require_same(run: RunFile, request: DeliveryRequest, program: MachineProgra
 
 
 async def _deliver(
-    request: DeliveryRequest, program: MachineProgram, run: RunFile, folder: Path, on_progress: OnProgress | None
+    request: DeliveryRequest,
+    program: MachineProgram,
+    run: RunFile,
+    folder: Path,
+    on_progress: OnProgress | None,
+    target: str,
 ) -> DeliveryResult:
     started_s = monotonic_s()
     async with operator_at(request.facility, request.home, run) as client:
         await client.require_link(run.speed)
+        await client.require_devices(request.facility)
         await _tidy(client)
         await make_ready(request.facility, request.home, run, client)
         await client.reset()
@@ -92,9 +101,10 @@ async def _deliver(
             truth = judge_truth(program.layers, gained(after, before), request.facility)
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
+        pacing = await client.pace()
     told = FacilityTime(read_events(folder / PLANT_LOG))
     summary = {**summary, "interlocks": [_dated(one, told) for one in summary["interlocks"]]}
-    return _result(request, run, summary, truth, wall_s)
+    return _result(request, run, summary, truth, wall_s, target, pacing)
 
 
 def _dated(interlock: dict[str, Any], told: FacilityTime) -> dict[str, Any]:
@@ -163,11 +173,20 @@ def _complete(now: TruthNow, spots: TruthNow, ended_ns: int) -> bool:
 
 
 def _result(
-    request: DeliveryRequest, run: RunFile, summary: dict[str, Any], truth: TruthReport | None, wall_s: float
+    request: DeliveryRequest,
+    run: RunFile,
+    summary: dict[str, Any],
+    truth: TruthReport | None,
+    wall_s: float,
+    target: str,
+    pacing: dict[str, Any],
 ) -> DeliveryResult:
     folder = request.home.session_dir(summary["session"])
     names = [name for name in (SPOTS_FILE, EVENTS_FILE) if (folder / name).exists()]
     files = {FILE_KINDS[name]: str(folder / name) for name in (*names, SUMMARY_FILE)}
-    result = DeliveryResult("ca", request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s, files)
+    result = DeliveryResult(
+        target, request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s, files, pacing,
+        not_fast(request.facility, request.room, run.species),
+    )  # fmt: skip
     result.write(folder / SUMMARY_FILE)
     return result

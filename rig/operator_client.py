@@ -20,11 +20,13 @@ from channels.command_client import CommandClient
 from channels.keepalive import KeepAliveMaker
 from channels.protocol import Channel, ChannelProvider, Sample
 from control.layer_machine import State
+from facility.config import Facility
 from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import PROGRESS, TCS_STATES
 from facility.timebase import Clock, to_next_s
 from interlocks.snapshot import Mode
 from rig.control_stack import Caller
+from rig.external.watch import pace, require_devices
 from rig.link_check import LinkReading, link_readings, require_link
 
 ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
@@ -190,6 +192,14 @@ class OperatorClient:
     async def require_link(self, speed: float) -> None:
         """ChannelError 'link.jitter' unless the safety link keeps time at both ends."""
         await require_link(self._provider, self._prefix, speed)
+
+    async def require_devices(self, facility: Facility) -> None:
+        """ChannelError 'external.silent' unless every device in the loop gives good readings in time."""
+        await require_devices(self._provider, facility)
+
+    async def pace(self) -> dict[str, Any]:
+        """How the plant has kept its pace so far."""
+        return await pace(self._provider, self._prefix)
 
     async def link_readings(self) -> dict[str, LinkReading]:
         """How both ends of the safety link hear each other."""

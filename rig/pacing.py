@@ -6,9 +6,13 @@ see it (`pacing.late_ms`). The arithmetic is pure and has no clock; the thread a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
 
 NS_PER_MS = 1_000_000
+TICK_NS = 10_000
+LATENESS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+"""Upper ends of the bins of the histogram of lateness, ms of wall time; what is later is in one bin more."""
 
 
 @dataclass
@@ -27,6 +31,10 @@ class Pacer:
     worst_late_ns: int = 0
     slip_ns: int = 0
     """Wall time by which the plan of time has been shifted."""
+    late_ticks: float = 0.0
+    """Ticks of 10 us facility time that were run later than the slack allows."""
+    histogram: list[int] = field(default_factory=lambda: [0] * (len(LATENESS_MS) + 1))
+    """Slices by how late they were."""
     _due_ns: int = 0
 
     def start(self, wall_ns: int, facility_ns: int) -> None:
@@ -38,9 +46,11 @@ class Pacer:
         """Facility time to run to at this wall time; late slices move the plan instead of growing."""
         late_ns = wall_ns - self._due_ns
         self.slices += 1
+        self.histogram[bisect_left(LATENESS_MS, late_ns / NS_PER_MS)] += 1
         if late_ns > self.slack_wall_ns:
             self.late_slices += 1
             self.worst_late_ns = max(self.worst_late_ns, late_ns)
+            self.late_ticks += late_ns * self.speed / TICK_NS
             self.slip_ns += late_ns
             self.wall_ns += late_ns
         self._due_ns = wall_ns + self.slice_wall_ns

@@ -13,6 +13,7 @@ from channels.keepalive import KeepAliveMaker
 from facility.config import Facility
 from facility.errors import ChannelError
 from rig.clocks import NominalClock
+from rig.external.watch import devices
 from rig.home import Home
 from rig.keys import KeyStore
 from rig.link_check import LinkReading, link_readings, require_link
@@ -85,6 +86,16 @@ def link_state(facility: Facility, home: Home) -> dict[str, LinkReading]:
         return await link_readings(provider, facility.pv_prefix, _READ_S)
 
     return asyncio.run(_reading(run, read))
+
+
+def device_state(facility: Facility, home: Home) -> list[dict[str, Any]]:
+    """Devices in the loop as the rack sees them; empty where there are none."""
+    run = running(facility, home)
+
+    async def read(provider: EpicsProvider) -> list[dict[str, Any]]:
+        return await devices(provider, facility.pv_prefix)
+
+    return asyncio.run(_reading(run, read)) if facility.fitted else []
 
 
 async def _reading(run: RunFile, work: Callable[[EpicsProvider], Awaitable[T]]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ class DeliveryResult:
     truth: TruthReport | None
     wall_s: float
     files: Mapping[str, str] = field(default_factory=dict)
+    pacing: Mapping[str, Any] | None = None
+    """How the plant has kept its pace since it was started; None in virtual time."""
+    not_fast: Sequence[Mapping[str, Any]] = ()
+    """Rules that read a device in the loop, with their bounds."""
 
     @property
     def completed(self) -> bool:
@@ -70,6 +74,8 @@ class DeliveryResult:
             "speed": self.speed,
             "plan_hash": summary["plan_hash"],
             "truth": None if truth is None else {k: v for k, v in truth.to_data().items() if k != "layers"},
+            "pacing": None if self.pacing is None else dict(self.pacing),
+            "not_fast": [dict(one) for one in self.not_fast],
             "files": dict(self.files),
         }
 

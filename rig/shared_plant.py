@@ -16,7 +16,9 @@ _NAMES = (
     "advance", "take_events", "request_cycle", "end_cycle", "open_field", "load_layer", "arm", "disarm", "pause",
     "resume", "insert_range_shifters", "set_room_beam", "set_safety_lines", "reset_fast", "set_door",
     "press_search", "prove", "press_estop", "release_estop", "set_gating",
-    "turn_key", "set_late_ms", "image", "watch_image", "read", "register",
+    "turn_key", "set_late_ms", "external_reading", "external_lost", "external_slip", "external_wanted",
+    "external_states", "layer_set_points_a", "output_lines",
+    "image", "watch_image", "read", "register",
     "dose_records", "ask_lease", "grant_lease", "truth_spots", "inject", "clear_faults",
 )  # fmt: skip
 _PROPERTIES = ("t_ns", "status", "beam_on_s", "truth_count", "truth_total_ions")

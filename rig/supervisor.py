@@ -17,6 +17,7 @@ from facility.errors import ChannelError, ConfigError, IonctlError
 from facility.run_values import require_seed, require_speed
 from rig.broker import broker_address
 from rig.children import GONE, START_TIMEOUT_S, start, stop, tell_line, wait_ready
+from rig.external.watch import require_real_time
 from rig.home import Home
 from rig.keys import KeyStore
 from rig.link_relay import LinkRelay
@@ -79,6 +80,7 @@ class Supervisor:
             raise ChannelError(
                 "run.already", f"{', '.join(running)} already run", str(self.folder), "stop them: ionctl down"
             )
+        require_real_time(facility, options.speed)
         facility.room_named(options.room)
         facility.species_named(options.species)
         self._clear()

@@ -13,12 +13,13 @@ from console.settings import Settings
 @click.command()
 @click.argument("plan", type=click.Path(path_type=Path, dir_okay=False))
 @FACILITY
-@click.option("--target", type=click.Choice(["virtual", "ca"]), default="virtual", show_default=True,
-              help="virtual: in this process, as fast as it goes. ca: real processes over Channel Access.")  # fmt: skip
+@click.option("--target", type=click.Choice(["virtual", "ca", "hil"]), default="virtual", show_default=True,
+              help="virtual: in this process, as fast as it goes. ca: real processes over Channel Access. "
+              "hil: the same, with the devices that the facility file gives to hardware.")  # fmt: skip
 @click.option("--room", help="Room; default the first one.")
 @click.option("--qa", is_flag=True, help="Deliver every beam at the room's fixed angle, and record it.")
 @seed_option(None, "; default that of the facility that is up, else 1")
-@speed_option(None, ", target ca only; default that of the facility that is up, else 1")
+@speed_option(None, ", target ca; default that of the facility that is up, else 1")
 @JSON
 @click.pass_obj
 def deliver(

@@ -101,7 +101,10 @@ def status(settings: Settings, facility_name: str, as_json: bool) -> int:
 
     facility = settings.facility(facility_name)
     supervisor = Supervisor(settings.home(), facility.id)
-    described = describe(supervisor) | {"link": _link(facility, settings.home(), supervisor)}
+    described = describe(supervisor) | {
+        "link": _link(facility, settings.home(), supervisor),
+        "external": _external(facility, settings.home(), supervisor),
+    }
     code = ExitCode.OK if described["up"] else ExitCode.TARGET_UNAVAILABLE
     if as_json:
         print_json(described)
@@ -116,7 +119,21 @@ def status(settings: Settings, facility_name: str, as_json: bool) -> int:
         print(f"safety link at the {end}: gaps up to {one['gap_ms']:g} ms in the last second, {one['worst_ms']:g} ms "
               f"in all, 99.9 % within {one['p999_ms']:g} ms; watchdog {one['watchdog_ms']:g} ms; "
               f"{one['trips']} trips")  # fmt: skip
+    for one in described["external"]:
+        print(f"external {one['device']}: {'good' if one['ok'] else 'LOST'}, last reading {one['value']:g}, "
+              f"{one['age_ms']:g} ms old")  # fmt: skip
     return int(code)
+
+
+def _external(facility: Facility, home: Home, supervisor: Supervisor) -> list[dict[str, Any]]:
+    """Devices in the loop; empty where there are none, or they cannot be read."""
+    from facility.errors import IonctlError
+    from rig.remote import device_state
+
+    try:
+        return [] if supervisor.running() is None else device_state(facility, home)
+    except IonctlError:
+        return []
 
 
 def _link(facility: Facility, home: Home, supervisor: Supervisor) -> dict[str, Any]:

@@ -260,5 +260,5 @@ def _level(
         ions_per_count,
         facility.species_named(beam.species).intensity_levels_ions_per_s,
         transit_s=typical_transit_s(times, distance, facility),
-        min_ticks=facility.front_end.min_spot_ticks,
+        min_ticks=facility.min_spot_ticks,
     )

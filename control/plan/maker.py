@@ -116,6 +116,17 @@ def make_small_plan(facility: Facility, species: str) -> Plan:
     )
 
 
+def make_even_plan(facility: Facility, species: str, per_side: int, spacing_mm: float = 4.0) -> Plan:
+    """One layer in the middle of the facility's depths: a square grid of equal spots, a tenth heavier than the lightest
+    that can be held there."""
+    table = load_energy_table(facility, species)
+    energy = float(table.energy_mev_u[len(table) // 2])
+    ions = 1.1 * float(_lightest_ions(facility, species, np.array([energy]))[0])
+    grid = np.asarray((np.arange(per_side) - 0.5 * (per_side - 1)) * spacing_mm, dtype=np.float64)
+    layer = _grid_layer(0, energy, grid, np.full((per_side, per_side), ions), facility, species)
+    return _finished("even grid", [layer], species, facility, None, "QA-EVEN", None)
+
+
 def make_f_plan(facility: Facility, species: str, *, gantry_angle_deg: float | None = None) -> Plan:
     """A letter F, 40 x 60 mm with its stem at negative x and its long arm at positive y, in two energies.
 
@@ -305,7 +316,7 @@ def _lightest_ions(facility: Facility, species: str, energies: FloatArray) -> Fl
     front_end = facility.front_end
     by_count = [front_end.min_spot_counts * facility.ions_per_count(species, float(energy)) for energy in energies]
     lowest = min(facility.species_named(species).intensity_levels_ions_per_s)
-    return np.asarray(np.maximum(by_count, front_end.min_spot_ticks * TICK_S * lowest), dtype=np.float64)
+    return np.asarray(np.maximum(by_count, facility.min_spot_ticks * TICK_S * lowest), dtype=np.float64)
 
 
 def _middle_level(facility: Facility, species: str) -> float:

@@ -57,13 +57,15 @@ def _axis_time_s(set_a: FloatArray, distance: FloatArray, axis: ScanningAxis, fa
 
 def typical_transit_s(times_s: FloatArray, distance_mm: FloatArray, facility: Facility) -> float:
     """Median time of the moves that are made with beam; 0 where there is none."""
-    with_beam = times_s[distance_mm <= facility.front_end.beam_off_move_mm]
+    with_beam = times_s[distance_mm <= facility.beam_off_move_mm]
     return float(np.median(with_beam)) if with_beam.size else 0.0
 
 
 def beam_off_moves_s(times_s: FloatArray, distance_mm: FloatArray, facility: Facility) -> float:
     """Sum of the moves that are made without beam."""
-    return float(times_s[distance_mm > facility.front_end.beam_off_move_mm].sum())
+    if facility.gated:
+        return float(distance_mm.size * facility.external_move_s)
+    return float(times_s[distance_mm > facility.beam_off_move_mm].sum())
 
 
 class CycleClock:

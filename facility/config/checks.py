@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from facility.external import DEVICES, SCANNERS, VOLTAGES, units
 from facility.physics.relativity import rigidity_tm
 
 if TYPE_CHECKING:
@@ -127,6 +128,47 @@ def _monitors(f: Facility) -> Iterator[Problem]:
         yield Problem("range_shifters", ids, "ids must differ")
 
 
+_NEEDS = {"per_spot": ("setpoint",), "table": ("table", "trigger"), "constant": ("setpoint",), "none": ()}
+"""PVs by set-point mode."""
+
+
+def _external(f: Facility) -> Iterator[Problem]:
+    for name, device in f.external.items():
+        key = f"external.{name}"
+        if name not in DEVICES:
+            yield Problem(key, name, f"no device of that name can be external; known: {', '.join(DEVICES)}")
+            continue
+        modes = ("per_spot", "table") if name in SCANNERS else ("constant",) if name in VOLTAGES else ("none",)
+        if device.mode not in modes:
+            yield Problem(f"{key}.mode", device.mode, f"must be {' or '.join(modes)} for this device")
+        known = units(name)
+        if device.unit not in known:
+            yield Problem(f"{key}.unit", device.unit, f"must be one of {', '.join(known)}")
+        for pv in ("setpoint", "table", "trigger"):
+            given, needed = getattr(device, pv), pv in _NEEDS[device.mode]
+            if needed and given is None:
+                yield Problem(f"{key}.{pv}", given, f"must name a PV in mode {device.mode}")
+            if given is not None and not needed:
+                yield Problem(f"{key}.{pv}", given, f"is not used in mode {device.mode}: leave it out")
+        if device.mode != "none" and device.settle_ms < device.readbacks * device.max_age_ms:
+            least = device.readbacks * device.max_age_ms
+            yield Problem(f"{key}.settle_ms", device.settle_ms, f"must be at least readbacks x max_age_ms = {least:g}")
+
+
+def _lines(f: Facility) -> Iterator[Problem]:
+    lines = f.lines
+    if lines is None:
+        return
+    wanted = {"udp": ("listen", "peer"), "fd": ("input_path", "output_path")}
+    for driver, names in wanted.items():
+        for name in names:
+            given = getattr(lines, name)
+            if driver == lines.driver and given is None:
+                yield Problem(f"lines.{name}", given, f"must be given with driver {driver}")
+            if driver != lines.driver and given is not None:
+                yield Problem(f"lines.{name}", given, f"belongs to driver {driver}: leave it out")
+
+
 def find_contradictions(f: Facility) -> list[Problem]:
     """All contradictions of a facility whose sections are valid one by one."""
-    return [*_species(f), *_beam(f), *_rooms(f), *_monitors(f)]
+    return [*_species(f), *_beam(f), *_rooms(f), *_monitors(f), *_external(f), *_lines(f)]

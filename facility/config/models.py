@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -22,8 +23,11 @@ from facility.config.delivery import (
     Scanning,
     Strip,
 )
+from facility.config.external import DigitalLines, ExternalDevice
 from facility.config.machine import BeamOff, BeamQuality, Extraction, FacilityInfo, Ring, Species
+from facility.constants import TICK_S
 from facility.errors import no_such
+from facility.external import LINES, SCANNERS, SPOT_AGES, VOLTAGES
 from facility.physics.chamber import LONGEST_DRIFT_US, charge_per_ion_fc
 from facility.physics.relativity import rigidity_tm
 
@@ -47,6 +51,8 @@ class Facility(Section):
     range_shifters: tuple[RangeShifter, ...]
     ripple_filter: RippleFilter
     gate: Gate
+    external: dict[Name, ExternalDevice] = Field(default_factory=dict)
+    lines: DigitalLines | None = None
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Facility:
@@ -64,6 +70,39 @@ class Facility(Section):
         if self.beam_off.spill_gate == "chopper":
             return self.beam_off.chopper.delay_us + self.beam_off.chopper.fall_us
         return self.beam_off.rfko.delay_us + self.extraction.tail_us()
+
+    @property
+    def gated(self) -> bool:
+        """A scanning supply is external: every move is without beam, and beam waits for fresh readings."""
+        return any(name in self.external for name in SCANNERS)
+
+    @property
+    def beam_off_move_mm(self) -> float:
+        """Moves that are longer are made without beam, mm; negative where all are."""
+        return -1.0 if self.gated else self.front_end.beam_off_move_mm
+
+    @property
+    def external_move_s(self) -> float:
+        """Time that is reckoned for a move of an external supply: so many readings, each as old as it may be, s."""
+        devices = [self.external[name] for name in SCANNERS if name in self.external]
+        return max((device.readbacks * device.max_age_ms * 1e-3 for device in devices), default=0.0)
+
+    @property
+    def min_spot_ticks(self) -> int:
+        """Fewest ticks of beam in a spot: the front end's, or 5 A of the external devices that work spot by spot."""
+        ages_ms = [self.external[name].max_age_ms for name in (*SCANNERS, *VOLTAGES) if name in self.external]
+        return max(self.front_end.min_spot_ticks, ceil(SPOT_AGES * max(ages_ms, default=0.0) * 1e-3 / TICK_S - 1e-6))
+
+    def max_age_us(self, device: str) -> float:
+        """Maximum age of a reading of an external device, or of the digital lines, us."""
+        if device == LINES and self.lines is not None:
+            return self.lines.max_age_ms * 1e3
+        return self.external[device].max_age_ms * 1e3
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """External devices, and the digital lines where there are any."""
+        return (*self.external, *([LINES] if self.lines is not None else []))
 
     @property
     def id(self) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from channels.protocol import Severity
 from channels.pv_groups import CataloguedGroup, declared
 from facility import signals as g
 from facility.config import Facility
+from facility.events import canonical_json
+from facility.pv_catalogue import LATENESS_STATUS
 from facility.states import SearchStage
 from facility.timebase import NS_PER_S, Clock
 from ioc_sim.breathing import Breathing
 from ioc_sim.iocs.command_desk import CommandDesk, put_command
 from ioc_sim.iocs.outlet import LEAST_NS, SLOW_NS, Outlet, Packed
 from ioc_sim.iocs.view import INVALID, MAJOR, OK, View
+from ioc_sim.plant_types import ExternalState
 
 NOISE_SIGMAS = 10.0
 """Deadband of a noisy readback in sigma of its noise: two samples differ by more less than once in 1e11."""
@@ -182,6 +187,8 @@ class PlantGroup(CataloguedGroup):
     time = declared("PLANT:Time-RB")
     heartbeat = declared("PLANT:Heartbeat-RB")
     pacing = declared("PLANT:Pacing-RB")
+    lateness = declared("PLANT:Lateness-RB")
+    external = declared("PLANT:External-RB")
     link = declared("PLANT:Link-RB")
 
     def __init__(self, prefix: str, clock: Clock, heartbeat_ns: int) -> None:
@@ -193,11 +200,29 @@ class PlantGroup(CataloguedGroup):
         self._pace: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
         self._link = Packed(self.link, least_ns=LEAST_NS)
         self._linked: tuple[float, ...] = ()
-        self.outlets = (self._time, self._heartbeat, self._pacing, self._link)
+        self._lateness = Packed(self.lateness, least_ns=NS_PER_S)
+        self._late: tuple[float, ...] = (0.0,) * (len(LATENESS_STATUS) - 1)
+        self._external = Outlet(self.external, least_ns=NS_PER_S)
+        self._devices = b"[]"
+        self._devices_now = False
+        self.outlets = (self._time, self._heartbeat, self._pacing, self._link, self._lateness, self._external)
 
     def set_pacing(self, late_slices: int, worst_late_ms: float, slip_ms: float, speed: float) -> None:
         """What the pacing of the plant says; shown with the next update, at most once a second."""
         self._pace = (float(late_slices), worst_late_ms, slip_ms, speed)
+
+    def set_lateness(self, late_ticks: float, slices: Sequence[int]) -> None:
+        """What PLANT:Lateness-RB says: slices by how late they were; shown with the next update."""
+        self._late = (late_ticks, *(float(count) for count in slices))
+
+    def set_external(self, states: Sequence[ExternalState], now: bool) -> None:
+        """What PLANT:External-RB says; shown with the next update, `now` even if it was shown a moment ago."""
+        self._devices = canonical_json([
+            {"device": state.device, "ok": state.good and state.in_time, "good": state.good, "in_time": state.in_time,
+             "age_ms": round(min(state.age_ms, 1e9), 1), "value": state.value}
+            for state in states
+        ])  # fmt: skip
+        self._devices_now = self._devices_now or now
 
     def set_link(self, values: tuple[float, ...]) -> None:
         """What PLANT:Link-RB says without its seq; shown with the next update."""
@@ -209,5 +234,8 @@ class PlantGroup(CataloguedGroup):
         self._heartbeat.offer(t_ns // self._heartbeat_ns % HEARTBEAT_MAX, t_ns, severity=OK)
         self._time.offer(t_ns / NS_PER_S, t_ns, key=view.slot(1))
         self._pacing.offer(self._pace, t_ns, key=self._pace, severity=OK)
+        self._lateness.offer(self._late, t_ns, key=self._late, severity=OK)
+        self._external.offer(self._devices, t_ns, severity=OK, now=self._devices_now)
+        self._devices_now = False
         if self._linked:
             self._link.offer(self._linked, t_ns, key=self._linked, severity=OK)

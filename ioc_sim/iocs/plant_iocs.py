@@ -38,6 +38,7 @@ from ioc_sim.iocs.outlet import LEAST_NS, SLOW_NS, Outlet
 from ioc_sim.iocs.port import EventPort, PlantPort
 from ioc_sim.iocs.ring import RingGroup, SpillGroup
 from ioc_sim.iocs.view import View
+from ioc_sim.plant_types import ExternalState
 
 HEARTBEAT_NS = 250 * NS_PER_MS
 STATUS_NS = 250 * NS_PER_MS
@@ -176,6 +177,14 @@ class PlantIocs:
     def set_pacing(self, late_slices: int, worst_late_ms: float, slip_ms: float, speed: float) -> None:
         """What PLANT:Pacing-RB says."""
         self._whole.set_pacing(late_slices, worst_late_ms, slip_ms, speed)
+
+    def set_lateness(self, late_ticks: float, slices: Sequence[int]) -> None:
+        """What PLANT:Lateness-RB says."""
+        self._whole.set_lateness(late_ticks, slices)
+
+    def set_external(self, states: Sequence[ExternalState], now: bool) -> None:
+        """What PLANT:External-RB says."""
+        self._whole.set_external(states, now)
 
     def set_link(self, values: tuple[float, ...]) -> None:
         """What PLANT:Link-RB says: LINK_STATUS without seq."""

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from facility.external import SLOT, VOLTAGES
 from facility.jit import Record, kernel
 from facility.rng import bell, draw
 from ioc_sim import faults as fp
@@ -18,6 +19,7 @@ from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.layout import DRIFT_RING
 
+FIRST_VOLTAGE = SLOT[VOLTAGES[0]]
 PA_FC_PER_TICK = 0.01
 """1 pA over a tick of 10 us, fC."""
 STREAM_STRIP = 24
@@ -63,7 +65,7 @@ def chamber_tick(
     p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ions: int, i: int
 ) -> None:
     """Collect the charge of one tick, ``i`` of its millisecond, in chamber ``k`` and turn it into counts."""
-    volt = faulted(s, faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k], s.t_ns)
+    volt = faulted(s, faults, fp.IC1_HV + k, v[at.IC_VOLT_SUPPLY + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
     ticks = int(v[at.IC_DRIFT + k])
@@ -92,7 +94,10 @@ def chamber_tick(
 @kernel
 def chamber_idle(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ticks: int) -> None:
     """Chamber ``k`` over ``ticks`` ticks without any beam: leakage only, the drift has emptied."""
-    volt = faulted(s, faults, fp.IC1_HV + k, q[at.IC_VOLT_SET + k] * v[at.IC_VOLT_TEST + k], s.t_ns)
+    volt = v[at.IC_VOLT_SUPPLY + k]
+    if q[at.EXT_AGE_NS + FIRST_VOLTAGE + k] == 0.0:  # an external supply follows its test by itself
+        volt *= v[at.IC_VOLT_TEST + k]
+    volt = faulted(s, faults, fp.IC1_HV + k, volt, s.t_ns)
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
     leak = q[at.IC_LEAK_FC_PER_TICK + k] + faulted(s, faults, fp.IC1_LEAKAGE + k, 0.0, s.t_ns) * PA_FC_PER_TICK

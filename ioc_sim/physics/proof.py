@@ -83,9 +83,9 @@ def proof_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndar
     elif action == PROVE_CHARGE:
         charge(q, s, v, faults, step)
     elif action == PROVE_VOLTAGE:
-        voltage(s, v, step)
+        voltage(p, s, v, step)
     elif PROVE_SCAN_STEP <= action <= PROVE_SCAN_ZERO:
-        scanner(q, s, v, step, STEP_A if action == PROVE_SCAN_STEP else 0.0)
+        scanner(p, q, s, v, step, STEP_A if action == PROVE_SCAN_STEP else 0.0)
     elif action == PROVE_STOPPER:
         stopper(s, v, step)
     else:
@@ -151,31 +151,33 @@ def charge(q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, step: in
 
 
 @kernel
-def voltage(s: Record, v: np.ndarray, step: int) -> None:
+def voltage(p: Record, s: Record, v: np.ndarray, step: int) -> None:
     """Set values moved and moved back; values: readbacks over the set values, moved (1, 2) and nominal (1, 2)."""
+    settle_ms = 2 + p.ext_proof_ms
     for k in range(2):
         if step == 0:
             v[at.IC_VOLT_TEST + k] = VOLTAGE_STEP
-        elif step == 2:
+        elif step == settle_ms:
             v[at.PROOF_VALUE + k] = v[at.IC_VOLT_REL + k]
             v[at.IC_VOLT_TEST + k] = 1.0
-        elif step == 4:
+        elif step == 2 * settle_ms:
             v[at.PROOF_VALUE + 2 + k] = v[at.IC_VOLT_REL + k]
-    if step == 4:
+    if step == 2 * settle_ms:
         proof_over(s, v)
 
 
 @kernel
-def scanner(q: np.ndarray, s: Record, v: np.ndarray, step: int, current_a: float) -> None:
+def scanner(p: Record, q: np.ndarray, s: Record, v: np.ndarray, step: int, current_a: float) -> None:
     """Both supplies at a current; values: readbacks, then field probes as current, supply x and y, A."""
+    settle_ms = SETTLE_MS + p.ext_proof_ms
     for k in range(2):
         if step == 0:
             v[at.SET_A + k] = current_a
-        elif step == SETTLE_MS:
+        elif step == settle_ms:
             v[at.PROOF_VALUE + k] = v[at.READ_A + k]
             v[at.PROOF_VALUE + 2 + k] = v[at.PROBE_TM + k] * q[at.SUPPLY_A_PER_TM + k]
             v[at.SET_A + k] = 0.0
-    if step == SETTLE_MS:
+    if step == settle_ms:
         proof_over(s, v)
 
 

@@ -30,6 +30,7 @@ from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
 from ioc_sim.register_store import MappedStore, MemoryStore
 from rig.clocks import NominalClock, command_age_ns
+from rig.external.side import ExternalSide
 from rig.facility_time import NOMINAL
 from rig.keys import read_ring
 from rig.link_gauge import LinkGauge
@@ -76,6 +77,8 @@ class Rack(threading.Thread):
         self.stopping = threading.Event()
         self.pacer = pacer
         self.gauge = LinkGauge()
+        self.external: ExternalSide | None = None
+        """Devices in the loop; set before the thread starts, where there are any."""
         self._plant = plant
         self._link = link
         self._end = end
@@ -101,9 +104,14 @@ class Rack(threading.Thread):
         plant, wall_ns = self._plant, monotonic_ns()
         self._take_permit()  # before the beam may go on: a thread that has slept must not live on an old permit
         self._show_lateness(wall_ns)
+        slipped_ns = self.pacer.slip_ns
         target_ns = self.pacer.target_ns(wall_ns)
+        if self.external is not None:
+            self.external.before(target_ns, wall_ns, round((self.pacer.slip_ns - slipped_ns) * self.pacer.speed))
         while plant.advance(target_ns) < target_ns:
             pass
+        if self.external is not None:
+            self.external.after()
         events = plant.take_events()
         self._slice += 1
         if self._slice % _FRAME_EVERY == 0:
@@ -191,6 +199,8 @@ class PlantProcess:
         self.rack = Rack(
             self.plant, self.link, end, self.clock, Pacer(speed), trace, self._from_rack, self._permit_lost
         )
+        if facility.fitted:
+            self.rack.external = ExternalSide(facility, self.plant, speed)
         self.post_mortems = PacedPostMortems(
             self.plant, launch.folder,
             lambda records: Plant(facility, launch.room, launch.species, seed=launch.seed, rules=rules.fast(),
@@ -249,12 +259,27 @@ class PlantProcess:
             if self.rack.failure is not None:
                 raise ChannelError("plant.rack", f"the rack's thread has failed: {self.rack.failure}", "plant")
             self.iocs.set_pacing(pacer.late_slices, pacer.worst_late_ns * 1e-6, pacer.slip_ns * 1e-6, pacer.speed)
+            self.iocs.set_lateness(pacer.late_ticks, pacer.histogram)
+            self._show_external()
             self.iocs.set_link(self.rack.link_values())
             with self.plant.lock:
                 self.iocs.update(self.plant.t_ns)
             slices += 1
             if slices % round(TRUTH_S / PUBLISH_S) == 0:
                 self.write_truth()
+
+    def _show_external(self) -> None:
+        """Devices in the loop as the rack sees them; one that is lost or comes back is logged."""
+        side = self.rack.external
+        if side is None:
+            return
+        changed = list(side.changes())
+        for state in changed:
+            ok = state.good and state.in_time
+            why = "" if ok else "late" if state.good else "not connected, in alarm or no number"
+            self.events.emit("plant", "external", {"device": state.device, "ok": int(ok), "why": why,
+                                                   "age_ms": min(state.age_ms, 1e9)})  # fmt: skip
+        self.iocs.set_external(self.plant.external_states(), now=bool(changed))
 
     def write_truth(self) -> None:
         """Write the truth per spot where there is more of it."""
@@ -338,11 +363,13 @@ async def main(launch: Launch) -> None:
         process.register_sync.stopping.set()
         process.register_sync.join(5.0)
         process.register.close()
+        if process.rack.external is not None:
+            process.rack.external.close()
         process.post_mortems.stop()
         await asyncio.sleep(0)  # what it said at last is logged
         pacer = process.rack.pacer
         _log.info("pacing", slices=pacer.slices, late=pacer.late_slices, worst_late_ms=pacer.worst_late_ns * 1e-6,
-                  slip_ms=pacer.slip_ns * 1e-6)  # fmt: skip
+                  slip_ms=pacer.slip_ns * 1e-6, late_ticks=pacer.late_ticks, histogram=pacer.histogram)  # fmt: skip
         process.write_truth()
         process.link.close()
 

@@ -53,7 +53,7 @@ class Bench:
     def stop_spots(self) -> np.ndarray:
         """For each spot of the first layer whether the beam is stopped after it, bool, shape (n,)."""
         layer = self.program.layers[0]
-        far = np.hypot(np.diff(layer.x_mm), np.diff(layer.y_mm)) > self.facility.front_end.beam_off_move_mm
+        far = np.hypot(np.diff(layer.x_mm), np.diff(layer.y_mm)) > self.facility.beam_off_move_mm
         return np.append(far, True)
 
     def of(self, state: TrialState) -> list[tuple[Rule, Trial]]:

@@ -31,7 +31,7 @@ GOOD: dict[str, float] = {
     "fe.spot_target_ions": 1e6, "fe.spot_ic1_ions": 5e5, "fe.spot_ic2_ions": 5e5,
     "fe.spot_beam_us": 5e3, "fe.spot_limit_us": 5e4,
     "ic1.hv_rel": 1.0, "ic2.hv_rel": 1.0, "ic1.ok": 1.0, "ic2.ok": 1.0, "ic1.layer_ions": 1e8, "ic2.layer_ions": 1e8,
-    "strip.valid": 1.0, "strip.ok": 1.0, "scan.due": 1.0, "scan.ok": 1.0,
+    "strip.valid": 1.0, "strip.ok": 1.0, "scan.due": 1.0, "scan.ok": 1.0, "external.ok": 1.0,
     "ring.phase": 6.0, "ring.flat_top": 1.0, "ring.token": 7.0, "hebt.token": 7.0, "ring.brho_rel": 1.0,
     "ring.ions": 1e9, "spill.cmd": 1.0, "rfko.on": 1.0,
     "door.a_closed": 1.0, "door.b_closed": 1.0, "search.a_done": 1.0, "search.b_done": 1.0, "room.tokens": 1.0,

@@ -70,6 +70,7 @@ DIGITAL: dict[str, dict[str, float]] = {
     "chamber-electronics-ic1": {"ic1__ok": 0.0},
     "chamber-electronics-ic2": {"ic2__ok": 0.0},
     "scan-supplies": {"scan__ok": 0.0},
+    "external-device": {"external__ok": 0.0},
     "energy-token-ring": {"ring__token": 8.0},
     "energy-token-transport": {"hebt__token": 6.0},
     "range-shifter": {"rs__code": 1.0},

@@ -72,7 +72,7 @@ class FakePlant:
         self.clock = ManualClock()
         self.signals = np.zeros(g.N_SIGNALS)
         for signal in (g.IC1_OK, g.IC2_OK, g.STRIP_OK, g.SCAN_OK, g.IC1_HV_REL, g.IC2_HV_REL, g.DOOR_A, g.DOOR_B,
-                       g.ESTOP_A, g.ESTOP_B, g.GATE_OPEN, g.STOPPER_IN, g.RING_BRHO_REL):  # fmt: skip
+                       g.EXTERNAL_OK, g.ESTOP_A, g.ESTOP_B, g.GATE_OPEN, g.STOPPER_IN, g.RING_BRHO_REL):  # fmt: skip
             self.signals[signal] = 1.0
         self.signals[g.ROOM_TOKEN] = -1.0
         self.status = FakeStatus()

@@ -30,7 +30,7 @@ def matrix(
     settings: Settings, facility_name: str, room: str | None, species: str | None, output: Path | None, as_json: bool
 ) -> None:
     """Print the cause-and-effect matrix with bounds, or write it as a page or as CSV."""
-    from console.matrix_page import EFFECTS, marks
+    from console.matrix_page import EFFECTS, marks, slow
     from console.tables import print_json, print_table
 
     desk = open_desk(settings, facility_name, room, species, live=False)
@@ -49,7 +49,7 @@ def matrix(
         print(f"{len(rows)} causes written to {output}")
     else:
         cells = [(row.rule, row.tier, row.action, row.cause, *("x" if on else "" for on in marks(row)), row.reset,
-                  row.bypass, ms(row.bound_us), ms(row.degraded_us)) for row, _ in rows]  # fmt: skip
+                  row.bypass, ms(row.bound_us) + slow(row), ms(row.degraded_us)) for row, _ in rows]  # fmt: skip
         heads = ("cause", "tier", "action", "must hold", *(name.lower() for _, name, _ in EFFECTS), "reset by",
                  "bypass", "bound, ms", "one failed, ms")  # fmt: skip
         spare = ("must hold", "bypass", "one failed, ms", "reset by", "tier", "latches", "no ready")

@@ -1,0 +1,404 @@
+"""Devices that nobody here wrote, in the loop, failing one way after the other in the middle of a field.
+
+    python -m rig.external.trial --home FOLDER --per-side 15
+
+Starts a C soft IOC (`rig.external.soft_ioc`) as scanning supply x and one as high-voltage supply of chamber 1, and a
+facility that gives them these devices; delivers a field, does everything to either device that it can, and after each
+time resets and resumes as a person would.  What counts is truth: no ion later than the bound after the device failed,
+every spot within its tolerance in the end.  Prints its verdict as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from control.layer_machine import State
+from control.plan.dicom_writer import write_dicom_plan
+from control.plan.load import load_plan
+from control.plan.maker import make_even_plan
+from control.plan.program import MachineProgram, compile_program
+from facility.config import Facility, change_facility, load_facility
+from facility.errors import ChannelError, CommandRefused, IonctlError
+from facility.timebase import NS_PER_MS
+from interlocks.explain import bound
+from interlocks.rules import load_rules
+from rig.children import wait_line
+from rig.deliver_ca import truth_at
+from rig.external.soft_ioc import DONE, READY
+from rig.home import Home
+from rig.operator_client import ENDED, OperatorClient
+from rig.paced_rules import paced_rules
+from rig.remote import operator_at
+from rig.remote_room import make_ready
+from rig.run_dir import RunFile
+from rig.supervisor import RunOptions, Supervisor
+from rig.truth_check import judge_truth
+from rig.truth_file import read_now, read_ticks
+from rig.wall_clock import monotonic_ns
+
+MAX_AGE_MS = 60.0
+SETTLE_MS = 400.0
+SLICE_NS = 6 * NS_PER_MS
+"""Longest slice of the plant: the truth trace says where it is after each."""
+IOC_START_S = 60.0
+ANSWER_S = 10.0
+BEAM_WAIT_S = 30.0
+OFF_WAIT_S = 10.0
+QUIET_S = 0.4
+"""Truth is looked at so long after the beam should be off."""
+WELL_S = 30.0
+FIELD_S = 600.0
+TRIES = 20
+_POLL_S = 0.002
+_RETRY_S = 0.3
+SUPPLY, VOLTAGE = "scan_x", "ic1_hv"
+_DATABASE = {SUPPLY: ("scan-supply.db", "PS1:", "Current-RB"), VOLTAGE: ("chamber-voltage.db", "HV1:", "Voltage-RB")}
+
+
+class SoftIoc:
+    """One C soft IOC in a process of its own; its shell takes lines from us."""
+
+    def __init__(self, device: str) -> None:
+        self.database, self.prefix, self.readback = _DATABASE[device]
+        self.port = _free_port()
+        self._child: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, on the same port each time, and wait until it serves."""
+        command = [sys.executable, "-m", "rig.external.soft_ioc", self.database, "--prefix", self.prefix,
+                   "--port", str(self.port)]  # fmt: skip
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        wait_line(self._child, READY, IOC_START_S)
+
+    def say(self, line: str) -> None:
+        """A line to the shell of the IOC; returns when it has been carried out."""
+        if self._child is None or self._child.stdin is None:
+            raise ChannelError("trial.no-ioc", "the soft IOC does not run", self.prefix)
+        self._child.stdin.write(line.encode() + b"\n")
+        self._child.stdin.flush()
+        wait_line(self._child, DONE, ANSWER_S)
+
+    def put(self, pv: str, value: str) -> None:
+        """Set a field of its database."""
+        self.say(f'dbpf "{self.prefix}{pv}" "{value}"')
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGKILL, SIGSTOP or SIGCONT."""
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    def restart(self) -> None:
+        """A new one in the place of one that was killed."""
+        self.end()
+        self.start()
+
+    def end(self) -> None:
+        """Kill it."""
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        self._child = None
+
+
+def _free_port() -> int:
+    """A port that is free for TCP and UDP now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that is done to a device, and undone."""
+
+    name: str
+    device: str
+    rules: frozenset[str]
+    """One of them takes the beam."""
+    do: Callable[[SoftIoc], None]
+    undo: Callable[[SoftIoc], None]
+
+
+LOADED = frozenset({"link-plant", "link-safety", "link-return", "plant-late", "operator-heartbeat"})
+"""Rules that trip when this machine is busy with other things."""
+_LOST = frozenset({"external-device"})
+DEEDS: tuple[Deed, ...] = (
+    Deed("supply killed, started again", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGKILL), SoftIoc.restart),
+    Deed("supply stopped, runs on", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
+         lambda ioc: ioc.signal(signal.SIGCONT)),
+    Deed("supply gives stale readings", SUPPLY, _LOST, lambda ioc: ioc.put("Current-RB.SCAN", "Passive"),
+         lambda ioc: ioc.put("Current-RB.SCAN", ".02 second")),
+    Deed("supply reads wrongly", SUPPLY, frozenset({"scan-readback-x", "scan-settling"}),
+         lambda ioc: ioc.put("Bias-SP", "25"), lambda ioc: ioc.put("Bias-SP", "0")),
+    Deed("supply in alarm", SUPPLY, _LOST, lambda ioc: ioc.put("Fault-SP", "1"), lambda ioc: ioc.put("Fault-SP", "0")),
+    Deed("voltage stopped, runs on", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
+         lambda ioc: ioc.signal(signal.SIGCONT)),
+    Deed("voltage gives stale readings", VOLTAGE, _LOST, lambda ioc: ioc.put("Voltage-RB.SCAN", "Passive"),
+         lambda ioc: ioc.put("Voltage-RB.SCAN", ".02 second")),
+    Deed("voltage wrong", VOLTAGE, frozenset({"chamber-voltage-ic1"}), lambda ioc: ioc.put("Bias-SP", "-225"),
+         lambda ioc: ioc.put("Bias-SP", "0")),
+    Deed("voltage killed, started again", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGKILL), SoftIoc.restart),
+)  # fmt: skip
+"""Wrong values come in between: they are an ABORT, and its account begins the count of interruptions anew."""
+
+
+@dataclass
+class Outcome:
+    """What one deed came to."""
+
+    deed: str
+    rule: str = ""
+    off_ms: float = 0.0
+    """From the deed, give or take a slice, to the last ion."""
+    bound_ms: float = 0.0
+    problem: str = ""
+
+
+@dataclass
+class Verdict:
+    """What a trial came to."""
+
+    problem: str = ""
+    spots: int = 0
+    spots_within: int = 0
+    status: str = ""
+    wall_s: float = 0.0
+    nuisances: list[str] = field(default_factory=list)
+    """Rules that took the beam although nothing was done to a device: this machine was busy with other things."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    pacing: dict[str, Any] = field(default_factory=dict)
+
+
+def trial_facility(iocs: dict[str, SoftIoc], mode: str = "per_spot", base: str = "wuwei") -> Facility:
+    """A facility whose scanning supply x and voltage of chamber 1 are these IOCs."""
+    supply, voltage = iocs[SUPPLY], iocs[VOLTAGE]
+    set_by = {"setpoint": "Current-SP"} if mode == "per_spot" else {"table": "Table-SP", "trigger": "Trigger-SP"}
+    common = {"max_age_ms": MAX_AGE_MS, "settle_ms": SETTLE_MS}
+    return change_facility(load_facility(base), {"external": {
+        SUPPLY: {"prefix": supply.prefix, "address": f"127.0.0.1:{supply.port}", "readback": "Current-RB",
+                 "status": "Power-Sts", "unit": "A", "mode": mode, **set_by, **common},
+        VOLTAGE: {"prefix": voltage.prefix, "address": f"127.0.0.1:{voltage.port}", "readback": "Voltage-RB",
+                  "setpoint": "Voltage-SP", "unit": "V", "mode": "constant", **common},
+    }})  # fmt: skip
+
+
+@contextlib.contextmanager
+def soft_iocs() -> Iterator[dict[str, SoftIoc]]:
+    """Both IOCs, ended with the block."""
+    started: dict[str, SoftIoc] = {}
+    try:
+        for device in (SUPPLY, VOLTAGE):
+            started[device] = SoftIoc(device)
+        yield started
+    finally:
+        for ioc in started.values():
+            ioc.end()
+
+
+def run_trial(home: Home, per_side: int, seed: int, mode: str, deeds: tuple[Deed, ...] = DEEDS) -> Verdict:
+    """Start everything, deliver a field of `per_side` squared spots with all deeds in turn, stop, judge."""
+    began_ns = monotonic_ns()
+    with soft_iocs() as iocs:
+        facility = trial_facility(iocs, mode)
+        room, species = next(iter(facility.rooms)), "carbon"
+        plan = home.plans / "even.dcm"
+        write_dicom_plan(make_even_plan(facility, species, per_side), plan)
+        program = compile_program(load_plan(plan), facility, room)
+        supervisor = Supervisor(home, facility.id)
+        try:
+            run = supervisor.up(facility, RunOptions(room, species, seed=seed))
+            field_ = _Field(facility, home, run, supervisor.folder, program, iocs, seed)
+            verdict = asyncio.run(field_.deliver(plan, deeds))
+        finally:
+            with contextlib.suppress(ChannelError):
+                supervisor.down()
+    verdict.wall_s = (monotonic_ns() - began_ns) * 1e-9
+    return verdict
+
+
+class _Field:
+    """One field at a facility that is up."""
+
+    def __init__(
+        self, facility: Facility, home: Home, run: RunFile, folder: Path, program: MachineProgram,
+        iocs: dict[str, SoftIoc], seed: int,
+    ) -> None:  # fmt: skip
+        self._facility = facility
+        self._home = home
+        self._run = run
+        self._folder = folder
+        self._program = program
+        self._iocs = iocs
+        self._nuisances: list[str] = []
+        self._rng = np.random.default_rng(seed)
+        self._rules = paced_rules(load_rules(facility, program.room_id, "carbon"), 1.0)
+
+    async def deliver(self, plan: Path, deeds: tuple[Deed, ...]) -> Verdict:
+        """Deliver with the deeds in turn, spread over the field; the verdict."""
+        verdict = Verdict(spots=self._program.n_spots)
+        async with operator_at(self._facility, self._home, self._run) as operator:
+            await operator.require_link(1.0)
+            await operator.require_devices(self._facility)
+            await make_ready(self._facility, self._home, self._run, operator)
+            await operator.reset()
+            session = await operator.load(str(plan), self._program.room_id, False, self._program.plan_hash)
+            await operator.prepare()
+            await operator.start()
+            spots_each = self._program.n_spots / (len(deeds) + 1)
+            for number, deed in enumerate(deeds, start=1):
+                await self._until_spot(operator, round(number * spots_each * float(self._rng.uniform(0.85, 1.0))))
+                verdict.outcomes.append(await self._tried(operator, deed))
+            await self._until_spot(operator, self._program.n_spots)
+            summary = await operator.ended(session, FIELD_S)
+            verdict.pacing = await operator.pace()
+        verdict.status, verdict.nuisances = str(summary["status"]), self._nuisances
+        await self._judge(verdict, int(summary["t_ended_ns"]))
+        return verdict
+
+    async def _until_spot(self, operator: OperatorClient, spot: int) -> None:
+        """Until so many spots are done; what this machine's load has tripped meanwhile is let go of."""
+        while True:
+            await operator.until(
+                lambda: operator.progress().spots_done >= spot or operator.state in ENDED, FIELD_S, f"spot {spot}"
+            )
+            if operator.state not in (State.INTERRUPTED, State.TERMINATED):
+                return
+            self._nuisances.append(operator.first_fault)
+            await self._go_on(operator)
+
+    async def _tried(self, operator: OperatorClient, deed: Deed) -> Outcome:
+        """The deed, again where this machine's load took the beam first."""
+        for _ in range(TRIES):
+            outcome = await self._one(operator, deed)
+            if outcome is not None:
+                return outcome
+        return Outcome(deed.name, problem="something else took the beam each time")
+
+    async def _one(self, operator: OperatorClient, deed: Deed) -> Outcome | None:
+        """The deed once; None if something else took the beam before it."""
+        outcome = Outcome(deed.name)
+        ioc = self._iocs[deed.device]
+        await self._until_spot(operator, 0)
+        await self._until_ions()
+        if operator.first_fault:
+            return None
+        deed.do(ioc)
+        at_ns = read_now(self._folder).t_ns + SLICE_NS
+        await operator.until(lambda: bool(operator.first_fault), OFF_WAIT_S, f"trip after: {deed.name}")
+        outcome.rule = operator.first_fault
+        bounds = [bound(self._rules.rule(one), self._rules, self._facility).total_us for one in deed.rules]
+        bound_ns = round(max(bounds) * 1e3)
+        outcome.bound_ms = bound_ns / NS_PER_MS
+        await self._until_time(at_ns + bound_ns + round(QUIET_S * 1e9))
+        self._off(outcome, at_ns, bound_ns)
+        deed.undo(ioc)
+        await self._go_on(operator)
+        if outcome.rule in LOADED and not outcome.problem:
+            self._nuisances.append(outcome.rule)
+            return None
+        if outcome.rule not in deed.rules:
+            outcome.problem = f"{outcome.rule} took the beam, not one of {sorted(deed.rules)}; {outcome.problem}"
+        return outcome
+
+    def _off(self, outcome: Outcome, at_ns: int, bound_ns: int) -> None:
+        ticks = read_ticks(self._folder)
+        hit = ticks["t_ns"][ticks["ions"] > 0]
+        outcome.off_ms = (int(hit[-1]) - at_ns) / NS_PER_MS if hit.size else 0.0
+        late = int(ticks["ions"][ticks["t_ns"] > at_ns + bound_ns].sum())
+        if late:
+            outcome.problem = f"{late} ions more than {outcome.bound_ms:.1f} ms after it"
+
+    async def _go_on(self, operator: OperatorClient) -> None:
+        """What a person does: wait until the device is well, reset, account for a termination, resume or start."""
+        last: IonctlError | None = None
+        for _ in range(TRIES):
+            if operator.state is State.COMPLETED:
+                return
+            try:
+                await operator.require_devices(self._facility)
+                await make_ready(self._facility, self._home, self._run, operator)
+                await operator.reset()
+                if operator.state is State.TERMINATED:
+                    with contextlib.suppress(CommandRefused):  # it has been, and something else has come since
+                        await operator.resolve("tried with hardware in the loop", resume=True)
+                    await operator.prepare()
+                elif operator.state is State.INTERRUPTED:
+                    await operator.ask("TCS", "resume")
+                elif operator.state is State.PREPARED:
+                    await operator.prepare()
+                if operator.state is State.READY:
+                    await operator.start()
+                await self._until_ions()
+                return
+            except (CommandRefused, ChannelError, TimeoutError) as problem:
+                last = problem if isinstance(problem, IonctlError) else None
+                await asyncio.sleep(_RETRY_S)
+        raise last or ChannelError("trial.no-beam", "the field does not go on", self._facility.id)
+
+    async def _until_ions(self) -> None:
+        first = read_now(self._folder).total_ions
+        async with asyncio.timeout(BEAM_WAIT_S):
+            while read_now(self._folder).total_ions <= first:  # noqa: ASYNC110 - a mapped file wakes nobody
+                await asyncio.sleep(_POLL_S)
+
+    async def _until_time(self, t_ns: int) -> None:
+        async with asyncio.timeout(OFF_WAIT_S):
+            while read_now(self._folder).t_ns < t_ns:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(_POLL_S)
+
+    async def _judge(self, verdict: Verdict, ended_ns: int) -> None:
+        truth = await truth_at(self._folder, ended_ns)
+        if truth is None:
+            verdict.problem = "no truth"
+            return
+        report = judge_truth(self._program.layers, truth, self._facility)
+        verdict.spots_within = report.spots_within
+        problems = [f"{one.deed}: {one.problem}" for one in verdict.outcomes if one.problem]
+        if verdict.status != "completed":
+            problems.append(f"the field is {verdict.status}")
+        if not report.within_tolerance or report.unplanned_ions:
+            problems.append(f"{report.spots_within} of {report.spots} spots within tolerance, worst "
+                            f"{report.worst_spot_error_pct:.2f} %, {report.unplanned_ions:g} ions nowhere")  # fmt: skip
+        verdict.problem = "; ".join(problems)
+
+
+def main(arguments: list[str]) -> int:
+    """One trial; exit code 1 if there is a problem."""
+    parser = argparse.ArgumentParser(prog="rig.external.trial")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--per-side", type=int, default=15, help="spots on either side of the grid")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mode", choices=["per_spot", "table"], default="per_spot")
+    parser.add_argument("--deeds", default="", help="only those whose name holds one of these, separated by commas")
+    options = parser.parse_args(arguments)
+    parts = options.deeds.split(",")
+    deeds = tuple(deed for deed in DEEDS if any(part in deed.name for part in parts))
+    verdict = run_trial(Home(options.home), options.per_side, options.seed, options.mode, deeds)
+    os.write(1, (json.dumps(asdict(verdict)) + "\n").encode())
+    return 1 if verdict.problem else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
