@@ -159,7 +159,8 @@ def resume(s: Any, epoch: int) -> None:
     """From PAUSED to HELD under the permit that the command was meant for; the front end goes on by itself then."""
     if int(s.fe_state) == FrontEndState.PAUSED and same_permit(s, epoch):
         s.armed_epoch = epoch
-        s.fe_state, s.hold_reason = FrontEndState.HELD, HoldReason.SETTLING
+        # the magnets are waited for on a flat top only: until then it is the ring that the beam waits for
+        s.fe_state, s.hold_reason = FrontEndState.HELD, HoldReason.RING_NOT_READY
         s.settled_ticks = 0
         s.events |= EV_STATE
 

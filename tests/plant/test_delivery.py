@@ -7,6 +7,7 @@ import pytest
 
 from facility import signals as g
 from facility.config import change_facility, load_facility
+from facility.signals import SCAN_SETTLE_MS
 from facility.states import FrontEndState, HoldReason, RingPhase
 from interlocks.rules import load_rules
 from ioc_sim.faults import Fault, FaultKind
@@ -232,3 +233,22 @@ def test_register_of_a_paused_layer_holds_the_spot_that_was_cut() -> None:
     truth = plant.truth_spots()[77][:, 0]
     np.testing.assert_allclose(plant.register()[:, 3], truth, atol=700.0)
     assert plant.register()[:, 3].sum() == pytest.approx(truth.sum(), rel=2e-3)
+
+
+def test_a_resume_waits_for_the_ring_and_not_for_magnets() -> None:
+    """After a permit that was away the ring is empty: nothing may count that as magnets that do not settle."""
+    plant = new_plant()
+    start(plant, grid(), level=LEVEL)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant._now_ns + 20 * MS)
+    plant.set_safety_lines(False, True, True)
+    go(plant, plant._now_ns + 2 * S)
+    plant.set_safety_lines(True, False, True)
+    go(plant, plant._now_ns + 5 * MS)
+    plant.request_cycle(77, 150)
+    plant.resume(plant.status.permit_epoch)
+    longest = 0.0
+    while plant.status.state is not FrontEndState.IRRADIATING:
+        go(plant, plant._now_ns + MS)
+        longest = max(longest, plant.signals[SCAN_SETTLE_MS])
+    assert longest == 0.0
