@@ -16,6 +16,7 @@ from typing import Any
 
 from facility.config import find_config
 from facility.errors import ConfigError
+from rig.processes.common import hurry
 
 FOLDER = "external"
 MENU = "menuScan.dbd"
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args(arguments)
+    hurry()  # hardware waits for nobody
     serve(options.database, options.prefix, options.port)
     os.write(1, f"{READY}\n".encode())
     import epicscorelibs.ioc as soft_ioc

@@ -42,6 +42,7 @@ from rig.external.soft_ioc import DONE, READY
 from rig.home import Home
 from rig.operator_client import ENDED, OperatorClient
 from rig.paced_rules import paced_rules
+from rig.processes.common import hurry
 from rig.remote import operator_at
 from rig.remote_room import make_ready
 from rig.run_dir import RunFile
@@ -393,6 +394,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--mode", choices=["per_spot", "table"], default="per_spot")
     parser.add_argument("--deeds", default="", help="only those whose name holds one of these, separated by commas")
     options = parser.parse_args(arguments)
+    hurry()  # its keep-alives stand for a person who is there
     parts = options.deeds.split(",")
     deeds = tuple(deed for deed in DEEDS if any(part in deed.name for part in parts))
     verdict = run_trial(Home(options.home), options.per_side, options.seed, options.mode, deeds)

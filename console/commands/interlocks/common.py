@@ -61,12 +61,14 @@ def open_desk(
 
 def bound_words(rule: Rule, rules: RuleSet, facility: Facility) -> str:
     """The bound with its parts, in ms."""
-    from interlocks.explain import bound
+    from interlocks.explain import bound, external_inputs
 
     promised = bound(rule, rules, facility)
     parts = (f"{promised.observation_us / 1000.0:.2f} observation + {promised.decision_us / 1000.0:.2f} decision + "
              f"{promised.actuator_us / 1000.0:.2f} beam-off device")  # fmt: skip
-    return f"{promised.total_us / 1000.0:.2f} ms = {parts}"
+    devices = external_inputs(rule, facility)
+    slow = f"; not fast, it reads {', '.join(devices)}" if devices else ""
+    return f"{promised.total_us / 1000.0:.2f} ms = {parts}{slow}"
 
 
 def ms(us: float) -> str:
