@@ -24,9 +24,12 @@ Record = Any
 """A numpy record whose fields are read as attributes, in compiled and in plain code."""
 
 _ROOT = Path(__file__).resolve().parent.parent
-_NOT_INLINED = frozenset({"run", "_failed", "ring_ms", "normal_quantile"})
+_NOT_INLINED = frozenset({
+    "run", "_failed", "ring_ms", "normal_quantile", "external_ok", "external_settled", "external_slow", "gate_by_line",
+})  # fmt: skip
 """The outermost loop, and functions that are rarely reached."""
-_COMPILED = ("facility/rng.py", "facility/signals.py", "facility/states.py", "facility/jit.py", "interlocks/fast.py",
+_COMPILED = ("facility/rng.py", "facility/signals.py", "facility/states.py", "facility/external.py",
+             "facility/jit.py", "interlocks/fast.py",
              "ioc_sim/*.py", "ioc_sim/physics/*.py")  # fmt: skip
 
 
@@ -69,6 +72,6 @@ def kernel(function: F) -> F:
             fastmath=False,
             error_model="numpy",
             _nrt=False,
-            forceinline=function.__name__ not in ("run", "_failed", "ring_ms", "normal_quantile"),
+            forceinline=function.__name__ not in _NOT_INLINED,
         )(function),
     )
