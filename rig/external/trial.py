@@ -292,6 +292,8 @@ class _Field:
     async def _tried(self, operator: OperatorClient, deed: Deed) -> Outcome:
         """The deed, again where this machine's load took the beam first."""
         for _ in range(TRIES):
+            if operator.state is State.COMPLETED:
+                return Outcome(deed.name, problem="the field was over before it could be done")
             outcome = await self._one(operator, deed)
             if outcome is not None:
                 return outcome
@@ -341,22 +343,41 @@ class _Field:
                 await operator.require_devices(self._facility)
                 await make_ready(self._facility, self._home, self._run, operator)
                 await operator.reset()
-                if operator.state is State.TERMINATED:
-                    with contextlib.suppress(CommandRefused):  # it has been, and something else has come since
-                        await operator.resolve("tried with hardware in the loop", resume=True)
-                    await operator.prepare()
-                elif operator.state is State.INTERRUPTED:
+                if operator.state is State.INTERRUPTED:
                     await operator.ask("TCS", "resume")
-                elif operator.state is State.PREPARED:
-                    await operator.prepare()
-                if operator.state is State.READY:
-                    await operator.start()
-                await self._until_ions()
-                return
+                else:
+                    await self._start_anew(operator)
+                if await self._beam_or_trip(operator):
+                    return
             except (CommandRefused, ChannelError, TimeoutError) as problem:
                 last = problem if isinstance(problem, IonctlError) else None
                 await asyncio.sleep(_RETRY_S)
         raise last or ChannelError("trial.no-beam", "the field does not go on", self._facility.id)
+
+    async def _start_anew(self, operator: OperatorClient) -> None:
+        """From a termination, or from where an attempt to go on has stopped."""
+        if operator.state is State.TERMINATED:
+            with contextlib.suppress(CommandRefused):  # it has been, and something else has come since
+                await operator.resolve("tried with hardware in the loop", resume=True)
+            await operator.reset()
+        if operator.state in (State.TERMINATED, State.LOADED, State.PREPARED):
+            await operator.ask("TCS", "prepare")
+            await operator.until(
+                lambda: operator.state is State.READY or bool(operator.first_fault), BEAM_WAIT_S, "READY or a trip"
+            )
+        if operator.state is State.READY:
+            await operator.start()
+
+    async def _beam_or_trip(self, operator: OperatorClient) -> bool:
+        """Wait for ions; False if an interlock comes first, and after BEAM_WAIT_S."""
+        first = read_now(self._folder).total_ions
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEAM_WAIT_S):
+                while not operator.first_fault:
+                    if read_now(self._folder).total_ions > first or operator.state is State.COMPLETED:
+                        return True
+                    await asyncio.sleep(_POLL_S)
+        return False
 
     async def _until_ions(self) -> None:
         first = read_now(self._folder).total_ions
