@@ -101,6 +101,14 @@ def read_ticks(folder: Path) -> npt.NDArray[Any]:
     return np.concatenate([ring[start:], ring[:start]])
 
 
+def read_last_ticks(folder: Path, most: int) -> npt.NDArray[Any]:
+    """The last `most` ticks at most, oldest first, without reading the rest of the ring."""
+    count = read_now(folder).count
+    ring = np.memmap(folder / TRACE_FILE, TRUTH_DTYPE, "r", _RING_AT)
+    last = min(most, count, len(ring))
+    return np.asarray(ring[np.arange(count - last, count) % len(ring)])
+
+
 def write_spots(folder: Path, spots: Mapping[int, npt.NDArray[np.float64]], now: TruthNow) -> None:
     """Replace the table per spot."""
     arrays = {f"token_{token}": rows for token, rows in spots.items()}

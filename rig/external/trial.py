@@ -48,13 +48,15 @@ from rig.remote_room import make_ready
 from rig.run_dir import RunFile
 from rig.supervisor import RunOptions, Supervisor
 from rig.truth_check import judge_truth
-from rig.truth_file import read_now, read_ticks
+from rig.truth_file import read_last_ticks, read_now
 from rig.wall_clock import monotonic_ns
 
 MAX_AGE_MS = 60.0
 SETTLE_MS = 400.0
 SLICE_NS = 6 * NS_PER_MS
 """Longest slice of the plant: the truth trace says where it is after each."""
+LAST_TICKS = 200_000
+"""2 s with beam: the whole ring would keep the console from its keep-alives."""
 IOC_START_S = 60.0
 ANSWER_S = 10.0
 BEAM_WAIT_S = 30.0
@@ -326,7 +328,7 @@ class _Field:
         return outcome
 
     def _off(self, outcome: Outcome, at_ns: int, bound_ns: int) -> None:
-        ticks = read_ticks(self._folder)
+        ticks = read_last_ticks(self._folder, LAST_TICKS)
         hit = ticks["t_ns"][ticks["ions"] > 0]
         outcome.off_ms = (int(hit[-1]) - at_ns) / NS_PER_MS if hit.size else 0.0
         late = int(ticks["ions"][ticks["t_ns"] > at_ns + bound_ns].sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,17 @@ from facility.errors import ChannelError, InternalError
 from ioc_sim.layout import TRUTH_DTYPE
 from ioc_sim.plant import check_ring
 from rig.processes.plant import TRACE_RECORDS
-from rig.truth_file import TRACE_FILE, TruthNow, TruthTrace, gained, read_now, read_spots, read_ticks, write_spots
+from rig.truth_file import (
+    TRACE_FILE,
+    TruthNow,
+    TruthTrace,
+    gained,
+    read_last_ticks,
+    read_now,
+    read_spots,
+    read_ticks,
+    write_spots,
+)
 
 
 def test_what_came_between_two_looks() -> None:
@@ -74,3 +86,13 @@ def test_a_ring_whose_mask_would_lose_records_is_refused():
     for records in (0, 3, 2_000_000):
         with pytest.raises(InternalError, match="power of two"):
             check_ring(np.zeros(records, TRUTH_DTYPE))
+
+
+def test_the_last_ticks_are_those_of_the_whole_ring(tmp_path: Path) -> None:
+    trace = TruthTrace(tmp_path, 8)
+    for count in (3, 8, 13):
+        trace.ring["t_ns"][:] = [max(range(place, count, 8), default=-1) for place in range(8)]
+        trace.stamp(TruthNow(0, count, 0.0, 0))
+        whole = read_ticks(tmp_path)["t_ns"]
+        for most in (2, 8, 20):
+            assert list(read_last_ticks(tmp_path, most)["t_ns"]) == list(whole[-most:])
