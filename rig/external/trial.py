@@ -144,7 +144,10 @@ class Deed:
     undo: Callable[[SoftIoc], None]
 
 
-LOADED = frozenset({"link-plant", "link-safety", "link-return", "plant-late", "operator-heartbeat"})
+LOADED = frozenset({
+    "link-plant", "link-safety", "link-return", "plant-late", "operator-heartbeat", "front-end-alive",
+    "fast-tier-alive", "session-authority",
+})  # fmt: skip
 """Rules that trip when this machine is busy with other things."""
 _LOST = frozenset({"external-device"})
 DEEDS: tuple[Deed, ...] = (
