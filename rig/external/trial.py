@@ -15,11 +15,7 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,14 +27,13 @@ from control.plan.dicom_writer import write_dicom_plan
 from control.plan.load import load_plan
 from control.plan.maker import make_even_plan
 from control.plan.program import MachineProgram, compile_program
-from facility.config import Facility, change_facility, load_facility
+from facility.config import Facility
 from facility.errors import ChannelError, CommandRefused, IonctlError
 from facility.timebase import NS_PER_MS
 from interlocks.explain import bound
 from interlocks.rules import load_rules
-from rig.children import wait_line
 from rig.deliver_ca import truth_at
-from rig.external.soft_ioc import DONE, READY
+from rig.external.soft_devices import DEEDS, LOADED, Deed, SoftIoc, soft_iocs, trial_facility
 from rig.home import Home
 from rig.operator_client import ENDED, OperatorClient
 from rig.paced_rules import paced_rules
@@ -51,14 +46,10 @@ from rig.truth_check import judge_truth
 from rig.truth_file import read_last_ticks, read_now
 from rig.wall_clock import monotonic_ns
 
-MAX_AGE_MS = 60.0
-SETTLE_MS = 400.0
 SLICE_NS = 6 * NS_PER_MS
 """Longest slice of the plant: the truth trace says where it is after each."""
 LAST_TICKS = 200_000
 """2 s with beam: the whole ring would keep the console from its keep-alives."""
-IOC_START_S = 60.0
-ANSWER_S = 10.0
 BEAM_WAIT_S = 30.0
 OFF_WAIT_S = 10.0
 QUIET_S = 0.4
@@ -68,106 +59,6 @@ FIELD_S = 600.0
 TRIES = 20
 _POLL_S = 0.002
 _RETRY_S = 0.3
-SUPPLY, VOLTAGE = "scan_x", "ic1_hv"
-_DATABASE = {SUPPLY: ("scan-supply.db", "PS1:", "Current-RB"), VOLTAGE: ("chamber-voltage.db", "HV1:", "Voltage-RB")}
-
-
-class SoftIoc:
-    """One C soft IOC in a process of its own; its shell takes lines from us."""
-
-    def __init__(self, device: str) -> None:
-        self.database, self.prefix, self.readback = _DATABASE[device]
-        self.port = _free_port()
-        self._child: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start it, on the same port each time, and wait until it serves."""
-        command = [sys.executable, "-m", "rig.external.soft_ioc", self.database, "--prefix", self.prefix,
-                   "--port", str(self.port)]  # fmt: skip
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        wait_line(self._child, READY, IOC_START_S)
-
-    def say(self, line: str) -> None:
-        """A line to the shell of the IOC; returns when it has been carried out."""
-        if self._child is None or self._child.stdin is None:
-            raise ChannelError("trial.no-ioc", "the soft IOC does not run", self.prefix)
-        self._child.stdin.write(line.encode() + b"\n")
-        self._child.stdin.flush()
-        wait_line(self._child, DONE, ANSWER_S)
-
-    def put(self, pv: str, value: str) -> None:
-        """Set a field of its database."""
-        self.say(f'dbpf "{self.prefix}{pv}" "{value}"')
-
-    def signal(self, number: signal.Signals) -> None:
-        """SIGKILL, SIGSTOP or SIGCONT."""
-        if self._child is not None:
-            self._child.send_signal(number)
-
-    def restart(self) -> None:
-        """A new one in the place of one that was killed."""
-        self.end()
-        self.start()
-
-    def end(self) -> None:
-        """Kill it."""
-        if self._child is None:
-            return
-        self._child.kill()
-        self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        self._child = None
-
-
-def _free_port() -> int:
-    """A port that is free for TCP and UDP now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Deed:
-    """Something that is done to a device, and undone."""
-
-    name: str
-    device: str
-    rules: frozenset[str]
-    """One of them takes the beam."""
-    do: Callable[[SoftIoc], None]
-    undo: Callable[[SoftIoc], None]
-
-
-LOADED = frozenset({
-    "link-plant", "link-safety", "link-return", "plant-late", "operator-heartbeat", "front-end-alive",
-    "fast-tier-alive", "session-authority",
-})  # fmt: skip
-"""Rules that trip when this machine is busy with other things."""
-_LOST = frozenset({"external-device"})
-DEEDS: tuple[Deed, ...] = (
-    Deed("supply killed, started again", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGKILL), SoftIoc.restart),
-    Deed("supply stopped, runs on", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
-         lambda ioc: ioc.signal(signal.SIGCONT)),
-    Deed("supply gives stale readings", SUPPLY, _LOST, lambda ioc: ioc.put("Current-RB.SCAN", "Passive"),
-         lambda ioc: ioc.put("Current-RB.SCAN", ".02 second")),
-    Deed("supply reads wrongly", SUPPLY, frozenset({"scan-readback-x", "scan-settling"}),
-         lambda ioc: ioc.put("Bias-SP", "25"), lambda ioc: ioc.put("Bias-SP", "0")),
-    Deed("supply in alarm", SUPPLY, _LOST, lambda ioc: ioc.put("Fault-SP", "1"), lambda ioc: ioc.put("Fault-SP", "0")),
-    Deed("voltage stopped, runs on", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
-         lambda ioc: ioc.signal(signal.SIGCONT)),
-    Deed("voltage gives stale readings", VOLTAGE, _LOST, lambda ioc: ioc.put("Voltage-RB.SCAN", "Passive"),
-         lambda ioc: ioc.put("Voltage-RB.SCAN", ".02 second")),
-    Deed("voltage wrong", VOLTAGE, frozenset({"chamber-voltage-ic1"}), lambda ioc: ioc.put("Bias-SP", "-225"),
-         lambda ioc: ioc.put("Bias-SP", "0")),
-    Deed("voltage killed, started again", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGKILL), SoftIoc.restart),
-)  # fmt: skip
-"""Wrong values come in between: they are an ABORT, and its account begins the count of interruptions anew."""
 
 
 @dataclass
@@ -195,32 +86,6 @@ class Verdict:
     """Rules that took the beam although nothing was done to a device: this machine was busy with other things."""
     outcomes: list[Outcome] = field(default_factory=list)
     pacing: dict[str, Any] = field(default_factory=dict)
-
-
-def trial_facility(iocs: dict[str, SoftIoc], mode: str = "per_spot", base: str = "wuwei") -> Facility:
-    """A facility whose scanning supply x and voltage of chamber 1 are these IOCs."""
-    supply, voltage = iocs[SUPPLY], iocs[VOLTAGE]
-    set_by = {"setpoint": "Current-SP"} if mode == "per_spot" else {"table": "Table-SP", "trigger": "Trigger-SP"}
-    common = {"max_age_ms": MAX_AGE_MS, "settle_ms": SETTLE_MS}
-    return change_facility(load_facility(base), {"external": {
-        SUPPLY: {"prefix": supply.prefix, "address": f"127.0.0.1:{supply.port}", "readback": "Current-RB",
-                 "status": "Power-Sts", "unit": "A", "mode": mode, **set_by, **common},
-        VOLTAGE: {"prefix": voltage.prefix, "address": f"127.0.0.1:{voltage.port}", "readback": "Voltage-RB",
-                  "setpoint": "Voltage-SP", "unit": "V", "mode": "constant", **common},
-    }})  # fmt: skip
-
-
-@contextlib.contextmanager
-def soft_iocs() -> Iterator[dict[str, SoftIoc]]:
-    """Both IOCs, ended with the block."""
-    started: dict[str, SoftIoc] = {}
-    try:
-        for device in (SUPPLY, VOLTAGE):
-            started[device] = SoftIoc(device)
-        yield started
-    finally:
-        for ioc in started.values():
-            ioc.end()
 
 
 def run_trial(home: Home, per_side: int, seed: int, mode: str, deeds: tuple[Deed, ...] = DEEDS) -> Verdict:
