@@ -52,6 +52,8 @@ MORE_US = 4 * SLICE_NS / 1e3
 LATEST_S = 10.0
 AFTER_S = 0.3
 POLL_S = 0.005
+LOOKED_BACK = 1 << 20
+"""10 s of ticks with beam."""
 SAFETY_LOG = "safety.events.jsonl"
 BEFORE_NS = 5 * NS_PER_MS
 
@@ -148,7 +150,7 @@ class CaRun:
             for act in self._scenario.acts:
                 await deeds.do(act)
             await self._settle(operator, folder)
-            self._note(operator, folder)
+            await asyncio.to_thread(self._note, operator, folder)  # the console's signs of life go on
             for act in self._scenario.then:
                 await deeds.do(act)
             resets = [answer.who for answer in deeds.answers if (answer.deed, answer.answer) == ("reset", "done")]
@@ -204,7 +206,7 @@ class CaRun:
             seen.present = frozenset({rule.id})  # nothing but its effect is to be seen from here
         seen.words = next((str(e["data"]["words"]) for e in trips if e["data"]["id"] == seen.first), "")
         seen.state = operator.state.name
-        found = read_ticks(folder)
+        found = read_ticks(folder, LOOKED_BACK)
         found = found[found["t_ns"] > seen.cause_ns - BEFORE_NS]
         fields: list[Any] = [found[name].astype(np.int64) for name in ("t_ns", "ions", "flags", "spot")]
         seen.ticks = Ticks(*fields)
