@@ -25,7 +25,7 @@ from rig.home import Home
 from rig.keys import KeyStore
 from rig.link_trial_ca import Deed, RealTrial, RealVerdict, Victim, run_real_trial
 from rig.run_dir import RunFile
-from rig.truth_check import spot_truth
+from rig.truth_check import overdosed
 from rig.truth_file import read_now, read_spots
 
 _START_S = 60.0
@@ -92,8 +92,8 @@ def run_rogue_trial(facility: Facility, home: Home, trial: RogueTrial) -> RogueV
         beam_needed=not any(trial.rogues),  # signed rogues may have ended the delivery, as is their right
     )  # fmt: skip
     link = run_real_trial(facility, home, cut, crowd)
-    overdosed, unplanned = _doses(facility, home, next(iter(facility.rooms)))
-    return RogueVerdict(link, overdosed, unplanned, sent, sum(subscriptions))
+    too_much, unplanned = _doses(facility, home, next(iter(facility.rooms)))
+    return RogueVerdict(link, too_much, unplanned, sent, sum(subscriptions))
 
 
 def _doses(facility: Facility, home: Home, room: str) -> tuple[list[str], float]:
@@ -103,11 +103,7 @@ def _doses(facility: Facility, home: Home, room: str) -> tuple[list[str], float]
     if now.total_ions != read_now(folder).total_ions:
         raise ChannelError("truth.behind", "the truth per spot was not written to the end", str(folder))
     program = compile_program(load_plan(home.plans / "attacked.dcm"), facility, room)
-    too_much = []
-    for layer in program.layers:
-        found = spot_truth(layer, truth.get(layer.token), facility)
-        over = found.ions - layer.target_ions - found.tolerance_ions
-        too_much += [f"token {layer.token} spot {k}: {over[k]:.0f} ions" for k in (over > 0.0).nonzero()[0]]
+    too_much = overdosed(program.layers, truth, facility)
     planned = {layer.token for layer in program.layers}
     return too_much, float(sum(rows[:, 0].sum() for token, rows in truth.items() if token not in planned))
 

@@ -123,6 +123,16 @@ def spot_truth(layer: PlannedLayer, rows: FloatArray | None, facility: Facility)
     return SpotTruth(ions, x, y, np.hypot(x - layer.x_mm, y - layer.y_mm), tolerance, by_percent, within)
 
 
+def overdosed(layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray], facility: Facility) -> list[str]:
+    """Spots that had more than their tolerance allows, in words; what was not given is no matter here."""
+    found = []
+    for layer in layers:
+        spots = spot_truth(layer, truth.get(layer.token), facility)
+        over = spots.ions - layer.target_ions - spots.tolerance_ions
+        found += [f"token {layer.token} spot {k}: {over[k]:.0f} ions" for k in np.flatnonzero(over > 0.0)]
+    return found
+
+
 def judge_truth(layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray], facility: Facility) -> TruthReport:
     """Judge the truth, by layer token, of a delivery of `layers`."""
     spots = [spot_truth(layer, truth.get(layer.token), facility) for layer in layers]

@@ -41,6 +41,7 @@ class Seen:
     ions_while_off: float = 0.0
     """Between the settling and the moment at which somebody may bring the beam back."""
     dose: TruthReport | None = None
+    overdosed: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -116,6 +117,9 @@ def failures(wanted: Wanted, seen: Seen, off_ns: int | None, ions: float, ions_b
         yield from _recovery(wanted, seen)
     if wanted.end is not None and seen.end != wanted.end:
         yield f"it ends {seen.end}, expected {wanted.end}"
+    most = wanted.scenario.expect.overdosed
+    if most is not None and len(seen.overdosed) > most:
+        yield f"{len(seen.overdosed)} spots above their tolerance by truth: {seen.overdosed[0]}"
     if wanted.end == "COMPLETED" and seen.dose is not None:
         yield from _dose(wanted, seen.dose)
 

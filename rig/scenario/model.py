@@ -141,6 +141,8 @@ class Expect(Section):
     """Control's state at the very end; None: COMPLETED where a step is `recover` or `ended`, else not asked."""
     spots_beyond: Annotated[int, Field(ge=0)] = 0
     """At most so many spots out of tolerance by truth at the end, if it ends COMPLETED."""
+    overdosed: Annotated[int, Field(ge=0)] | None = None
+    """At most so many spots above their tolerance by truth, however it ends; None: not asked."""
     worst_pct: NonNegative | None = None
     """Largest error of a spot at the end, % of the layer's heaviest; None: not asked beyond the tolerance."""
     beam_needed: bool = True

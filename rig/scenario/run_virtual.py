@@ -21,7 +21,7 @@ from rig.scenario.stage import PLAN, Stage
 from rig.scenario.trace import trace_of
 from rig.scenario.virtual_hands import VirtualHands
 from rig.trials.truth import BEFORE_NS, ticks
-from rig.truth_check import judge_truth
+from rig.truth_check import judge_truth, overdosed
 from rig.virtual_world import World, WorldParts
 
 MS_NS = 1_000_000
@@ -72,7 +72,9 @@ class VirtualRun:
             str(e.data["id"]) for e in world.events.events if e.kind == "interlock.trip" and e.t_ns >= seen.cause_ns
         )
         seen.end = parts.control.sequencer.state.name
-        seen.dose = judge_truth(stage.program.layers, world.plant.truth_spots(), stage.facility)
+        spots = world.plant.truth_spots()
+        seen.dose = judge_truth(stage.program.layers, spots, stage.facility)
+        seen.overdosed = overdosed(stage.program.layers, spots, stage.facility)
 
     async def _settle(self, parts: WorldParts) -> None:
         """Until the rule has acted and control is where it should be, or far too late."""
