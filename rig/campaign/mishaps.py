@@ -10,13 +10,14 @@ from typing import Any
 from control.layer_machine import DELIVERING, State
 from facility.errors import CommandRefused, IonctlError
 from facility.timebase import Rank
+from interlocks.model import RESOLVED_INPUT
 from rig.campaign.draw import OPERATOR, Cause
 from rig.scenario.faults import CATALOGUE, Family
 from rig.scenario.model import Act, Target
 from rig.scenario.virtual_hands import VirtualHands
 from rig.trials.bench import Bench
 from rig.trials.causes import Trial
-from rig.trials.deed import NOT_HERE, Deed
+from rig.trials.deed import Deed
 from rig.virtual_world import World, WorldParts
 
 STORM = 5
@@ -195,11 +196,14 @@ Pool = Mapping[str, tuple[str, ...]]
 
 
 def usable(bench: Bench) -> Pool:
-    """Everything that can come about in the middle of a delivery in virtual time."""
+    """Everything that can come about in the middle of a delivery in virtual time: no cause that needs a history of the
+    field, nor what any ABORT leaves behind."""
     rules = (
         rule_id
         for rule_id, trial in bench.trials.items()
-        if trial.act not in NOT_HERE and set(trial.states) - {"standby"}
+        if trial.history is None
+        and RESOLVED_INPUT not in bench.rules.rule(rule_id).inputs
+        and set(trial.states) - {"standby"}
     )
     faults = (
         entry.name

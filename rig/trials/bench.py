@@ -15,7 +15,6 @@ from interlocks.model import Rule
 from interlocks.rules import RuleSet, load_rules
 from interlocks.snapshot import Mode
 from rig.trials.causes import Trial, TrialState, load_trials
-from rig.trials.deed import NOT_HERE
 from rig.virtual_world import World, WorldOptions
 
 TRACE_RECORDS = 1 << 19
@@ -59,11 +58,7 @@ class Bench:
     def of(self, state: TrialState) -> list[tuple[Rule, Trial]]:
         """Rules that apply in a state, in the order of the file."""
         pairs = ((self.rules.rule(rule_id), trial) for rule_id, trial in self.trials.items())
-        return [(rule, trial) for rule, trial in pairs if state in trial.applies_in and trial.act not in NOT_HERE]
-
-    def not_tried(self) -> tuple[str, ...]:
-        """Rules whose cause is no single instant and that are tried elsewhere."""
-        return tuple(rule_id for rule_id, trial in self.trials.items() if trial.act in NOT_HERE)
+        return [(rule, trial) for rule, trial in pairs if state in trial.applies_in]
 
 
 def make_bench(

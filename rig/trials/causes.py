@@ -82,9 +82,10 @@ class Act(StrEnum):
     """A HOLD comes and goes in a field until its allowance is spent, and once more."""
     INTERRUPT_AGAIN = "interrupt-again"
     """A PAUSE comes and is reset in a field until `max_pauses` are spent, and once more."""
-    TERMINATE = "terminate"
-    """An ABORT takes a field that has begun, and is gone."""
 
+
+HISTORIES = (Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN)
+"""Acts that are one more of what has happened in the field as often as it may."""
 
 KindName = Literal["STUCK", "SET", "OFFSET", "SCALE", "DRIFT", "NAN", "DEAD"]
 StateName = Literal["any", "standby", "ring", "armed", "spot", "move", "held", "paused", "energy"]
@@ -98,7 +99,6 @@ ActName = Literal[
     "plant-late",
     "hold-again",
     "interrupt-again",
-    "terminate",
     "copy-flipped",
     "control-silent",
     "plan-altered",
@@ -168,6 +168,11 @@ class Trial(Section):
     def applies_in(self) -> tuple[TrialState, ...]:
         """States, in the order of a delivery."""
         return tuple(state for state in TrialState if "any" in self.states or state.value in self.states)
+
+    @property
+    def history(self) -> Act | None:
+        """What must have happened in the field before."""
+        return Act(self.act) if self.act in HISTORIES else None
 
     @property
     def rate_factor(self) -> float:

@@ -7,16 +7,15 @@ from facility.errors import InternalError
 from facility.timebase import Rank
 from interlocks.link import RackLines
 from ioc_sim.faults import Fault, FaultKind
-from rig.trials.causes import Act, Trial
+from rig.trials.causes import HISTORIES, Act, Trial
 from rig.trials.control_acts import CONTROL_ACTS, ControlActs
 from rig.trials.failed_proof import FailedProof
+from rig.trials.history import History
 from rig.virtual_world import World, WorldParts
 
 FRAMES = 1 << 30
 """More than a trial ever sends."""
 LATE_MS = 600.0
-NOT_HERE = frozenset({Act.HOLD_AGAIN, Act.INTERRUPT_AGAIN, Act.TERMINATE})
-"""Histories of a field and no single instant: tried where fields are, `tests/interlocks`, and reported as not tried."""
 RELAYS = {
     Act.RELAY_PAUSE: RackLines(False, True, True, personnel=True),
     Act.RELAY_ABORT: RackLines(False, False, True, personnel=True),
@@ -35,6 +34,7 @@ class Deed:
         self._trial = trial
         self._control = ControlActs(world, parts)
         self._proof = FailedProof(world, parts)
+        self._history = History(world, parts)
 
     def prepare(self) -> None:
         """What has to be so before: a gate that is open and in use."""
@@ -68,6 +68,8 @@ class Deed:
             self._world.plant.set_late_ms(LATE_MS)
         elif act is Act.PROOF_FAILS:
             self._proof.begin()
+        elif act in HISTORIES:
+            self._history.once_more(act)
         elif act in CONTROL_ACTS:
             self._control.begin(act)
         else:
@@ -79,6 +81,8 @@ class Deed:
 
     async def over(self) -> str:
         """Wait for what has to follow `end`; what is wrong, empty if nothing."""
+        if self._trial.act in HISTORIES:
+            return await self._history.over(Act(self._trial.act))
         return await self._proof.mended() if self._trial.act == Act.PROOF_FAILS.value else ""
 
     def end(self) -> None:
@@ -98,6 +102,8 @@ class Deed:
             self._parts.operator.speak_again()
         elif act is Act.PLANT_LATE:
             self._world.plant.set_late_ms(0.0)
+        elif act in HISTORIES:
+            self._history.end(act)
         elif act in CONTROL_ACTS:
             self._control.end(act)
 

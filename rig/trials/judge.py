@@ -174,8 +174,8 @@ def _resets(bench: Bench, found: Found) -> Iterator[str]:
         when, who = what.split(", ")
         if when == "standing" and answer != "safety.present":
             yield f"reset while the cause stood: {answer}"
-        elif when == "unresolved":
-            yield "permit although the termination was unresolved"
+        elif when == "unresolved" and answer != "safety.present":
+            yield f"{who} while the termination was unresolved: {answer}"
         elif when == "mended" and who == "control" and answer not in NOT_FOR_CONTROL:
             yield f"reset by control: {answer}"
         elif when == "mended" and who == "operator" and needs and answer != "safety.role":
@@ -192,9 +192,11 @@ def _resets(bench: Bench, found: Found) -> Iterator[str]:
 
 
 def _words(found: Found) -> Iterator[str]:
-    if not found.rule.latches or found.overtaken:
-        return
     rule = found.rule
+    if rule.strength == Action.INHIBIT and found.refusal and rule.title not in found.refusal:
+        yield f"the refusal of a reset does not name the rule: {found.refusal!r}"
+    if not rule.latches or found.overtaken:
+        return
     if rule.title not in found.words:
         yield f"the words do not name the rule: {found.words!r}"
     told = rule.tier == "P" or found.first_fault == rule.id

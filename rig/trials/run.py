@@ -15,7 +15,7 @@ from facility.states import Action
 from facility.timebase import Rank
 from interlocks.controller import SafetyController
 from interlocks.explain import Bound, bound
-from interlocks.model import CONSOLE_INPUT, LINK_INPUT, OWN_INPUTS, Rule
+from interlocks.model import CONSOLE_INPUT, LINK_INPUT, OWN_INPUTS, RESOLVED_INPUT, Rule
 from interlocks.process_image import N_IMAGE
 from interlocks.snapshot import RuleView
 from rig.keys import CONTROL
@@ -300,13 +300,14 @@ class TrialRun:
     def _unresolved(self) -> bool:
         """An ABORT has ended a field that had begun, and nobody has said what became of it."""
         return any(
-            view.present and "field.resolved" in view.rule.inputs for view in self._world.controller.snapshot().rules
+            view.present and RESOLVED_INPUT in view.rule.inputs for view in self._world.controller.snapshot().rules
         )
 
     async def _account(self, found: Found) -> None:
         """No permit until a physicist has accounted for the termination; then another reset gives it."""
         if self._world.controller.snapshot().permit:
             found.answers.append(("unresolved, nobody", "permit"))
+        await self._ask(found, "unresolved", "physicist")
         what = {"session": self._world.controller._field.state.session, "words": "tried an interlock", "resume": True}
         await self._operator.ask("SAFE", "resolve", what, role="physicist")
         await self._operator.reset()
@@ -320,7 +321,7 @@ class TrialRun:
             answer = "done" if not data.get("latched") else "still latched"
         except CommandRefused as refused:
             answer = refused.code
-            if when == "standing":
+            if when == "standing" or (when == "unresolved" and RESOLVED_INPUT in self._rule.inputs):
                 found.refusal = refused.what
         except IonctlError as problem:
             answer = problem.code

@@ -16,7 +16,8 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import PlantStatus
 from rig.branch import Emit, branch
 from rig.trials.bench import Bench
-from rig.trials.causes import DeviceFault, Near, Trial, TrialState, near_of
+from rig.trials.causes import HISTORIES, Act, DeviceFault, Near, Trial, TrialState, near_of
+from rig.trials.history import History
 from rig.trials.result import TrialResult, broken
 from rig.trials.run import TrialRun, Variant
 from rig.trials.truth import TICK_NS, Ticks, ticks
@@ -91,6 +92,8 @@ class Stages:
         self._world = world
         self._choice = choice
         self._emit = emit
+        self._history: Act | None = None
+        """What has happened in this field before."""
 
     async def visit(self, parts: WorldParts) -> None:
         """All states, in the order of a delivery."""
@@ -106,6 +109,26 @@ class Stages:
         await self._until(lambda s: s.state == FrontEndState.ARMED, "armed")
         await asyncio.sleep(0.02)
         await self._trials(parts, TrialState.RING, self._emit)
+        for act in HISTORIES:
+            await self._after_history(parts, act)
+        await self._delivery(parts)
+
+    async def _after_history(self, parts: WorldParts, act: Act) -> None:
+        """The same delivery once more, in a field that has a history: the trials of the rules that need it."""
+        rules = [rule_id for rule_id, trial in self._bench.trials.items() if trial.act == act.value]
+        if self._choice.rules.isdisjoint(rules):
+            return
+
+        async def work(emit: Emit) -> None:
+            self._emit, self._history = emit, act
+            await History(self._world, parts).make(act)
+            await self._trials(parts, TrialState.RING, emit)
+            await self._delivery(parts)
+
+        await branch(work, self._emit)
+
+    async def _delivery(self, parts: WorldParts) -> None:
+        """All states from the flat top on."""
         await self._aside(parts, TrialState.ARMED, self._to_armed)
         if self._choice.states <= {TrialState.STANDBY, TrialState.RING, TrialState.ARMED}:
             return
@@ -169,7 +192,8 @@ class Stages:
     def _wanted(self, state: TrialState) -> list[tuple[Rule, Trial]]:
         if state not in self._choice.states:
             return []
-        return [(rule, trial) for rule, trial in self._bench.of(state) if rule.id in self._choice.rules]
+        pairs = ((rule, trial) for rule, trial in self._bench.of(state) if rule.id in self._choice.rules)
+        return [(rule, trial) for rule, trial in pairs if self._history is trial.history]
 
     async def _trials(self, parts: WorldParts, state: TrialState, emit: Emit) -> None:
         wanted = self._wanted(state)

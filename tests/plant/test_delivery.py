@@ -187,6 +187,22 @@ def test_a_layer_that_begins_within_a_millisecond_has_the_tokens_of_its_cycle(in
     assert tokens == [2.0] * 4
 
 
+@pytest.mark.parametrize("into_ms", [100, 300])
+def test_a_layer_that_is_resumed_while_the_ring_is_away_waits_for_the_ring(into_ms: int) -> None:
+    plant = new_plant()
+    start(plant, grid(half_mm=6.0), level=LEVEL)
+    go(plant, plant._now_ns + into_ms * MS)
+    assert plant.status.phase not in (RingPhase.STANDBY, RingPhase.FLAT_TOP)
+    plant.pause()
+    go(plant, plant._now_ns + 20 * MS)
+    plant.resume(plant.status.permit_epoch)
+    for _ in range(20):
+        go(plant, plant._now_ns + 2 * MS)
+        assert plant.status.hold_reason == HoldReason.RING_NOT_READY
+        assert plant.signals[g.SCAN_SETTLE_MS] == 0.0
+    run_until(plant, "LAYER_DONE")
+
+
 def test_long_moves_are_made_without_beam() -> None:
     plant = new_plant()
     x = np.array([-40.0, 40.0, -40.0, 40.0])

@@ -93,7 +93,6 @@ def _print(bench: Bench, results: list[TrialResult], wall_s: float) -> None:
     from console.tables import print_table
     from rig.trials.report import figures
 
-    not_tried = bench.not_tried()
     print_table(f"{len(results)} trials of the interlocks of {bench.facility.id}", COLUMNS,
                 [_row(result) for result in results], right=range(3, 10),
                 spare=("bound, mGy", "surplus, mGy", "condition, ms", "surplus, % of spot", "bound, ms"))  # fmt: skip
@@ -107,8 +106,6 @@ def _print(bench: Bench, results: list[TrialResult], wall_s: float) -> None:
     for figure in summary:
         if not figure.holds:
             click.echo(f"FAILED {figure.name}: {figure.worst:.4g} {figure.unit}, at most {figure.bound:.4g}")
-    if not_tried:
-        click.echo(f"Not tried here, their cause is the history of a field: {', '.join(not_tried)}.")
     failed = sum(not result.passed for result in results)
     click.echo(f"{len(results)} trials in {wall_s:.1f} s: {failed} failed." if results else "Nothing to try.")
 
