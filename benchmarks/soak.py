@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import soak_campaign, soak_fields, soak_hil, soak_link, soak_rogue, soak_scenarios
+from benchmarks import soak_campaign, soak_crashes, soak_fields, soak_hil, soak_link, soak_rogue, soak_scenarios
 from benchmarks.report import ROOT, commit, measured_on
 
 SOAK_SCHEMA = "ionctl.soak/1"
@@ -85,6 +85,7 @@ COUNTS: dict[str, tuple[int, Case]] = {
     "attack on the safety link, real processes": (100, soak_link.real_attack),
     "rogue clients and deaf subscribers": (30, soak_rogue.rogue),
     "hardware in the loop, every failure in turn": (20, soak_hil.field),
+    "death of all and recovery, virtual time": (1000, soak_crashes.crash),
     "lateness of the safety link over ten minutes": (1, soak_link.lateness),
 }
 

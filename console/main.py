@@ -19,6 +19,9 @@ from facility.errors import ExitCode, IonctlError
 COMMANDS = {
     "demo": ("console.commands.demo", "demo", "Everything at once: up, make a plan, deliver it, down."),
     "deliver": ("console.commands.deliver", "deliver", "Deliver a plan, spot by spot."),
+    "resume": ("console.commands.sessions", "resume", "Go on with a session at the exact spot."),
+    "session": ("console.commands.sessions", "session", "Sessions of the journal: list, show, export, close."),
+    "journal": ("console.commands.sessions", "journal", "Verify the journal's hash chain."),
     "plan": ("console.commands.plan", "plan", "Make, show and check plans."),
     "up": ("console.commands.processes", "up", "Start plant, safety controller and control server."),
     "down": ("console.commands.processes", "down", "Stop them: beam off first."),

@@ -115,6 +115,17 @@ class LayerRules:
         )
 
 
+def counted_ions(layer: LayerLike, rows: FloatArray | None, uncertain: FloatArray) -> FloatArray:
+    """What counts as delivered, ions (n,), from total rows and uncertain charge (n,).
+
+    A spot that is done is done, whatever its counts: it is never begun again for what is missing to its prescription.
+    """
+    if rows is None:
+        return np.zeros(layer.target_ions.size) + uncertain
+    ions = np.maximum(rows[:, COLUMN["ic1_ions"]], 0.0) + uncertain
+    return np.where(rows[:, COLUMN["done"]] > 0.5, np.maximum(ions, layer.target_ions), ions)
+
+
 def spot_table(layer: LayerLike, start_ions: FloatArray, rules: LayerRules) -> FloatArray:
     """The table of shape (n, len(SPOT_COLUMNS)); `start_ions` (n,) was delivered by earlier loads."""
     x, y = layer.x_mm, layer.y_mm
@@ -233,9 +244,18 @@ class Verdict:
         return not self.faults
 
 
-def judge(layer: LayerLike, rows: FloatArray, rules: LayerRules, complete: bool = True) -> Verdict:
-    """Compare total rows (`add_earlier`) with the prescription; `complete`: every spot must be done."""
+def judge(
+    layer: LayerLike, rows: FloatArray, rules: LayerRules, complete: bool = True, uncertain: FloatArray | None = None
+) -> Verdict:
+    """Compare total rows (`add_earlier`) with the prescription; `complete`: every spot must be done.
+
+    `uncertain` charge (n,) counts as delivered, by both chambers.
+    """
     target = layer.target_ions
+    if uncertain is not None and bool(uncertain.any()):
+        rows = rows.copy()
+        for name in ("ic1_ions", "ic2_ions"):
+            rows[:, COLUMN[name]] += uncertain
     ic1, ic2 = rows[:, COLUMN["ic1_ions"]], rows[:, COLUMN["ic2_ions"]]
     error = ic1 - target
     worst = int(np.argmax(np.abs(error)))

@@ -24,7 +24,7 @@ from channels.protocol import Channel, ChannelProvider, LinkState, Sample, Unsub
 from control.layer_table import FloatArray
 from control.session import MODES, Mode
 from facility.errors import ChannelError, CommandRefused
-from facility.pv_catalogue import FE_STATUS, RING_STATUS
+from facility.pv_catalogue import FE_STATUS, REGISTER_COLUMNS, RING_STATUS
 from facility.states import Action, FrontEndState, HoldReason, RingPhase
 from facility.timebase import Clock
 
@@ -102,6 +102,25 @@ class FeStatus:
             first_rule=int(v[_FE["first_rule"]]),
             permit_epoch=int(v[_FE["permit_epoch"]]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Dose:
+    """One load in the front end's dose register."""
+
+    token: int
+    field: int
+    """`control.layer_table.field_number` of the session."""
+    plan_hash: str
+    table_crc32: int
+    """Of the table of that load: it says what counted as delivered before."""
+    spot: int
+    """The spot under way when it was written last; -1 before the first."""
+    uncertain_ions: float
+    """Ions at most that came and are in no row: at that spot, or at those right behind it."""
+    rows: FloatArray
+    """(n, len(REGISTER_COLUMNS)), of that load alone; done is -1 where nothing sure is known of a spot."""
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +306,22 @@ class MachineLink:
         if not isinstance(value, np.ndarray):
             raise ChannelError("channel.bad-value", "the register is no array", f"{self._prefix}:FE:Register-RB")
         return value.astype(np.float64, copy=False)
+
+    async def read_dose(self, back: int) -> Dose | None:
+        """What the dose register says of the present load (`back` 0) or the one before (1); None if nothing."""
+        data = (await self.command("FE", "read_dose", {"back": back})).data
+        if not data:
+            return None
+        sample = await self._channels["FE:Register-RB"].get(self.limits.read_s)
+        rows = np.asarray(sample.value, dtype=np.float64).reshape(-1, len(REGISTER_COLUMNS))
+        try:
+            found = Dose(int(data["token"]), int(data["field"]), str(data["plan_hash"]), int(data["table_crc32"]),
+                         int(data["spot"]), float(data["uncertain_ions"]), rows, int(data["seq"]))  # fmt: skip
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ChannelError("channel.bad-value", f"the dose register says {problem}", "FE read_dose") from problem
+        if len(rows) != int(data["n"]):
+            raise ChannelError("channel.bad-value", f"{len(rows)} rows, the register has {data['n']}", "FE read_dose")
+        return found
 
     async def write_lines(self, frame: bytes) -> None:
         """Tell the safety controller what control vouches for."""

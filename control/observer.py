@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from control.layer_machine import BEAM_POSSIBLE, DELIVERING, Event, State, matters
 from control.machine_link import FeStatus, MachineLink
@@ -29,10 +29,14 @@ class Observer:
     Args:
         link: the machine.
         progress_limit_s: event-loop s without any delivery, with a layer armed, that are a time-out.
+        journal_fault: why the journal cannot be relied upon, None if it can: nothing is delivered that is not booked.
     """
 
-    def __init__(self, link: MachineLink, progress_limit_s: float) -> None:
+    def __init__(
+        self, link: MachineLink, progress_limit_s: float, journal_fault: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._link = link
+        self._journal_fault = journal_fault
         self._limit_s = progress_limit_s
         self._last: tuple[object, ...] = ()
         self._since_s = 0.0
@@ -79,6 +83,8 @@ class Observer:
             yield Event.BEAM_ON, "beam, or a front end that waits for it, although nothing is armed"
         if (late := self._timeout(state, fe)) is not None:
             yield late
+        if state in BEAM_POSSIBLE and (fault := self._journal_fault()) is not None:
+            yield Event.TIMEOUT, fault
 
     def progress(self, state: State, session: Session | None) -> Found | None:
         """How delivery goes on; None if nothing is new."""

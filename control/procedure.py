@@ -6,7 +6,8 @@ Four lines, each 1 while nothing contradicts it:
   one that was approved;
 - set points: the table at the front end and the readbacks of ring, range shifter and room are those of the layer;
 - session: a layer at the front end belongs to the open session;
-- authority: who started or resumed this delivery is on record.
+- authority: who started or resumed this delivery is on record, and the journal can be relied upon: what it cannot write
+  down is not delivered.
 
 The safety controller judges the lines (`interlocks.procedure_lines`). Lines that are not kept alive fall by
 themselves, so control can withhold beam and can never give it.
@@ -24,6 +25,7 @@ import numpy as np
 
 from channels.background import Background
 from channels.keepalive import KeepAliveMaker
+from control.bookkeeper import Bookkeeper
 from control.layer_machine import BEAM_POSSIBLE, State
 from control.layer_table import LayerLike, LayerRules, spot_table, table_crc32
 from control.machine_link import MachineLink
@@ -77,10 +79,14 @@ class Procedure:
         link: the machine.
         rules: numbers of the front end, as the tables are made with.
         facility_hash: configuration that this control runs; None: not checked.
+        books: the journal.
     """
 
-    def __init__(self, link: MachineLink, rules: LayerRules, facility_hash: str | None = None) -> None:
+    def __init__(
+        self, link: MachineLink, rules: LayerRules, facility_hash: str | None = None, books: Bookkeeper | None = None
+    ) -> None:
         self._link = link
+        self._books = books or Bookkeeper()
         self._rules = rules
         self._facility_hash = facility_hash
         self._seals: tuple[bytes, ...] = ()
@@ -143,7 +149,8 @@ class Procedure:
         """Everything, on the way to beam: at every arming and at every resume."""
         if not session.authorised_by:
             return "nobody has started this delivery"
-        return self.plan_fault(session) or self.table_fault(session) or self.readback_fault(session)
+        written = self._books.fault()
+        return written or self.plan_fault(session) or self.table_fault(session) or self.readback_fault(session)
 
     def lines(self, state: State, session: Session | None, *, whole: bool) -> Lines:
         """The lines as they stand; with `whole` the present layer's arrays are looked at again, too."""
@@ -158,7 +165,7 @@ class Procedure:
             plan_ok=(self.plan_fault(session) if whole else self._plan_fault) is None,
             setpoints_ok=not held or self.readback_fault(session) is None,
             session_ok=not active or mine,
-            authorised=not on or bool(session.authorised_by),
+            authorised=not on or (bool(session.authorised_by) and self._books.fault() is None),
         )
 
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from control.bookkeeper import Bookkeeper
 from control.layer_machine import Event, State
 from control.machine_link import MachineLink
 from control.session import Interlock, Session, SessionSummary, Status
@@ -26,7 +27,8 @@ _WORDS = {Event.OPERATOR_PAUSE: "paused by the operator", Event.OPERATOR_STOP: "
 class Recorder:
     """Keeps the record of the open session."""
 
-    def __init__(self, clock: Clock, events: EventLog) -> None:
+    def __init__(self, clock: Clock, events: EventLog, books: Bookkeeper) -> None:
+        self._books = books
         self.listeners: list[Listener] = []
         self.summary: SessionSummary | None = None
         """Record of the last end or interruption; None while a session is being delivered."""
@@ -44,6 +46,8 @@ class Recorder:
             data |= {"session": session.id, "layer": session.index}
             self._book(session, after, event, words, t_ns)
         self._events.emit("control", "state", data)
+        if session is not None:
+            self._books.event(session.id, "state", data)
         self.tell("state", data)
 
     def _book(self, session: Session, after: State, event: Event, words: str, t_ns: int) -> None:
@@ -87,6 +91,7 @@ class Recorder:
             session.interlocks[-1] = known  # the same trip, first seen as the front end's pause
         else:
             session.interlocks.append(known)
+        self._books.interlock(session, known)
         session.reason = rule
         session.messages.append(f"{action.name} by {rule}")
         data = {"session": session.id, "rule": rule, "action": action.name, "layer": session.index, "detail": detail}
@@ -99,6 +104,7 @@ class Recorder:
         session.status = _STATUS.get(state, "terminated")
         session.authorised_by = ""
         self.summary = session.summary(self._clock.now_ns())
+        self._books.record(session, self.summary)
         data = {"session": session.id, "status": session.status, "reason": session.reason}
         self.emit("session.record", data | {"ic1_ions": self.summary.ic1_ions, "ic2_ions": self.summary.ic2_ions})
         self.tell("summary", self.summary.to_data())

@@ -16,20 +16,22 @@ from dataclasses import dataclass, field
 import structlog
 
 from channels.background import Background
+from control.bookkeeper import Bookkeeper
 from control.layer_machine import BEAM_POSSIBLE, Effect, Event, State, matters, not_now, refused, step
 from control.layer_table import LayerRules
 from control.machine_link import MachineLink
 from control.observer import Observer
 from control.procedure import Lines, Procedure
+from control.progress import progress_of
 from control.recorder import Listener, Recorder
 from control.session import Mode, ProgramLike, Session, SessionSummary
-from control.stages import Preempted, SequencerLimits, StageFault, Stages, as_fault
-from facility.errors import ChannelError, CommandRefused, InternalError
+from control.stage_fault import Preempted, StageFault, as_fault
+from control.stages import SequencerLimits, Stages
+from facility.errors import ChannelError, CommandRefused, InternalError, JournalError
 from facility.events import EventLog
 from facility.ids import IdSource
-from facility.pv_catalogue import PROGRESS
 from facility.states import FrontEndState
-from facility.timebase import NS_PER_S, Clock
+from facility.timebase import Clock
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +60,7 @@ class Sequencer:
         events: event log of the run.
         rules, limits: numbers of the front end, longest waits.
         facility_hash: configuration that programs must be made for; None: not checked.
+        books: the journal; None: nothing is written down.
     """
 
     def __init__(
@@ -70,20 +73,23 @@ class Sequencer:
         rules: LayerRules | None = None,
         limits: SequencerLimits | None = None,
         facility_hash: str | None = None,
+        books: Bookkeeper | None = None,
     ) -> None:
+        self.books = books or Bookkeeper()
+        """The journal."""
         self.state = State.STANDBY
         self.session: Session | None = None
         self._link = link
         self._clock = clock
         self._ids = ids
-        self._recorder = Recorder(clock, events)
+        self._recorder = Recorder(clock, events, self.books)
         self._candidate: Session | None = None
         self._limits = limits or SequencerLimits()
-        self._procedure = Procedure(link, rules or LayerRules(), facility_hash)
+        self._procedure = Procedure(link, rules or LayerRules(), facility_hash, self.books)
         self.on_turn: Callable[[], None] = lambda: None
         """Called at every turn of the task: something may have changed that `lines` shows."""
-        self._stages = Stages(link, rules or LayerRules(), self._limits, self._must_stop, self._procedure)
-        self._observer = Observer(link, self._limits.progress_s * self._limits.scale)
+        self._stages = Stages(link, rules or LayerRules(), self._limits, self._must_stop, self._procedure, self.books)
+        self._observer = Observer(link, self._limits.progress_s * self._limits.scale, self.books.fault)
         self._requests: deque[_Request] = deque()
         self._results: deque[tuple[Event, str]] = deque()
         self._prefetch_due = False
@@ -110,8 +116,14 @@ class Sequencer:
         return self._link.mode
 
     # --- what people ask -----------------------------------------------------------------------------------
-    async def load(self, program: ProgramLike, *, mode: Mode, operator: str, approved_hash: str = "") -> str:
-        """Take a program; gives the session's id. CommandRefused in a wrong state or if another plan was approved."""
+    async def load(
+        self, program: ProgramLike, *, mode: Mode, operator: str, approved_hash: str = "",
+        dress: Callable[[Session], None] = lambda _session: None, session_id: str = "",
+    ) -> str:  # fmt: skip
+        """Take a program; gives the session's id. CommandRefused in a wrong state or if another plan was approved.
+
+        `session_id` opens a session again; `dress` gives the new one what only the caller knows.
+        """
         if approved_hash not in ("", program.plan_hash):
             what = f"approved was {approved_hash}, this is {program.plan_hash}"
             raise CommandRefused("plan.not-approved", what, "load", "load the file that was approved")
@@ -120,8 +132,10 @@ class Sequencer:
             t_ns = self._clock.now_ns()
             of = f"{program.plan_hash} {program.facility_hash} {program.room_id}"
             self._candidate = Session(
-                self._ids.session(of), program, mode=mode, operator=operator, t_ns=t_ns, approved_hash=approved_hash
-            )
+                session_id or self._ids.session(of), program, mode=mode, operator=operator, t_ns=t_ns,
+                approved_hash=approved_hash,
+            )  # fmt: skip
+            dress(self._candidate)
 
         await self._ask(Event.LOAD, apply)
         if self._candidate is None:
@@ -184,7 +198,13 @@ class Sequencer:
     def _authority(self, by: str) -> Callable[[], None]:
         """What a person's word to go on does once it is taken up; the permit it is meant for is the one of now."""
         epoch = self._link.permit_epoch
-        return lambda: self._session().authorise(by, epoch)
+
+        def authorise() -> None:
+            session = self._session()
+            session.authorise(by, epoch)
+            self.books.person(session, by, "go on" if session.t_started_ns is not None else "start")
+
+        return authorise
 
     def _record(self) -> SessionSummary | None:
         summary = self._recorder.summary
@@ -202,26 +222,9 @@ class Sequencer:
 
     def progress(self) -> dict[str, float]:
         """Elements of TCS:Progress-RB by name."""
-        session, fe = self.session, self._link.fe
-        values = dict.fromkeys(PROGRESS, 0.0)
-        values |= {"seq": self._recorder.steps, "state": self.state.index, "beam": float(self._beam())}
-        if session is None:
-            return values
-        spots, ions, beam_s = session.done()
-        if fe is not None and session.unaccounted and not session.finished and fe.token == session.book.layer.token:
-            spots, ions, beam_s = spots + fe.done_spots, ions + fe.ic1_ions, beam_s + fe.beam_us * 1e-6
-        started = session.t_started_ns
         end = self._clock.now_ns() if self._recorder.summary is None else self._recorder.summary.t_ended_ns
-        return values | {
-            "layer": session.index,
-            "layers": len(session.books),
-            "spots_done": spots,
-            "spots": session.spots,
-            "ions_done": ions,
-            "ions": session.prescribed_ions,
-            "beam_on_s": beam_s,
-            "facility_s": 0.0 if started is None else (end - started) / NS_PER_S,
-        }
+        values = {"seq": float(self._recorder.steps), "state": float(self.state.index), "beam": float(self._beam())}
+        return progress_of(self.session, self._link.fe, end) | values
 
     def lines(self, whole: bool) -> Lines:
         """What control vouches for, see `control.procedure`; nothing once the task has ended."""
@@ -312,7 +315,7 @@ class Sequencer:
             return None
         except StageFault as fault:
             return self._failed(effect, fault)
-        except (CommandRefused, ChannelError) as error:
+        except (CommandRefused, ChannelError, JournalError) as error:
             return self._failed(effect, as_fault(error))
         return None if event is None else (event, "")
 
@@ -387,6 +390,8 @@ class Sequencer:
             self._procedure.opened(self._session())
             self._recorder.summary = None
             self._stages.forget_ahead()
+            self._session().on_booked = self.books.booker(self._session())
+            self.books.opened(self._session())
         session = self._session()
         kind = "session.opened" if effect is Effect.OPEN_SESSION else "session.closed"
         self._recorder.emit(kind, {"session": session.id, "plan_hash": session.program.plan_hash})

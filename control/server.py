@@ -7,6 +7,7 @@ load          {plan, room, qa, plan_hash?}: read, check and compile a plan; `pla
 prepare       {}: check the machine; READY follows when beam is permitted
 start         {}
 pause, resume {}
+recover       {session, plan, room, qa, reason}: open a session of the journal again, at what it got
 stop          {}: beam off for good
 close         {}: let go of the session
 ============  ======================================================
@@ -29,13 +30,16 @@ from channels.command import Command, CommandResult, Status
 from channels.command_server import CommandVerifier, Refusal, Repeated
 from channels.protocol import Value
 from control.layer_machine import DELIVERING, State
+from control.recovery import require_same, restore
 from control.sequencer import Sequencer
-from control.session import ProgramLike
+from control.session import ProgramLike, Session
 from control.telemetry import TOPICS, NullTelemetry, Telemetry
 from facility.errors import CommandRefused, InternalError, IonctlError
 from facility.events import canonical_json
 from facility.pv_catalogue import BY_NAME, PROGRESS
 from facility.timebase import to_next_s
+from journal import read
+from journal.store import Journal
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +48,7 @@ PUBLISH_S = 0.1
 HEARTBEAT_S = 0.5
 PERMISSIONS: Mapping[str, frozenset[str]] = {
     verb: frozenset({"operator", "physicist"})
-    for verb in ("load", "prepare", "start", "pause", "resume", "stop", "close")
+    for verb in ("load", "recover", "prepare", "start", "pause", "resume", "stop", "close", "close_partial")
 }
 """Roles that may use each verb."""
 
@@ -70,6 +74,8 @@ class ControlServer:
         load_program: reads and compiles a plan.
         telemetry: who else is told.
         publish_s: shortest time between two updates of progress, event-loop s.
+        journal: to read what sessions got that are opened again; None: none can be.
+        energy_table: hash of the table that energy codes come from.
     """
 
     def __init__(
@@ -81,7 +87,11 @@ class ControlServer:
         *,
         telemetry: Telemetry | None = None,
         publish_s: float = PUBLISH_S,
+        journal: Journal | None = None,
+        energy_table: str = "",
     ) -> None:
+        self._journal = journal
+        self._energy_table = energy_table
         self._publish_s = publish_s
         self._sequencer = sequencer
         self._publisher = publisher
@@ -94,6 +104,8 @@ class ControlServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._verbs: dict[str, Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
             "load": self._load,
+            "recover": self._recover,
+            "close_partial": self._close_partial,
             "prepare": self._plain(sequencer.prepare),
             "start": self._by(sequencer.start),
             "pause": self._plain(sequencer.pause),
@@ -137,6 +149,8 @@ class ControlServer:
         except IonctlError as error:
             result = CommandResult(command.id, Status.FAILED, error.code, str(error), error.to_dict())
         self._verifier.record(result)
+        session = self._sequencer.session
+        self._sequencer.books.command("" if session is None else session.id, command, result)
         self._answer(result)
 
     def _answer(self, result: CommandResult) -> None:
@@ -168,11 +182,54 @@ class ControlServer:
         if not isinstance(approved, str):
             raise CommandRefused("control.arguments", "plan_hash is the hash of the approved plan", "TCS:Cmd")
         program = self._load_program(plan, room, qa)
+
+        def dress(session: Session) -> None:
+            session.plan_path, session.energy_table = plan, self._energy_table
+
         session = await self._sequencer.load(
-            program, mode=self._sequencer.mode, operator=issuer, approved_hash=approved
+            program, mode=self._sequencer.mode, operator=issuer, approved_hash=approved, dress=dress
         )
         spots = sum(int(layer.target_ions.size) for layer in program.layers)
         return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
+
+    async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+        wanted: dict[str, type] = {"session": str, "plan": str, "room": str, "qa": bool, "reason": str}
+        for name, kind in wanted.items():
+            if type(args.get(name)) is not kind:
+                raise CommandRefused("control.arguments", f"recover wants {name} ({kind.__name__})", "TCS:Cmd")
+        if self._journal is None:
+            raise CommandRefused("recovery.journal", "control runs without a journal", "recover")
+        entry = read.session(self._journal, args["session"])
+        program = self._load_program(args["plan"], args["room"], args["qa"])
+        require_same(entry, program, self._energy_table)
+        layers = read.layers(self._journal, entry.session)
+
+        def dress(session: Session) -> None:
+            session.plan_path, session.energy_table = args["plan"], self._energy_table
+            session.opened_because = args["reason"]
+            restore(session, layers)
+
+        await self._sequencer.load(
+            program, mode=self._sequencer.mode, operator=issuer, approved_hash=entry.plan_hash, dress=dress,
+            session_id=entry.session,
+        )  # fmt: skip
+        return {"session": entry.session, "plan_hash": program.plan_hash}
+
+    async def _close_partial(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+        """Close a session that will not be gone on with; {session, reason}."""
+        session, reason = args.get("session"), args.get("reason")
+        if not isinstance(session, str) or not isinstance(reason, str) or not reason.strip():
+            raise CommandRefused("control.arguments", "close_partial wants session and reason", "TCS:Cmd")
+        if self._journal is None:
+            raise CommandRefused("recovery.journal", "control runs without a journal", "close_partial")
+        if self._sequencer.session is not None and self._sequencer.session.id == session:
+            await self._sequencer.close()
+        entry = read.session(self._journal, session)
+        if entry.status in read.ENDED:
+            raise CommandRefused("session.ended", f"session {session} is {entry.status}", "close_partial")
+        self._sequencer.books.closed_partial(entry, issuer, reason)
+        await self._sequencer.books.durable()
+        return {"session": session}
 
     @staticmethod
     def _by(ask: Callable[[str], Awaitable[None]]) -> Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]:

@@ -6,17 +6,18 @@ Only what control itself can know is in here. Truth belongs to the rig, which ad
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from control.layer_table import COLUMN, FloatArray, LayerLike, worst_position_mm
+from control.layer_table import COLUMN, FloatArray, LayerLike, counted_ions, worst_position_mm
 from facility.errors import InternalError
 from facility.events import canonical_json
 from facility.timebase import NS_PER_S
+from journal.read import BOOKED, VERIFIED, LayerEntry
 
 SUMMARY_SCHEMA = "ionctl.session-summary/1"
 
@@ -43,6 +44,9 @@ class ProgramLike(Protocol):
 
     @property
     def room_id(self) -> str: ...
+
+    @property
+    def patient_id(self) -> str: ...
 
     @property
     def qa(self) -> bool: ...
@@ -97,6 +101,8 @@ class LayerBook:
     """What all loads of the layer gave together, as far as registers have been read (`add_earlier`)."""
     shown: FloatArray | None = None
     """The same while the layer is interrupted, for records only: the spot that was cut short is still open."""
+    uncertain: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """Charge (n,) that counts as delivered although nobody has measured it: what a dead process could not tell."""
     loaded_from: FloatArray = field(default_factory=lambda: np.zeros(0))
     """`start_ions` of the present load."""
     loads: int = 0
@@ -109,12 +115,14 @@ class LayerBook:
         """Rows for the spot log; None if no register of the layer has been read."""
         return self.rows if self.shown is None else self.shown
 
+    def __post_init__(self) -> None:
+        if self.uncertain.size != self.layer.target_ions.size:
+            self.uncertain = np.zeros(self.layer.target_ions.size)
+
     @property
     def start_ions(self) -> FloatArray:
-        """Delivered before the next load, by the first chamber, ions (n,)."""
-        if self.rows is None:
-            return np.zeros(self.layer.target_ions.size)
-        return np.maximum(self.rows[:, COLUMN["ic1_ions"]], 0.0)
+        """What counts as delivered before the next load, ions (n,); see `control.layer_table.counted_ions`."""
+        return counted_ions(self.layer, self.rows, self.uncertain)
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,16 @@ class Session:
         """Layer that is being delivered or comes next, 0-based; equals the number of layers when all are verified."""
         self.unaccounted = False
         """A layer was armed and its register has not been read since."""
+        self.recovering = False
+        """The account comes from the journal; the dose register has to be heard before anything is delivered."""
+        self.history: list[LayerEntry] = []
+        """The journal's accounts of a session that is opened again."""
+        self.armed_unbooked = False
+        """The journal has the present layer armed after its last account."""
+        self.plan_path = self.energy_table = self.opened_because = ""
+        self.fraction = self.fractions_planned = 1
+        self.on_booked: Callable[[LayerBook, LayerResult, str], None] = lambda _book, _result, _how: None
+        """Told of every account of a layer: its book, what it comes to, and how (`journal.read`)."""
         self.books = [LayerBook(layer) for layer in program.layers]
         self.interlocks: list[Interlock] = []
         self.messages: list[str] = []
@@ -246,12 +264,13 @@ class Session:
         if book.t_first_beam_ns is None:
             book.t_first_beam_ns = t_ns
 
-    def account(self, rows: FloatArray, t_ns: int) -> None:
+    def account(self, rows: FloatArray, t_ns: int, how: str = BOOKED) -> None:
         """Book what an unfinished layer got in all (`rows` are totals): the next load starts there."""
         book = self.book
         book.rows, book.shown = rows, None
         book.result = self._result(rows, t_ns, verified=False)
         self.unaccounted = False
+        self.on_booked(book, book.result, how)
 
     def show(self, rows: FloatArray, t_ns: int) -> None:
         """Put what an interrupted layer got so far (totals) into the record, book nothing."""
@@ -266,7 +285,17 @@ class Session:
         book.result = result = self._result(rows, t_ns, verified=True)
         self.unaccounted = False
         self.index += 1
+        self.on_booked(book, result, VERIFIED)
         return result
+
+    def restore(self, rows: FloatArray, uncertain: FloatArray, loads: int, t_ns: int, *, verified: bool) -> None:
+        """Take the account of the present layer over from the journal; a verified one is left behind."""
+        book = self.book
+        book.rows, book.uncertain, book.loads = rows, uncertain, loads
+        book.t_armed_ns = t_ns
+        book.result = self._result(rows, t_ns, verified=verified)
+        if verified:
+            self.index += 1
 
     def done(self) -> tuple[int, float, float]:
         """Spots, ions by the first chamber and beam-on s of all layers booked so far."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from control.bookkeeper import Bookkeeper
 from control.layer_machine import Event
 from control.layer_table import (
     FloatArray,
@@ -29,7 +30,9 @@ from control.layer_table import (
     table_crc32,
 )
 from control.machine_link import MachineLink
+from control.recovery import go_on_from
 from control.session import LayerBook, Session
+from control.stage_fault import Preempted, StageFault
 from facility.errors import ChannelError, CommandRefused
 from facility.states import FrontEndState, RingPhase
 from facility.timebase import CLOCK_STEP_S
@@ -66,19 +69,6 @@ class SequencerLimits:
     """How often heartbeats and time-outs are looked at while nothing changes, event-loop s."""
 
 
-class StageFault(Exception):  # noqa: N818 - becomes an event, no error of its own
-    """A stage failed: the event to report, and why."""
-
-    def __init__(self, event: Event, reason: str) -> None:
-        super().__init__(event, reason)
-        self.event = event
-        self.reason = reason
-
-
-class Preempted(Exception):  # noqa: N818 - no error
-    """A wait was given up for something more urgent."""
-
-
 @dataclass
 class Prefetched:
     """What has been done ahead for the next layer."""
@@ -93,9 +83,10 @@ class Stages:
 
     def __init__(
         self, link: MachineLink, rules: LayerRules, limits: SequencerLimits, preempted: Callable[[], bool],
-        procedure: Procedure,
+        procedure: Procedure, books: Bookkeeper | None = None,
     ) -> None:  # fmt: skip
         self._link = link
+        self._books = books or Bookkeeper()
         self._rules = rules
         self._limits = limits
         self._preempted = preempted
@@ -125,6 +116,8 @@ class Stages:
                 where = f"beam {book.layer.beam_index}, layer {book.layer.layer_index}"
                 raise StageFault(Event.VERIFY_FAILED, f"{where}: {fault}")
         await self._disarm()
+        if session.recovering:
+            await self._reconcile(session, t_ns)
         if session.unaccounted:
             await self._account(session, t_ns)
         if session.finished:
@@ -179,8 +172,10 @@ class Stages:
         return Event.SPOTS_LOADED
 
     async def arm(self, session: Session, t_ns: int) -> Event:
-        """Check once more, and arm; from here on beam may come at any time. The front end takes the command only under
-        the permit that stood when somebody started or resumed."""
+        """Check once more, and arm what is on the journal's disk; from here on beam may come at any time. The front end
+        takes the command only under the permit that stood when somebody started or resumed."""
+        self._books.arming(session)
+        await self._books.durable()
         self._check_before_beam(session)
         session.armed(t_ns)
         arguments = {"token": session.book.layer.token, "permit_epoch": session.permit_epoch}
@@ -255,7 +250,7 @@ class Stages:
         rows = await self._rows(session.book)
         if rows is None:
             raise StageFault(Event.VERIFY_FAILED, "the register is not that of the layer")
-        verdict = judge(layer, rows, self._rules)
+        verdict = judge(layer, rows, self._rules, uncertain=session.book.uncertain)
         if not verdict.good:
             where = f"beam {layer.beam_index}, layer {layer.layer_index}"
             raise StageFault(Event.VERIFY_FAILED, f"{where}: {'; '.join(verdict.faults)}")
@@ -329,10 +324,18 @@ class Stages:
         if rows is None:
             what = f"what beam {layer.beam_index}, layer {layer.layer_index} got is not known: the register is gone"
             raise StageFault(Event.VERIFY_FAILED, what)
-        if judge(layer, rows, self._rules).good:  # the stop came after the last spot
+        if judge(layer, rows, self._rules, uncertain=session.book.uncertain).good:  # the stop came after the last spot
             session.verified(rows, t_ns)
         else:
             session.account(rows, t_ns)
+
+    async def _reconcile(self, session: Session, t_ns: int) -> None:
+        """Bring the journal's account and the dose register together: what is left is what neither has."""
+        await asyncio.sleep(self._limits.settle_s * self._limits.scale)
+        doses = [dose for back in (0, 1) if (dose := await self._link.read_dose(back)) is not None]
+        found = go_on_from(session, doses, self._rules, t_ns)
+        self._books.event(session.id, "session.reconciled", found.to_data())
+        await self._books.durable()
 
     async def _rows(self, book: LayerBook) -> FloatArray | None:
         rows = register_rows(await self._link.read_register(), book.layer, book.loaded_from)
@@ -379,12 +382,3 @@ class Stages:
             if left < CLOCK_STEP_S:
                 raise StageFault(Event.TIMEOUT, f"timeout.{name}: not within {timeout_s:g} s")
             await self._link.changed(left)
-
-
-def as_fault(error: CommandRefused | ChannelError) -> StageFault:
-    """The event that a failed command or read means."""
-    if isinstance(error, CommandRefused):
-        return StageFault(Event.REFUSED, f"command refused: {error}")
-    if error.code in ("channel.timeout", "command.no-answer"):
-        return StageFault(Event.TIMEOUT, f"timeout.command: {error}")
-    return StageFault(Event.LINK_LOST, str(error))

@@ -104,7 +104,8 @@ STATE_DTYPE = np.dtype(
         ("late_ms", "f8"),
         ("faults", "i8"), ("line_key", "i8"),
         # dose register
-        ("register_kept", "i8"), ("register_seq", "i8"), ("load_seq", "i8"), ("book_from", "i8"), ("book_to", "i8"),
+        ("register_kept", "i8"), ("register_seq", "i8"), ("load_seq", "i8"), ("last_load", "i8"), ("book_from", "i8"),
+        ("book_to", "i8"),
         # image watch
         ("watch", "i8"), ("fe_beat_seen", "i8"), ("h_beat_seen", "i8"), ("beats_alive", "i8"),
         # truth

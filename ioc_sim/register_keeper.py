@@ -38,10 +38,10 @@ class RegisterKeeper:
         self.banks = Banks(self.store)
         self._p, self._s, self._v = parameters, state, vector
         self.found = read_records(self.store)
-        """What an earlier process has left; empty if there was none."""
+        """What an earlier process has left; empty if there was none.  It stays as it is until a layer is loaded."""
         if self.found:
-            state.register_seq, state.load_seq = self.found[0].seq, self.found[0].load
-        self.rows = self.banks.rows(int(state.load_seq))
+            state.register_seq, state.last_load = self.found[0].seq, self.found[0].load
+        self.rows = self.banks.rows(int(state.last_load))
         self.lease_s = LEASE_S
         self.plan_hash = ""
         """Of the field that is open."""
@@ -59,7 +59,8 @@ class RegisterKeeper:
     def loaded(self, token: int, energy_code: int, level: float, table: np.ndarray, register: np.ndarray) -> None:
         """A layer has been loaded: a new load begins, with rows of its own and nothing leased."""
         s = self._s
-        s.load_seq += 1
+        s.last_load += 1
+        s.load_seq = s.last_load
         s.book_from = -1
         crc = zlib.crc32(np.ascontiguousarray(table, dtype="<f8").tobytes())
         layer = LoadedLayer(token, self.plan_hash, int(s.field), energy_code, level, len(table), crc, int(s.t_ns))

@@ -266,7 +266,7 @@ def read_records(store: RegisterStore) -> tuple[DoseRecord, ...]:
                           "count the whole layer as delivered; find out what has become of the medium")  # fmt: skip
     slot = banks.slots[max(whole, key=lambda k: int(banks.slots[k, reg.SEQ]))]
     load = int(slot[reg.LOAD])
-    found = [_record(banks, slot, load, store.power_lost), _earlier(banks, slot, load - 1)]
+    found = [_record(banks, slot, load, store.power_lost), _earlier(banks, slot, load - 1, store.power_lost)]
     return tuple(record for record in found if record is not None)
 
 
@@ -285,6 +285,8 @@ def _layer(banks: Banks, load: int) -> LoadedLayer | None:
 
 def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecord | None:
     layer = _layer(banks, load)
+    if layer is None and power_lost:
+        return None  # it was never synchronised, so it had no lease: nothing of it was delivered
     if layer is None:
         raise ConfigError("register.torn", f"the layer record of load {load} is damaged", "dose register",
                           "count the whole layer as delivered")  # fmt: skip
@@ -300,17 +302,22 @@ def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecor
             spots.ions[open_spot] += extra
     uncertain = float(_number(slot[[reg.UNCERTAIN]])[0])
     lease = int(slot[reg.LEASE])
+    if power_lost:  # the slot may have reached the disk before rows of spots that it has left behind
+        spots.unknown[: max(open_spot, 0)] |= ~spots.done[: max(open_spot, 0)]
     if power_lost and lease != reg.NO_LEASE and state not in (FrontEndState.DONE, FrontEndState.ABORTED):
         uncertain += max(lease, 0) * 1e-3
     return _made(slot, load, layer, spots, state, open_spot, uncertain, previous=False)
 
 
-def _earlier(banks: Banks, slot: Words, load: int) -> DoseRecord | None:
-    """The load before: a layer is loaded only after the one before has come to rest, so that its rows are final."""
+def _earlier(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecord | None:
+    """The load before: a layer is loaded only after the one before has come to rest, so that its rows are final; after
+    a loss of power those that say that a spot is done are."""
     layer = _layer(banks, load)
     if layer is None:
         return None
     spots = _Spots.read(banks, load, layer.spots)
+    if power_lost:
+        spots.unknown |= ~spots.done
     state = FrontEndState.DONE if bool(spots.done.all()) else FrontEndState.ABORTED
     return _made(slot, load, layer, spots, state, -1, 0.0, previous=True)
 

@@ -28,6 +28,10 @@ ARMING, BOOKED, RECOVERED, VERIFIED = "arming", "booked", "recovered", "verified
 """Status of a row of `layers`."""
 
 
+ENDED = ("completed", "partial")
+"""Status of a session that nobody can go on with."""
+
+
 @dataclass(frozen=True)
 class SessionEntry:
     """One session, as it stands."""

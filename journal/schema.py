@@ -2,7 +2,7 @@
 
 Every table begins with the same columns (`COMMON`); rows are only ever appended, and the database itself refuses
 anything else. Steps are a list: a migration tool would bring a second source of truth, templates and a configuration
-file for what is a handful of statements that never change once they are out (decision 0021).
+file for what is a handful of statements that never change once they are out (decision 0023).
 """
 
 from __future__ import annotations

@@ -118,7 +118,8 @@ class Journal:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection to read with."""
-        with self._guarded("cannot be read"), self.engine.connect() as connection:
+        readers = self.engine.execution_options(ionctl_read=True)
+        with self._guarded("cannot be read"), readers.connect() as connection:
             yield connection
 
     def close(self) -> None:

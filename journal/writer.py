@@ -35,6 +35,9 @@ class Writer(Protocol):
     def seal(self) -> None:
         """The batch in the making is whole."""
 
+    def settle(self) -> None:
+        """Commit soon what was sealed; nobody waits for it, a failure is told by `fault`."""
+
     async def durable(self) -> None:
         """All that was sealed is on the disk. JournalError if it is not, or not within OLDEST_S."""
 
@@ -51,12 +54,34 @@ class NullWriter:
     def seal(self) -> None:
         """Nothing to do."""
 
+    def settle(self) -> None:
+        """Nothing to do."""
+
     async def durable(self) -> None:
         """Nothing to wait for."""
 
     def fault(self) -> str | None:
         """None ever."""
         return None
+
+
+class NoJournal(NullWriter):
+    """A journal that could not be opened: no beam, and the reason why.
+
+    Args:
+        problem: what was wrong with it.
+    """
+
+    def __init__(self, problem: JournalError) -> None:
+        self.problem = problem
+
+    async def durable(self) -> None:
+        """Never."""
+        raise self.problem
+
+    def fault(self) -> str | None:
+        """The reason."""
+        return str(self.problem)
 
 
 class _Gatherer:
@@ -119,6 +144,10 @@ class InlineWriter:
     def seal(self) -> None:
         """The batch in the making is whole."""
         self._gathered.seal()
+
+    def settle(self) -> None:
+        """Commit what waits."""
+        self.flush()
 
     async def durable(self) -> None:
         """Commit what waits."""
@@ -192,6 +221,9 @@ class ThreadedWriter:
             self._sealed += 1
             self._since_s.append(self._now_s())
         self._wake.set()
+
+    def settle(self) -> None:
+        """The thread is at it already."""
 
     async def durable(self) -> None:
         """Wait for the thread, OLDEST_S at most."""

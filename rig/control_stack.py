@@ -16,6 +16,7 @@ from channels.command_server import CommandVerifier
 from channels.keepalive import KeepAliveMaker
 from channels.keys import KeyRing
 from channels.protocol import Channel, ChannelProvider
+from control.bookkeeper import Bookkeeper
 from control.ioc import ControlIoc
 from control.layer_table import LayerRules
 from control.machine_link import LinkLimits, MachineLink
@@ -32,6 +33,8 @@ from facility.errors import ChannelError
 from facility.events import EventLog
 from facility.ids import IdSource
 from facility.timebase import Clock
+from journal.store import Journal
+from journal.writer import NullWriter, Writer
 from rig.children import error_from_dict
 from rig.external.hazard import require_hazard_bounds
 
@@ -98,6 +101,12 @@ class ControlParts:
     """See `SequencerLimits`."""
     lines_s: float = PERIOD_S
     """Time between two frames of control's lines, event-loop s."""
+    writer: Writer = field(default_factory=NullWriter)
+    """Writes the journal."""
+    journal: Journal | None = None
+    """The journal to read; None: no session can be opened again."""
+    energy_table: str = ""
+    """Hash of the energy table."""
     nonce_floor: int = -1
     """See `CommandVerifier`."""
     nonces: MutableMapping[str, int] | None = None
@@ -141,11 +150,12 @@ async def control_stack(
         async with (
             Sequencer(
                 link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits,
-                facility_hash=parts.facility.hash,
+                facility_hash=parts.facility.hash, books=Bookkeeper(parts.writer),
             ) as sequencer,
             LineSender(link.write_lines, parts.keep_alive, sequencer.lines, parts.lines_s) as lines,
             ControlServer(
-                sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s
+                sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s,
+                journal=parts.journal, energy_table=parts.energy_table,
             ) as server,
         ):  # fmt: skip
             gate.server = server

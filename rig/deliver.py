@@ -24,6 +24,16 @@ TARGETS = ("virtual", "ca", "hil")
 
 
 @dataclass(frozen=True)
+class GoingOn:
+    """A session that was begun before."""
+
+    session: str
+    reason: str
+    shown: Callable[[], None]
+    """Called when journal and register have been brought together, before START; raises if nobody confirms."""
+
+
+@dataclass(frozen=True)
 class DeliveryRequest:
     """What is to be delivered, where, and under which seed.
 
@@ -37,6 +47,7 @@ class DeliveryRequest:
     qa: bool = False
     seed: int | None = None
     speed: float | None = None
+    going_on: GoingOn | None = None
 
     @property
     def first_seed(self) -> int:

@@ -88,8 +88,10 @@ async def _deliver(
         await make_ready(request.facility, request.home, run, client)
         await client.reset()
         before = await truth_at(folder, 0)
-        session = await client.load(str(request.plan.resolve()), request.room, request.qa, program.plan_hash)
+        session = await _opened(client, request, program)
         await client.prepare()
+        if request.going_on is not None:
+            request.going_on.shown()
         await client.start()
         async with _interruptible(client):
             longest_s = _SLOWEST * program.expected_s / run.speed + _GRACE_S
@@ -97,7 +99,7 @@ async def _deliver(
         wall_s = monotonic_s() - started_s
         after = await truth_at(folder, int(summary["t_ended_ns"]))
         truth = None
-        if before is not None and after is not None:
+        if before is not None and after is not None and request.going_on is None:  # the rest of it is an earlier run's
             truth = judge_truth(program.layers, gained(after, before), request.facility)
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
@@ -105,6 +107,24 @@ async def _deliver(
     told = FacilityTime(read_events(folder / PLANT_LOG))
     summary = {**summary, "interlocks": [_dated(one, told) for one in summary["interlocks"]]}
     return _result(request, run, summary, truth, wall_s, target, pacing)
+
+
+async def _opened(client: OperatorClient, request: DeliveryRequest, program: MachineProgram) -> str:
+    """Open a new session, or one of the journal again; its id."""
+    plan, going_on = str(request.plan.resolve()), request.going_on
+    if going_on is None:
+        return await client.load(plan, request.room, request.qa, program.plan_hash)
+    await client.recover(going_on.session, plan, request.room, request.qa, going_on.reason)
+    return going_on.session
+
+
+def deliver_at(
+    request: DeliveryRequest, program: MachineProgram, run: RunFile, on_progress: OnProgress | None
+) -> DeliveryResult:
+    """Deliver with the processes of this run."""
+    _require_same(run, request, program)
+    folder = Supervisor(request.home, request.facility.id).folder
+    return asyncio.run(_deliver(request, program, run, folder, on_progress, "ca"))
 
 
 def _dated(interlock: dict[str, Any], told: FacilityTime) -> dict[str, Any]:

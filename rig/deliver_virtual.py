@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from control.plan.program import MachineProgram
@@ -14,6 +17,7 @@ from control.session import Session, SessionSummary
 from control.spot_log import spot_log_bytes
 from facility.errors import InternalError
 from interlocks.snapshot import Mode
+from journal.store import open_journal, sqlite_url
 from rig.deliver import EVENTS_FILE, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of, write_files
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
@@ -24,6 +28,7 @@ from rig.wall_clock import monotonic_s
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+JOURNAL_FILE = "journal.sqlite"
 _SLOWEST = 5.0
 _GRACE_S = 600.0
 _PROGRESS_WALL_S = 0.1
@@ -35,13 +40,19 @@ def deliver_virtual(
     """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted."""
     started_s = monotonic_s()
     mode = Mode.QA if request.qa else Mode.CLINICAL
-    options = WorldOptions(mode=mode, load_program=lambda _path, _room, _qa: program, post_mortem=True)
-    world = World(request.facility, request.room, species_of(program), request.first_seed, options)
-    with _pause_on_interrupt(world):
-        session, summary = deliver_in(world, program, on_progress)
+    with tempfile.TemporaryDirectory(dir=request.home.sessions, prefix=".run-") as scratch:
+        path = Path(scratch) / JOURNAL_FILE
+        with closing(open_journal(sqlite_url(path), request.facility.id)) as journal:
+            options = WorldOptions(
+                mode=mode, load_program=lambda _path, _room, _qa: program, post_mortem=True, journal=journal
+            )
+            world = World(request.facility, request.room, species_of(program), request.first_seed, options)
+            with _pause_on_interrupt(world):
+                session, summary = deliver_in(world, program, on_progress)
+        folder = request.home.session_dir(summary.session)
+        path.replace(folder / JOURNAL_FILE)  # each virtual run is a facility of its own
     truth = judge_truth(program.layers, world.plant.truth_spots(), request.facility)
     wall_s = monotonic_s() - started_s
-    folder = request.home.session_dir(summary.session)
     files = write_files(folder, {SPOTS_FILE: spot_log_bytes(session), EVENTS_FILE: world.events.to_bytes()})
     write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)

@@ -10,6 +10,7 @@ from pathlib import Path
 from facility.errors import ConfigError
 
 HOME_ENV = "IONCTL_HOME"
+JOURNAL_ENV = "IONCTL_JOURNAL"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Home:
     def sessions(self) -> Path:
         """Folders of the sessions: all of the home that control is told of."""
         return _folder(self.root / "sessions")
+
+    def journal_url(self, facility_id: str, env: Mapping[str, str] | None = None) -> str:
+        """Where the journal of a facility lies: `$IONCTL_JOURNAL`, or a file of its own."""
+        environment = os.environ if env is None else env
+        return environment.get(JOURNAL_ENV) or f"sqlite:///{_folder(self.root / 'journal') / f'{facility_id}.sqlite'}"
 
     @property
     def keys(self) -> Path:

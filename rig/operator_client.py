@@ -318,6 +318,13 @@ class OperatorClient:
         await self.ask("SAFE", "open_field", {"session": session})
         return session
 
+    async def recover(self, session: str, plan: str, room: str, qa: bool, reason: str) -> None:
+        """Open a session of the journal again, and its field: what it got is counted; `prepare` hears the register."""
+        args = {"session": session, "plan": plan, "room": room, "qa": qa, "reason": reason}
+        await self.ask("TCS", "recover", args, timeout_s=self.limits.load_s)
+        if self.field != session:
+            await self.ask("SAFE", "open_field", {"session": session})
+
     async def prepare(self) -> None:
         """Prepare, and wait until control is READY."""
         await self.ask("TCS", "prepare")

@@ -212,5 +212,6 @@ def _arguments(name: str, folder: Path, run: RunFile, options: RunOptions, keys:
     if name == "safety":
         return [*common, "--mode", options.mode, "--plant-link", f"127.0.0.1:{run.port('plant', 'link_port')}"]
     servers = " ".join(run.ca_addresses)
-    extra = ["--servers", servers, "--key", str(keys.private_path("control")), "--sessions", str(keys.home.sessions)]
+    extra = ["--servers", servers, "--key", str(keys.private_path("control")), "--sessions", str(keys.home.sessions),
+             "--journal", keys.home.journal_url(run.facility)]  # fmt: skip
     return [*common, *extra, *(["--mqtt", options.mqtt] if options.mqtt else [])]

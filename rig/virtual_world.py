@@ -33,6 +33,8 @@ from interlocks.verbs import VERBS
 from ioc_sim.iocs.plant_iocs import PlantIocs
 from ioc_sim.plant import TRACE_RECORDS, Plant, PlantEvent
 from ioc_sim.register_store import RegisterStore
+from journal.store import Journal
+from journal.writer import InlineWriter, NullWriter
 from rig.branch import Emit, Snapshot, take_snapshot
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
 from rig.keys import CONTROL, ISSUERS, OPERATOR, PHYSICIST, ROOM
@@ -88,6 +90,8 @@ class WorldOptions:
     """Length of the truth ring, ticks."""
     register_store: RegisterStore | None = None
     """Where the dose register lies; None: memory that dies with the world."""
+    journal: Journal | None = None
+    """Where control writes its journal; None: nowhere. Whoever opened it closes it."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,9 @@ class World:
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
             KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
-            link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=BEAT_S,
+            link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=BEAT_S, journal=options.journal,
+            writer=NullWriter() if options.journal is None else InlineWriter(options.journal, self.loop),
+            energy_table=self.plant.table.hash,
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
         try:
@@ -257,6 +263,7 @@ class World:
                 yield WorldParts(control, operator, room)
         finally:
             self._pause = self._parts = None
+            parts.writer.settle()
             await room_provider.close()
             await operator_provider.close()
             await control_provider.close()

@@ -64,3 +64,8 @@ class MonotonicClock:
     def now_ns(self) -> int:
         """Wall time since some moment of this machine, ns."""
         return time.monotonic_ns()
+
+
+def iso_now() -> str:
+    """Calendar time in ISO form, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -22,10 +22,13 @@ from control.layer_machine import DELIVERING
 from control.machine_link import LinkLimits
 from control.spot_log import write_spot_log
 from control.telemetry import MqttTelemetry, Telemetry
-from facility.errors import IonctlError
+from facility.energy_table import load_energy_table
+from facility.errors import IonctlError, JournalError
 from facility.events import EventLog
 from facility.ids import IdSource, run_id
-from facility.timebase import seconds_to_ns
+from facility.timebase import Clock, seconds_to_ns
+from journal.store import Journal, open_journal
+from journal.writer import NoJournal, NullWriter, ThreadedWriter, Writer
 from rig.broker import broker_address
 from rig.clocks import NominalClock, SlippingClock, command_age_ns
 from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader
@@ -34,7 +37,7 @@ from rig.keys import CONTROL, read_private, read_ring
 from rig.logs import bind
 from rig.nonce_file import nonces_in
 from rig.processes.common import Launch, run_process, say_ready, stop_signal
-from rig.wall_clock import RisingNonces, boot_identity, unix_s
+from rig.wall_clock import RisingNonces, boot_identity, iso_now, monotonic_s, unix_s
 
 _log = structlog.get_logger(__name__)
 
@@ -102,6 +105,19 @@ async def follow_plant(provider: EpicsProvider, prefix: str, clock: SlippingCloc
     channels[name].subscribe(heard)
 
 
+def journal_of(url: str, facility: str, clock: Clock) -> tuple[tuple[ThreadedWriter, Journal] | None, Writer]:
+    """The journal as it is written and as it is read; one that cannot be opened lets control live, and no beam."""
+    if not url:
+        return None, NullWriter()
+    try:
+        written, read = open_journal(url, facility), open_journal(url, facility)
+    except JournalError as problem:
+        _log.error("no journal: no beam", problem=str(problem))
+        return None, NoJournal(problem)
+    writer = ThreadedWriter(written, clock, monotonic_s, iso_now)
+    return (writer, read), writer
+
+
 async def stop_delivery(stack: ControlStack) -> None:
     """Beam off, record written, if something is being delivered."""
     if stack.sequencer.state not in DELIVERING:
@@ -125,6 +141,7 @@ async def main(launch: Launch) -> None:
     files = Files(Path(options.sessions), events)
     key = read_private(Path(options.key))
     signer = Signer(CONTROL.name, "control", key, RisingNonces())
+    journal, writer = journal_of(options.journal, facility.id, clock)
     try:
         await follow_plant(provider, facility.pv_prefix, clock)
         async with contextlib.AsyncExitStack() as alive:
@@ -145,6 +162,9 @@ async def main(launch: Launch) -> None:
                 nonce_floor=boot_identity(),
                 nonces=nonces_in(launch.folder, "control"),
                 signing_clock=nominal,
+                journal=None if journal is None else journal[1],
+                writer=writer,
+                energy_table=load_energy_table(facility, launch.species).hash,
                 command_age_ns=command_age_ns(speed),
             )
             stack = await alive.enter_async_context(control_stack(provider, ioc, gate, parts))
@@ -160,6 +180,9 @@ async def main(launch: Launch) -> None:
             await stop_delivery(stack)
     finally:
         await provider.close()
+        if journal is not None:
+            await asyncio.to_thread(journal[0].close)
+            journal[1].close()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sessions", required=True, help="where session folders go")
     parser.add_argument("--epoch-ns", type=int, required=True)
     parser.add_argument("--mqtt", default="")
+    parser.add_argument("--journal", default="", help="URL of the journal")
 
 
 if __name__ == "__main__":

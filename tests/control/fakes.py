@@ -54,6 +54,7 @@ class FakeLayer:
 class FakeProgram:
     layers: tuple[FakeLayer, ...]
     plan_hash: str = "ab" * 32
+    patient_id: str = "P-1"
     plan_label: str = "test"
     facility_id: str = "wuwei"
     facility_hash: str = "cd" * 32

@@ -10,7 +10,8 @@ from control.layer_machine import State
 from control.layer_table import LayerRules
 from control.procedure import Procedure
 from control.session import Session
-from control.stages import Preempted, SequencerLimits, Stages
+from control.stage_fault import Preempted
+from control.stages import SequencerLimits, Stages
 from facility.states import FrontEndState
 from tests.control.fakes import Bench, program
 from tests.control.test_sequencer import run, started

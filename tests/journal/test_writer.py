@@ -222,3 +222,15 @@ def test_the_event_loop_is_free_while_the_thread_writes(path: Path) -> None:
         return beats
 
     assert asyncio.run(beat()) > 0
+
+
+def test_who_reads_does_not_keep_the_writer_waiting(path: Path) -> None:
+    it = InlineWriter(open_journal(sqlite_url(path), "wuwei"), ManualClock())
+    reader = open_journal(sqlite_url(path), "wuwei", read_only=True)
+    with reader.reading() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM events").scalar()
+        write(it, 1)
+        it.flush()
+        assert it.fault() is None
+    reader.close()
+    it.close()

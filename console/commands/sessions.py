@@ -1,0 +1,184 @@
+"""`ionctl session`, `ionctl resume` and `ionctl journal`: what was delivered, and going on with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from console.options import FACILITY, JSON, OutputFile
+from console.settings import Settings
+from facility.errors import ExitCode
+
+if TYPE_CHECKING:
+    from journal.read import SessionEntry
+    from rig.session_desk import LayerLine
+
+JOURNAL = click.option("--journal", "journal_at", default="", metavar="URL",
+                       help="URL or file of the journal; default $IONCTL_JOURNAL or the facility's own.")  # fmt: skip
+
+
+@click.group()
+def session() -> None:
+    """Sessions of the journal: list, show, export, close."""
+
+
+@session.command("list")
+@FACILITY
+@JOURNAL
+@JSON
+@click.pass_obj
+def list_sessions(settings: Settings, facility_name: str, journal_at: str, as_json: bool) -> int:
+    """List all sessions, oldest first."""
+    from console.tables import print_json, print_table
+    from journal import read
+    from rig import session_desk
+
+    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as journal:
+        found = read.sessions(journal)
+    if as_json:
+        print_json({"sessions": [entry.to_data() for entry in found]})
+        return int(ExitCode.OK)
+    rows = [(entry.session, entry.status, entry.plan_label, entry.patient, entry.room, entry.mode, entry.layers,
+             f"{entry.prescribed_ions:.4e}", f"{entry.ic1_ions:.4e}", entry.reason) for entry in found]  # fmt: skip
+    head = ("session", "status", "plan", "patient", "room", "mode", "layers", "prescribed", "delivered", "reason")
+    print_table(f"sessions of {facility_name}", head, rows)
+    return int(ExitCode.OK)
+
+
+@session.command()
+@click.argument("name", metavar="SESSION")
+@FACILITY
+@JOURNAL
+@JSON
+@click.pass_obj
+def show(settings: Settings, name: str, facility_name: str, journal_at: str, as_json: bool) -> int:
+    """Show planned, delivered and remaining ions of each layer that was begun."""
+    from console.tables import print_json
+    from journal import read
+    from rig import session_desk
+
+    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as journal:
+        entry = read.session(journal, name)
+        lines = session_desk.layer_lines(journal, entry)
+    if as_json:
+        print_json({**entry.to_data(), "layers_begun": [line.to_data() for line in lines]})
+    else:
+        _print_layers(entry, lines)
+    return int(ExitCode.OK)
+
+
+@session.command()
+@click.argument("name", metavar="SESSION")
+@click.option("--output", type=OutputFile((".json",)), required=True, help="JSON file to write.")
+@FACILITY
+@JOURNAL
+@click.pass_obj
+def export(settings: Settings, name: str, output: Path, facility_name: str, journal_at: str) -> int:
+    """Write everything that the journal has of a session, and where its hash chain ends."""
+    from journal import read
+    from rig import session_desk
+
+    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as journal:
+        found = session_desk.export(journal, read.session(journal, name))
+    output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{name}: {output}")
+    return int(ExitCode.OK)
+
+
+@session.command()
+@click.argument("name", metavar="SESSION")
+@click.option("--reason", required=True, help="Why it will not be finished.")
+@FACILITY
+@click.pass_obj
+def close(settings: Settings, name: str, reason: str, facility_name: str) -> int:
+    """Close a session as partial, at the facility that is up: nobody goes on with it any more."""
+    from rig.resume import close_partial
+
+    close_partial(settings.facility(facility_name), settings.home(), name, reason)
+    print(f"{name} is closed as partial")
+    return int(ExitCode.OK)
+
+
+@click.command()
+@click.argument("name", metavar="SESSION")
+@click.option("--plan", type=click.Path(path_type=Path, dir_okay=False),
+              help="The plan, where its file has moved.")  # fmt: skip
+@click.option("--reason", required=True, help="What had happened, and why it may go on; for the record.")
+@click.option("--yes", is_flag=True, help="Confirm what is left without being asked.")
+@FACILITY
+@JSON
+@click.pass_obj
+def resume(
+    settings: Settings, name: str, plan: Path | None, reason: str, yes: bool, facility_name: str, as_json: bool
+) -> int:
+    """Go on with a session at the exact spot and remainder, at the facility that is up.
+
+    Journal and dose register are brought together first; what is planned, delivered and left is shown for confirmation.
+    """
+    from console.progress import progress_bar
+    from console.tables import print_json
+    from rig.logs import configure_logs
+    from rig.resume import resume_session
+
+    configure_logs(json_lines=settings.log_json, level=settings.log_level)
+
+    def confirm(entry: SessionEntry, lines: list[LayerLine]) -> bool:
+        if not as_json:
+            _print_layers(entry, lines)
+        return yes or click.confirm("Deliver what remains?", err=True)
+
+    with progress_bar(enabled=not as_json) as progress:
+        result = resume_session(
+            settings.facility(facility_name), settings.home(), name, plan, reason, confirm, progress
+        )
+    if as_json:
+        print_json(result.to_data())
+    else:
+        from console.summary import print_result
+
+        print_result(result)
+    return int(result.exit_code)
+
+
+@click.group()
+def journal() -> None:
+    """The journal of a facility."""
+
+
+@journal.command()
+@FACILITY
+@JOURNAL
+@JSON
+@click.pass_obj
+def verify(settings: Settings, facility_name: str, journal_at: str, as_json: bool) -> int:
+    """Recompute the hash chain; exit code 7 names the first broken row."""
+    from console.tables import print_json
+    from journal.verify import verify as verify_journal
+    from rig import session_desk
+
+    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as opened:
+        found = verify_journal(opened)
+        where = opened.where
+    if as_json:
+        print_json({"journal": where, "batches": found.batches, "rows": found.rows, "hash": found.tip.hash,
+                    "broken": found.broken})  # fmt: skip
+    else:
+        print(f"{where}: {found.batches} batches, {found.rows} rows sound, ends with {found.tip.hash}")
+        if found.broken:
+            print(f"BROKEN: {found.broken}")
+    return int(ExitCode.VERIFICATION_FAILED if found.broken else ExitCode.OK)
+
+
+def _print_layers(entry: SessionEntry, lines: list[LayerLine]) -> None:
+    from console.tables import print_table
+
+    rows = [
+        (line.layer, line.status, f"{line.spots_done} of {line.spots}", f"{line.prescribed_ions:.0f}",
+         f"{line.ic1_ions:.0f}", f"{line.uncertain_ions:.0f}", f"{line.remaining_ions:.0f}")
+        for line in lines
+    ]  # fmt: skip
+    title = f"{entry.session}: {entry.status}, {entry.plan_label}, room {entry.room}"
+    print_table(title, ("layer", "booked", "spots", "planned", "delivered", "uncertain", "remaining"), rows)

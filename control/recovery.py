@@ -1,0 +1,175 @@
+"""After a stop: what the journal booked and what the dose register holds, brought together. Pure.
+
+The register speaks of one load of one layer, the journal of what was booked before. Whether the journal has that load
+already is told by the table it was loaded with: its CRC covers what counted as delivered before, so it is that of the
+journal's last account (the load came after, its ions are added), of an earlier one (they are in already), or of neither
+(nothing is believed, and nothing delivered).
+
+Never optimistic: charge that may have come and was not written down counts as delivered, at the spot under way and at
+those behind it; a spot whose row is torn counts as delivered whole; a layer that was armed and of which no register
+speaks any more counts as delivered whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from control.layer_table import (
+    COLUMN,
+    FloatArray,
+    LayerRules,
+    add_earlier,
+    counted_ions,
+    field_number,
+    judge,
+    spot_table,
+)
+from control.layer_table import table_crc32 as crc32_of
+from control.machine_link import Dose
+from control.session import ProgramLike, Session
+from facility.errors import CommandRefused, JournalError
+from facility.pv_catalogue import REGISTER_COLUMNS
+from journal.read import ARMING, ENDED, RECOVERED, LayerEntry, SessionEntry
+
+LEAST_COUNTS = 2.0
+"""A remainder of fewer counts than this is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reconciled:
+    """What the present layer of a session has got, by journal and register."""
+
+    words: str
+    rows: FloatArray | None = None
+    """Totals (n, len(REGISTER_COLUMNS)); None where the journal's account stands as it is."""
+    uncertain: FloatArray = field(default_factory=lambda: np.zeros(0))
+    """(n,): counts as delivered, was not measured."""
+    unknown_spots: int = 0
+
+    def to_data(self) -> dict[str, Any]:
+        """For the event."""
+        return {"words": self.words, "uncertain_ions": float(self.uncertain.sum()), "unknown_spots": self.unknown_spots}
+
+
+def require_same(entry: SessionEntry, program: ProgramLike, energy_table: str) -> None:
+    """CommandRefused unless this program goes on with that session: plan, patient, room, configuration, energies."""
+    if entry.status in ENDED:
+        raise CommandRefused("recovery.ended", f"session {entry.session} is {entry.status}", "recover")
+    pairs = (
+        ("plan hash", entry.plan_hash, program.plan_hash), ("patient", entry.patient, program.patient_id),
+        ("room", entry.room, program.room_id), ("facility", entry.facility, program.facility_id),
+        ("energy table", entry.energy_table, energy_table), ("configuration", entry.config_hash, program.facility_hash),
+        ("QA", str(entry.qa), str(program.qa)),
+    )  # fmt: skip
+    for name, was, found in pairs:
+        if was != found:
+            what = f"{name} {found or 'none'}, the session was opened with {was or 'none'}"
+            raise CommandRefused("recovery.other", what, entry.session, "go on with the same, or close it as partial")
+
+
+def restore(session: Session, entries: Sequence[LayerEntry]) -> None:
+    """Give a session that is opened again the journal's account. JournalError where that makes no sense."""
+    session.recovering = True
+    session.history = [entry for entry in entries if entry.status != ARMING]
+    last: dict[int, LayerEntry] = {}
+    for entry in session.history:
+        last[entry.layer] = entry
+    for index in range(len(session.books)):
+        found = last.get(index)
+        if found is None:
+            break
+        layer = session.books[index].layer
+        if found.token != layer.token or len(found.rows) != layer.target_ions.size:
+            raise JournalError("journal.layer", f"layer {index} in the journal is not that of this plan", session.id,
+                               "give the plan that the session was opened with")  # fmt: skip
+        verified = found.status == "verified"
+        session.restore(found.rows, found.uncertain, found.loads, found.t_ns, verified=verified)
+        if not verified:
+            break
+    armed = [entry for entry in entries if entry.status == ARMING]
+    booked = max((entry.seq for entry in session.history), default=-1)
+    session.armed_unbooked = bool(armed) and armed[-1].seq > booked and armed[-1].layer == session.index
+
+
+def reconcile(session: Session, doses: Sequence[Dose], rules: LayerRules) -> Reconciled:
+    """The account of the present layer. JournalError 'recovery.register' where journal and register contradict."""
+    if session.finished:
+        return Reconciled("every layer is verified")
+    book, layer = session.book, session.book.layer
+    number = field_number(session.id)
+    mine = [dose for dose in doses if dose.field == number and dose.plan_hash == session.program.plan_hash]
+    accounts = [None, *(entry for entry in session.history if entry.layer == session.index)]
+    for dose in mine:
+        if dose.token != layer.token or len(dose.rows) != layer.target_ions.size:
+            continue
+        crcs = [_crc(session, entry, rules) for entry in accounts]
+        if crcs[-1] == dose.table_crc32:
+            return _added(session, dose, rules)
+        if dose.table_crc32 in crcs:
+            return Reconciled(f"layer {session.index}: the journal has all that the register holds")
+        what = f"the register holds layer {session.index}, loaded with another account than the journal's"
+        raise JournalError("recovery.register", what, session.id, "close the session as partial")
+    if mine or not session.armed_unbooked:
+        return Reconciled(f"layer {session.index}: nothing was delivered since the journal's account")
+    left = np.maximum(layer.target_ions - book.start_ions, 0.0)
+    rows = np.zeros((layer.target_ions.size, len(REGISTER_COLUMNS))) if book.rows is None else book.rows.copy()
+    rows[:, COLUMN["done"]] = 1.0
+    words = f"layer {session.index} was armed and no register speaks of it: all of it counts as delivered"
+    return Reconciled(words, rows, book.uncertain + left, int(np.count_nonzero(left > 0.0)))
+
+
+def go_on_from(session: Session, doses: Sequence[Dose], rules: LayerRules, t_ns: int) -> Reconciled:
+    """Reconcile and book what was found: from now on the session goes on like any other. Raises as `reconcile`."""
+    found = reconcile(session, doses, rules)
+    session.recovering = False
+    session.messages.append(found.words)
+    if found.rows is not None:
+        session.book.uncertain = found.uncertain
+        if judge(session.book.layer, found.rows, rules, uncertain=found.uncertain).good:
+            session.verified(found.rows, t_ns)
+        else:
+            session.account(found.rows, t_ns, RECOVERED)
+    return found
+
+
+def _crc(session: Session, entry: LayerEntry | None, rules: LayerRules) -> int:
+    layer = session.book.layer
+    none = np.zeros(layer.target_ions.size)
+    start = none if entry is None else counted_ions(layer, entry.rows, entry.uncertain)
+    return crc32_of(spot_table(layer, start, rules))
+
+
+def _added(session: Session, dose: Dose, rules: LayerRules) -> Reconciled:
+    """The load's ions on top of the journal's account, and what nobody measured."""
+    book, layer = session.book, session.book.layer
+    this = dose.rows.copy()
+    unknown = this[:, COLUMN["done"]] < -0.5
+    this[:, COLUMN["done"]] = np.maximum(this[:, COLUMN["done"]], 0.0)
+    this[:, COLUMN["target_ions"]] = layer.target_ions
+    this[:, COLUMN["start_ions"]] = book.start_ions
+    rows = add_earlier(this, book.rows)
+    uncertain = book.uncertain.copy()
+    left = layer.target_ions - counted_ions(layer, rows, uncertain)
+    uncertain[unknown] += np.maximum(left[unknown], 0.0)
+    rows[unknown, COLUMN["done"]] = 1.0
+    budget = dose.uncertain_ions
+    for spot in range(max(dose.spot, 0), layer.target_ions.size):
+        if budget <= 0.0:
+            break
+        if rows[spot, COLUMN["done"]] < 0.5 and left[spot] > 0.0:
+            given = min(float(left[spot]), budget)
+            uncertain[spot] += given
+            budget -= given
+    count = rules.ions_per_count(layer.species, layer.energy_mev_u)
+    counted = counted_ions(layer, rows, uncertain)
+    begun = counted > 0.0
+    rows[begun & (layer.target_ions - counted <= LEAST_COUNTS * count), COLUMN["done"]] = 1.0
+    words = (
+        f"layer {session.index}: {int(np.count_nonzero(rows[:, COLUMN['done']] > 0.5))} of {len(rows)} spots done, "
+        f"{float(uncertain.sum()):.0f} ions uncertain"
+    )
+    return Reconciled(words, rows, uncertain, int(np.count_nonzero(unknown)))

@@ -1,0 +1,111 @@
+"""What a person asks the journal: which sessions there are, what each layer got, and what a session goes on with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from control.plan.load import load_plan
+from control.plan.program import MachineProgram, compile_program
+from facility.config import Facility
+from facility.errors import CommandRefused
+from journal import read
+from journal.read import SessionEntry
+from journal.store import Journal, open_journal, sqlite_url
+from rig.home import Home
+
+TABLES = ("trips", "operators", "commands", "bypasses", "events", "fractions")
+
+
+@contextlib.contextmanager
+def journal_at(home: Home, facility_id: str, given: str = "") -> Iterator[Journal]:
+    """The journal of a facility, to read: `given` (a URL or a file), $IONCTL_JOURNAL, or the facility's own file.
+
+    JournalError if there is none or it cannot be read.
+    """
+    url = given if "://" in given else sqlite_url(Path(given).resolve()) if given else home.journal_url(facility_id)
+    journal = open_journal(url, facility_id, read_only=True)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """One layer of a session: ions planned, delivered by the first chamber, uncertain, and left."""
+
+    layer: int
+    status: str
+    spots: int
+    spots_done: int
+    prescribed_ions: float
+    ic1_ions: float
+    uncertain_ions: float
+
+    @property
+    def remaining_ions(self) -> float:
+        """What is still to be given; uncertain charge counts as delivered."""
+        if self.status == read.VERIFIED:
+            return 0.0
+        return max(self.prescribed_ions - self.ic1_ions - self.uncertain_ions, 0.0)
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "remaining_ions": self.remaining_ions}
+
+
+def layer_lines(journal: Journal, entry: SessionEntry, program: MachineProgram | None = None) -> list[LayerLine]:
+    """Planned, delivered and remaining by layer; layers nobody has begun only with the program."""
+    last = {one.layer: one for one in read.layers(journal, entry.session) if one.status != read.ARMING}
+    planned = {row["layer"]: row for row in read.rows_of(journal, "layers", entry.session)}
+    lines = []
+    for index in range(entry.layers):
+        one, row = last.get(index), planned.get(index)
+        layer = None if program is None else program.layers[index]
+        if row is None and layer is None:
+            continue
+        spots = layer.n_spots if layer is not None else int(row["spots"]) if row is not None else 0
+        ions = layer.total_ions if layer is not None else float(row["prescribed_ions"]) if row is not None else 0.0
+        if one is None:
+            lines.append(LayerLine(index, "armed" if row is not None else "", spots, 0, ions, 0.0, 0.0))
+        else:
+            lines.append(LayerLine(index, one.status, spots, one.spots_done, ions, one.ic1_ions, one.uncertain_ions))
+    return lines
+
+
+def export(journal: Journal, entry: SessionEntry) -> dict[str, Any]:
+    """Everything that the journal has of a session, JSON-ready."""
+    found: dict[str, Any] = {"schema": "ionctl.session-export/1", **entry.to_data()}
+    found["layers_booked"] = [
+        {"seq": one.seq, "t_ns": one.t_ns, "layer": one.layer, "status": one.status, "loads": one.loads,
+         "ic1_ions": one.ic1_ions, "ic2_ions": one.ic2_ions, "uncertain_ions": one.uncertain_ions,
+         "rows": one.rows.tolist(), "uncertain": one.uncertain.tolist()}
+        for one in read.layers(journal, entry.session)
+    ]  # fmt: skip
+    for table in TABLES:
+        found[table] = read.rows_of(journal, table, entry.session)
+    tip = journal.tip()
+    found["journal"] = {"where": journal.where, "batch": tip.batch, "seq": tip.seq, "hash": tip.hash}
+    return found
+
+
+def program_of(entry: SessionEntry, facility: Facility, plan: Path | None = None) -> MachineProgram:
+    """The program that goes on with a session, from its own plan or another file of it.
+
+    CommandRefused for a session that has ended, for another plan, patient or configuration.
+    """
+    if entry.status in read.ENDED:
+        raise CommandRefused("recovery.ended", f"session {entry.session} is {entry.status}", "resume")
+    program = compile_program(load_plan(plan or Path(entry.plan_path)), facility, entry.room, qa=entry.qa)
+    for name, was, found in (
+        ("plan hash", entry.plan_hash, program.plan_hash), ("patient", entry.patient, program.patient_id),
+        ("configuration", entry.config_hash, facility.hash),
+    ):  # fmt: skip
+        if was != found:
+            raise CommandRefused("recovery.other", f"{name} {found}, the session was opened with {was}", entry.session,
+                                 "give the file that the session was opened with, or close it as partial")  # fmt: skip
+    return program

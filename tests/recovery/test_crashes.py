@@ -1,0 +1,67 @@
+"""Whoever dies and when: the treatment goes on at the exact spot, gives nothing twice, and the record says so."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from control.plan.maker import make_small_plan
+from control.plan.program import MachineProgram, compile_program
+from facility.config import load_facility
+from rig.crashes import Crashes, Left
+
+SEED = 1
+
+
+@functools.cache
+def facility():
+    return load_facility("wuwei")
+
+
+@functools.cache
+def program() -> MachineProgram:
+    found = facility()
+    return compile_program(make_small_plan(found, "carbon"), found, next(iter(found.rooms)), qa=True)
+
+
+def crashes(folder: Path) -> Crashes:
+    return Crashes(facility(), program(), folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    """The delivery that nobody interrupts."""
+    return crashes(tmp_path_factory.mktemp("whole")).deliver(SEED, None)
+
+
+def test_a_delivery_that_nobody_interrupts_is_in_the_journal(whole: Left) -> None:
+    assert whole.summary is not None
+    assert whole.summary.status == "completed"
+    assert crashes(whole.folder).objections(whole) == []
+
+
+def test_the_checker_sees_a_spot_that_was_given_twice(whole: Left) -> None:
+    token = program().layers[0].token
+    twice = Left(whole.store, whole.folder, {**whole.truth, token: whole.truth[token] * np.where(
+        np.arange(len(whole.truth[token])) == 3, 2.0, 1.0)})  # fmt: skip
+    assert "layer 0, spot 3: over by" in crashes(whole.folder).objections(twice)[0]
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_all_die_at_any_instant_and_the_session_is_finished_to_the_spot(case: int, whole: Left, tmp_path: Path) -> None:
+    assert whole.summary is not None
+    rng = np.random.default_rng(106 + case)
+    begun, end = whole.summary.t_started_ns, whole.summary.t_ended_ns
+    assert begun is not None
+    it = crashes(tmp_path)
+    left = it.deliver(SEED, int(rng.integers(begun, end)))
+    for life in range(2, 6):
+        if left.summary is not None:
+            break
+        left = it.resume(left, life, int(rng.integers(0, end)) if life < 4 else None)
+    assert left.summary is not None
+    assert left.summary.status == "completed"
+    assert it.objections(left) == []
