@@ -82,8 +82,8 @@ def take_reading(p: Any, q: np.ndarray, v: np.ndarray, slot: int, reading: tuple
 
 @kernel
 def fresh(q: np.ndarray, s: Record, v: np.ndarray, slot: int) -> bool:
-    """The reading in ``slot`` is good and not too old."""
-    return v[at.EXT_GOOD + slot] == 1.0 and s.t_ns - v[at.EXT_T_NS + slot] <= q[at.EXT_AGE_NS + slot]
+    """The reading in ``slot`` is good and not too old; one from further ahead than it may be old is none."""
+    return v[at.EXT_GOOD + slot] == 1.0 and abs(s.t_ns - v[at.EXT_T_NS + slot]) <= q[at.EXT_AGE_NS + slot]
 
 
 @kernel

@@ -523,7 +523,7 @@ class Plant:
             slot = SLOT[name]
             age_ms = (t_ns - float(self._v[at.EXT_T_NS + slot])) * 1e-6
             said = bool(self._v[at.EXT_GOOD + slot] == 1.0)
-            in_time = age_ms <= float(self._q[at.EXT_AGE_NS + slot]) * 1e-6
+            in_time = abs(age_ms) <= float(self._q[at.EXT_AGE_NS + slot]) * 1e-6
             states.append(ExternalState(name, said, in_time, max(0.0, age_ms), float(self._v[at.EXT_VALUE + slot])))
         return tuple(states)
 

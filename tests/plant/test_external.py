@@ -147,6 +147,13 @@ def test_readings_grow_old_while_facility_time_stands_still() -> None:
     assert not plant.external_states()[0].in_time
 
 
+def test_a_reading_from_the_future_does_not_stay_young() -> None:
+    plant, _ = ready(external(external={"scan_x": DEVICE}), Supply())
+    plant.external_reading("scan_x", 0.0, plant._now_ns + S, True, 0.0)
+    plant.advance(plant._now_ns + MS)
+    assert not plant.external_states()[0].in_time
+
+
 def test_a_lost_connection_needs_no_age() -> None:
     supply = Supply()
     plant, _ = ready(external(external={"scan_x": DEVICE}), supply)
