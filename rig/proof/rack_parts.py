@@ -192,7 +192,7 @@ class FrontEnd(NamedTuple):
                 fe_state=int(self.state), permit_line=1, hold_line=int(hold), action=action, stored=1.0,
                 phase=FLAT_TOP if ring else 0, permit_epoch=int(self.old),
             )  # fmt: skip
-            plant = blank_rack(fill_ions=1.0, settle_mm=0.0, settle_ticks=0)
+            plant = blank_rack(fill_ions=1.0, settle_mm=0.0, settle_ticks=0, external=0)
             _try_start(plant, None, rack, _leased())
             found = F(int(rack.fe_state))
             _started_known[key] = FrontEnd(F.PAUSED) if found is F.PAUSED else FrontEnd(
