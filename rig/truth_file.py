@@ -90,12 +90,15 @@ def _whole(raw: bytes) -> tuple[int, TruthNow] | None:
     return (seq, TruthNow(t_ns, count, total, wall_ns)) if magic == MAGIC else None
 
 
-def read_ticks(folder: Path, most: int | None = None) -> npt.NDArray[Any]:
-    """The ticks that the ring still holds, or the last `most` of them, oldest first."""
+def read_ticks(folder: Path) -> npt.NDArray[Any]:
+    """The ticks that the ring still holds, oldest first."""
+    path = folder / TRACE_FILE
     count = read_now(folder).count
-    ring = np.asarray(np.memmap(folder / TRACE_FILE, TRUTH_DTYPE, "r", _RING_AT))
-    kept = min(count, len(ring), count if most is None else most)
-    return np.array(ring[np.arange(count - kept, count) % len(ring)])
+    ring = np.fromfile(path, TRUTH_DTYPE, offset=_RING_AT)
+    if count <= len(ring):
+        return ring[:count]
+    start = count % len(ring)
+    return np.concatenate([ring[start:], ring[:start]])
 
 
 def read_last_ticks(folder: Path, most: int) -> npt.NDArray[Any]:

@@ -44,7 +44,7 @@ from rig.supervisor import RunOptions, Supervisor
 from rig.trials.truth import Ticks
 from rig.trip_history import read_events
 from rig.truth_check import judge_truth, overdosed
-from rig.truth_file import read_now, read_ticks
+from rig.truth_file import read_last_ticks, read_now
 
 SPEED = 1.0
 MORE_US = 4 * SLICE_NS / 1e3
@@ -209,7 +209,7 @@ class CaRun:
             seen.present = frozenset({rule.id})  # nothing but its effect is to be seen from here
         seen.words = next((str(e["data"]["words"]) for e in trips if e["data"]["id"] == seen.first), "")
         seen.state = operator.state.name
-        found = read_ticks(folder, LOOKED_BACK)
+        found = read_last_ticks(folder, LOOKED_BACK)
         found = found[found["t_ns"] > seen.cause_ns - BEFORE_NS]
         fields: list[Any] = [found[name].astype(np.int64) for name in ("t_ns", "ions", "flags", "spot")]
         seen.ticks = Ticks(*fields)
