@@ -16,6 +16,7 @@ from rig.campaign.block import run_block, shrink
 from rig.campaign.outcome import Outcome
 from rig.campaign.report import Report
 from rig.campaign.setting import Setting, blocks, choice_of
+from rig.logs import configure_logs
 
 Seeds = tuple[int, ...]
 RunBlock = Callable[[Setting, Seeds], list[Outcome]]
@@ -67,7 +68,7 @@ def _on_processes(
     left, context = set(wanted), multiprocessing.get_context("spawn")
     for _ in range(ATTEMPTS):
         try:
-            with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            with ProcessPoolExecutor(jobs, mp_context=context, initializer=quiet) as pool:
                 asked = {pool.submit(run, setting, seeds): seeds for seeds in sorted(left)}
                 for done in as_completed(asked):
                     outcomes = done.result()
@@ -93,6 +94,11 @@ def _on_dask(setting: Setting, wanted: list[Seeds], scheduler: str) -> Iterator[
         asked = [client.submit(block_apart, setting, seeds, pure=False, retries=ATTEMPTS) for seeds in wanted]
         for done in as_they_come(asked):
             yield done.result()
+
+
+def quiet() -> None:
+    """What control warns of in a run that goes wrong on purpose is no news."""
+    configure_logs(json_lines=False, level="error")
 
 
 def block_apart(setting: Setting, seeds: Seeds) -> list[Outcome]:

@@ -85,7 +85,11 @@ class Attendance:
     async def _go_on(self, state: State) -> None:
         operator = self.operator
         if state in (State.LOADED, State.TERMINATED):
-            if await self._permitted():
+            progress = operator.progress()
+            if progress.spots_done == progress.spots:  # terminated after its last layer: nothing is left to go on with
+                await self._try("close", operator.ask("TCS", "close"))
+                await self._see(state)
+            elif await self._permitted():
                 await self._try("prepare", operator.prepare())
         elif state is State.PREPARED:
             await self._permitted()

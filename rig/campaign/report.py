@@ -76,7 +76,7 @@ class Report:
         """Pairs of state and event, rules, causes and events of the plant."""
         causes = [name for names in choice_of(self.setting).pool.values() for name in names]
         return (
-            _covered("states", [s.name for s in State], ({cell.split()[0] for cell in o.cells} for o in self.outcomes)),
+            _covered("states", [s.name for s in State], (_states(o.cells) for o in self.outcomes)),
             _covered("transitions", moves(), (o.cells for o in self.outcomes)),
             _covered("refusals", refusals(), (o.cells for o in self.outcomes)),
             _covered("rules tripped", [r.id for r in bench_of(self.setting).rules.rules if r.latches],
@@ -112,6 +112,12 @@ def moves() -> list[str]:
 def refusals() -> list[str]:
     """Pairs that refuse what a person asks for; RESELECT is control's own name for a RESUME."""
     return [_pair(state, event) for state, event in TABLE if refused(state, event) and event is not Event.RESELECT]
+
+
+def _states(cells: Iterable[str]) -> set[str]:
+    """Where the transitions of a run began and led."""
+    pairs = [cell.split() for cell in cells]
+    return {name for state, event in pairs for name in (state, TABLE[State[state], Event[event]][0].name)}
 
 
 def _pair(state: State, event: Event) -> str:
