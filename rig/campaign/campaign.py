@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import pickle
 import subprocess
@@ -26,6 +27,8 @@ ATTEMPTS = 3
 """Pools that may be lost before it is the runs that are to blame."""
 SHRUNK_MAX = 5
 """So many failing runs are made smaller; the others are of the same kind more often than not."""
+QUIET = functools.partial(configure_logs, json_lines=False, level="error")
+"""What control warns of in a run that goes wrong on purpose is no news."""
 BLOCK_TIMEOUT_S = 3600.0
 
 
@@ -68,7 +71,7 @@ def _on_processes(
     left, context = set(wanted), multiprocessing.get_context("spawn")
     for _ in range(ATTEMPTS):
         try:
-            with ProcessPoolExecutor(jobs, mp_context=context, initializer=quiet) as pool:
+            with ProcessPoolExecutor(jobs, mp_context=context, initializer=QUIET) as pool:
                 asked = {pool.submit(run, setting, seeds): seeds for seeds in sorted(left)}
                 for done in as_completed(asked):
                     outcomes = done.result()
@@ -94,11 +97,6 @@ def _on_dask(setting: Setting, wanted: list[Seeds], scheduler: str) -> Iterator[
         asked = [client.submit(block_apart, setting, seeds, pure=False, retries=ATTEMPTS) for seeds in wanted]
         for done in as_they_come(asked):
             yield done.result()
-
-
-def quiet() -> None:
-    """What control warns of in a run that goes wrong on purpose is no news."""
-    configure_logs(json_lines=False, level="error")
 
 
 def block_apart(setting: Setting, seeds: Seeds) -> list[Outcome]:

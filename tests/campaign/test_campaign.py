@@ -69,7 +69,8 @@ def test_a_lost_worker_loses_nothing(tmp_path: Path) -> None:
     assert sorted(outcome.seed for outcomes in some for outcome in outcomes) == [98, 99, 100, 101]
 
 
-def test_runs_that_kill_every_worker_are_named() -> None:
+def test_runs_that_kill_every_worker_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rig.campaign.campaign.ATTEMPTS", 1)
     with pytest.raises(InternalError, match="run the seeds alone: 0 to 1"):
         list(_on_processes(LIGHT, [(0, 1)], 1, dying.dies))
 
