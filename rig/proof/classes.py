@@ -62,11 +62,17 @@ def own_only(rule: Rule) -> bool:
 
 
 def fast_stand_ins(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The echoes as they are, and a contact in place of each other class of tier H; made of the real rules."""
+    """The echoes as they are, and a contact in place of each other class of tier H; made of the real rules.
+
+    Who may reset is no matter of the rack: it lets go of what the link says.
+    """
     rules = [rule for rule in rules if rule.tier == "H"]
     kept = [rule for rule in rules if is_echo(rule)]
-    inputs = iter(("ic1.ok", "ic2.ok", "scan.ok", "strip.ok", "gate.open", "door.a_closed", "door.b_closed"))
+    of_rack: dict[Class, list[Rule]] = {}
     for kind, group in members(rules).items():
+        of_rack.setdefault(kind._replace(reset="none"), []).extend(group)
+    inputs = iter(("ic1.ok", "ic2.ok", "scan.ok", "strip.ok", "gate.open", "door.a_closed", "door.b_closed"))
+    for kind, group in of_rack.items():
         contact = {
             "kind": "digital", "inputs": (next(inputs),), "equals": 1.0, "low": None, "high": None, "relative": None,
             "when": None, "window_us": 0.0, "debounce_us": DEBOUNCE_TICKS * TICK_US if kind.debounced else 0.0,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import json
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,22 +79,40 @@ def scenes(rules: RuleSet) -> Iterator[Scene]:
     yield DeliveryScene()
 
 
-def verify(rules: RuleSet, wanted: Sequence[str] = (), only: str = "") -> Proof:
+def verify(rules: RuleSet, wanted: Sequence[str] = (), only: str = "", jobs: int = 1) -> Proof:
     """Explore the scenes whose name begins with one of `wanted`, all without, and check every rule by itself; `only`
-    names the one property that is judged, until it breaks. UsageError for a name with which no scene begins."""
+    names the one property that is judged, until it breaks. UsageError for a name with which no scene begins.
+
+    In so many processes as `jobs` says, where all is judged: scenes know nothing of each other.
+    """
     names = [*(scene.name for scene in scenes(rules)), rule_checks.NAME]
     for one in wanted:
         if not any(name.startswith(one) for name in names):
             raise UsageError("proof.scene", f"no scene begins with '{one}'", "--scene", f"there are {', '.join(names)}")
     found: list[Found] = []
-    for scene in scenes(rules):
-        if _asked(scene.name, wanted):
-            found.append(explore(scene, only))
-            if only and not found[-1].holds:
-                break
+    places = [place for place, scene in enumerate(scenes(rules)) if _asked(scene.name, wanted)]
+    for explored in _explored(rules, places, only, jobs):
+        found.append(explored)
+        if only and not explored.holds:
+            break
     if not only and _asked(rule_checks.NAME, wanted):
         found.append(rule_checks.check(rules))
     return Proof(rules.facility, rules.hash, tuple(found))
+
+
+def _explored(rules: RuleSet, places: Sequence[int], only: str, jobs: int) -> Iterator[Found]:
+    """These scenes, in their order."""
+    work = functools.partial(_explore, rules, only)
+    if only or jobs <= 1 or len(places) <= 1:
+        yield from map(work, places)
+        return
+    fork = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=fork) as pool:
+        yield from pool.map(work, places)
+
+
+def _explore(rules: RuleSet, only: str, place: int) -> Found:
+    return explore(next(islice(scenes(rules), place, None)), only)
 
 
 def _asked(name: str, wanted: Sequence[str]) -> bool:

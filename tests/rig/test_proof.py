@@ -81,6 +81,13 @@ def test_the_beam_off_scene_and_one_pair_of_rules_hold(rules: RuleSet) -> None:
     assert found.states > 300
 
 
+def test_two_processes_find_what_one_finds(rules: RuleSet) -> None:
+    wanted = ("bypass", "beam-off")
+    proof = verify(rules, wanted, jobs=2)
+    assert [one.scene for one in proof.found] == ["beam-off", "bypass"]
+    assert proof == verify(rules, wanted)
+
+
 def test_every_rule_trips_by_itself(rules: RuleSet) -> None:
     found = rule_checks.check(rules)
     assert [verdict.name for verdict in found.verdicts if not verdict.holds] == []
