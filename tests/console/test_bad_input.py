@@ -13,7 +13,7 @@ from tests.console.conftest import Ionctl
 from tests.console.test_cli_reference import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-USAGE, CONFIGURATION, PLAN, UNAVAILABLE = 2, 3, 4, 6
+USAGE, CONFIGURATION, PLAN, UNAVAILABLE, FAILED = 2, 3, 4, 6, 7
 CASES: dict[str, list[tuple[str, int, str]]] = {
     "demo": [
         ("--speed nan", USAGE, "0.01 to 100"),
@@ -111,6 +111,26 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--counterexample away/c.json", USAGE, "no folder 'away'"),
     ],
     "interlocks prove": [("nosuch", USAGE, "no proof test 'nosuch'"), ("", UNAVAILABLE, "ionctl up")],
+    "scenario list": [("nosuch", USAGE, "no scenario 'nosuch'")],
+    "scenario run": [
+        ("nosuch", USAGE, "scenario list"),
+        ("PLAN", USAGE, "no scenario 'not a plan'"),
+        ("--jobs 0", USAGE, "--jobs"),
+        ("--target moon", USAGE, "--target"),
+    ],
+    "fault list": [("now", USAGE, "now")],
+    "campaign": [
+        ("--runs 0", USAGE, "--runs"),
+        ("--faults nosuch", USAGE, "rule/..., fault/..., operator/..."),
+        ("--plan nosuch", PLAN, "nosuch"),
+    ],
+    "replay": [("", USAGE, "SEED"), ("x", USAGE, "SEED")],
+    "resume": [("", USAGE, "SESSION"), ("nobody", USAGE, "--reason")],
+    "session list": [("now", USAGE, "now")],
+    "session show": [("", USAGE, "SESSION"), ("nobody", FAILED, "deliver something first")],
+    "session export": [("nobody", USAGE, "--output")],
+    "session close": [("nobody", USAGE, "--reason")],
+    "journal verify": [("now", USAGE, "now"), ("--journal nosuch", FAILED, "no journal")],
     "room search": [("now", USAGE, "now"), ("", UNAVAILABLE, "ionctl up")],
     "room door": [("ajar", USAGE, "open"), ("open", UNAVAILABLE, "ionctl up")],
     "room estop": [("reset", USAGE, "release"), ("release", UNAVAILABLE, "ionctl up")],
