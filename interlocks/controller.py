@@ -180,11 +180,10 @@ class SafetyController:
 
     def _compare(self, own: Sequence[int], permitted: bool, now_ns: int) -> None:
         """Let the second evaluator judge the same; what they differ in is a trip of its own."""
-        if not self._pair.compare(own, self._link_ok, now_ns, permitted):
-            return
-        agreement = self._pair.agreement
-        self._emit("evaluators.disagree", rules=list(agreement.differing), same_image=self._pair.same_image)
-        if self.rules.comparison is not None:
+        tripped, agreement = self._pair.compare(own, self._link_ok, now_ns, permitted), self._pair.agreement
+        if tripped:
+            self._emit("evaluators.disagree", rules=list(agreement.differing), same_image=self._pair.same_image)
+        if tripped and self.rules.comparison is not None:
             self._trip(agreement.view(self.rules.comparison))
 
     # --- mode, bypasses, field ----------------------------------------------------------------------------------

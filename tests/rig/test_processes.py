@@ -197,7 +197,7 @@ def the_desk_answers(stack: Stack) -> None:
     latched = [name for name, rule in now.items() if rule["latched"]]  # a busy machine may have been late, too
     done = desk("reset", *(word for name in latched for word in ("--rule", name)), "--json")
     assert done.returncode == 0, done.stderr
-    assert sorted(json.loads(done.stdout)["cleared"]) == sorted(latched)
+    assert set(json.loads(done.stdout)["cleared"]) >= set(latched), "a busy machine may trip more in between"
     stack.wait_frozen()
     trips = json.loads(desk("history", "--json").stdout)["trips"]
     assert [trip["identical"] for trip in trips if trip["rule"] == "operator-heartbeat"][:1] == [True]
