@@ -126,10 +126,14 @@ class ConditionWatch:
             self._bad_since_ns = None
             return
         self._bad_since_ns = t_ns if self._bad_since_ns is None else self._bad_since_ns
-        held_ns = t_ns - self._bad_since_ns + (TICK_NS if self._fast else 0)
+        held_ns = t_ns - self._bad_since_ns + (self._step_ns() if self._fast else 0)
         if held_ns >= round(self._rule.debounce_us * 1000.0) and self.condition_ns is None:
             self.condition_ns = t_ns
             self.early = t_ns <= self._cause_ns - TICK_NS
+
+    def _step_ns(self) -> int:
+        """How long the rack's last step was: without beam it judges a millisecond at once."""
+        return TICK_NS if self._world.plant._state[0].fine == 1 else MS_NS
 
     def _value(self, name: str, t_ns: int) -> float:
         own = self._own.get(name)
