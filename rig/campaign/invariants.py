@@ -230,10 +230,7 @@ def latched(evidence: Evidence) -> Iterator[str]:
             yield f"latch: the permit was given at {event.t_ns} ns with {', '.join(sorted(held))} latched"
         elif event.kind == "beam-on" and held and event.t_ns > max(held.values()) + evidence.late_ns:
             yield f"latch: beam came at {event.t_ns} ns with {', '.join(sorted(held))} latched"
-    plant = evidence.world.plant
-    fast = {rule_id for rule_id, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row["latched"]}
-    now = fast | {view.rule.id for view in evidence.world.controller.snapshot().rules if view.latched}
-    for rule_id in sorted(set(held) - now):
+    for rule_id in sorted(set(held) - evidence.world.rules_that_are("latched")):
         yield f"latch: {rule_id} tripped at {held[rule_id]} ns and is not latched, though nobody has reset it"
 
 

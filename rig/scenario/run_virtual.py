@@ -102,10 +102,8 @@ class VirtualRun:
         return {expect.first, *expect.besides} <= shown
 
     def _latched(self) -> tuple[str, ...]:
-        plant = self._world.plant
-        fast = {rule_id for rule_id, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row["latched"]}
-        slow = {view.rule.id for view in self._world.controller.snapshot().rules if view.latched}
-        return tuple(rule.id for rule in self._stage.rules.rules if rule.id in fast | slow)
+        latched = self._world.rules_that_are("latched")
+        return tuple(rule.id for rule in self._stage.rules.rules if rule.id in latched)
 
     def _first_of_rack(self) -> str:
         """What the rack latched by its own lines, which the safety controller does not call a trip."""
@@ -114,9 +112,7 @@ class VirtualRun:
         return min(((int(row["t_decision_ns"]), name) for row, name in rows if row["latched"]), default=(0, ""))[1]
 
     def _present(self) -> set[str]:
-        plant = self._world.plant
-        fast = {rule_id for rule_id, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row["present"]}
-        return fast | {view.rule.id for view in self._world.controller.snapshot().rules if view.present}
+        return self._world.rules_that_are("present")
 
     def _note(self, parts: WorldParts) -> None:
         """What stands there once it has settled."""

@@ -222,9 +222,7 @@ class TrialRun:
         return next(view for view in self._world.controller.snapshot().rules if view.rule.id == self._rule.id)
 
     def _latched(self) -> set[str]:
-        plant = self._world.plant
-        fast = {rule_id for rule_id, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row["latched"]}
-        return fast | {view.rule.id for view in self._world.controller.snapshot().rules if view.latched}
+        return self._world.rules_that_are("latched")
 
     def _note(self, found: Found, watch: ConditionWatch) -> None:
         """What stands there after the decision."""
