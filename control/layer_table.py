@@ -156,11 +156,6 @@ def field_preset(layers: Sequence[LayerLike], rules: LayerRules) -> tuple[float,
     return ions, expected_ms
 
 
-def field_number(session_id: str) -> int:
-    """The session's field as the front end knows it: 31 bits, not 0."""
-    return zlib.crc32(session_id.encode()) & 0x7FFFFFFF or 1
-
-
 def table_crc32(table: FloatArray) -> int:
     """CRC-32 over the little-endian float64 bytes, row-major."""
     return zlib.crc32(np.ascontiguousarray(table, dtype="<f8").tobytes())

@@ -110,7 +110,7 @@ class Dose:
 
     token: int
     field: int
-    """`control.layer_table.field_number` of the session."""
+    """`facility.ids.field_number` of the session."""
     plan_hash: str
     table_crc32: int
     """Of the table of that load: it says what counted as delivered before."""

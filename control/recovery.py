@@ -24,7 +24,6 @@ from control.layer_table import (
     LayerRules,
     add_earlier,
     counted_ions,
-    field_number,
     judge,
     spot_table,
 )
@@ -32,6 +31,7 @@ from control.layer_table import table_crc32 as crc32_of
 from control.machine_link import Dose
 from control.session import ProgramLike, Session
 from facility.errors import CommandRefused, JournalError
+from facility.ids import field_number
 from facility.pv_catalogue import REGISTER_COLUMNS
 from journal.read import ARMING, ENDED, RECOVERED, LayerEntry, SessionEntry
 

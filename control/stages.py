@@ -21,7 +21,6 @@ from control.layer_table import (
     LayerLike,
     LayerRules,
     add_earlier,
-    field_number,
     field_preset,
     judge,
     program_fault,
@@ -34,6 +33,7 @@ from control.recovery import go_on_from
 from control.session import LayerBook, Session
 from control.stage_fault import Preempted, StageFault
 from facility.errors import ChannelError, CommandRefused
+from facility.ids import field_number
 from facility.states import FrontEndState, RingPhase
 from facility.timebase import CLOCK_STEP_S
 

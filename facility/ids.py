@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 
 _HEX_DIGITS = 12
 
@@ -11,6 +12,11 @@ def derived_hex(seed: int, kind: str, counter: int, digits: int = _HEX_DIGITS) -
     """First `digits` hex digits of SHA-256 over seed, kind and counter; at most 64."""
     text = f"ionctl/{kind}/{seed}/{counter}"
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def field_number(session: str) -> int:
+    """A session's field as the front end and the safety controller know it: 31 bits, not 0; 0 for no session."""
+    return (zlib.crc32(session.encode()) & 0x7FFFFFFF or 1) if session else 0
 
 
 class IdSource:

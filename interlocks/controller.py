@@ -159,7 +159,7 @@ class SafetyController:
 
     def _judge(self, now_ns: int) -> None:
         own = (
-            int(self._link_ok), self._console.age_ns(now_ns), *map(int, self._field.inputs),
+            int(self._link_ok), self._console.age_ns(now_ns), *self._field.inputs,
             MODE_CODES[self.mode.value], int(self._pair.agreement.good), *self._lines.codes(now_ns),
             int(self._proofs.missing(now_ns)),
         )  # fmt: skip
@@ -233,6 +233,7 @@ class SafetyController:
         return PermitCommand(
             lines.permit, lines.hold, state.reset_mask, state.reset_seq, self._fast.bypassed_mask,
             self._link_ok and self._scanner.personnel_ok, *self._proofs.request, self._permit.handed_back,
+            self._field.number,
         )  # fmt: skip
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from channels.command import Command, CommandResult, Status
+from facility.ids import field_number
 from facility.states import Action
 from interlocks import field
 from interlocks.answers import refused
@@ -110,11 +111,16 @@ class FieldBook:
         return self.inputs != before
 
     @property
-    def inputs(self) -> tuple[float, float, float]:
-        """What rules see: `field.hold_ok`, `field.pause_ok`, `field.resolved`."""
+    def inputs(self) -> tuple[int, int, int, int]:
+        """What rules see: `field.hold_ok`, `field.pause_ok`, `field.resolved`, `field.number`."""
         state = self.state
         good = (field.hold_ok(self.spec, state), field.pause_ok(self.spec, state), not state.unresolved)
-        return float(good[0]), float(good[1]), float(good[2])
+        return int(good[0]), int(good[1]), int(good[2]), self.number
+
+    @property
+    def number(self) -> int:
+        """Number of the field that is open, 0 if nobody has opened one by name."""
+        return field_number(self.state.session)
 
     def _step(self, event: field.Event, **data: object) -> tuple[Effect, ...]:
         before = self.state

@@ -27,7 +27,7 @@ from interlocks.second import complement_of
 RACK = "rack"
 SAFETY = "safety"
 NS_PER_MS = 1_000_000
-_PERMIT = struct.Struct(">BBQIQBBIB")
+_PERMIT = struct.Struct(">BBQIQBBIBI")
 _FLAGS = {0: False, 1: True}
 _FOR_THE_RACK = frozenset(int(action) for action in ProofAction if action is not ProofAction.PERMIT_LOOP)
 
@@ -49,6 +49,9 @@ class PermitCommand(NamedTuple):
     proof_seq: int = 0
     handed_back: bool = False
     """The permit is away because a field is over: nothing has tripped.  For the rack's log, nothing acts on it."""
+    field: int = 0
+    """Number of the field that a person has opened (`facility.ids.field_number`), 0 for none: the front end begins no
+    other."""
 
 
 class RackLines(NamedTuple):
@@ -59,6 +62,7 @@ class RackLines(NamedTuple):
     link_ok: bool
     bypass_mask: int = 0
     personnel: bool = False
+    field: int = 0
 
 
 DEAD_LINES = RackLines(False, False, False)
@@ -73,11 +77,11 @@ def unpack_permit(payload: bytes) -> PermitCommand | None:
     """The command of a payload; None for anything that is not exactly one."""
     if len(payload) != _PERMIT.size:
         return None
-    permit, hold, mask, seq, bypassed, personnel, action, proof_seq, back = _PERMIT.unpack(payload)
+    permit, hold, mask, seq, bypassed, personnel, action, proof_seq, back, field = _PERMIT.unpack(payload)
     if any(flag not in _FLAGS for flag in (permit, hold, personnel, back)):
         return None
     return PermitCommand(
-        _FLAGS[permit], _FLAGS[hold], mask, seq, bypassed, _FLAGS[personnel], action, proof_seq, _FLAGS[back]
+        _FLAGS[permit], _FLAGS[hold], mask, seq, bypassed, _FLAGS[personnel], action, proof_seq, _FLAGS[back], field
     )
 
 
@@ -237,7 +241,7 @@ class RackEnd(_End):
         if not heard or not self._believed or self._command is None:
             return DEAD_LINES
         command = self._command
-        return RackLines(command.permit, command.hold, True, command.bypass_mask, command.personnel)
+        return RackLines(command.permit, command.hold, True, command.bypass_mask, command.personnel, command.field)
 
     def take_reset(self) -> int:
         """Fast latches that a reset has asked to let go since the last call, mask; 0 if none."""

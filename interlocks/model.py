@@ -36,6 +36,8 @@ PAUSE_INPUT = "field.pause_ok"
 """Not a signal: 0 when the field has been interrupted more often than it may be."""
 RESOLVED_INPUT = "field.resolved"
 """Not a signal: 0 while a termination has not been resolved by a physicist."""
+FIELD_INPUT = "field.number"
+"""Not a signal: number of the field that a person has opened (`facility.ids.field_number`), 0 for none."""
 MODE_INPUT = "mode.code"
 """Not a signal: the mode that was set by command, as the key switch codes it."""
 CONTROL_INPUT = "control.age_ms"
@@ -52,6 +54,7 @@ OWN_INPUTS: dict[str, str] = {
     HOLD_INPUT: "bool",
     PAUSE_INPUT: "bool",
     RESOLVED_INPUT: "bool",
+    FIELD_INPUT: "code",
     MODE_INPUT: "code",
     AGREE_INPUT: "bool",
     CONTROL_INPUT: "ms",

@@ -177,6 +177,11 @@ def room_beam(s: Any, p: Any, on: bool) -> None:
     s.stopper_asked = 0 if on else 1
 
 
+def may_open(s: Any, field: int) -> bool:
+    """No layer is active, and the field is the one that is open or that the safety controller has opened."""
+    return not is_active(s) and field in (int(s.field), int(s.field_told))
+
+
 def safety_lines(s: Any, permit: bool, hold: bool, link_ok: bool, personnel: bool) -> None:
     """Lines of the safety link; a permit that they take away is noted, so that it stays away for a tick at least."""
     if int(s.p_permit) and int(s.link_ok) and not (permit and link_ok):

@@ -124,6 +124,7 @@ BACKUP_COUNTS = _point("backup.counts", "count register of the backup counter, c
 LAYER_PRESET = _point("layer.preset", "preset register of the layer, ions")
 TIMER_CLOCK = _point("timer.clock", "clock of the backup timer, ms a ms")
 FIELD_PRESET = _point("field.preset", "preset register of the field, ions")
+FIELD_NUMBER = _point("fe.field", "field number register of the front end")
 FIELD_CLOCK = _point("field.clock", "clock of the backup timer of the field, ms a ms")
 STRIP_GAIN = _point("strip.gain", "gain of the strips, 1")
 BEAM_WIDTH_X = _point("beam.width_x", "width of the beam over that of the table, x, 1")

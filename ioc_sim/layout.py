@@ -74,7 +74,7 @@ STATE_DTYPE = np.dtype(
         ("stopper_cmd", "i8"), ("stopper_in", "i8"), ("stopper_done_ns", "i8"), ("stopper_asked", "i8"),
         ("personnel", "i8"),
         ("action", "i8"), ("permit_line", "i8"), ("hold_line", "i8"), ("permit_epoch", "i8"), ("lost_tick", "i8"),
-        ("armed_epoch", "i8"), ("field", "i8"),
+        ("armed_epoch", "i8"), ("field", "i8"), ("field_told", "i8"),
         # chambers: place in their drift rings
         ("ring_pos", "i8"),
         # strip chamber

@@ -129,6 +129,7 @@ class Plant:
         self.rule_ids: tuple[str, ...] = tuple(rules.ids) if rules is not None else ()
         self._bypassable = rules.bypassable if rules is not None else 0
         self._bypass_mask = 0
+        self._field_told = 0
         self._compiled = self.rule_rows["action"].copy(), self.rule_rows["latching"].copy()
         self._hist_index = np.asarray(rules.hist_index if rules is not None else [], dtype=np.int64)
         self._hist, self._hist_state = rack.new_history(len(self._hist_index))
@@ -286,8 +287,9 @@ class Plant:
 
         The hash of its plan (64 hex digits) goes into the dose register with every layer.
 
-        Counter and timer of the field go on from layer to layer; only another field begins at zero, which is refused
-        while a layer is active.  The field that is open may be named again, with the same presets.
+        Counter and timer of the field go on from layer to layer; only another field begins at zero: the one that the
+        safety controller has opened, and no other, and not while a layer is active.  The field that is open may be
+        named again, with the same presets.
         """
         commands.check_token(field, "field")
         for name, value in (("preset_ions", preset_ions), ("expected_ms", expected_ms)):
@@ -298,6 +300,10 @@ class Plant:
         s, v = self._state[0], self._v
         if int(s.field) != field:
             self._refuse_while_active("open_field")
+            if field != self._field_told:
+                told = f"field {self._field_told}" if self._field_told else "none"
+                what = f"field {field} is not the one that the safety controller has opened, which is {told}"
+                raise CommandRefused("fe.other-field", what, "open_field", "let an operator open the field first")
         elif (v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS]) != (preset_ions, expected_ms):
             raise CommandRefused("fe.field", f"field {field} is open with other presets", "open_field",
                                  "what a field should get is fixed when it is opened")  # fmt: skip
@@ -305,7 +311,7 @@ class Plant:
 
     def _open_now(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str) -> None:
         s = self._state[0]
-        if not commands.is_active(s):
+        if commands.may_open(s, field):
             self.dose.plan_hash = plan_hash
             second_line.open_field(s, self._v, field, preset_ions, expected_ms)
 
@@ -416,13 +422,20 @@ class Plant:
 
     # --- lines -----------------------------------------------------------------------------------------------
     def set_safety_lines(
-        self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = True
+        self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = True, field: int = 0
     ) -> None:
-        """The lines of the safety link, and the fast rules that are bypassed; they act from the next tick."""
+        """The lines of the safety link, the fast rules that are bypassed, the number of the field that is open at the
+        safety controller (0: none); they act from the next tick."""
         self._later(self._lines_now, permit, hold, link_ok, personnel)
         if bypass_mask != self._bypass_mask:
             self._bypass_mask = bypass_mask
             self._later(self._bypass_now, bypass_mask & self._bypassable)
+        if field != self._field_told:
+            self._field_told = field
+            self._later(self._tell_field_now, field)
+
+    def _tell_field_now(self, field: int) -> None:
+        self._state[0].field_told = field
 
     def _lines_now(self, permit: bool, hold: bool, link_ok: bool, personnel: bool) -> None:
         """A permit that was taken away and given again between two ticks comes back only after one without it."""

@@ -137,6 +137,7 @@ def publish_slow(
     sig[g.FE_STATE] = s.fe_state
     sig[g.FE_ACTIVE] = 1.0 if ARMED <= s.fe_state <= PAUSED else 0.0
     sig[g.FE_SPOT] = s.spot
+    sig[g.FE_FIELD] = faulted(s, faults, fp.FIELD_NUMBER, float(s.field), t_ns)
     actuator_signals(p, s, sig, faults)
     sig[g.FE_LEVEL] = s.level
     ok = 1.0 if p.external == 0 or external_ok(q, s, v) else 0.0

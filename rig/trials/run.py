@@ -179,11 +179,11 @@ class TrialRun:
         """Write down when the rack's lines let the beam, and when not."""
         plant, loop, tell = self._world.plant, self._world.loop, self._world.plant.set_safety_lines
 
-        def noted(permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = True) -> None:
+        def noted(permit: bool, hold: bool, link_ok: bool, *others: Any) -> None:
             self._lines.append((loop.now_ns(), permit and link_ok and not hold))
-            tell(permit, hold, link_ok, bypass_mask, personnel)
+            tell(permit, hold, link_ok, *others)
 
-        plant.set_safety_lines = noted  # type: ignore[method-assign]
+        plant.set_safety_lines = noted  # type: ignore[method-assign,assignment]
 
     async def _until_decided(self, found: Found, watch: ConditionWatch) -> None:
         latest_ns = found.cause_ns + round(

@@ -12,6 +12,7 @@ from channels.command import Command
 from channels.keepalive import KeepAliveMaker
 from channels.keys import derived_private_key
 from facility.config import Facility, load_facility
+from facility.ids import field_number
 from facility.signals import INDEX, N_FAST, N_SIGNALS
 from interlocks import fast, process_image
 from interlocks.controller import Console, SafetyController
@@ -48,6 +49,10 @@ GOOD: dict[str, float] = {
     "strip.sum_rel": 1.0, "off.confirmed": 1.0, "quad.obeys": 1.0, "chopper.obeys": 1.0, "rfko.obeys": 1.0,
     "dump.obeys": 1.0,
 }  # fmt: skip
+
+
+OWN = [1, 0, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1, 0]
+"""The controller's own inputs when all is well, in the order of OWN_INPUTS."""
 
 
 def good_signals() -> NDArray[np.float64]:
@@ -227,7 +232,10 @@ class Safety:
     def say(self, verb: str, role: str, **arguments: object) -> Any:
         self._nonce += 1
         command = Command(f"C-{self._nonce}", "somebody", role, self.t_ns, self._nonce, verb, arguments)
-        return self.controller.command(command, self.t_ns)
+        result = self.controller.command(command, self.t_ns)
+        if verb in ("open_field", "close_field") and result.status.value == "done":
+            self.set(fe__field=float(field_number(self.controller.snapshot().session)))
+        return result
 
     def resolve(self) -> None:
         """Account for a termination, if there was one, as a physicist must before the permit comes again."""

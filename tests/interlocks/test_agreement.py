@@ -114,7 +114,7 @@ def test_the_second_evaluator_knows_who_may_reset(role: str, operators: bool, ph
     for reset, goes in (("operator", operators), ("physicist", physicists)):
         rules = one_rule(body(tier="P", inputs=["ic1.hv_rel"], action="PAUSE", reset=reset))
         it = SecondEvaluator(rules)
-        own = [1] * 12
+        own = [1] * len(OWN_INPUTS)
         for code in (100_000, 0, 100_000):
             it.take([~code if name == "ic1.hv_rel" else ~0 for name in PLACE], 0)
             it.judge(own, True, 0, [True])

@@ -40,6 +40,7 @@ CASES: dict[str, tuple[dict[str, float], dict[str, float], int]] = {
     "septum-voltage": ({"septum__hv_rel": 0.991}, {"septum__hv_rel": 0.989}, 1),
     "bump-current": ({"bump__current_rel": 1.009}, {"bump__current_rel": 1.011}, 1),
     "range-shifter-switches": ({}, {"rs__code_b": 2.0}, 1),
+    "field-number": ({}, {"fe__field": 1.0}, 1),
     "ripple-filter": ({}, {"ripple__code": 2.0}, 1),
     "beam-route": ({}, {"hebt__route_b": 1.0}, 1),
     "timing-late": ({"timing__late_us": 9.9}, {"timing__late_us": 10.1}, 1),

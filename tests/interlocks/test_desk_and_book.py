@@ -213,7 +213,7 @@ def book(store: Store | None = None) -> tuple[FieldBook, Heard, Store]:
 def test_a_book_without_a_record_is_empty_and_writes_nothing() -> None:
     it, heard, store = book()
     assert (it.state.session, it.state.holds, it.state.pauses, it.state.begun) == ("", (0, 0, 0), 0, False)
-    assert (heard.take(), store.writes, it.inputs) == ([], 0, (1.0, 1.0, 1.0))
+    assert (heard.take(), store.writes, it.inputs) == ([], 0, (1, 1, 1, 0))
     assert it.spec.max_holds == (2, 1, 1)
 
 
@@ -253,7 +253,7 @@ def test_a_record_that_cannot_be_read_is_an_unresolved_termination(change: Mappi
     ((kind, data),) = heard.take()
     assert (kind, data) == ("field.terminated", {"session": "", "why": f"the record cannot be read: {why}"})
     assert (it.state.begun, it.state.unresolved, it.state.session, it.state.pauses) == (True, True, "", 0)
-    assert (it.inputs, store.writes) == ((1.0, 1.0, 0.0), 1)
+    assert (it.inputs, store.writes) == ((1, 1, 0, 0), 1)
 
 
 def test_a_store_that_cannot_be_read_is_one_too() -> None:
@@ -278,17 +278,17 @@ def test_holds_and_pauses_are_counted_told_and_written_when_they_change_what_rul
     assert heard.take() == []
     observed(it)
     assert observed(it, "gate-p") is True
-    assert it.inputs == (0.0, 1.0, 1.0)
+    assert it.inputs == (0, 1, 1, 0)
     assert observed(it, "gate-h") is True
-    assert it.inputs == (1.0, 1.0, 1.0)
+    assert it.inputs == (1, 1, 1, 0)
     assert (it.state.holds, it.state.holding) == ((1, 2, 0), 1)
     assert observed(it, released=False) is False
     assert heard.take() == [("field.paused", {"session": "", "pauses": 1})]
     observed(it)
     assert observed(it, released=False) is True
-    assert it.inputs == (1.0, 0.0, 1.0)
+    assert it.inputs == (1, 0, 1, 0)
     assert observed(it, released=False, aborted=True) is True
-    assert it.inputs == (1.0, 0.0, 0.0)
+    assert it.inputs == (1, 0, 0, 0)
     assert [kind for kind, _ in heard.take()] == ["field.paused", "field.terminated"]
     assert store.record is not None
     assert store.record["unresolved"] is True

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels.command import Status
+from facility.ids import field_number
 from interlocks import field
 from interlocks.controller import SafetyController
 from interlocks.field import Closed, Effect, FieldSpec, FieldState, Observed, Opened, Resolved
@@ -138,10 +139,10 @@ def test_a_hold_beyond_its_allowance_is_a_pause_that_a_person_resets(own: int | 
     it.release()
     for _ in range(most):
         hold_once(it)
-        assert it.out == (True, False, 0, 0, 0, True, 0, 0, False)
+        assert it.out == (True, False, 0, 0, 0, True, 0, 0, False, 0)
     it.run(2, gate__age_ms=200.0)
     assert it.latched() == ["holds-spent"]
-    assert it.out == (False, True, 0, 0, 0, True, 0, 0, False)
+    assert it.out == (False, True, 0, 0, 0, True, 0, 0, False, 0)
     assert it.controller.snapshot().holds["gate-stale"] == most + 1
     assert it.say("reset", "operator").code == "safety.present"
     it.run(3, gate__age_ms=0.0)
@@ -179,7 +180,7 @@ def test_a_pause_too_many_terminates_the_field() -> None:
     pause_once(it)
     assert it.latched() == ["plant-late", "pauses-spent"]
     assert it.controller.snapshot().first_fault == "plant-late"
-    assert it.out == (False, False, 0, 0, 0, True, 0, 0, False)
+    assert it.out == (False, False, 0, 0, 0, True, 0, 0, False, 0)
     assert it.controller.snapshot().unresolved
     assert it.say("reset", "physicist").code == "safety.present"  # the count stands until somebody accounts for it
     it.resolve()
@@ -199,6 +200,23 @@ def test_control_and_a_new_name_in_mid_field_clear_no_count() -> None:
     it.run(1, fe__active=0.0)
     assert it.say("open_field", "operator", session="S-9").status is Status.DONE
     assert (it.controller.snapshot().pauses, it.controller.snapshot().session) == (0, "S-9")
+
+
+def test_a_front_end_that_counts_for_another_field_is_an_abort_in_a_layer_alone() -> None:
+    it = Safety()
+    it.release()
+    it.run(2, fe__active=0.0)
+    assert it.say("open_field", "operator", session="S-1").status is Status.DONE
+    number = field_number("S-1")
+    assert it.run(2).field == number
+    for wrong in (0.0, number + 1.0, float("nan")):
+        assert it.run(2, fe__active=0.0, fe__field=wrong).permit
+        it.run(1, fe__field=float(number))
+    assert it.run(2, fe__active=1.0).permit
+    it.run(1, fe__field=number + 1.0)
+    assert (it.out.permit, it.latched()) == (False, ["field-number"])
+    view = it.view("field-number")
+    assert (view.value, view.limit) == (number + 1.0, number)
 
 
 def test_a_termination_inhibits_until_a_physicist_has_accounted_for_it() -> None:

@@ -220,7 +220,7 @@ def test_a_link_that_is_lost_fails_what_is_being_run() -> None:
 def test_a_request_travels_and_is_carried_out_once_when_its_number_rises() -> None:
     command = PermitCommand(False, False, 0, 0, 0, True, 7, 3)
     assert unpack_permit(pack_permit(command)) == command
-    assert unpack_permit(pack_permit(command)[:-7] + b"\x02" + pack_permit(command)[-6:]) is None
+    assert unpack_permit(pack_permit(command)[:-11] + b"\x02" + pack_permit(command)[-10:]) is None
     end = RackEnd("key", 1, rule_set().link, 0)
     for boot, seq, asked in ((1, 3, None), (1, 3, None), (1, 4, (7, 4)), (1, 4, None), (2, 9, None), (2, 10, (7, 10))):
         end._note_proof(command._replace(proof_seq=seq), boot)

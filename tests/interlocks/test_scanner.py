@@ -11,10 +11,8 @@ from interlocks.evaluator import INPUT_PLACE, code_limits
 from interlocks.model import Rule
 from interlocks.process_image import INVALID, N_IMAGE
 from interlocks.scanner import Scanner
-from tests.interlocks.support import MS, good_signals, rule_set
+from tests.interlocks.support import MS, OWN, good_signals, rule_set
 
-OWN = [1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0]
-"""The controller's own inputs when all is well."""
 SCANNED = rule_set().scanned
 GOOD = process_image.image_of(good_signals()).tolist()
 

@@ -26,10 +26,8 @@ from interlocks.process_image import INVALID, N_IMAGE, PLACE
 from interlocks.rules import RuleSet, load_rules
 from interlocks.scanner import Scanner
 from interlocks.second import SecondEvaluator, complement_of, source_of
-from tests.interlocks.support import MS, Safety, body, one_rule, rule_set
+from tests.interlocks.support import MS, OWN, Safety, body, one_rule, rule_set
 
-OWN = [1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0]
-"""The controller's own inputs when all is well."""
 ALL = [
     load_rules(load_facility(name), room, species)
     for name in list_facilities()

@@ -25,7 +25,7 @@ from ioc_sim.register_store import (
     read_records,
 )
 from rig.register_sync import RegisterSync
-from tests.plant.layers import MS, S, go, grid, new_plant, run_until, start
+from tests.plant.layers import MS, S, go, grid, new_plant, open_field, run_until, start
 
 IC1, IC2, DONE = (REGISTER_COLUMNS.index(name) for name in ("ic1_ions", "ic2_ions", "done"))
 PLAN = "0123456789abcdef" * 4
@@ -35,7 +35,7 @@ LEVEL = 1e7
 def under_way(seconds: float = 0.1, **kwargs: object) -> Plant:
     """A plant in the middle of a layer."""
     plant = new_plant(**{"register_store": MemoryStore(), **kwargs})
-    plant.open_field(9, 1e15, 1e9, PLAN)
+    open_field(plant, 9, 1e15, 1e9, PLAN)
     start(plant, grid(half_mm=9.0), level=LEVEL)
     run_until(plant, "BEAM_ON")
     go(plant, plant._now_ns + round(seconds * S) + 12_345)

@@ -20,7 +20,7 @@ from interlocks.rules import RuleSet, compile_fast, load_rules
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
 from rig.trials.causes import Trial, TrialState, load_trials
-from tests.plant.layers import MS, Spots, go, grid, new_plant, start
+from tests.plant.layers import MS, Spots, go, grid, new_plant, open_field, start
 from tests.trips.beam_off import beam_off_ns, surplus_ions
 
 LEVEL = 1e8
@@ -60,7 +60,7 @@ def plant_with(rule_id: str) -> tuple[Plant, Spots]:
         if trials()[rule_id].stop_spot
         else grid(half_mm=15.0, low=4e5, high=1e6)
     )
-    plant.open_field(2, 1e15, 2e4)
+    open_field(plant, 2, 1e15, 2e4)
     plant.request_cycle(77, 150)
     table = spots.table(plant, 150)
     table[:, SPOT_COLUMNS.index("limit_us")] = SPOT_LIMIT_US.get(rule_id, 1e6)

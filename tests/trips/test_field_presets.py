@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from control.layer_table import LayerRules, field_number, field_preset
+from control.layer_table import LayerRules, field_preset
 from control.plan.maker import make_small_plan
 from control.plan.program import compile_program
 from facility import signals as g
 from facility.config import load_facility
 from facility.errors import CommandRefused
+from facility.ids import field_number
 from facility.states import FrontEndState
 from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
@@ -18,7 +19,7 @@ from ioc_sim import layout as at
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
 from rig.virtual_world import World, WorldOptions, WorldParts
-from tests.plant.layers import MS, S, Spots, go, grid, new_plant, run_until, start
+from tests.plant.layers import MS, S, Spots, go, grid, new_plant, open_field, run_until, start
 
 FACILITY = load_facility("wuwei")
 LEVEL = 1e8
@@ -48,7 +49,7 @@ def tripped(plant: Plant) -> list[str]:
 def test_a_layer_that_is_delivered_twice_is_too_much_for_the_field() -> None:
     plant = with_rules()
     total = float(spots().ions.sum())
-    plant.open_field(5, total, 1e5)
+    open_field(plant, 5, total, 1e5)
     one_layer(plant, 78)
     assert plant.status.state is FrontEndState.DONE
     plant.open_field(5, total, 1e5)  # named again: it goes on
@@ -71,7 +72,7 @@ def test_beam_without_a_field_is_too_much() -> None:
 def test_the_timer_ends_a_field_whose_layers_are_each_in_time() -> None:
     plant = with_rules()
     total = float(spots().ions.sum())
-    plant.open_field(5, 10 * total, 1e3 * total / LEVEL)  # time for one layer: half a second more is allowed
+    open_field(plant, 5, 10 * total, 1e3 * total / LEVEL)  # time for one layer: half a second more is allowed
     for token in range(78, 90):
         one_layer(plant, token)
         if plant.status.state is not FrontEndState.DONE:
@@ -82,7 +83,7 @@ def test_the_timer_ends_a_field_whose_layers_are_each_in_time() -> None:
 
 def test_what_is_open_keeps_its_presets_and_another_one_waits_for_the_layer() -> None:
     plant = new_plant()
-    plant.open_field(5, 1e9, 1e4)
+    open_field(plant, 5, 1e9, 1e4)
     plant.advance(plant._now_ns + MS)
     for wrong in ((5, 2e9, 1e4), (5, 1e9, 2e4), (6, 0.0, 1e4), (6, 1e9, float("nan")), (0, 1e9, 1e4)):
         with pytest.raises(CommandRefused):
@@ -97,6 +98,49 @@ def test_what_is_open_keeps_its_presets_and_another_one_waits_for_the_layer() ->
     plant.pause()
     go(plant, plant._now_ns + 20 * MS)
     assert plant.signals[g.BACKUP_FIELD_IONS] >= counted
+
+
+def test_no_field_begins_but_the_one_that_the_safety_controller_has_opened() -> None:
+    plant = new_plant()
+    for other in (6, 5):  # also one that has been open before
+        with pytest.raises(CommandRefused, match=rf"field {other} is not the one .* which is field 1"):
+            plant.open_field(other, 1e9, 1e4)
+        open_field(plant, 1, 1e15, 1e9)
+    plant.set_safety_lines(False, False, False)  # a link that is down tells of none
+    with pytest.raises(CommandRefused, match="which is none"):
+        plant.open_field(6, 1e9, 1e4)
+    plant.set_safety_lines(True, False, True, field=6)
+    plant.open_field(6, 1e9, 1e4)
+    plant.set_safety_lines(True, False, True)  # gone again before it acts
+    plant._pending.insert(0, plant._pending.pop())
+    plant.advance(plant._now_ns + MS)
+    assert plant.signals[g.FE_FIELD] == 1
+
+
+def test_control_that_names_another_field_between_two_layers_is_refused_and_the_counter_goes_on() -> None:
+    program = compile_program(make_small_plan(FACILITY, "carbon"), FACILITY, "1", qa=True)
+    made = World(FACILITY, "1", "carbon", 1, WorldOptions(mode=Mode.QA, load_program=lambda *_: program))
+
+    async def work(parts: WorldParts) -> tuple[str, float]:
+        operator, sequencer = parts.operator, parts.control.sequencer
+        await operator.reset()
+        session = await operator.load("plan", "1", True)
+        await operator.prepare()
+        await operator.start()
+        await sequencer.until({sequencer.state.VERIFY_LAYER}, 60.0)
+        counted = float(made.plant._v[at.FIELD_IONS])
+        for other in (field_number("another"), field_number(session)):
+            arguments = {"field": other, "preset_ions": 1e15, "expected_ms": 1e9, "plan_hash": ""}
+            with pytest.raises(CommandRefused, match=r"is not the one|is open with other presets"):
+                await parts.control.link.command("FE", "open_field", arguments)
+        await operator.ended(session, 600.0)
+        return session, counted
+
+    session, counted = made.run(work)
+    assert counted > 1e5
+    assert made.plant._state[0].field == field_number(session)
+    assert made.plant._v[at.FIELD_IONS] > 1.5 * counted
+    assert tripped(made.plant) == []
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.01])
