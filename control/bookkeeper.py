@@ -58,6 +58,12 @@ class Bookkeeper:
             "patient": program.patient_id, "operator": session.operator, "layers": len(session.books),
             "spots": session.spots, "prescribed_ions": session.prescribed_ions,
         })  # fmt: skip
+        share = session.share
+        self._add("courses", session.id, {
+            "patient": program.patient_id, "plan_hash": program.plan_hash, "plan_uid": program.plan_uid,
+            "intent": program.intent, "fraction": share.number, "planned": share.planned, "delivery": share.delivery,
+            "continues": share.continues,
+        })  # fmt: skip
         self.person(session, session.operator, "open", session.opened_because)
         self.writer.seal()
 
@@ -119,7 +125,7 @@ class Bookkeeper:
         data = summary.to_data()
         self._add("events", session.id, {"source": "control", "kind": RECORD_KIND,
                                          "data": _json({name: data[name] for name in _KEPT})})  # fmt: skip
-        if summary.status == "completed":
+        if summary.status == "completed" and session.share.number:
             self.fraction(session, "completed", summary.ic1_ions)
         self.settle()
 
@@ -129,17 +135,18 @@ class Bookkeeper:
                                                "reason": reason})  # fmt: skip
         data = {"status": "partial", "reason": reason, "ic1_ions": entry.ic1_ions}
         self._add("events", entry.session, {"source": "control", "kind": RECORD_KIND, "data": _json(data)})
-        self._add("fractions", entry.session, {
-            "patient": entry.patient, "plan_hash": entry.plan_hash, "fraction": 1, "planned": 1, "status": "partial",
-            "ic1_ions": entry.ic1_ions,
-        })  # fmt: skip
+        if entry.fraction:
+            self._add("fractions", entry.session, {
+                "patient": entry.patient, "plan_hash": entry.plan_hash, "fraction": entry.fraction,
+                "planned": entry.fractions_planned, "status": "partial", "ic1_ions": entry.ic1_ions,
+            })  # fmt: skip
         self.settle()
 
     def fraction(self, session: Session, status: str, ic1_ions: float) -> None:
         """A fraction has begun or ended."""
         self._add("fractions", session.id, {
             "patient": session.program.patient_id, "plan_hash": session.program.plan_hash,
-            "fraction": session.fraction, "planned": session.fractions_planned, "status": status, "ic1_ions": ic1_ions,
+            "fraction": session.share.number, "planned": session.share.planned, "status": status, "ic1_ions": ic1_ions,
         })  # fmt: skip
 
     def command(self, session: str, command: Command, result: CommandResult) -> None:

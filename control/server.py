@@ -10,6 +10,7 @@ pause, resume {}
 recover       {session, plan, room, qa, reason}: open a session of the journal again, at what it got
 stop          {}: beam off for good
 close         {}: let go of the session
+close_partial {session, reason}: nobody goes on with that session any more
 ============  ======================================================
 
 A command is done when the layer machine has taken it; how it goes on is told by the state PV. A command that arrives
@@ -30,15 +31,13 @@ from channels.command import Command, CommandResult, Status
 from channels.command_server import CommandVerifier, Refusal, Repeated
 from channels.protocol import Value
 from control.layer_machine import DELIVERING, State
-from control.recovery import require_same, restore
 from control.sequencer import Sequencer
-from control.session import ProgramLike, Session
+from control.session_desk import LoadProgram, SessionDesk, Verb
 from control.telemetry import TOPICS, NullTelemetry, Telemetry
 from facility.errors import CommandRefused, InternalError, IonctlError
 from facility.events import canonical_json
 from facility.pv_catalogue import BY_NAME, PROGRESS
 from facility.timebase import to_next_s
-from journal import read
 from journal.store import Journal
 
 _log = structlog.get_logger(__name__)
@@ -51,9 +50,6 @@ PERMISSIONS: Mapping[str, frozenset[str]] = {
     for verb in ("load", "recover", "prepare", "start", "pause", "resume", "stop", "close", "close_partial")
 }
 """Roles that may use each verb."""
-
-LoadProgram = Callable[[str, str, bool], ProgramLike]
-"""(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
 
 
 class Publisher(Protocol):
@@ -90,22 +86,17 @@ class ControlServer:
         journal: Journal | None = None,
         energy_table: str = "",
     ) -> None:
-        self._journal = journal
-        self._energy_table = energy_table
         self._publish_s = publish_s
         self._sequencer = sequencer
         self._publisher = publisher
         self._verifier = verifier
-        self._load_program = load_program
         self._telemetry: Telemetry = telemetry or NullTelemetry()
         self._last_progress: list[float] = []
         self._last_state: State | None = None
         self._beat = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._verbs: dict[str, Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
-            "load": self._load,
-            "recover": self._recover,
-            "close_partial": self._close_partial,
+        self._verbs: dict[str, Verb] = {
+            **SessionDesk(sequencer, load_program, journal, energy_table).verbs,
             "prepare": self._plain(sequencer.prepare),
             "start": self._by(sequencer.start),
             "pause": self._plain(sequencer.pause),
@@ -173,66 +164,8 @@ class ControlServer:
         return await known(args, issuer) | {"state": self._sequencer.state.name}
 
     # --- verbs ---------------------------------------------------------------------------------------------
-    async def _load(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        plan, room, qa = args.get("plan"), args.get("room"), args.get("qa", False)
-        if not isinstance(plan, str) or not isinstance(room, str) or not isinstance(qa, bool):
-            what = "load wants plan (path), room (id) and qa (true or false)"
-            raise CommandRefused("control.arguments", what, "TCS:Cmd")
-        approved = args.get("plan_hash", "")
-        if not isinstance(approved, str):
-            raise CommandRefused("control.arguments", "plan_hash is the hash of the approved plan", "TCS:Cmd")
-        program = self._load_program(plan, room, qa)
-
-        def dress(session: Session) -> None:
-            session.plan_path, session.energy_table = plan, self._energy_table
-
-        session = await self._sequencer.load(
-            program, mode=self._sequencer.mode, operator=issuer, approved_hash=approved, dress=dress
-        )
-        spots = sum(int(layer.target_ions.size) for layer in program.layers)
-        return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
-
-    async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        wanted: dict[str, type] = {"session": str, "plan": str, "room": str, "qa": bool, "reason": str}
-        for name, kind in wanted.items():
-            if type(args.get(name)) is not kind:
-                raise CommandRefused("control.arguments", f"recover wants {name} ({kind.__name__})", "TCS:Cmd")
-        if self._journal is None:
-            raise CommandRefused("recovery.journal", "control runs without a journal", "recover")
-        entry = read.session(self._journal, args["session"])
-        program = self._load_program(args["plan"], args["room"], args["qa"])
-        require_same(entry, program, self._energy_table)
-        layers = read.layers(self._journal, entry.session)
-
-        def dress(session: Session) -> None:
-            session.plan_path, session.energy_table = args["plan"], self._energy_table
-            session.opened_because = args["reason"]
-            restore(session, layers)
-
-        await self._sequencer.load(
-            program, mode=self._sequencer.mode, operator=issuer, approved_hash=entry.plan_hash, dress=dress,
-            session_id=entry.session,
-        )  # fmt: skip
-        return {"session": entry.session, "plan_hash": program.plan_hash}
-
-    async def _close_partial(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        """Close a session that will not be gone on with; {session, reason}."""
-        session, reason = args.get("session"), args.get("reason")
-        if not isinstance(session, str) or not isinstance(reason, str) or not reason.strip():
-            raise CommandRefused("control.arguments", "close_partial wants session and reason", "TCS:Cmd")
-        if self._journal is None:
-            raise CommandRefused("recovery.journal", "control runs without a journal", "close_partial")
-        if self._sequencer.session is not None and self._sequencer.session.id == session:
-            await self._sequencer.close()
-        entry = read.session(self._journal, session)
-        if entry.status in read.ENDED:
-            raise CommandRefused("session.ended", f"session {session} is {entry.status}", "close_partial")
-        self._sequencer.books.closed_partial(entry, issuer, reason)
-        await self._sequencer.books.durable()
-        return {"session": session}
-
     @staticmethod
-    def _by(ask: Callable[[str], Awaitable[None]]) -> Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]:
+    def _by(ask: Callable[[str], Awaitable[None]]) -> Verb:
         """A verb that goes down in the record with who has asked for it."""
 
         async def verb(args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
@@ -241,7 +174,7 @@ class ControlServer:
         return verb
 
     @staticmethod
-    def _plain(ask: Callable[[], Awaitable[None]]) -> Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]:
+    def _plain(ask: Callable[[], Awaitable[None]]) -> Verb:
         async def verb(args: Mapping[str, Any], _issuer: str) -> dict[str, Any]:
             if args:
                 raise CommandRefused("control.arguments", f"arguments {sorted(args)} are not known", "TCS:Cmd")

@@ -17,6 +17,7 @@ from control.layer_table import COLUMN, FloatArray, LayerLike, counted_ions, wor
 from facility.errors import InternalError
 from facility.events import canonical_json
 from facility.timebase import NS_PER_S
+from journal.course import NO_FRACTION
 from journal.read import BOOKED, VERIFIED, LayerEntry
 
 SUMMARY_SCHEMA = "ionctl.session-summary/1"
@@ -44,6 +45,15 @@ class ProgramLike(Protocol):
 
     @property
     def room_id(self) -> str: ...
+
+    @property
+    def plan_uid(self) -> str: ...
+
+    @property
+    def intent(self) -> str: ...
+
+    @property
+    def fractions(self) -> int: ...
 
     @property
     def patient_id(self) -> str: ...
@@ -216,7 +226,8 @@ class Session:
         self.armed_unbooked = False
         """The journal has the present layer armed after its last account."""
         self.plan_path = self.energy_table = self.opened_because = ""
-        self.fraction = self.fractions_planned = 1
+        self.share = NO_FRACTION
+        """Which part of a course this is."""
         self.on_booked: Callable[[LayerBook, LayerResult, str], None] = lambda _book, _result, _how: None
         """Told of every account of a layer: its book, what it comes to, and how (`journal.read`)."""
         self.books = [LayerBook(layer) for layer in program.layers]

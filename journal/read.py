@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from facility.errors import JournalError, no_such
 from facility.pv_catalogue import REGISTER_COLUMNS
-from journal.schema import BY_NAME, EVENTS, FRACTIONS, LAYERS, SESSIONS, SPOTS
+from journal.schema import BY_NAME, COURSES, EVENTS, FRACTIONS, LAYERS, SESSIONS, SPOTS
 from journal.store import Journal
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,6 +30,8 @@ ARMING, BOOKED, RECOVERED, VERIFIED = "arming", "booked", "recovered", "verified
 
 ENDED = ("completed", "partial")
 """Status of a session that nobody can go on with."""
+TREATMENT, CONTINUATION = "TREATMENT", "CONTINUATION"
+"""What a session gives, in DICOM's words: a fraction from its beginning, or the rest of one closed as partial."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class SessionEntry:
     reason: str
     ic1_ions: float
     """By the first chamber, as far as it was booked."""
+    plan_uid: str = ""
+    fraction: int = 0
+    """Of a course, from 1; 0: of none (quality assurance, or an older journal)."""
+    fractions_planned: int = 0
+    delivery: str = TREATMENT
+    continues: str = ""
+    """The session whose rest this one gives."""
 
     def to_data(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -83,18 +92,26 @@ class LayerEntry:
     """(n,): charge by spot that counts as delivered without having been measured."""
 
 
-def sessions(journal: Journal) -> list[SessionEntry]:
-    """All sessions, oldest first."""
+def sessions(journal: Journal, *, patient: str | None = None, plan_hash: str = "") -> list[SessionEntry]:
+    """All sessions, oldest first; with `patient` those of that patient's plan alone."""
+    wanted, record, course = (
+        sa.select(SESSIONS),
+        sa.select(EVENTS).where(EVENTS.c.kind == RECORD_KIND),
+        sa.select(COURSES),
+    )
+    if patient is not None:
+        wanted = wanted.where(SESSIONS.c.patient == patient, SESSIONS.c.plan_hash == plan_hash)
+        course = course.where(COURSES.c.patient == patient, COURSES.c.plan_hash == plan_hash)
+        record = record.where(EVENTS.c.session.in_(wanted.with_only_columns(SESSIONS.c.session)))
     with journal.reading() as connection:
-        opened = connection.execute(sa.select(SESSIONS).order_by(SESSIONS.c.seq)).mappings().all()
-        record = sa.select(EVENTS).where(EVENTS.c.kind == RECORD_KIND).order_by(EVENTS.c.seq)
-        ended = {row["session"]: json.loads(row["data"]) for row in connection.execute(record).mappings()}
+        opened = connection.execute(wanted.order_by(SESSIONS.c.seq)).mappings().all()
+        events = connection.execute(record.order_by(EVENTS.c.seq)).mappings()
+        ended = {row["session"]: json.loads(row["data"]) for row in events}
+        shares = {row["session"]: row for row in connection.execute(course.order_by(COURSES.c.seq)).mappings()}
     first: dict[str, Any] = {}
-    last_opened: dict[str, int] = {}
     for row in opened:
         first.setdefault(row["session"], row)
-        last_opened[row["session"]] = row["seq"]
-    return [_entry(row, ended.get(session, {})) for session, row in first.items()]
+    return [_entry(row, ended.get(name, {}), shares.get(name)) for name, row in first.items()]
 
 
 def session(journal: Journal, name: str) -> SessionEntry:
@@ -106,14 +123,21 @@ def session(journal: Journal, name: str) -> SessionEntry:
     raise no_such("session.unknown", "session", name, [entry.session for entry in found], lister="ionctl session list")
 
 
-def _entry(row: Any, record: dict[str, Any]) -> SessionEntry:
+def _entry(row: Any, record: dict[str, Any], share: Any) -> SessionEntry:
     names = ("session", "facility", "config_hash", "energy_table", "room", "mode", "plan_label", "plan_hash",
              "plan_path", "patient", "operator", "layers", "spots", "prescribed_ions")  # fmt: skip
     return SessionEntry(
         **{name: row[name] for name in names}, qa=bool(row["qa"]), t_opened_ns=row["t_ns"],
         status=record.get("status", "open"), reason=record.get("reason", ""),
-        ic1_ions=float(record.get("ic1_ions", 0.0)),
+        ic1_ions=float(record.get("ic1_ions", 0.0)), **_share(share),
     )  # fmt: skip
+
+
+def _share(row: Any) -> dict[str, Any]:
+    if row is None:
+        return {}
+    return {"plan_uid": row["plan_uid"], "fraction": row["fraction"], "fractions_planned": row["planned"],
+            "delivery": row["delivery"], "continues": row["continues"]}  # fmt: skip
 
 
 def layers(journal: Journal, name: str) -> list[LayerEntry]:

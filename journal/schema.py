@@ -86,14 +86,29 @@ COMMANDS = _table("commands", _text("command"), _text("issuer"), _text("role"), 
                   _text("outcome"), _text("words"))  # fmt: skip
 OPERATORS = _table("operators", _text("operator"), _text("role"), _text("what"), _text("reason"))
 """Who opened, started, resumed, confirmed or closed a session, and why."""
+COURSES = _table(
+    "courses", _text("patient"), _text("plan_hash"), _text("plan_uid"), _text("intent"), _whole("fraction"),
+    _whole("planned"), _text("delivery"), _text("continues"),
+)  # fmt: skip
+"""Which fraction of which course a session is, each time it is opened; fraction 0: of none."""
 
-ROW_TABLES = (SESSIONS, FRACTIONS, LAYERS, SPOTS, EVENTS, TRIPS, BYPASSES, COMMANDS, OPERATORS)
+_FIRST_TABLES = (SESSIONS, FRACTIONS, LAYERS, SPOTS, EVENTS, TRIPS, BYPASSES, COMMANDS, OPERATORS)
+ROW_TABLES = (*_FIRST_TABLES, COURSES)
 BY_NAME = {table.name: table for table in ROW_TABLES}
 
 
 def _first(connection: sa.Connection) -> None:
-    METADATA.create_all(connection)
-    for table in (*ROW_TABLES, BATCHES):
+    METADATA.create_all(connection, tables=[STEPS_TABLE, *_FIRST_TABLES, BATCHES])
+    _protect(connection, *_FIRST_TABLES, BATCHES)
+
+
+def _courses(connection: sa.Connection) -> None:
+    METADATA.create_all(connection, tables=[COURSES])
+    _protect(connection, COURSES)
+
+
+def _protect(connection: sa.Connection, *tables: sa.Table) -> None:
+    for table in tables:
         for statement in _append_only(table.name, connection.dialect.name):
             connection.exec_driver_sql(statement)
 
@@ -114,6 +129,6 @@ def _append_only(table: str, dialect: str) -> list[str]:
     ]
 
 
-STEPS: tuple[Callable[[sa.Connection], None], ...] = (_first,)
+STEPS: tuple[Callable[[sa.Connection], None], ...] = (_first, _courses)
 """Step k makes version k + 1 of version k. Never change one that is out: append another."""
 VERSION = len(STEPS)

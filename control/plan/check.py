@@ -190,8 +190,13 @@ def _energy_code(beam: Beam, layer_index: int, facility: Facility, table: Energy
 
 def spot_ions(plan: Plan, layer: Layer, species: str, energy_mev_u: float, facility: Facility) -> FloatArray:
     """Ions of each spot in one painting, shape (n,); MU become ions by the facility's factor at the table's energy."""
-    factor = facility.particles_per_mu(species, energy_mev_u) if plan.unit == "MU" else 1.0
+    factor = ions_per_unit(plan, species, energy_mev_u, facility)
     return np.asarray(layer.weight * (factor / layer.paintings), dtype=np.float64)
+
+
+def ions_per_unit(plan: Plan, species: str, energy_mev_u: float, facility: Facility) -> float:
+    """Ions behind one unit of the plan's meterset (MU or NP) at an energy of the table."""
+    return facility.particles_per_mu(species, energy_mev_u) if plan.unit == "MU" else 1.0
 
 
 def _tiled_set_points(species: str, layer: Layer, energy: float, place: Place) -> tuple[FloatArray, FloatArray]:

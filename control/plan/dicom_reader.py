@@ -65,6 +65,7 @@ def read_dicom_plan(data: bytes, name: str) -> Plan:
         fractions=fractions,
         prescribed_dose_gy=_prescribed_dose_gy(dataset, name),
         skipped_setup_beams=tuple(setup),
+        intent=tags.text(dataset, "PlanIntent", name).upper(),
     )
 
 

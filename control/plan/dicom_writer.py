@@ -69,7 +69,8 @@ def _dataset(plan: Plan, date: str, time: str) -> Dataset:
     _add_identity(dataset, plan, content, date, time)
     dataset.RTPlanLabel = plan.label[:16] or "PLAN"
     dataset.RTPlanDate, dataset.RTPlanTime = date, time
-    dataset.PlanIntent = "MACHINE_QA"
+    if plan.intent:
+        dataset.PlanIntent = plan.intent
     dataset.RTPlanGeometry = "TREATMENT_DEVICE"
     dataset.DoseReferenceSequence = Sequence([_dose_reference(plan)])
     dataset.FractionGroupSequence = Sequence([_fraction_group(plan)])

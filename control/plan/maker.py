@@ -394,5 +394,5 @@ def _finished(
         isocentre_mm=(0.0, 0.0, 0.0),
         machine_name=facility.id[:16],
     )
-    plan = Plan(label, patient_id, "", "maker", "NP", (beam,), prescribed_dose_gy=dose_gy)
+    plan = Plan(label, patient_id, "", "maker", "NP", (beam,), prescribed_dose_gy=dose_gy, intent="MACHINE_QA")
     return dataclasses.replace(plan, plan_uid=derived_uid("plan", plan_hash(plan)))

@@ -117,6 +117,8 @@ class Plan:
     fractions: int = 1
     prescribed_dose_gy: float | None = None
     skipped_setup_beams: tuple[str, ...] = ()
+    intent: str = ""
+    """What the plan is for, in DICOM's words (PlanIntent), empty where it does not say."""
 
     @property
     def n_spots(self) -> int:
@@ -236,7 +238,7 @@ def plan_hash(plan: Plan) -> str:
 
     In: patient, weight unit, and per beam, in order: number, species, charge, angles, isocentre, range shifters,
     accessories; per layer: energy, paintings, and every spot's x, y and weight as exact doubles. Out: labels, names,
-    UIDs, dates, tune ids, spot sizes, dropped zero-weight spots and where the plan came from.
+    UIDs, dates, intent, fractions, tune ids, spot sizes, dropped zero-weight spots and where the plan came from.
     """
     digest = hashlib.sha256()
     _feed(digest, [HASH_DOMAIN, plan.patient_id, plan.unit, len(plan.beams)])

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from control.plan.check import LayerCheck, check_plan
+from control.plan.check import LayerCheck, check_plan, ions_per_unit
 from control.plan.check_beam import BeamCheck
-from control.plan.model import FloatArray, IntArray, Layer, Plan
+from control.plan.model import FloatArray, IntArray, Layer, Plan, WeightUnit
 from control.plan.timing import CycleClock, LayerTime, beam_off_moves_s, move_times_s
 from facility.config import Facility
 from facility.energy_table import EnergyTable
@@ -49,6 +49,8 @@ class LayerProgram:
     range_shifter_code: int
     percent_share: float
     time: LayerTime
+    ions_per_unit: float
+    """Ions behind one unit of the plan's meterset."""
 
     @property
     def n_spots(self) -> int:
@@ -81,6 +83,12 @@ class MachineProgram:
     beams: tuple[BeamCheck, ...]
     layers: tuple[LayerProgram, ...]
     notes: tuple[str, ...]
+    unit: WeightUnit
+    """Of the plan's meterset."""
+    fractions: int
+    """Planned."""
+    intent: str
+    """See `Plan.intent`."""
 
     @property
     def n_spots(self) -> int:
@@ -132,6 +140,9 @@ def compile_program(
         beams=check.beams,
         layers=tuple(layers),
         notes=check.notes,
+        unit=plan.unit,
+        fractions=plan.fractions,
+        intent=plan.intent,
     )
 
 
@@ -178,6 +189,7 @@ def _compile_layer(
         range_shifter_code=beam.range_shifter_code,
         percent_share=checked.level.percent_share,
         time=clock.layer(species, checked.energy_mev_u, float(checked.ions.sum()), level, move_s),
+        ions_per_unit=ions_per_unit(plan, species, checked.energy_mev_u, facility),
     )
 
 

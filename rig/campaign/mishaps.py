@@ -172,13 +172,19 @@ class Mishaps:
                     await self._ask("TCS", "pause")
                     await self._ask("TCS", "resume")
             case "load":
-                if self._parts.control.sequencer.state in _FIELD_ON:  # elsewhere another field begins, by right
+                if self._load_is_refused():  # elsewhere another field begins, by right
                     room, program = self._bench.room, self._bench.program
                     await self._ask(
                         "TCS", "load", {"plan": "plan", "room": room, "qa": True, "plan_hash": program.plan_hash}
                     )
             case _:
                 await self._ask("TCS", verb)
+
+    def _load_is_refused(self) -> bool:
+        """A field is on, or the one that is open has delivered something."""
+        sequencer = self._parts.control.sequencer
+        session = sequencer.session
+        return sequencer.state in _FIELD_ON or (session is not None and session.done()[1] > 0.0)
 
     async def _ask(self, server: str, verb: str, args: Mapping[str, Any] | None = None, role: str = "operator") -> None:
         state = self._parts.control.sequencer.state.name

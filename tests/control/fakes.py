@@ -12,6 +12,7 @@ import numpy as np
 
 from channels.command import CommandResult, Status
 from channels.protocol import LinkState, Sample
+from control.bookkeeper import Bookkeeper
 from control.machine_link import LinkLimits, MachineLink
 from control.sequencer import Sequencer
 from control.stages import SequencerLimits
@@ -60,6 +61,9 @@ class FakeProgram:
     facility_hash: str = "cd" * 32
     room_id: str = "H"
     qa: bool = True
+    plan_uid: str = "2.25.1"
+    intent: str = ""
+    fractions: int = 1
 
 
 def program(layers: int = 3, spots: int = 20, ions: float = 1e5, shifters: tuple[int, ...] = ()) -> FakeProgram:
@@ -432,12 +436,14 @@ class Bench:
     told: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
 
-async def bench(loop: VirtualLoop, *, limits: SequencerLimits | None = None, cycle_s: float = 1.0) -> Bench:
+async def bench(
+    loop: VirtualLoop, *, limits: SequencerLimits | None = None, cycle_s: float = 1.0, books: Bookkeeper | None = None
+) -> Bench:
     """A machine and a sequencer connected to it; enter `bench.sequencer`."""
     machine = FakeMachine(loop, cycle_s=cycle_s)
     link = await MachineLink.connect(machine, PREFIX, machine.caller, LinkLimits(command_s=0.5))
     events = EventLog("R-test", loop)
-    sequencer = Sequencer(link, loop, IdSource(1), events, limits=limits)
+    sequencer = Sequencer(link, loop, IdSource(1), events, limits=limits, books=books)
     made = Bench(loop, machine, link, sequencer, events)
     sequencer.listeners.append(lambda topic, data: made.told.append((topic, data)))
     return made

@@ -10,6 +10,7 @@ import pytest
 
 from facility.errors import JournalError
 from journal import schema
+from journal.course import read_course
 from journal.store import Journal, open_journal, sqlite_url
 from journal.verify import verify
 from tests.journal.rows import batch
@@ -131,13 +132,31 @@ def test_an_older_journal_is_brought_forward(journal: Journal, path: Path, monke
         connection.exec_driver_sql("CREATE TABLE notes (note TEXT)")
 
     monkeypatch.setattr("journal.store.STEPS", (*schema.STEPS, second))
-    monkeypatch.setattr("journal.store.VERSION", 2)
+    monkeypatch.setattr("journal.store.VERSION", schema.VERSION + 1)
     newer = open_journal(sqlite_url(path), "wuwei")
     with newer.reading() as connection:
-        assert connection.exec_driver_sql("SELECT max(version) FROM schema_steps").scalar() == 2
+        assert connection.exec_driver_sql("SELECT max(version) FROM schema_steps").scalar() == schema.VERSION + 1
         assert connection.exec_driver_sql("SELECT count(*) FROM notes").scalar() == 0
     assert verify(newer).broken == ""
     newer.close()
+
+
+def test_a_journal_of_the_first_version_gets_the_courses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as old:
+        old.setattr("journal.store.STEPS", schema.STEPS[:1])
+        old.setattr("journal.store.VERSION", 1)
+        first = open_journal(sqlite_url(path), "wuwei")
+        first.append([batch(1, 2)])
+        first.close()
+    newer = open_journal(sqlite_url(path), "wuwei")
+    assert read_course(newer, "P-1", "ab").fractions == ()
+    newer.append([batch(3)])
+    assert (verify(newer).broken, verify(newer).batches) == ("", 2)
+    newer.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO courses VALUES (9, 3, 0, 'S', 'P', 'h', 'u', '', 1, 1, 'TREATMENT', '', 'd')")
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute("DELETE FROM courses")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "postgresql+nodriver://x/y"])

@@ -1,0 +1,166 @@
+"""What may be loaded: nothing is delivered twice, whoever forgets what was delivered before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from control.bookkeeper import Bookkeeper
+from control.layer_machine import State
+from control.session_desk import SessionDesk
+from facility.errors import CommandRefused
+from journal.course import read_course
+from journal.store import Journal, open_journal, sqlite_url
+from journal.writer import InlineWriter
+from rig.virtual_time import VirtualLoop, run_virtual
+from tests.control.fakes import Bench, FakeProgram, bench, program
+
+PLAN = dataclasses.replace(program(layers=3), qa=False)
+CLINICAL, QA = 0, 1
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    found = open_journal(sqlite_url(tmp_path / "journal.sqlite"), PLAN.facility_id)
+    yield found
+    found.close()
+
+
+@dataclasses.dataclass
+class Desk:
+    """A facility's control, and what people ask it for."""
+
+    bench: Bench
+    desk: SessionDesk
+    plan: FakeProgram = PLAN
+
+    async def load(self, **args: object) -> str:
+        return str((await self.desk.verbs["load"]({"plan": "p", "room": "H", **args}, "operator"))["session"])
+
+    async def recover(self, session: str) -> None:
+        args = {"session": session, "plan": "p", "room": "H", "qa": self.plan.qa, "reason": "test"}
+        await self.desk.verbs["recover"](args, "operator")
+
+    async def close_partial(self, session: str) -> None:
+        await self.desk.verbs["close_partial"]({"session": session, "reason": "test"}, "operator")
+
+    async def start(self) -> None:
+        await self.bench.sequencer.prepare()
+        await self.bench.sequencer.until({State.READY}, 30.0)
+        await self.bench.sequencer.start("test")
+
+    async def deliver(self, **args: object) -> str:
+        session = await self.load(**args)
+        await self.start()
+        assert (await self.bench.sequencer.recorded(300.0)).status == "completed"
+        await self.bench.sequencer.close()
+        return session
+
+    async def stopped(self) -> str:
+        """A session that was terminated in its first layer and is held open."""
+        session = await self.load()
+        await self.start()
+        await self.bench.sequencer.until({State.IRRADIATING}, 30.0)
+        await self.bench.sequencer.stop()
+        await self.bench.sequencer.recorded(30.0)
+        return session
+
+
+def run(
+    journal: Journal | None, test: Callable[[Desk], Awaitable[None]], mode: int = CLINICAL, plan: FakeProgram = PLAN
+) -> None:
+    """`test` at a facility that begins with this journal."""
+    loop = VirtualLoop(limit_ns=3_600_000_000_000)
+
+    async def main() -> None:
+        books = None if journal is None else Bookkeeper(InlineWriter(journal, loop))
+        made = await bench(loop, books=books)
+        made.machine.channels["SAFE:Mode-Sts"]._sample = dataclasses.replace(
+            made.machine.channels["SAFE:Mode-Sts"]._sample, value=mode
+        )
+        async with made.sequencer:
+            desk = Desk(made, SessionDesk(made.sequencer, lambda *_: desk.plan, journal, "energies"), plan)
+            await test(desk)
+
+    run_virtual(main(), loop)
+
+
+@pytest.mark.parametrize("mode", [CLINICAL, QA])
+def test_a_session_that_has_delivered_is_not_replaced_by_loading_its_plan_again(journal: Journal, mode: int) -> None:
+    """TERMINATED, PREPARE, LOADED: LOAD would begin the whole plan anew."""
+
+    async def test(desk: Desk) -> None:
+        session = await desk.stopped()
+        await desk.bench.sequencer.prepare()
+        await desk.bench.sequencer.until({State.LOADED, State.PREPARED, State.READY}, 30.0)
+        desk.bench.sequencer.state = State.LOADED
+        with pytest.raises(CommandRefused, match=f"session {session} is open and has delivered part") as refusal:
+            await desk.load()
+        assert f"ionctl session close {session}" in str(refusal.value)
+        assert desk.bench.sequencer.session is not None
+        assert desk.bench.sequencer.session.id == session
+
+    run(journal, test, mode)
+
+
+def test_without_dose_a_plan_is_loaded_again_as_often_as_one_likes(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        assert await desk.load() != await desk.load()
+        assert read_course(journal, PLAN.patient_id, PLAN.plan_hash).fractions == ()
+        await desk.deliver()
+
+    run(journal, test)
+
+
+def test_what_another_process_left_unfinished_is_named_by_the_journal(journal: Journal) -> None:
+    left: list[str] = []
+
+    async def before(desk: Desk) -> None:
+        left.append(await desk.stopped())
+
+    async def after(desk: Desk) -> None:
+        with pytest.raises(CommandRefused, match=rf"session {left[0]} \(terminated\) has delivered .* ions") as refusal:
+            await desk.load()
+        assert f"ionctl resume {left[0]}" in str(refusal.value)
+        desk.plan = dataclasses.replace(PLAN, patient_id="P-2")  # somebody else's is another matter
+        await desk.load()
+
+    run(journal, before)
+    run(journal, after)
+
+
+def test_a_layer_that_was_armed_counts_though_nobody_knows_what_it_got(journal: Journal) -> None:
+    left: list[str] = []
+
+    async def dies(desk: Desk) -> None:
+        left.append(await desk.load())
+        await desk.start()
+        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+
+    async def after(desk: Desk) -> None:
+        with pytest.raises(CommandRefused, match=rf"session {left[0]} \(open\) may have delivered"):
+            await desk.load()
+
+    run(journal, dies)
+    run(journal, after)
+
+
+@pytest.mark.parametrize(
+    ("mode", "plan"),
+    [
+        (QA, PLAN), (CLINICAL, dataclasses.replace(PLAN, intent="MACHINE_QA")),
+        (CLINICAL, dataclasses.replace(PLAN, qa=True)),
+    ],
+)  # fmt: skip
+def test_quality_assurance_delivers_a_plan_as_often_as_it_likes(journal: Journal, mode: int, plan: FakeProgram) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.stopped()
+        await desk.bench.sequencer.close()
+        for _ in range(2):
+            await desk.deliver()
+        assert read_course(journal, PLAN.patient_id, PLAN.plan_hash).fractions == ()
+
+    run(journal, test, mode, plan)
