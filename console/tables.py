@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,13 @@ def print_table(
     out.print(_table(parts, out.width))
     if left_out:
         out.print(f"Left out on {out.width} columns: {'; '.join(left_out)}.")
+
+
+def print_wrapped(head: str, words: str) -> None:
+    """A line that begins with `head`; what does not fit the screen goes on below, under the first word of `words`."""
+    lines = textwrap.wrap(words, max(20, screen().width - len(head)), break_on_hyphens=False) or [""]
+    for number, line in enumerate(lines):
+        print(f"{head if number == 0 else ' ' * len(head)}{line}")
 
 
 class _Column:

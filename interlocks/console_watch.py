@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from channels import keepalive
 from channels.keepalive import Beat, KeepAliveState
 from facility.errors import ConfigError
-from interlocks.model import CONSOLE_INPUT
+from interlocks.own_inputs import CONSOLE_INPUT
 from interlocks.process_image import INVALID
 from interlocks.rules import RuleSet
 

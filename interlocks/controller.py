@@ -11,7 +11,6 @@ within those values, a scan would change nothing.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 
@@ -31,7 +30,9 @@ from interlocks.field_book import FieldBook, FieldStore, MemoryStore, aborted
 from interlocks.first_fault import FirstFault
 from interlocks.link import PermitCommand
 from interlocks.mode_key import ModeKey
-from interlocks.model import CONSOLE_INPUT, MODE_CODES
+from interlocks.model import MODE_CODES
+from interlocks.outbox import Outbox
+from interlocks.own_inputs import CONSOLE_INPUT
 from interlocks.pair import EvaluatorPair
 from interlocks.permit import Effect, Granted, HandedBack, Lines, Observed
 from interlocks.permit_desk import PermitDesk
@@ -45,11 +46,9 @@ from interlocks.snapshot import Mode, RuleView, SafetyEvent, SafetySnapshot
 from interlocks.standing import acts, objection, proofs_objection, words_of_inhibits
 from interlocks.verbs import VERBS
 
-__all__ = ["MAX_EVENTS", "Console", "SafetyController"]
+__all__ = ["Console", "SafetyController"]
 
 NS_PER_MS = 1_000_000
-MAX_EVENTS = 10_000
-"""Events kept for whoever takes them; older ones are lost."""
 
 
 class SafetyController:
@@ -90,11 +89,11 @@ class SafetyController:
         """Rises whenever something may have changed that a snapshot shows."""
         self._now_ns = now_ns
         self._due = True
-        self._events: deque[SafetyEvent] = deque(maxlen=MAX_EVENTS)
-        self._results: deque[CommandResult] = deque(maxlen=MAX_EVENTS)
+        self._outbox = Outbox()
+        self.take_events, self.take_results = self._outbox.take_events, self._outbox.take_results
         self._bypasses = BypassDesk(rules.rules, rules.policy, self._emit)
         self._views = RuleViews(rules, self._fast, self._pair, self._bypasses)
-        self._permit = PermitDesk(self._first, self._views, self._emit, self._results.append)
+        self._permit = PermitDesk(self._first, self._views, self._emit, self._outbox.results.append)
         self._proofs = ProofBook(proofs, rules.link.watchdog_ms, self._emit)
         self._field = FieldBook(rules.rules, rules.policy, store or MemoryStore(), self._emit)
         self._verbs = {
@@ -207,7 +206,7 @@ class SafetyController:
         """Follow the proof tests; what is asked of the rack goes out with this very scan."""
         answer = self._proofs.observe(self._scanner.value, image_t_ns, self._link_ok, now_ns)
         if answer is not None:
-            self._results.append(answer)
+            self._outbox.results.append(answer)
 
     def _prove(self, command: Command) -> CommandResult:
         """Run proof tests: without a permit, with the ring empty and no layer active."""
@@ -384,17 +383,5 @@ class SafetyController:
             self._proofs.running,
         )
 
-    def take_events(self) -> list[SafetyEvent]:
-        """Events since the last call, in order."""
-        events = list(self._events)
-        self._events.clear()
-        return events
-
-    def take_results(self) -> list[CommandResult]:
-        """Final results of commands that were only accepted before."""
-        results = list(self._results)
-        self._results.clear()
-        return results
-
     def _emit(self, kind: str, **data: object) -> None:
-        self._events.append(SafetyEvent(self._now_ns, kind, {**data, "mode": self.mode.value}))
+        self._outbox.events.append(SafetyEvent(self._now_ns, kind, {**data, "mode": self.mode.value}))

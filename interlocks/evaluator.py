@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from interlocks.model import BEAT_MODULUS, BEAT_MS, OWN_INPUTS, Rule
+from interlocks.model import BEAT_MODULUS, BEAT_MS, Rule
+from interlocks.own_inputs import OWN_INPUTS
 from interlocks.process_image import INVALID, MAX_CODE, N_IMAGE, PLACE, STEPS, value_of
 
 NS_PER_MS = 1_000_000

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from facility.config import BeamOff, Facility
 from facility.external import BOUND_AGES, devices_read
+from facility.signals import INDEX, SIGNALS
 from facility.states import Action
 from interlocks.model import Rule
+from interlocks.own_inputs import OWN
 from interlocks.rules import RuleSet
 
 H_TICK_US = 10.0
@@ -22,6 +24,7 @@ OFF_INPUT = "off.confirmed"
 MEAN_US = 50.0
 """Beam counts as off when the mean over this time is below 0.1 % of the rate before."""
 OFF_SHARE = 0.001
+_NO_UNIT = ("bool", "1", "token", "code", "index", "count")
 
 
 class Bound(NamedTuple):
@@ -118,12 +121,12 @@ def condition(rule: Rule) -> str:
 
 
 def _condition(rule: Rule) -> str:
-    first, last = rule.inputs[0], rule.inputs[-1]
-    unit = "" if rule.unit in ("bool", "1", "token", "code", "index") else f" {rule.unit}"
+    first, last = _named(rule.inputs[0]), _named(rule.inputs[-1])
+    unit = "" if rule.unit in _NO_UNIT else f" {rule.unit}"
     match rule.kind:
         case "digital" | "either":
             word = " and " if rule.kind == "digital" else " or "
-            return word.join(f"{name} is {rule.expected:g}" for name in rule.inputs)
+            return word.join(_is(name, rule.expected) for name in rule.inputs)
         case "limit":
             return f"{first} {_range(rule, unit)}"
         case "window":
@@ -140,6 +143,16 @@ def _condition(rule: Rule) -> str:
             span = f" over {rule.window_us / 1000.0:g} ms" if rule.window_us > 0.0 else ""
             share = 100.0 * (rule.relative or 0.0)
             return f"{first} and {last} differ by at most {share:g} % plus {rule.high:g}{unit}{span}"
+
+
+def _named(name: str) -> str:
+    """A signal by its name, what the safety controller knows by itself in words."""
+    return OWN[name].what if name in OWN else name
+
+
+def _is(name: str, expected: float) -> str:
+    own = OWN.get(name)
+    return own.what if own is not None and own.unit == "bool" and expected == 1.0 else f"{_named(name)} is {expected:g}"
 
 
 def _range(rule: Rule, unit: str) -> str:
@@ -170,8 +183,16 @@ def before_reset(rule: Rule, present: bool) -> str:
 
 
 def and_remedy(rule: Rule) -> str:
-    """What a person does about the cause, to be added to other words; empty where the rule does not say."""
-    return f"; {rule.remedy}" if rule.remedy else ""
+    """What a person does about the cause, to be added to other words; empty where neither the rule nor an input of the
+    safety controller's own says it."""
+    known = [rule.remedy] if rule.remedy else [OWN[name].remedy for name in rule.inputs if name in OWN]
+    return "".join(f"; {remedy}" for remedy in dict.fromkeys(known))
+
+
+def looks_at(rule: Rule) -> list[tuple[str, str]]:
+    """What the rule judges, and while what: names with a description each."""
+    names = dict.fromkeys((*rule.inputs, *((rule.when,) if rule.when else ())))
+    return [(name, OWN[name].what if name in OWN else SIGNALS[INDEX[name]].description) for name in names]
 
 
 def canonical(rule: Rule) -> tuple[int, ...]:
@@ -185,9 +206,22 @@ def number(value: float) -> str:
 
 
 def why(rule: Rule, value: float, limit: float) -> str:
-    """Why it is tripped: value and limit."""
-    unit = "" if rule.unit in ("bool", "1") else f" {rule.unit}"
-    return f"{rule.title}: {number(value)}{unit}, limit {number(limit)}{unit}"
+    """Why it is tripped: value and limit, or what is the matter in words where numbers say nothing."""
+    wrong = [OWN[name].wrong for name in rule.inputs if name in OWN]
+    if wrong and (rule.kind == "digital" or not math.isfinite(value)):
+        return f"{rule.title}: {' / '.join(wrong)}"
+    return f"{rule.title}: {measured(rule, value, limit)}"
+
+
+def measured(rule: Rule, value: float, limit: float) -> str:
+    """Value and limit with their unit."""
+    told = "must be" if rule.kind in ("digital", "either", "equal") else "limit"
+    return f"{with_unit(rule, value)}, {told} {with_unit(rule, limit)}"
+
+
+def with_unit(rule: Rule, value: float) -> str:
+    """A value of the rule for people."""
+    return number(value) if rule.unit in _NO_UNIT or math.isnan(value) else f"{number(value)} {rule.unit}"
 
 
 class MatrixRow(NamedTuple):

@@ -11,6 +11,7 @@ from facility.config.base import NonNegative, Positive, Section, Text
 from facility.signals import IMAGE, INDEX, SIGNALS
 from facility.states import Action
 from interlocks.fast import HIST_LEN, TICK_US
+from interlocks.own_inputs import CONTROL_INPUT, LINE_INPUTS, OWN_INPUTS
 
 Kind = Literal["digital", "limit", "window", "excess", "equal", "mismatch", "either", "stale", "beat"]
 Tier = Literal["H", "P", "T"]
@@ -26,42 +27,6 @@ Chain = Literal["personnel", "patient", "machine"]
 """Whom a rule protects: people outside of the patient's place, the patient, the machine."""
 RuleId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
 
-LINK_INPUT = "link.plant_ok"
-"""Not a signal: 1 while frames of the rack arrive in order and in time, as the safety controller sees it."""
-CONSOLE_INPUT = "console.age_ms"
-"""Not a signal: time since the last genuine keep-alive of the operator's console, infinite before the first."""
-HOLD_INPUT = "field.hold_ok"
-"""Not a signal: 0 while a HOLD is present that has resumed by itself as often as it may in this field."""
-PAUSE_INPUT = "field.pause_ok"
-"""Not a signal: 0 when the field has been interrupted more often than it may be."""
-RESOLVED_INPUT = "field.resolved"
-"""Not a signal: 0 while a termination has not been resolved by a physicist."""
-FIELD_INPUT = "field.number"
-"""Not a signal: number of the field that a person has opened (`facility.ids.field_number`), 0 for none."""
-MODE_INPUT = "mode.code"
-"""Not a signal: the mode that was set by command, as the key switch codes it."""
-CONTROL_INPUT = "control.age_ms"
-"""Not a signal: time since the last genuine keep-alive of treatment control, infinite before the first."""
-LINE_INPUTS: tuple[str, ...] = ("t.plan_ok", "t.setpoints_ok", "t.session_ok", "t.authorised")
-"""Not signals: what treatment control vouches for in its keep-alives, 0 when there are none; bit 0 first."""
-AGREE_INPUT = "evaluators.agree"
-"""Not a signal: 1 while both evaluators decide the same over the same image; judged by their comparison alone."""
-PROOF_INPUT = "proof.missing"
-"""Not a signal: pre-beam proof tests that have not been run, have failed or have expired."""
-OWN_INPUTS: dict[str, str] = {
-    LINK_INPUT: "bool",
-    CONSOLE_INPUT: "ms",
-    HOLD_INPUT: "bool",
-    PAUSE_INPUT: "bool",
-    RESOLVED_INPUT: "bool",
-    FIELD_INPUT: "code",
-    MODE_INPUT: "code",
-    AGREE_INPUT: "bool",
-    CONTROL_INPUT: "ms",
-    **dict.fromkeys(LINE_INPUTS, "bool"),
-    PROOF_INPUT: "count",
-}
-"""What the safety controller knows by itself, with units; tiers P and T only."""
 IMAGE_NAMES: frozenset[str] = frozenset(SIGNALS[i].name for i in IMAGE)
 
 BEAT_MS = 1.0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from channels import keepalive
 from channels.keepalive import Beat, Fault, KeepAliveState
 from interlocks.console_watch import Console, silence_ns
-from interlocks.model import CONTROL_INPUT, LINE_INPUTS
+from interlocks.own_inputs import CONTROL_INPUT, LINE_INPUTS
 from interlocks.process_image import INVALID
 from interlocks.rules import RuleSet
 

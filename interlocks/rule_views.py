@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from interlocks.bypass_desk import BypassDesk
 from interlocks.fast_mirror import FastMirror
+from interlocks.live_values import LiveValues
 from interlocks.model import Rule
 from interlocks.pair import EvaluatorPair
 from interlocks.rules import RuleSet
@@ -18,6 +19,7 @@ class RuleViews:
         self._fast = fast
         self._pair = pair
         self._bypasses = bypasses
+        self._live = LiveValues(rules.h, pair.first.compare)
 
     def all(self) -> tuple[RuleView, ...]:
         """In the order of the file."""
@@ -31,4 +33,4 @@ class RuleViews:
     def _view(self, rule: Rule) -> RuleView:
         if rule is self._rules.comparison:
             return self._pair.agreement.view(rule)
-        return self._fast.view(rule.id) if rule.tier == "H" else self._pair.first.view(rule.id)
+        return self._live.of(self._fast.view(rule.id)) if rule.tier == "H" else self._pair.first.view(rule.id)

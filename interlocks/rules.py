@@ -23,7 +23,8 @@ from facility.errors import ConfigError, no_such
 from facility.events import canonical_json
 from facility.signals import INDEX
 from interlocks import fast
-from interlocks.model import AGREE_INPUT, LinkSettings, PolicySettings, Rule, problems
+from interlocks.model import LinkSettings, PolicySettings, Rule, problems
+from interlocks.own_inputs import AGREE_INPUT
 
 S = TypeVar("S", bound=Section)
 SCHEMA = "ionctl.interlocks/1"

@@ -13,7 +13,8 @@ from facility.states import Action
 from interlocks import evaluator, latch
 from interlocks.evaluator import INPUT_PLACE, NS_PER_MS, BeatState, Box, Judgement, Probe
 from interlocks.latch import Effect, LatchSpec, LatchState
-from interlocks.model import OWN_INPUTS, Rule
+from interlocks.model import Rule
+from interlocks.own_inputs import OWN_INPUTS
 from interlocks.process_image import N_IMAGE
 from interlocks.snapshot import RuleView
 
@@ -173,6 +174,10 @@ class Scanner:
     def value(self, name: str) -> float:
         """An input as it was seen last; NaN before the first image."""
         return self._inputs[INPUT_PLACE[name]]
+
+    def compare(self, probe: Probe) -> Judgement:
+        """A comparison on what was seen last, that nothing remembers."""
+        return evaluator.judge(probe, self._inputs)
 
     def present_ids(self) -> list[str]:
         """Rules that are present."""

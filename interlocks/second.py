@@ -15,7 +15,7 @@ from types import CodeType
 from typing import Any
 
 from interlocks.generate import generate
-from interlocks.model import AGREE_INPUT, OWN_INPUTS
+from interlocks.own_inputs import AGREE_INPUT, OWN_INPUTS
 from interlocks.rules import RuleSet
 
 _RANKS = {"operator": 1, "physicist": 2}

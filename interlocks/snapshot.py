@@ -29,7 +29,7 @@ class RuleView:
     present: bool = False
     latched: bool = False
     value: float = math.nan
-    """Last value compared; NaN where the safety controller is not told (fast rules but the first that latched)."""
+    """Last value compared; NaN where it is not known.  Of a rule that is not live (`live_values`), at its last trip."""
     limit: float = math.nan
     trip_value: float = math.nan
     trip_limit: float = math.nan

@@ -21,6 +21,7 @@ from facility.config import Facility
 from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import entries
 from interlocks import pvs
+from interlocks.live_values import is_live
 from interlocks.model import Rule
 from rig.clocks import NominalClock
 from rig.control_stack import Caller
@@ -47,13 +48,15 @@ class LiveRule:
     present: bool
     latched: bool
     value: float
-    """Last value compared; NaN where it is not told."""
+    """Last value compared; where `live` is false, at the last trip; NaN where it is not told."""
     limit: float
     trip: Mapping[str, Any] = field(default_factory=dict)
     """At the trip, while latched: value, limit, t_ns."""
     bypass: Mapping[str, Any] = field(default_factory=dict)
     """While bypassed: reason, by, until_ns."""
     bypassed: bool = False
+    live: bool = True
+    """Value and limit are told at any time, and not at a trip alone."""
 
     def state(self) -> str:
         """In a word or two, for a table."""
@@ -69,6 +72,7 @@ class LiveRule:
             "bypassed": self.bypassed,
             "value": _number(self.value),
             "limit": _number(self.limit),
+            "live": self.live,
             "trip": dict(self.trip) or None,
             "bypass": dict(self.bypass) or None,
         }
@@ -137,7 +141,14 @@ def _live(
     present, latched, bypassed, value, limit = (samples[f"{pvs.base_name(rule)}:{signal}"] for signal in _OF_RULE)
     kept = {key: trip.get(key) for key in ("value", "limit", "t_ns")} if trip else {}
     return LiveRule(
-        _int(present) == 1, _int(latched) == 1, _float(value), _float(limit), kept, bypass, _int(bypassed) == 1
+        _int(present) == 1,
+        _int(latched) == 1,
+        _float(value),
+        _float(limit),
+        kept,
+        bypass,
+        _int(bypassed) == 1,
+        is_live(rule),
     )
 
 

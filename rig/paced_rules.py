@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from interlocks.model import CONSOLE_INPUT, CONTROL_INPUT, LINK_INPUT, LinkSettings, Rule
+from interlocks.model import LinkSettings, Rule
+from interlocks.own_inputs import CONSOLE_INPUT, CONTROL_INPUT, LINK_INPUT
 from interlocks.rules import RuleSet
 
 WALL_WATCHDOG_MS = 100.0

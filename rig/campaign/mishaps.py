@@ -10,7 +10,7 @@ from typing import Any
 from control.layer_machine import DELIVERING, State
 from facility.errors import CommandRefused, IonctlError
 from facility.timebase import Rank
-from interlocks.model import RESOLVED_INPUT
+from interlocks.own_inputs import RESOLVED_INPUT
 from rig.campaign.draw import OPERATOR, Cause
 from rig.scenario.faults import CATALOGUE, Family
 from rig.scenario.model import Act, Target

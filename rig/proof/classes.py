@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from facility.states import Action
 from interlocks.latch import LatchSpec
-from interlocks.model import OWN_INPUTS, Role, Rule
+from interlocks.model import Role, Rule
+from interlocks.own_inputs import OWN_INPUTS
 
 TICK_US = 10.0
 DEBOUNCE_TICKS = 2

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from facility.states import Action
 from interlocks import latch, permit
 from interlocks.latch import LatchSpec, LatchState
-from interlocks.model import LINK_INPUT
+from interlocks.own_inputs import LINK_INPUT
 from interlocks.permit import PermitState
 from interlocks.rules import RuleSet
 from interlocks.verbs import VERBS

@@ -15,7 +15,8 @@ from facility.states import Action
 from facility.timebase import Rank
 from interlocks.controller import SafetyController
 from interlocks.explain import Bound, bound
-from interlocks.model import CONSOLE_INPUT, LINK_INPUT, OWN_INPUTS, RESOLVED_INPUT, Rule
+from interlocks.model import Rule
+from interlocks.own_inputs import CONSOLE_INPUT, LINK_INPUT, OWN_INPUTS, RESOLVED_INPUT
 from interlocks.process_image import N_IMAGE
 from interlocks.snapshot import RuleView
 from rig.keys import CONTROL

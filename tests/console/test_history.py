@@ -13,7 +13,7 @@ from console.post_mortem_plot import times_of
 from control.plan.maker import make_small_plan
 from control.plan.program import compile_program
 from facility.config import load_facility
-from interlocks.model import OWN_INPUTS
+from interlocks.own_inputs import OWN_INPUTS
 from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
 from ioc_sim.faults import Fault, FaultKind

@@ -49,21 +49,26 @@ class RUN:
 def test_list_shows_what_is_tripped(ionctl: Ionctl, live: dict[str, LiveRule]) -> None:
     live["position-x"] = LiveRule(False, True, 0.1, 2.0, {"value": 4.5, "limit": 2.0, "t_ns": 1_300_100_000})
     live["gate"] = LiveRule(True, False, 0.0, 1.0, bypassed=True)
+    live["ring-rigidity"] = LiveRule(False, False, 1.0002, 1.001)
+    live["spot-timeout"] = LiveRule(False, False, math.nan, math.nan, live=False)
     shown = ionctl("interlocks", "list")
     assert shown.code == 0, shown.err
     assert re.search(r"position-x .* LATCHED ", shown.out)
     assert re.search(r"gate .* PRESENT BYPASSED", shown.out)
+    assert re.search(r"ring-rigidity .* 1.0002 ", shown.out)
+    assert re.search(r"spot-timeout .* trip ", shown.out)
+    assert "tells its value at a trip alone" in shown.out
     assert "no beam permit, action in force ABORT, mode qa, first fault position-x; 1 latched." in shown.out
     data = json.loads(ionctl("interlocks", "list", "--json").out)
     now = {rule["id"]: rule["now"] for rule in data["rules"]}
     assert now["position-x"]["trip"] == {"value": 4.5, "limit": 2.0, "t_ns": 1_300_100_000}
     assert now["door"] == {"present": False, "latched": False, "bypassed": False, "value": None, "limit": None,
-                           "trip": None, "bypass": None}  # fmt: skip
+                           "live": True, "trip": None, "bypass": None}  # fmt: skip
 
 
 def test_show_gives_the_limits_of_the_target_it_looks_at(ionctl: Ionctl, live: dict[str, LiveRule]) -> None:
     up = ionctl("interlocks", "show", "operator-heartbeat").out
-    assert "console.age_ms at most 4000 ms" in up
+    assert "silence of the operator's console at most 4000 ms" in up
     assert "of facility time at speed 2" in up
     assert "201.50 observation" in ionctl("interlocks", "show", "link-safety").out, (
         "the watchdog is 100 ms of wall time"
@@ -95,11 +100,15 @@ def test_show_explains_a_trip(ionctl: Ionctl, live: dict[str, LiveRule]) -> None
     live["gate"] = replace(live["gate"], present=True, value=0.0, limit=1.0, bypassed=True,
                            bypass={"by": "physicist", "reason": "phantom", "until_ns": 80_000_000_000})  # fmt: skip
     shown = ionctl("interlocks", "show", "gate").out
-    assert "PRESENT, value 0, limit 1, acts as long as it is" in shown
+    assert "PRESENT, now 0, must be 1, acts as long as it is" in shown
     assert "BYPASSED by physicist: phantom; ends by itself at 80.000000 s of facility time, in 60 s" in shown
-    assert "good" in ionctl("interlocks", "show", "door").out
+    assert "good, no value has come yet" in ionctl("interlocks", "show", "door").out
     data = json.loads(ionctl("interlocks", "show", "position-x", "--json").out)
     assert data["now"]["trip"]["value"] == 4.5
+    live["position-x"] = LiveRule(False, False, 4.5, 2.0, live=False)
+    shown = ionctl("interlocks", "show", "position-x").out
+    assert "told at a trip alone, at its last trip 4.5 mm, limit 2 mm" in shown
+    assert "looks at       strip.err_x_mm: centroid minus plan at isocentre" in shown
     parts = data["bound_us"]
     assert parts["total"] == parts["observation"] + parts["decision"] + parts["actuator"]
 

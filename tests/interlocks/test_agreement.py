@@ -8,7 +8,7 @@ import pytest
 
 from facility.states import Action
 from interlocks.agreement import Agreement
-from interlocks.model import OWN_INPUTS
+from interlocks.own_inputs import OWN_INPUTS
 from interlocks.process_image import PLACE
 from interlocks.second import SecondEvaluator, complement_of
 from tests.interlocks.support import body, one_rule

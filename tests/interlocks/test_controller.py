@@ -433,7 +433,7 @@ def test_events_tell_the_story() -> None:
     it.run(1, door__a_closed=0.0)
     trip, drop, end = it.controller.take_events()
     assert (trip.kind, trip.t_ns, trip.data["id"], trip.data["value"]) == ("interlock.trip", it.t_ns, "door", 0.0)
-    assert "Room door: 0, limit 1" in trip.data["words"]
+    assert "Room door: 0, must be 1" in trip.data["words"]
     assert (drop.kind, drop.data["first"]) == ("permit.dropped", "door")
     assert (end.kind, end.data["session"]) == ("field.terminated", "")
     assert {event.data["mode"] for event in (trip, drop, end)} == {"clinical"}

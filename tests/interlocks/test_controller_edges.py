@@ -11,7 +11,8 @@ import pytest
 from channels.command import CommandResult, Status
 from facility.states import Action
 from interlocks import controller, process_image
-from interlocks.controller import MAX_EVENTS, SafetyController
+from interlocks.controller import SafetyController
+from interlocks.outbox import MAX_EVENTS
 from interlocks.process_image import N_IMAGE, PLACE, STEPS, FastFault
 from interlocks.rules import RuleSet
 from interlocks.second import complement_of

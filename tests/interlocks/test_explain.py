@@ -11,6 +11,7 @@ from facility.config import change_facility, load_facility
 from facility.states import Action
 from interlocks import explain
 from interlocks.model import Rule
+from interlocks.own_inputs import OWN
 from interlocks.rules import RuleSet
 from interlocks.snapshot import RuleView
 from tests.interlocks.support import body, one_rule, rule_set, wuwei
@@ -55,6 +56,35 @@ def test_why() -> None:
     view = RuleView(RULES.rule("position-x"), trip_value=2.5, trip_limit=2.0, since_ns=1_500_000_000)
     assert view.words() == "Beam position, x: 2.5 mm, limit 2 mm"
     assert "not known" in RuleView(RULES.rule("door")).words()
+
+
+def test_what_the_safety_controller_knows_by_itself_is_told_in_words() -> None:
+    for rule in RULES.rules:
+        for name in set(rule.inputs) & set(OWN):
+            told = (explain.condition(rule), explain.why(rule, 0.0, 1.0), explain.before_reset(rule, True))
+            assert not [words for words in told if name in words], rule.id
+            assert explain.and_remedy(rule), rule.id
+    spent = RULES.rule("holds-spent")
+    wrong = "a HOLD is present that has gone on by itself as often as it may in this field"
+    assert explain.why(spent, 0.0, 1.0) == f"Held too often: {wrong}"
+    assert explain.condition(spent) == f"no{wrong.removeprefix('a')}"
+    console = RULES.rule("operator-heartbeat")
+    assert explain.condition(console) == "silence of the operator's console at most 2000 ms"
+    assert explain.why(console, 2500.0, 2000.0) == "Operator's console silent: 2500 ms, limit 2000 ms"
+    assert explain.why(console, math.inf, 2000.0).endswith("no sign of life of an operator's console")
+    upside_down = spent.model_copy(update={"equals": 0.0})
+    assert explain.condition(upside_down).endswith("in this field is 0")
+    with_own = RULES.rule("procedure-checks")
+    assert with_own.remedy
+    assert explain.and_remedy(with_own) == f"; {with_own.remedy}"
+    assert explain.and_remedy(RULES.rule("session-authority")).count("; ") == 2
+
+
+def test_what_a_rule_looks_at() -> None:
+    names = dict(explain.looks_at(RULES.rule("field-number")))
+    assert list(names) == ["fe.field", "field.number", "fe.active"]
+    assert names["field.number"] == OWN["field.number"].what
+    assert names["fe.active"].startswith("a layer is armed")
 
 
 @pytest.mark.parametrize("action", ["INHIBIT", "HOLD", "PAUSE", "ABORT"])

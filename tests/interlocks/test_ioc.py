@@ -16,7 +16,7 @@ from channels.publish import native_value
 from facility.pv_catalogue import entries
 from interlocks import ioc, pvs
 from interlocks.ioc import SafetyIoc, latched_json
-from interlocks.model import CONSOLE_INPUT
+from interlocks.own_inputs import CONSOLE_INPUT
 from interlocks.verbs import VERBS
 from tests.interlocks.support import MS, Safety, rule_set
 

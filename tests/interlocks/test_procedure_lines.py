@@ -10,7 +10,7 @@ from channels.keys import derived_private_key
 from facility.errors import ConfigError
 from facility.states import Action
 from interlocks.controller import Console, SafetyController
-from interlocks.model import LINE_INPUTS
+from interlocks.own_inputs import LINE_INPUTS
 from interlocks.snapshot import Mode
 from tests.interlocks.support import CONTROL_KEY, KEY, MS, Safety, body, one_rule, rule_set
 

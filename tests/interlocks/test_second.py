@@ -21,7 +21,8 @@ from facility.signals import IMAGE, SIGNALS
 from facility.states import Action
 from interlocks import agreement, evaluator, generate, latch, process_image, scanner, second
 from interlocks.evaluator import NS_PER_MS
-from interlocks.model import OWN_INPUTS, Rule
+from interlocks.model import Rule
+from interlocks.own_inputs import OWN_INPUTS
 from interlocks.process_image import INVALID, N_IMAGE, PLACE
 from interlocks.rules import RuleSet, load_rules
 from interlocks.scanner import Scanner

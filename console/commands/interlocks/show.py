@@ -35,7 +35,7 @@ def show(
     settings: Settings, rule_id: str, facility_name: str, room: str | None, species: str | None, as_json: bool
 ) -> None:
     """Explain one rule: what it protects from, why it is tripped now, what must happen before it is reset."""
-    from console.tables import print_json
+    from console.tables import print_json, print_wrapped
 
     desk = open_desk(settings, facility_name, room, species)
     rule = desk.rules.rule(rule_id)
@@ -44,17 +44,21 @@ def show(
         print_json(_data(desk, rule, now))
         return
     print(f"{rule.title} ({rule.id}), tier {rule.tier}, {rule.action}: {desk.title}")
+    before = ""
     for title, words in _lines(desk, rule, now):
-        print(f"  {title:<14} {words}")
+        print_wrapped(f"  {'' if title == before else title:<14} ", words)
+        before = title
 
 
 def _lines(desk: Desk, rule: Rule, now: LiveRule | None) -> Iterator[tuple[str, str]]:
-    from interlocks.explain import before_reset, bound, condition, consequence
+    from interlocks.explain import before_reset, bound, condition, consequence, looks_at
 
     promised = bound(rule, desk.rules, desk.facility)
     degraded_us = promised.observation_us + promised.decision_us + promised.degraded_us
     yield "protects from", rule.hazard
     yield "must hold", condition(rule)
+    for name, words in looks_at(rule):
+        yield "looks at", f"{name}: {words}"
     yield "otherwise", consequence(rule)
     pace = "" if desk.speed is None else f", of facility time at speed {desk.speed:g}"
     yield "beam off in", f"{bound_words(rule, desk.rules, desk.facility)}{pace}; {_degraded(degraded_us)}"
@@ -84,16 +88,30 @@ def _degraded(us: float) -> str:
 
 def _now(rule: Rule, now: LiveRule) -> str:
     """Why it is tripped: value, limit, since when; or how it stands."""
-    from interlocks.explain import number, why
+    from interlocks.explain import why
 
-    here = "" if math.isnan(now.value) else f", value {number(now.value)}, limit {number(now.limit)}"
+    here = _value(rule, now)
     if now.latched:
         value, limit = (math.nan if now.trip.get(key) is None else float(now.trip[key]) for key in ("value", "limit"))
         cause = "its cause is still there" if now.present else "its cause is gone"
-        return f"TRIPPED. {why(rule, value, limit)}, since {at_s(int(now.trip.get('t_ns') or 0))}; {cause}"
+        return f"TRIPPED. {why(rule, value, limit)}, since {at_s(int(now.trip.get('t_ns') or 0))}; {cause}{here}"
     if now.present:
         return f"PRESENT{here}" + ("" if rule.latches else ", acts as long as it is")
     return f"good{here}"
+
+
+def _value(rule: Rule, now: LiveRule) -> str:
+    """Value and limit now, or why there are none."""
+    from interlocks.explain import measured
+
+    if not now.live:
+        told = (
+            "" if math.isnan(now.value) or now.latched else f", at its last trip {measured(rule, now.value, now.limit)}"
+        )
+        return f"; judged in each 10 us tick of the rack, told at a trip alone{told}"
+    if math.isnan(now.value):
+        return ", no value has come yet"
+    return f", now {measured(rule, now.value, now.limit)}"
 
 
 def _bypass(rule: Rule, now: LiveRule | None, t_ns: int) -> str:
