@@ -17,7 +17,7 @@ from facility.errors import InternalError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.branch import Emit, branch
 from rig.campaign.draw import Drawn, Timeline
-from rig.campaign.invariants import Evidence, failures, surplus
+from rig.campaign.invariants import Evidence, failures, surplus, tolerances
 from rig.campaign.mishaps import Mishaps
 from rig.campaign.operator import Attendance
 from rig.campaign.outcome import Outcome
@@ -31,8 +31,8 @@ SETTLE_S = 0.3
 """After the end: what was asked for has been answered, tails have gone, records are written."""
 START_AFTER_NS = 20 * NS_PER_MS
 """READY lasts so long before START."""
-MANY_TICKS = 50_000
-"""Ticks are copied out of the ring when there are so many new ones."""
+MANY_TICKS = 200_000
+"""Ticks are copied out of the ring when there are so many new ones; it holds more than twice as many."""
 
 
 class Course:
@@ -46,7 +46,8 @@ class Course:
     def __init__(self, bench: Bench, world: World) -> None:
         self.bench = bench
         self.world = world
-        self.ticks = TickRecord(world.plant)
+        self.ticks = TickRecord(world.plant, bench.program.layers)
+        self.tolerances = tolerances(bench)
         self.session = ""
         self._mishaps: Mishaps | None = None
         self.start_ns = 0
@@ -115,6 +116,7 @@ class Course:
     async def _reach(self, t_ns: int) -> None:
         await asyncio.sleep(max(0, t_ns - self.world.loop.now_ns()) / NS_PER_S)
         await self.world.loop.quiet()
+        self.ticks.sums()
 
     def _told(self, topic: str, data: Mapping[str, Any]) -> None:
         if topic == "state" and data["from"] != data["to"]:
@@ -125,7 +127,7 @@ class Course:
     async def run(self, parts: WorldParts, one: Drawn, digest: bool) -> Outcome:
         """From here to the end, and the judgement."""
         world, sequencer = self.world, parts.control.sequencer
-        before, seen = _tasks(), len(world.events.events)
+        before, seen, first = _tasks(), len(world.events.events), self.ticks.count
         self._mishaps = mishaps = Mishaps(self.bench, world, parts, one.causes)
         mishaps.begin()
         attendance = Attendance(parts.operator, parts.room, mishaps, one.manner, self.session)
@@ -139,15 +141,15 @@ class Course:
         except TimeoutError:
             broken = f"still {sequencer.state.name} after {LIMIT_S:g} s"
         evidence = Evidence(
-            self.bench, world, parts, self.ticks.records(), mishaps, attendance, seen,
-            sorted((_tasks() - before).elements()), broken,
+            self.bench, world, parts, self.ticks.since(first - 1), self.ticks.sums(), self.tolerances, mishaps,
+            attendance, seen, sorted((_tasks() - before).elements()), broken,
         )  # fmt: skip
         return self._outcome(one, evidence, digest)
 
     def _outcome(self, one: Drawn, evidence: Evidence, digest: bool) -> Outcome:
         world, mishaps, attendance = self.world, evidence.mishaps, evidence.attendance
         ions, pct = surplus(evidence)
-        hashed = sha256(world.events.to_bytes() + evidence.ticks.tobytes()).hexdigest() if digest else ""
+        hashed = sha256(world.events.to_bytes() + self.ticks.records().tobytes()).hexdigest() if digest else ""
         return Outcome(
             seed=one.seed,
             end=evidence.state.name,

@@ -23,7 +23,7 @@ from interlocks.explain import bound
 from ioc_sim.layout import FLAG_DEMAND, FLAG_PERMIT, FLAG_STATE_SHIFT
 from rig.campaign.mishaps import Mishaps, touched
 from rig.campaign.operator import Attendance
-from rig.campaign.ticks import Records, ions_by_spot
+from rig.campaign.ticks import Records
 from rig.trials.bench import Bench
 from rig.trials.truth import DRIVE_MAX, ions_at_most
 from rig.truth_check import T_IONS, spot_truth
@@ -62,6 +62,11 @@ class Evidence:
     world: World
     parts: WorldParts
     ticks: Records
+    """From the last one before the run left the trunk."""
+    truth: tuple[Mapping[int, np.ndarray], int]
+    """Ions by spot from all raw ticks, the trunk's included, by layer token; and those outside of all spots."""
+    tolerances: tuple[np.ndarray, ...]
+    """Of each spot by layer, ions."""
     mishaps: Mishaps
     attendance: Attendance
     seen: int
@@ -82,9 +87,14 @@ class Evidence:
         return self.parts.control.sequencer.state
 
     @cached_property
-    def truth(self) -> tuple[Mapping[int, np.ndarray], int]:
-        """Ions by spot from raw ticks, by layer token; and those outside of all spots."""
-        return ions_by_spot(self.ticks, self.bench.program.layers)
+    def demand(self) -> np.ndarray:
+        """Whether the front end asks for beam, by tick."""
+        return np.asarray(self.ticks["flags"] & (1 << FLAG_DEMAND) != 0)
+
+    @cached_property
+    def asked_ns(self) -> np.ndarray:
+        """Ticks in which the front end asks for beam, ns."""
+        return np.asarray(self.ticks["t_ns"][self.demand])
 
     @cached_property
     def trips(self) -> list[tuple[int, str]]:
@@ -107,15 +117,25 @@ class Evidence:
                 taken.add(f"{state} {names.get(verb, verb)}")
         return taken
 
+    @cached_property
+    def taken(self) -> tuple[np.ndarray, np.ndarray]:
+        """Token and spot of each tick in which an interlock or an operator took the beam."""
+        demand = self.demand
+        fell = self.ticks[np.flatnonzero(demand[:-1] & ~demand[1:]) + 1]
+        fell = fell[(fell["flags"] >> FLAG_STATE_SHIFT) & 0xF != FrontEndState.IRRADIATING]
+        return fell["token"], fell["spot"].astype(np.int64)
+
     def cuts(self, layer: LayerProgram) -> np.ndarray:
         """How often an interlock or an operator took the beam from each spot, or from the one before, shape (n,)."""
-        flags, spot = self.ticks["flags"], self.ticks["spot"].astype(np.int64)
-        demand = (flags >> FLAG_DEMAND) & 1
-        fell = np.flatnonzero((demand[:-1] == 1) & (demand[1:] == 0)) + 1
-        state = (flags[fell] >> FLAG_STATE_SHIFT) & 0xF
-        taken = fell[(self.ticks["token"][fell] == layer.token) & (state != FrontEndState.IRRADIATING)]
-        where = np.concatenate([spot[taken], spot[taken] - 1, spot[taken] + 1])
+        token, spot = self.taken
+        spot = spot[token == layer.token]
+        where = np.concatenate([spot, spot - 1, spot + 1])
         return np.bincount(where[(where >= 0) & (where < layer.n_spots)], minlength=layer.n_spots).astype(np.float64)
+
+    @cached_property
+    def spots(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """By layer: surplus of each spot (signed, ions), and what it may be."""
+        return tuple(_spots(self))
 
     @cached_property
     def late_ns(self) -> int:
@@ -159,25 +179,23 @@ def failures(evidence: Evidence) -> Iterator[str]:
         yield from invariant(evidence)
 
 
-def _spots(evidence: Evidence) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Layer, surplus of each spot (signed, ions), and what it may be."""
-    truth, _ = evidence.truth
-    facility = evidence.bench.facility
-    for index, layer in enumerate(evidence.bench.program.layers):
-        ions = truth[layer.token]
-        found = spot_truth(layer, np.column_stack([ions, *(np.zeros((4, ions.size)))]), facility)
+def tolerances(bench: Bench) -> tuple[np.ndarray, ...]:
+    """What a spot may differ by, ions, by layer."""
+    return tuple(spot_truth(layer, None, bench.facility).tolerance_ions for layer in bench.program.layers)
+
+
+def _spots(evidence: Evidence) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    truth, facility = evidence.truth[0], evidence.bench.facility
+    for layer, tolerance in zip(evidence.bench.program.layers, evidence.tolerances, strict=True):
         reaction = ions_at_most(REACTION_US, layer.intensity_ions_per_s, 1.0, facility)
-        yield (
-            index,
-            ions - layer.target_ions,
-            found.tolerance_ions + evidence.extra_ions + reaction * evidence.cuts(layer),
-        )
+        allowed = tolerance + evidence.extra_ions + reaction * evidence.cuts(layer)
+        yield truth[layer.token] - layer.target_ions, allowed
 
 
 def surplus(evidence: Evidence) -> tuple[float, float]:
     """Of the spot that got most too much: ions, and % of its layer's heaviest."""
     worst = (0.0, 0.0)
-    for index, over, _ in _spots(evidence):
+    for index, (over, _) in enumerate(evidence.spots):
         heaviest = float(evidence.bench.program.layers[index].target_ions.max())
         worst = max(worst, (float(over.max()), 100.0 * float(over.max()) / heaviest))
     return worst
@@ -185,7 +203,7 @@ def surplus(evidence: Evidence) -> tuple[float, float]:
 
 def dose(evidence: Evidence) -> Iterator[str]:
     """No spot gets more than planned, however often the field was interrupted; a complete field gives each its own."""
-    for index, over, allowed in _spots(evidence):
+    for index, (over, allowed) in enumerate(evidence.spots):
         wrong = over > allowed
         if evidence.state is State.COMPLETED:
             wrong |= over < -allowed
@@ -202,18 +220,20 @@ def dose(evidence: Evidence) -> Iterator[str]:
 
 def demand_implies_permit(evidence: Evidence) -> Iterator[str]:
     """In no tick does the front end ask for beam without a permit; soon after the permit has gone no ion comes."""
-    flags, t_ns, ions = evidence.ticks["flags"], evidence.ticks["t_ns"], evidence.ticks["ions"]
+    flags, t_ns, ions, demand = (*(evidence.ticks[name] for name in ("flags", "t_ns", "ions")), evidence.demand)
     if any(point.startswith(FROZEN) for point in evidence.failed):
         return
-    permit, demand = (flags >> FLAG_PERMIT) & 1 == 1, (flags >> FLAG_DEMAND) & 1 == 1
+    permit = flags & (1 << FLAG_PERMIT) != 0
     wrong = np.flatnonzero(demand & ~permit)
     if wrong.size:
         yield f"permit: beam asked for in {wrong.size} ticks without a permit, first at {t_ns[wrong[0]]} ns"
     if any(point.startswith(ENDING) for point in evidence.failed):
         return
-    with_permit = np.where(permit, t_ns, 0)
-    since = t_ns - np.maximum.accumulate(with_permit) if t_ns.size else t_ns
-    late = np.flatnonzero((ions > 0) & ~permit & (since > AFTER_NS))
+    unwanted = np.flatnonzero((ions > 0) & ~permit)
+    held = np.flatnonzero(permit)
+    before = np.searchsorted(held, unwanted) - 1
+    last_ns = np.where(before >= 0, t_ns[held[before]], 0) if held.size else np.zeros(unwanted.size)
+    late = unwanted[t_ns[unwanted] - last_ns > AFTER_NS]
     if late.size:
         yield f"permit: {ions[late].sum()} ions later than 2 ms after the permit had gone, first at {t_ns[late[0]]} ns"
 
@@ -236,10 +256,9 @@ def latched(evidence: Evidence) -> Iterator[str]:
 
 def goes_on_by_a_person(evidence: Evidence) -> Iterator[str]:
     """After a PAUSE or an ABORT beam is asked for only once somebody has gone on."""
-    flags, t_ns = evidence.ticks["flags"], evidence.ticks["t_ns"]
     if any(point.startswith(FROZEN) for point in evidence.failed):
         return
-    asked = t_ns[(flags >> FLAG_DEMAND) & 1 == 1]
+    t_ns, asked = evidence.ticks["t_ns"], evidence.asked_ns
     stopped_ns: int | None = None
     for event in evidence.events:
         if event.kind == "permit.dropped":
@@ -260,7 +279,7 @@ def _asked(asked: np.ndarray, stopped_ns: int, until_ns: int) -> Iterator[str]:
 def noticed(evidence: Evidence) -> Iterator[str]:
     """No beam while a cause stands, once the rule that watches for it has had its time."""
     ticks = evidence.ticks
-    beam_ns = ticks["t_ns"][((ticks["flags"] >> FLAG_DEMAND) & 1 == 1) & (ticks["ions"] > 0)]
+    beam_ns = ticks["t_ns"][evidence.demand & (ticks["ions"] > 0)]
     for one in evidence.mishaps.happened:
         trial = evidence.mishaps.trial(one.cause)
         if (
@@ -307,8 +326,7 @@ def agrees(evidence: Evidence) -> Iterator[str]:
         return
     for index, book in enumerate(session.books):
         layer = evidence.bench.program.layers[index]
-        held = spot_truth(layer, None, evidence.bench.facility).tolerance_ions
-        allowed = np.maximum(held, RECORD_REL * truth[layer.token]) + evidence.extra_ions
+        allowed = np.maximum(evidence.tolerances[index], RECORD_REL * truth[layer.token]) + evidence.extra_ions
         rows = book.log_rows
         recorded = np.zeros(allowed.size) if rows is None else rows[:, COLUMN["ic1_ions"]]
         apart = np.abs(recorded - truth[book.layer.token])

@@ -205,7 +205,8 @@ def test_a_ring_that_turns_around_unread_is_an_error() -> None:
 def test_demand_without_a_permit_and_ions_after_it_are_objected_to() -> None:
     flags = [3, 2, 0, 0]
     ticks = ring(t_ns=[10_000, 20_000, 30_000, 9_000_000], ions=[5, 5, 1, 1], flags=flags)
-    evidence: Any = SimpleNamespace(ticks=ticks, failed=frozenset())
+    demand = ticks["flags"] & 2 != 0
+    evidence: Any = SimpleNamespace(ticks=ticks, demand=demand, failed=frozenset())
     told = list(demand_implies_permit(evidence))
     assert [words.split(" in ")[0] for words in told[:1]] == ["permit: beam asked for"]
     assert "1 ions later than 2 ms" in told[1]
