@@ -29,7 +29,8 @@ _NOT_INLINED = frozenset({
 })  # fmt: skip
 """The outermost loop, and functions that are rarely reached."""
 _COMPILED = ("facility/rng.py", "facility/signals.py", "facility/states.py", "facility/external.py",
-             "facility/jit.py", "interlocks/fast.py",
+             "facility/jit.py", "facility/landing.py", "facility/physics/chamber.py", "facility/pv_catalogue.py",
+             "interlocks/fast.py",
              "ioc_sim/*.py", "ioc_sim/physics/*.py")  # fmt: skip
 
 

@@ -146,7 +146,8 @@ def _pair(rule: Rule, a: float, b: float) -> Judgement:
 def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
     """Places of inputs with the values, both ends included, within which the judgement stays what it is.
 
-    A bad comparison pins everything it looked at: any change is a reason to look again.  A heartbeat that lives pins
+    A bad comparison pins everything it looked at, but for a limit: beyond it any value is as bad, and a noisy one would
+    have to be looked at each millisecond; what it is, is shown at the next look.  A heartbeat that lives pins
     nothing: time alone makes it bad, and its count says when it stopped.  A rule that does not apply minds nothing but
     that it may apply again; limits alone are worth more than that, since they stay as they are.
     """
@@ -155,6 +156,10 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
         return
     if it.when >= 0 and inputs[it.when] == 0.0 and not (rule.kind == "limit" and good):
         yield it.when, 0.0, 0.0
+    elif not good and rule.kind == "limit" and math.isfinite(inputs[it.places[0]]):
+        yield _beyond(it, inputs[it.places[0]])
+        if it.when >= 0:
+            yield it.when, inputs[it.when], inputs[it.when]
     elif not good:
         for place in (*it.places, *((it.when,) if it.when >= 0 else ())):
             yield place, inputs[place], inputs[place]
@@ -177,6 +182,15 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
     else:
         for place in it.places:
             yield place, inputs[place], inputs[place]
+
+
+def _beyond(it: Probe, value: float) -> Box:
+    """Where the first input is beyond the limit that `value` is beyond."""
+    place, rule = it.places[0], it.rule
+    if rule.high is not None and value > rule.high:
+        return place, math.nextafter(rule.high, math.inf), MAX_CODE * _step(place)
+    low = value if rule.low is None else math.nextafter(rule.low, -math.inf)
+    return place, -MAX_CODE * _step(place), low
 
 
 def _step(place: int) -> float:
@@ -205,14 +219,19 @@ def code_limits(boxes: Iterable[Box]) -> tuple[NDArray[np.float64], NDArray[np.f
     """Intersection of boxes of codes as lowest and highest value of each image signal, in units of its resolution.
 
     The ends are half a unit less a hundredth outside the last code that is inside, so that a value that rounds to a
-    code inside does not wake anybody.
+    code inside does not wake anybody.  Both are NaN for a signal that was NaN: it wakes by becoming a number.
     """
     low, high = [-math.inf] * N_IMAGE, [math.inf] * N_IMAGE
+    never = set()
     for place, lowest, highest in boxes:
         if lowest > low[place]:
             low[place] = lowest
         if highest < high[place]:
             high[place] = highest
+        if lowest == math.inf and highest == -math.inf:
+            never.add(place)
+    for place in never:
+        low[place] = high[place] = math.nan
     return np.array(low) - 0.49, np.array(high) + 0.49
 
 

@@ -117,7 +117,10 @@ def image_watch(
     low: np.ndarray,
     high: np.ndarray,
 ) -> None:
-    """Raise EV_IMAGE when a watched signal has left its thresholds, or a heartbeat has stopped or come back."""
+    """Raise EV_IMAGE when a watched signal has left its thresholds, or a heartbeat has stopped or come back.
+
+    Thresholds that are NaN are those of a signal that was NaN: it leaves them by becoming a number.
+    """
     fe_beat = int(sig[g.FE_HEARTBEAT])
     h_beat = int(sig[g.H_HEARTBEAT])
     alive = 1 if (fe_beat != s.fe_beat_seen and h_beat != s.h_beat_seen) else 0
@@ -128,7 +131,7 @@ def image_watch(
         s.events |= EV_IMAGE
     for i in range(image_index.shape[0]):
         value = sig[image_index[i]] * image_scale[i]
-        if not (low[i] <= value <= high[i]):
+        if not (low[i] <= value <= high[i]) and (value == value or low[i] == low[i]):
             s.events |= EV_IMAGE
             return
 

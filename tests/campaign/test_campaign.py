@@ -191,6 +191,24 @@ def test_ions_before_a_set_point_moved_belong_to_the_spot_before() -> None:
     assert strays == 2
 
 
+def test_ions_add_up_the_same_in_any_portions() -> None:
+    ticks = ring(token=[5] * 6 + [6] * 2, spot=[0, 0, 1, 1, 2, 2, 0, 0], ions=[3, 4, 0, 5, 6, 1, 2, 7],
+                 ions_previous_spot=[0, 0, 0, 1, 6, 0, 2, 1])  # fmt: skip
+    layers: Any = [SimpleNamespace(token=token, target_ions=np.ones(2)) for token in (5, 6)]
+    plant: Any = SimpleNamespace(truth_count=0, trace=ticks)
+    whole, strays = ions_by_spot(ticks, layers)
+    assert {token: sums.tolist() for token, sums in whole.items()} == {5: [7.0, 11.0], 6: [9.0, 0.0]}
+    assert strays == 1
+    for steps in ((1,) * 8, (3, 5), (4, 4), (6, 2)):
+        plant.truth_count = 0
+        record = TickRecord(plant, layers)
+        for step in steps:
+            plant.truth_count += step
+            found = record.sums()
+        assert found[1] == strays
+        assert all(np.array_equal(found[0][token], whole[token]) for token in whole)
+
+
 def test_a_ring_that_turns_around_unread_is_an_error() -> None:
     plant: Any = SimpleNamespace(truth_count=0, trace=ring(ions=[0] * 4))
     record = TickRecord(plant)
@@ -198,7 +216,7 @@ def test_a_ring_that_turns_around_unread_is_an_error() -> None:
     record.keep(at_least=3)
     assert len(record.records()) == 3
     plant.truth_count = 8
-    with pytest.raises(InternalError, match="5 ticks since the last look"):
+    with pytest.raises(InternalError, match="8 ticks since the last look"):
         record.keep()
 
 

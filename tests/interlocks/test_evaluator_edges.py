@@ -137,11 +137,26 @@ def test_pairs_without_a_relative_part_or_with_a_limit_of_zero() -> None:
 # --- boxes ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_bad_comparison_pins_all_it_looks_at() -> None:
+def test_beyond_a_limit_any_value_on_the_same_side_is_as_bad() -> None:
     plain, conditional = make(), make(when="fe.active")
+    above, below = math.nextafter(1.1, math.inf), math.nextafter(0.9, -math.inf)
     values = inputs(2.0, fe__active=3.0)
-    assert list(quiet_box(plain, values, False)) == [(A, 2.0, 2.0)]
-    assert list(quiet_box(conditional, values, False)) == [(A, 2.0, 2.0), (INPUT_PLACE["fe.active"], 3.0, 3.0)]
+    assert list(quiet_box(plain, values, False)) == [(A, above, MAX_CODE * STEPS[A])]
+    assert list(quiet_box(plain, inputs(0.5), False)) == [(A, -MAX_CODE * STEPS[A], below)]
+    assert list(quiet_box(make(high=None), inputs(0.5), False)) == [(A, -MAX_CODE * STEPS[A], below)]
+    pinned = (INPUT_PLACE["fe.active"], 3.0, 3.0)
+    assert list(quiet_box(conditional, values, False)) == [(A, above, MAX_CODE * STEPS[A]), pinned]
+
+
+def test_a_bad_comparison_of_two_or_of_no_number_pins_all_it_looks_at() -> None:
+    pair = PAIR | {"kind": "equal", "equals": None}
+    plain, conditional = make(**pair), make(**pair, when="fe.active")
+    values = inputs(2.0, 1.0, fe__active=3.0)
+    assert list(quiet_box(plain, values, False)) == [(A, 2.0, 2.0), (B, 1.0, 1.0)]
+    assert list(quiet_box(conditional, values, False))[2] == (INPUT_PLACE["fe.active"], 3.0, 3.0)
+    assert [box[0] for box in quiet_box(make(), inputs(math.nan), False)] == [A]
+    conditional, values = make(when="fe.active"), inputs(math.inf, fe__active=3.0)
+    values = inputs(2.0, fe__active=3.0)
     at_zero = conditional._replace(when=0)
     assert list(quiet_box(at_zero, [4.0, *values[1:]], False))[1] == (0, 4.0, 4.0)
 

@@ -43,7 +43,7 @@ SLOW = [rule for rule in SCANNED if rule.debounce_us > 0.0]
 
 def see(scanner: Scanner, rule: Rule) -> tuple[object, ...]:
     low, high = code_limits(scanner.boxes())
-    return (scanner.decisions(), repr(scanner.view(rule.id)), low.tolist(), high.tolist(), scanner.action,
+    return (scanner.decisions(), repr(scanner.view(rule.id)), repr(low.tolist()), repr(high.tolist()), scanner.action,
             scanner.inhibited, scanner.personnel_ok, list(scanner.deadlines()))  # fmt: skip
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from facility import jit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _PARTS = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "configs")
@@ -47,3 +50,22 @@ def test_an_edited_limit_of_the_evaluator_is_obeyed_by_the_compiled_kernel(tmp_p
     assert edited != source
     evaluator.write_text(edited)
     assert not _run(copy, cache=cache).startswith("DONE ")
+
+
+def _constants_from(path: Path) -> set[str]:
+    """Modules of the ground floor from which a source takes constants."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("facility."):
+            continue
+        if any(name.name == name.name.upper() for name in node.names):
+            found.add(f"{(node.module or '').replace('.', '/')}.py")
+    return found
+
+
+def test_every_module_that_gives_the_kernel_a_constant_is_in_its_key() -> None:
+    keyed = {path for pattern in jit._COMPILED for path in ROOT.glob(pattern)}
+    compiled = (path for path in keyed if "@kernel" in path.read_text(encoding="utf-8") or path.name == "layout.py")
+    needed = set[str]().union(*map(_constants_from, compiled))
+    assert "facility/physics/chamber.py" in needed
+    assert {ROOT / name for name in needed} <= keyed
