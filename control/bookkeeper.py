@@ -115,9 +115,9 @@ class Bookkeeper:
                                         "detail": _json(trip.detail)})  # fmt: skip
         self.settle()
 
-    def bypasses(self, session: str, found: list[dict[str, Any]]) -> None:
-        """The bypasses in force have changed."""
-        self._add("bypasses", session, {"data": _json(found)})
+    def bypasses(self, session: str, data: Mapping[str, Any]) -> None:
+        """The bypasses in force have changed: `in_force`, and the ids of those that were set and have ended."""
+        self._add("bypasses", session, {"data": _json(data)})
         self.writer.seal()
 
     def record(self, session: Session, summary: SessionSummary) -> None:
@@ -129,16 +129,17 @@ class Bookkeeper:
             self.fraction(session, "completed", summary.ic1_ions)
         self.settle()
 
-    def closed_partial(self, entry: SessionEntry, who: str, reason: str) -> None:
-        """A session is closed for good with something left; a later fraction can carry it."""
+    def closed_partial(self, entry: SessionEntry, who: str, reason: str, ions: float) -> None:
+        """A session is closed for good with something left; a later fraction can carry it. `ions`: what counts as
+        delivered."""
         self._add("operators", entry.session, {"operator": who, "role": entry.mode, "what": "close partial",
                                                "reason": reason})  # fmt: skip
-        data = {"status": "partial", "reason": reason, "ic1_ions": entry.ic1_ions}
+        data = {"status": "partial", "reason": reason, "ic1_ions": ions}
         self._add("events", entry.session, {"source": "control", "kind": RECORD_KIND, "data": _json(data)})
         if entry.fraction:
             self._add("fractions", entry.session, {
                 "patient": entry.patient, "plan_hash": entry.plan_hash, "fraction": entry.fraction,
-                "planned": entry.fractions_planned, "status": "partial", "ic1_ions": entry.ic1_ions,
+                "planned": entry.fractions_planned, "status": "partial", "ic1_ions": ions,
             })  # fmt: skip
         self.settle()
 

@@ -46,13 +46,61 @@ def require_none_open(course: Course) -> None:
             )  # fmt: skip
 
 
-def share_of(mode: Mode, program: ProgramLike, course: Course | None) -> Share:
-    """Which fraction a delivery would be; CommandRefused where it would give something twice."""
+def share_of(mode: Mode, program: ProgramLike, course: Course | None, fraction: int = 0, continues: str = "") -> Share:
+    """Which fraction a delivery would be; CommandRefused where it would give something twice.
+
+    Args:
+        course: what the journal knows of it; None: there is no journal.
+        fraction: the one that is wanted, from 1; 0: the next one.
+        continues: a session that was closed as partial, whose rest is wanted.
+    """
     if not is_fraction(mode, program):
+        if fraction or continues:
+            what = f"mode {mode}{', --qa' if program.qa else ''}, plan for {program.intent or 'treatment'}: no fraction"
+            raise CommandRefused("course.none", what, "load", "only a course in clinical mode has fractions")
         return NO_FRACTION
-    if course is not None:
-        require_none_open(course)
-    return Share(1 if course is None else len(course.fractions) + 1, program.fractions)
+    found = course or Course(program.patient_id, program.plan_hash, program.fractions)
+    require_none_open(found)
+    share = _continuation(found, continues, program.fractions) if continues else _next(found, program.fractions)
+    if fraction not in (0, share.number):
+        _refuse_number(found, fraction, share)
+    return share
+
+
+def _next(course: Course, planned: int) -> Share:
+    number = 1 + max((fraction.number for fraction in course.fractions), default=0)
+    if number <= planned:
+        return Share(number, planned)
+    last = course.fractions[-1]
+    partial = [one for one in course.fractions if one.status == "partial"]
+    rest = partial[0].parts[-1].entry.session if partial else ""
+    raise CommandRefused(
+        "course.complete",
+        f"all {planned} fractions of this plan were given, {last.number} by session {last.parts[-1].entry.session}",
+        "load", f"the rest of fraction {partial[0].number}: --continues {rest}" if partial else "nothing is left",
+    )  # fmt: skip
+
+
+def _continuation(course: Course, continues: str, planned: int) -> Share:
+    for fraction in course.fractions:
+        if continues not in [part.entry.session for part in fraction.parts]:
+            continue
+        last = fraction.parts[-1].entry
+        if fraction.status == "partial" and last.session == continues:
+            return Share(fraction.number, planned, continues)
+        what = f"fraction {fraction.number} is {fraction.status}, its last session is {last.session}"
+        raise CommandRefused("course.twice", what, continues, "only what is left of a partial fraction is carried on")
+    raise CommandRefused("course.unknown", "it has delivered no fraction of this plan", continues or "load",
+                         "ionctl session list shows them")  # fmt: skip
+
+
+def _refuse_number(course: Course, fraction: int, share: Share) -> None:
+    for one in course.fractions:
+        if one.number == fraction:
+            what = f"fraction {fraction} of {share.planned} was given by session {one.parts[-1].entry.session}"
+            raise CommandRefused("course.twice", f"{what} ({one.status})", "load", f"next is {share.number}")
+    raise CommandRefused("course.order", f"fraction {fraction} of {share.planned} is not the next one", "load",
+                         f"next is {share.number}")  # fmt: skip
 
 
 def _given(part: Part) -> str:

@@ -59,6 +59,11 @@ def require_same(entry: SessionEntry, program: ProgramLike, energy_table: str) -
     """CommandRefused unless this program goes on with that session: plan, patient, room, configuration, energies."""
     if entry.status in ENDED:
         raise CommandRefused("recovery.ended", f"session {entry.session} is {entry.status}", "recover")
+    require_alike(entry, program, energy_table)
+
+
+def require_alike(entry: SessionEntry, program: ProgramLike, energy_table: str) -> None:
+    """The same, of a session that may have ended."""
     pairs = (
         ("plan hash", entry.plan_hash, program.plan_hash), ("patient", entry.patient, program.patient_id),
         ("room", entry.room, program.room_id), ("facility", entry.facility, program.facility_id),

@@ -64,17 +64,10 @@ class Sequencer:
     """
 
     def __init__(
-        self,
-        link: MachineLink,
-        clock: Clock,
-        ids: IdSource,
-        events: EventLog,
-        *,
-        rules: LayerRules | None = None,
-        limits: SequencerLimits | None = None,
-        facility_hash: str | None = None,
-        books: Bookkeeper | None = None,
-    ) -> None:
+        self, link: MachineLink, clock: Clock, ids: IdSource, events: EventLog, *, rules: LayerRules | None = None,
+        limits: SequencerLimits | None = None, facility_hash: str | None = None, books: Bookkeeper | None = None,
+    ) -> None:  # fmt: skip
+        self.rules = rules or LayerRules()
         self.books = books or Bookkeeper()
         """The journal."""
         self.state = State.STANDBY
@@ -85,10 +78,10 @@ class Sequencer:
         self._recorder = Recorder(clock, events, self.books)
         self._candidate: Session | None = None
         self._limits = limits or SequencerLimits()
-        self._procedure = Procedure(link, rules or LayerRules(), facility_hash, self.books)
+        self._procedure = Procedure(link, self.rules, facility_hash, self.books)
         self.on_turn: Callable[[], None] = lambda: None
         """Called at every turn of the task: something may have changed that `lines` shows."""
-        self._stages = Stages(link, rules or LayerRules(), self._limits, self._must_stop, self._procedure, self.books)
+        self._stages = Stages(link, self.rules, self._limits, self._must_stop, self._procedure, self.books)
         self._observer = Observer(link, self._limits.progress_s * self._limits.scale, self.books.fault)
         self._requests: deque[_Request] = deque()
         self._results: deque[tuple[Event, str]] = deque()
@@ -184,6 +177,10 @@ class Sequencer:
         if summary is None:
             raise InternalError("control.record", "the record has gone", "sequencer")
         return summary
+
+    async def reconcile(self, session: Session) -> str:
+        """Bring the journal's account of a session that is not open together with the dose register; what was found."""
+        return await self._stages.reconcile(session, self._clock.now_ns())
 
     @property
     def listeners(self) -> list[Listener]:

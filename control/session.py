@@ -64,6 +64,10 @@ class ProgramLike(Protocol):
     @property
     def layers(self) -> Sequence[LayerLike]: ...
 
+    def rest(self, left: Sequence[FloatArray], attempt: int) -> ProgramLike:
+        """See `control.plan.program.MachineProgram.rest`."""
+        ...
+
 
 @dataclass(frozen=True)
 class LayerResult:

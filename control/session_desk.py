@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from control.continuation import continued
 from control.course import require_let_go, share_of
 from control.layer_machine import Event, refused
-from control.recovery import require_same, restore
+from control.recovery import require_alike, require_same, restore
 from control.sequencer import Sequencer
 from control.session import ProgramLike, Session
-from facility.errors import CommandRefused
+from facility.errors import CommandRefused, IonctlError
 from journal import read
-from journal.course import Share, read_course
+from journal.course import Share, delivered_by_beam, read_course
+from journal.read import SessionEntry
 from journal.store import Journal
 
 LoadProgram = Callable[[str, str, bool], ProgramLike]
@@ -36,41 +38,44 @@ class SessionDesk:
         }  # fmt: skip
 
     async def _load(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        plan, room, qa = args.get("plan"), args.get("room"), args.get("qa", False)
-        if not isinstance(plan, str) or not isinstance(room, str) or not isinstance(qa, bool):
-            what = "load wants plan (path), room (id) and qa (true or false)"
-            raise CommandRefused("control.arguments", what, "TCS:Cmd")
-        approved = args.get("plan_hash", "")
-        if not isinstance(approved, str):
-            raise CommandRefused("control.arguments", "plan_hash is the hash of the approved plan", "TCS:Cmd")
-        program = self._load_program(plan, room, qa)
-        share = self._share(program)
+        wanted = {"plan": str, "room": str, "qa": bool, "plan_hash": str, "fraction": int, "continues": str}
+        given = {"qa": False, "plan_hash": "", "fraction": 0, "continues": "", **args}
+        _require("load", given, wanted)
+        program = self._load_program(given["plan"], given["room"], given["qa"])
+        share = self._share(program, given["fraction"], given["continues"])
+        if share.continues:
+            program = self._rest(program, share.continues, "load")
 
         def dress(session: Session) -> None:
-            session.plan_path, session.energy_table, session.share = plan, self._energy_table, share
+            session.plan_path, session.energy_table, session.share = given["plan"], self._energy_table, share
 
         session = await self._sequencer.load(
-            program, mode=self._sequencer.mode, operator=issuer, approved_hash=approved, dress=dress
+            program, mode=self._sequencer.mode, operator=issuer, approved_hash=given["plan_hash"], dress=dress
         )
         spots = sum(int(layer.target_ions.size) for layer in program.layers)
         return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
 
-    def _share(self, program: ProgramLike) -> Share:
+    def _share(self, program: ProgramLike, fraction: int, continues: str) -> Share:
         """Which fraction it would be; CommandRefused where something would be given twice."""
         sequencer, journal = self._sequencer, self._journal
         if not refused(sequencer.state, Event.LOAD):  # where it is refused anyway, the state is the better reason
             require_let_go(sequencer.session, program)
         course = None if journal is None else read_course(journal, program.patient_id, program.plan_hash)
-        return share_of(sequencer.mode, program, course)
+        return share_of(sequencer.mode, program, course, fraction, continues)
+
+    def _rest(self, program: ProgramLike, continues: str, verb: str) -> ProgramLike:
+        """What is left of a session that was closed as partial; the same machine must give it."""
+        journal = self._written(verb)
+        require_alike(read.session(journal, continues), program, self._energy_table)
+        return continued(journal, program, continues, self._sequencer.rules)
 
     async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        wanted: dict[str, type] = {"session": str, "plan": str, "room": str, "qa": bool, "reason": str}
-        for name, kind in wanted.items():
-            if type(args.get(name)) is not kind:
-                raise CommandRefused("control.arguments", f"recover wants {name} ({kind.__name__})", "TCS:Cmd")
+        _require("recover", args, {"session": str, "plan": str, "room": str, "qa": bool, "reason": str})
         entry = read.session(self._written("recover"), args["session"])
         program = self._load_program(args["plan"], args["room"], args["qa"])
         require_same(entry, program, self._energy_table)
+        if entry.continues:
+            program = self._rest(program, entry.continues, "recover")
         layers = read.layers(self._written("recover"), entry.session)
 
         def dress(session: Session) -> None:
@@ -86,21 +91,52 @@ class SessionDesk:
         return {"session": entry.session, "plan_hash": program.plan_hash}
 
     async def _close_partial(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        session, reason = args.get("session"), args.get("reason")
-        if not isinstance(session, str) or not isinstance(reason, str) or not reason.strip():
-            raise CommandRefused("control.arguments", "close_partial wants session and reason", "TCS:Cmd")
-        journal = self._written("close_partial")
-        if self._sequencer.session is not None and self._sequencer.session.id == session:
-            await self._sequencer.close()
-        entry = read.session(journal, session)
+        _require("close_partial", args, {"session": str, "reason": str})
+        name, reason = args["session"], args["reason"]
+        if not reason.strip():
+            raise CommandRefused("control.arguments", "close_partial wants a reason", "TCS:Cmd")
+        journal, sequencer = self._written("close_partial"), self._sequencer
+        if sequencer.session is not None and sequencer.session.id == name:
+            await sequencer.close()
+        entry = read.session(journal, name)
         if entry.status in read.ENDED:
-            raise CommandRefused("session.ended", f"session {session} is {entry.status}", "close_partial")
-        self._sequencer.books.closed_partial(entry, issuer, reason)
-        await self._sequencer.books.durable()
-        return {"session": session}
+            raise CommandRefused("session.ended", f"session {name} is {entry.status}", "close_partial")
+        words = await self._heard(entry)
+        await sequencer.books.durable()
+        ions = sum(delivered_by_beam(journal, name).values())
+        sequencer.books.closed_partial(entry, issuer, reason, ions)
+        await sequencer.books.durable()
+        for listener in tuple(sequencer.listeners):
+            listener("closed", {"session": name})
+        return {"session": name, "account": words}
+
+    async def _heard(self, entry: SessionEntry) -> str:
+        """Bring journal and register together for the last time. Where that cannot be, the journal's account stands: a
+        layer of which it does not tell counts as delivered whole."""
+        sequencer = self._sequencer
+        try:
+            program = self._load_program(entry.plan_path, entry.room, entry.qa)
+            require_same(entry, program, self._energy_table)
+            if entry.continues:
+                program = self._rest(program, entry.continues, "close_partial")
+            session = Session(entry.session, program, mode=sequencer.mode, operator=entry.operator, t_ns=0)
+            restore(session, read.layers(self._written("close_partial"), entry.session))
+            session.on_booked = sequencer.books.booker(session)
+            return await sequencer.reconcile(session)
+        except IonctlError as problem:
+            words = f"journal and register were not brought together: {problem}"
+        sequencer.books.event(entry.session, "session.reconciled", {"words": words})
+        return words
 
     def _written(self, verb: str) -> Journal:
         """The journal, to read."""
         if self._journal is None:
             raise CommandRefused("recovery.journal", "control runs without a journal", verb)
         return self._journal
+
+
+def _require(verb: str, args: Mapping[str, Any], wanted: Mapping[str, type]) -> None:
+    """CommandRefused unless the arguments are those, and of these types."""
+    for name, kind in wanted.items():
+        if type(args.get(name)) is not kind:
+            raise CommandRefused("control.arguments", f"{verb} wants {name} ({kind.__name__})", "TCS:Cmd")

@@ -117,7 +117,7 @@ class Stages:
                 raise StageFault(Event.VERIFY_FAILED, f"{where}: {fault}")
         await self._disarm()
         if session.recovering:
-            await self._reconcile(session, t_ns)
+            await self.reconcile(session, t_ns)
         if session.unaccounted:
             await self._account(session, t_ns)
         if session.finished:
@@ -329,13 +329,14 @@ class Stages:
         else:
             session.account(rows, t_ns)
 
-    async def _reconcile(self, session: Session, t_ns: int) -> None:
+    async def reconcile(self, session: Session, t_ns: int) -> str:
         """Bring the journal's account and the dose register together: what is left is what neither has."""
         await asyncio.sleep(self._limits.settle_s * self._limits.scale)
         doses = [dose for back in (0, 1) if (dose := await self._link.read_dose(back)) is not None]
         found = go_on_from(session, doses, self._rules, t_ns)
         self._books.event(session.id, "session.reconciled", found.to_data())
         await self._books.durable()
+        return found.words
 
     async def _rows(self, book: LayerBook) -> FloatArray | None:
         rows = register_rows(await self._link.read_register(), book.layer, book.loaded_from)

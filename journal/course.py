@@ -127,18 +127,28 @@ def read_course(journal: Journal, patient: str, plan_hash: str) -> Course:
     return Course(patient, plan_hash, planned, fractions)
 
 
+def delivered_by_beam(journal: Journal, session: str) -> dict[int, float]:
+    """Ions by 0-based index of the beam in one session; what is uncertain counts."""
+    return _accounts(journal, [session])[session][0]
+
+
 def _parts(journal: Journal, entries: Sequence[SessionEntry]) -> list[Part]:
-    names = [entry.session for entry in entries]
+    found = _accounts(journal, [entry.session for entry in entries])
+    return [Part(entry, *found[entry.session]) for entry in entries]
+
+
+def _accounts(journal: Journal, names: Sequence[str]) -> dict[str, tuple[dict[int, float], bool]]:
+    """By session: ions by beam of the last account of each layer, and whether a layer was armed after the last one."""
     wanted = sa.select(LAYERS).where(LAYERS.c.session.in_(names)).order_by(LAYERS.c.seq)
-    accounts: dict[str, dict[int, Any]] = {name: {} for name in names}
+    last: dict[str, dict[int, Any]] = {name: {} for name in names}
     unsure = dict.fromkeys(names, False)
     with journal.reading() as connection:
         for row in connection.execute(wanted).mappings():
             name = row["session"]
             unsure[name] = row["status"] == ARMING
             if not unsure[name]:
-                accounts[name][row["layer"]] = row
-    return [Part(entry, _by_beam(accounts[entry.session]), unsure[entry.session]) for entry in entries]
+                last[name][row["layer"]] = row
+    return {name: (_by_beam(last[name]), unsure[name]) for name in names}
 
 
 def _by_beam(accounts: dict[int, Any]) -> dict[int, float]:

@@ -17,6 +17,7 @@ from channels.keepalive import KeepAliveMaker
 from channels.keys import KeyRing
 from channels.protocol import Channel, ChannelProvider
 from control.bookkeeper import Bookkeeper
+from control.bypass_watch import BypassWatch
 from control.ioc import ControlIoc
 from control.layer_table import LayerRules
 from control.machine_link import LinkLimits, MachineLink
@@ -113,6 +114,8 @@ class ControlParts:
     """See `CommandVerifier`."""
     signing_clock: Clock | None = None
     """What commands are signed and their age is judged by; `clock` where it is None."""
+    books_provider: ChannelProvider | None = None
+    """Through which the bypasses are watched; None: the provider of everything else."""
     command_age_ns: int | None = None
     """See `CommandVerifier.max_age_ns`."""
 
@@ -146,11 +149,12 @@ async def control_stack(
         parts.ring, PERMISSIONS, signing_clock, nonce_floor=parts.nonce_floor, nonces=parts.nonces,
         max_age_ns=parts.command_age_ns,
     )  # fmt: skip
+    books = Bookkeeper(parts.writer)
     try:
         async with (
             Sequencer(
                 link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits,
-                facility_hash=parts.facility.hash, books=Bookkeeper(parts.writer),
+                facility_hash=parts.facility.hash, books=books,
             ) as sequencer,
             LineSender(link.write_lines, parts.keep_alive, sequencer.lines, parts.lines_s) as lines,
             ControlServer(
@@ -160,10 +164,25 @@ async def control_stack(
         ):  # fmt: skip
             gate.server = server
             sequencer.on_turn = lines.look_again
-            yield ControlStack(sequencer, server, link, lines)
+            async with _bypasses(parts, provider, books, sequencer):
+                yield ControlStack(sequencer, server, link, lines)
     finally:
         gate.server = None
         link.close()
+
+
+def _bypasses(
+    parts: ControlParts, provider: ChannelProvider, books: Bookkeeper, sequencer: Sequencer
+) -> contextlib.AbstractAsyncContextManager[object]:
+    """Writes down which bypasses are in force, where there is a journal."""
+    if isinstance(parts.writer, NullWriter):
+        return contextlib.nullcontext()
+
+    def session() -> str:
+        return "" if sequencer.session is None else sequencer.session.id
+
+    seen_by, limits = parts.books_provider or provider, parts.link_limits
+    return BypassWatch(seen_by, parts.facility.pv_prefix, books, session, limits.connect_s)
 
 
 def require_room(found: str, wanted: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
-from facility.errors import PlanError, UsageError, no_such
+from facility.errors import InternalError, PlanError, UsageError, no_such
 from rig.external.hazard import require_hazard_bounds
 from rig.external.watch import require_target
 from rig.home import Home
@@ -48,6 +48,10 @@ class DeliveryRequest:
     seed: int | None = None
     speed: float | None = None
     going_on: GoingOn | None = None
+    fraction: int = 0
+    """Of the course, from 1; 0: the next one, where it is one."""
+    continues: str = ""
+    """A session that was closed as partial, whose rest is delivered."""
 
     @property
     def first_seed(self) -> int:
@@ -72,6 +76,9 @@ def deliver_plan(request: DeliveryRequest, target: str, on_progress: OnProgress 
     if target == "virtual" and request.speed is not None:
         raise UsageError("target.speed", "virtual time has no speed: it goes as fast as this machine can", "--speed",
                          "leave it out, or give --target ca")  # fmt: skip
+    if target == "virtual" and (request.fraction or request.continues):
+        raise UsageError("target.course", "each virtual delivery is a facility of its own, without a course",
+                         "--fraction or --continues", "give --target ca")  # fmt: skip
     program = checked_program(request)
     if target == "virtual":
         from rig.deliver_virtual import deliver_virtual
@@ -87,7 +94,20 @@ def checked_program(request: DeliveryRequest) -> MachineProgram:
     program = compile_program(load_plan(request.plan), request.facility, request.room, qa=request.qa)
     species_of(program)
     require_hazard_bounds(program, request.facility)
-    return program
+    return program if not request.continues else rest_of(program, request.facility, request.home, request.continues)
+
+
+def rest_of(program: MachineProgram, facility: Facility, home: Home, continues: str) -> MachineProgram:
+    """What a session that was closed as partial has left, by the journal of the facility."""
+    from control.continuation import continued
+    from control.layer_table import LayerRules
+    from rig.session_desk import journal_at
+
+    with journal_at(home, facility.id) as journal:
+        rest = continued(journal, program, continues, LayerRules.of(facility))
+    if not isinstance(rest, MachineProgram):
+        raise InternalError("deliver.rest", "the rest of a program is no program", continues)
+    return rest
 
 
 def species_of(program: MachineProgram) -> str:

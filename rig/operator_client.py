@@ -309,10 +309,14 @@ class OperatorClient:
             "valid proof tests",
         )  # fmt: skip
 
-    async def load(self, plan: str, room: str, qa: bool, plan_hash: str = "") -> str:
+    async def load(
+        self, plan: str, room: str, qa: bool, plan_hash: str = "", fraction: int = 0, continues: str = ""
+    ) -> str:
         """Load a plan and open a field for it; the session's id. Refused while a termination is unresolved, and where
-        control has read another plan than the console (`plan_hash`)."""
-        args = {"plan": plan, "room": room, "qa": qa, "plan_hash": plan_hash}
+        control has read another plan than the console (`plan_hash`). See `control.course.share_of` for the rest."""
+        args: dict[str, Any] = {"plan": plan, "room": room, "qa": qa, "plan_hash": plan_hash}
+        args |= {"fraction": fraction} if fraction else {}
+        args |= {"continues": continues} if continues else {}
         data = await self.ask("TCS", "load", args, timeout_s=self.limits.load_s)
         session = str(data["session"])
         await self.ask("SAFE", "open_field", {"session": session})

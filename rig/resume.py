@@ -29,7 +29,7 @@ def resume_session(
     run = running(facility, home)
     with journal_at(home, facility.id) as journal:
         entry = read.session(journal, name)
-        program = program_of(entry, facility, plan)
+        program = program_of(entry, facility, home, plan)
 
         def shown() -> None:
             if not confirm(entry, layer_lines(journal, entry, program)):

@@ -13,11 +13,13 @@ from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
 from facility.errors import CommandRefused
 from journal import read
+from journal.course import Course, read_course
 from journal.read import SessionEntry
 from journal.store import Journal, open_journal, sqlite_url
+from rig.deliver import rest_of
 from rig.home import Home
 
-TABLES = ("trips", "operators", "commands", "bypasses", "events", "fractions")
+TABLES = ("trips", "operators", "commands", "bypasses", "events", "fractions", "courses")
 
 
 @contextlib.contextmanager
@@ -77,6 +79,13 @@ def layer_lines(journal: Journal, entry: SessionEntry, program: MachineProgram |
     return lines
 
 
+def course_of(journal: Journal, entry: SessionEntry) -> Course:
+    """The course that a session belongs to; one without fractions where it belongs to none."""
+    if entry.fraction:
+        return read_course(journal, entry.patient, entry.plan_hash)
+    return Course(entry.patient, entry.plan_hash, 0)
+
+
 def export(journal: Journal, entry: SessionEntry) -> dict[str, Any]:
     """Everything that the journal has of a session, JSON-ready."""
     found: dict[str, Any] = {"schema": "ionctl.session-export/1", **entry.to_data()}
@@ -88,18 +97,25 @@ def export(journal: Journal, entry: SessionEntry) -> dict[str, Any]:
     ]  # fmt: skip
     for table in TABLES:
         found[table] = read.rows_of(journal, table, entry.session)
+    found["course"] = course_of(journal, entry).to_data()
     tip = journal.tip()
     found["journal"] = {"where": journal.where, "batch": tip.batch, "seq": tip.seq, "hash": tip.hash}
     return found
 
 
-def program_of(entry: SessionEntry, facility: Facility, plan: Path | None = None) -> MachineProgram:
+def program_of(entry: SessionEntry, facility: Facility, home: Home, plan: Path | None = None) -> MachineProgram:
     """The program that goes on with a session, from its own plan or another file of it.
 
     CommandRefused for a session that has ended, for another plan, patient or configuration.
     """
     if entry.status in read.ENDED:
         raise CommandRefused("recovery.ended", f"session {entry.session} is {entry.status}", "resume")
+    program = compiled(entry, facility, plan)
+    return rest_of(program, facility, home, entry.continues) if entry.continues else program
+
+
+def compiled(entry: SessionEntry, facility: Facility, plan: Path | None = None) -> MachineProgram:
+    """The whole program of a session's plan; CommandRefused as `program_of`."""
     program = compile_program(load_plan(plan or Path(entry.plan_path)), facility, entry.room, qa=entry.qa)
     for name, was, found in (
         ("plan hash", entry.plan_hash, program.plan_hash), ("patient", entry.patient, program.patient_id),

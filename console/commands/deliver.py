@@ -18,13 +18,18 @@ from console.settings import Settings
               "hil: the same, with the devices that the facility file gives to hardware.")  # fmt: skip
 @click.option("--room", help="Room; default the first one.")
 @click.option("--qa", is_flag=True, help="Deliver every beam at the room's fixed angle, and record it.")
+@click.option(
+    "--fraction", type=click.IntRange(1, 1000), help="Fraction of the course that it must be; default the next."
+)
+@click.option("--continues", default="", metavar="SESSION",
+              help="Deliver what this session, closed as partial, has left (DICOM CONTINUATION).")  # fmt: skip
 @seed_option(None, "; default that of the facility that is up, else 1")
 @speed_option(None, ", target ca; default that of the facility that is up, else 1")
 @JSON
 @click.pass_obj
 def deliver(
     settings: Settings, plan: Path, facility_name: str, target: str, room: str | None, qa: bool,
-    seed: int | None, speed: float | None, as_json: bool,
+    fraction: int | None, continues: str, seed: int | None, speed: float | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Deliver PLAN, spot by spot. Ctrl-C takes the beam off and ends the session as interrupted."""
     from console.progress import progress_bar
@@ -41,6 +46,8 @@ def deliver(
         seed=seed,
         speed=speed,
         home=settings.home(),
+        fraction=fraction or 0,
+        continues=continues,
     )
     with progress_bar(enabled=not as_json) as show:
         result = deliver_plan(request, target, on_progress=show)

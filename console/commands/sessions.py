@@ -13,6 +13,7 @@ from console.settings import Settings
 from facility.errors import ExitCode
 
 if TYPE_CHECKING:
+    from journal.course import Course
     from journal.read import SessionEntry
     from rig.session_desk import LayerLine
 
@@ -41,9 +42,24 @@ def list_sessions(settings: Settings, facility_name: str, journal_at: str, as_js
     if as_json:
         print_json({"sessions": [entry.to_data() for entry in found]})
         return int(ExitCode.OK)
-    rows = [(entry.session, entry.status, entry.plan_label, entry.patient, entry.room, entry.mode, entry.layers,
-             f"{entry.prescribed_ions:.4e}", f"{entry.ic1_ions:.4e}", entry.reason) for entry in found]  # fmt: skip
-    head = ("session", "status", "plan", "patient", "room", "mode", "layers", "prescribed", "delivered", "reason")
+    rows = [
+        (entry.session, entry.status, entry.plan_label, entry.patient, _fraction(entry), entry.room, entry.mode,
+         entry.layers, f"{entry.prescribed_ions:.4e}", f"{entry.ic1_ions:.4e}", entry.reason)
+        for entry in found
+    ]  # fmt: skip
+    head = (
+        "session",
+        "status",
+        "plan",
+        "patient",
+        "fraction",
+        "room",
+        "mode",
+        "layers",
+        "prescribed",
+        "delivered",
+        "reason",
+    )
     print_table(f"sessions of {facility_name}", head, rows)
     return int(ExitCode.OK)
 
@@ -63,10 +79,13 @@ def show(settings: Settings, name: str, facility_name: str, journal_at: str, as_
     with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as journal:
         entry = read.session(journal, name)
         lines = session_desk.layer_lines(journal, entry)
+        course = session_desk.course_of(journal, entry)
     if as_json:
-        print_json({**entry.to_data(), "layers_begun": [line.to_data() for line in lines]})
+        layers = [line.to_data() for line in lines]
+        print_json({**entry.to_data(), "layers_begun": layers, "course": course.to_data()})
     else:
         _print_layers(entry, lines)
+        _print_course(course)
     return int(ExitCode.OK)
 
 
@@ -172,6 +191,24 @@ def verify(settings: Settings, facility_name: str, journal_at: str, as_json: boo
     return int(ExitCode.VERIFICATION_FAILED if found.broken else ExitCode.OK)
 
 
+def _fraction(entry: SessionEntry) -> str:
+    """Which part of a course it is."""
+    rest = f", rest of {entry.continues}" if entry.continues else ""
+    return f"{entry.fraction} of {entry.fractions_planned}{rest}" if entry.fraction else "none"
+
+
+def _print_course(course: Course) -> None:
+    from console.tables import print_table
+
+    if not course.fractions:
+        return
+    rows = [(one.number, one.status, f"{sum(part.ions for part in one.parts):.4e}",
+             ", ".join(part.entry.session for part in one.parts)) for one in course.fractions]  # fmt: skip
+    title = f"course of {course.patient}: {course.completed} of {course.planned} fractions completed"
+    print_table(title, ("fraction", "status", "ions", "sessions"), rows)
+    print_table("delivered by beam", ("beam", "ions"), [(beam, f"{ions:.4e}") for beam, ions in course.beams.items()])
+
+
 def _print_layers(entry: SessionEntry, lines: list[LayerLine]) -> None:
     from console.tables import print_table
 
@@ -180,5 +217,5 @@ def _print_layers(entry: SessionEntry, lines: list[LayerLine]) -> None:
          f"{line.ic1_ions:.0f}", f"{line.uncertain_ions:.0f}", f"{line.remaining_ions:.0f}")
         for line in lines
     ]  # fmt: skip
-    title = f"{entry.session}: {entry.status}, {entry.plan_label}, room {entry.room}"
+    title = f"{entry.session}: {entry.status}, {entry.plan_label}, room {entry.room}, fraction {_fraction(entry)}"
     print_table(title, ("layer", "booked", "spots", "planned", "delivered", "uncertain", "remaining"), rows)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,6 +67,22 @@ class LayerProgram:
         """Expected facility time: beam, moves without beam, machine cycles."""
         return self.time.total_s
 
+    def rest(self, left: FloatArray, token: int) -> LayerProgram | None:
+        """The same layer with `left` ions (n,) to give, under a token of its own; None where nothing is left.
+
+        The expected time stays that of the whole layer.
+        """
+        keep = np.flatnonzero(left > 0.0)
+        if keep.size == 0:
+            return None
+        index = self.spot_index[keep]
+        index.setflags(write=False)
+        return replace(
+            self, token=token, x_mm=_frozen(self.x_mm[keep]), y_mm=_frozen(self.y_mm[keep]),
+            x_set_a=_frozen(self.x_set_a[keep]), y_set_a=_frozen(self.y_set_a[keep]), target_ions=_frozen(left[keep]),
+            spot_index=index,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class MachineProgram:
@@ -105,6 +121,16 @@ class MachineProgram:
         """Expected facility time of all layers."""
         return float(sum(layer.expected_s for layer in self.layers))
 
+    def rest(self, left: Sequence[FloatArray], attempt: int) -> MachineProgram:
+        """What is left of the program, ions (n,) by layer; `attempt` (1 or more) sets its tokens apart."""
+        kept = []
+        used = {layer.token for layer in self.layers}
+        for layer, ions in zip(self.layers, left, strict=True):
+            token = _unused_token(self.plan_hash, layer.beam_index, layer.layer_index, used, attempt << 16)
+            if (rest := layer.rest(ions, token)) is not None:
+                kept.append(rest)
+        return replace(self, layers=tuple(kept))
+
 
 def layer_token(plan_hash: str, beam_index: int, layer_index: int, attempt: int = 0) -> int:
     """31-bit token of a layer, 1 to 2^31 - 1, from plan hash and indices."""
@@ -126,7 +152,7 @@ def compile_program(
     used: set[int] = set()
     layers: list[LayerProgram] = []
     for checked in check.layers:
-        token = _unused_token(check.plan_hash, checked, used)
+        token = _unused_token(check.plan_hash, checked.beam_index, checked.layer_index, used)
         layers.append(_compile_layer(plan, checked, check.beams[checked.beam_index], token, facility, clock))
     return MachineProgram(
         plan_hash=check.plan_hash,
@@ -146,12 +172,11 @@ def compile_program(
     )
 
 
-def _unused_token(plan_hash: str, checked: LayerCheck, used: set[int]) -> int:
-    attempt = 0
-    token = layer_token(plan_hash, checked.beam_index, checked.layer_index)
+def _unused_token(plan_hash: str, beam_index: int, layer_index: int, used: set[int], attempt: int = 0) -> int:
+    token = layer_token(plan_hash, beam_index, layer_index, attempt)
     while token in used:
         attempt += 1
-        token = layer_token(plan_hash, checked.beam_index, checked.layer_index, attempt)
+        token = layer_token(plan_hash, beam_index, layer_index, attempt)
     used.add(token)
     return token
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,15 @@ class FakeProgram:
     plan_uid: str = "2.25.1"
     intent: str = ""
     fractions: int = 1
+
+    def rest(self, left: Sequence[np.ndarray], attempt: int) -> FakeProgram:
+        kept = []
+        for layer, ions in zip(self.layers, left, strict=True):
+            keep = ions > 0.0
+            columns = {"target_ions": ions[keep], "x_mm": layer.x_mm[keep], "y_mm": layer.y_mm[keep]}
+            if keep.any():
+                kept.append(dataclasses.replace(layer, **columns, token=layer.token + 100 * attempt))
+        return dataclasses.replace(self, layers=tuple(kept))
 
 
 def program(layers: int = 3, spots: int = 20, ions: float = 1e5, shifters: tuple[int, ...] = ()) -> FakeProgram:
@@ -304,6 +314,9 @@ class FakeMachine:
         rows[:, column["done"]] = start + self._given >= target - 1e-6
         self.spoil(rows)
         self.channels["FE:Register-RB"].value = rows.ravel()
+
+    def _read_dose(self, back: int) -> dict[str, Any]:
+        return {}
 
     def _insert(self, code: int, plan_code: int) -> None:
         self.loop.call_later(0.5, self.channels["RS:Code-RB"].publish, code)

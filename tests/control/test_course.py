@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from control.bookkeeper import Bookkeeper
@@ -164,3 +166,105 @@ def test_quality_assurance_delivers_a_plan_as_often_as_it_likes(journal: Journal
         assert read_course(journal, PLAN.patient_id, PLAN.plan_hash).fractions == ()
 
     run(journal, test, mode, plan)
+
+
+async def close(desk: Desk) -> None:
+    await desk.bench.sequencer.close()
+
+
+def course(journal: Journal, plan: FakeProgram = PLAN) -> dict[str, object]:
+    return read_course(journal, plan.patient_id, plan.plan_hash).to_data()
+
+
+def test_fractions_are_counted_and_none_is_given_twice(journal: Journal) -> None:
+    plan = dataclasses.replace(PLAN, fractions=2)
+
+    async def test(desk: Desk) -> None:
+        first = await desk.deliver(fraction=1)
+        with pytest.raises(
+            CommandRefused, match=f"fraction 1 of 2 was given by session {first} .completed. .*: next is 2"
+        ):
+            await desk.load(fraction=1)
+        with pytest.raises(CommandRefused, match=r"fraction 3 of 2 is not the next one .*: next is 2"):
+            await desk.load(fraction=3)
+        second = await desk.deliver()
+        with pytest.raises(CommandRefused, match=f"all 2 fractions of this plan were given, 2 by session {second}"):
+            await desk.load()
+        found = course(journal)
+        assert (found["fractions_planned"], found["fractions_completed"]) == (2, 2)
+        total = 2 * sum(float(layer.target_ions.sum()) for layer in plan.layers)
+        assert found["beams"] == [{"beam": 0, "ions": pytest.approx(total)}]
+
+    run(journal, test, CLINICAL, plan)
+
+
+def test_the_rest_of_a_fraction_is_carried_by_a_later_session(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        first = await desk.stopped()
+        await close(desk)
+        await desk.close_partial(first)
+        delivered = {k: v.copy() for k, v in desk.bench.machine.given_by_token.items()}
+        with pytest.raises(CommandRefused, match=f"the rest of fraction 1: --continues {first}"):
+            await desk.load()
+        second = await desk.deliver(continues=first)
+        given = desk.bench.machine.given_by_token
+        for layer in PLAN.layers:
+            before = delivered.get(layer.token, np.zeros(layer.target_ions.size))
+            left = layer.target_ions - before
+            np.testing.assert_allclose(given[layer.token + 100], left[left > 2000.0])
+        found = course(journal)
+        assert found["fractions"] == [
+            {"fraction": 1, "status": "completed", "sessions": [first, second],
+             "ions": pytest.approx(sum(float(layer.target_ions.sum()) for layer in PLAN.layers), rel=1e-3)}
+        ]  # fmt: skip
+        with pytest.raises(CommandRefused, match="fraction 1 is completed"):
+            await desk.load(continues=first)
+
+    run(journal, test)
+
+
+def test_a_rest_that_was_closed_as_partial_is_carried_on_from_there(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        names, carried = [], ""
+        for _ in range(2):
+            names.append(await desk.load(continues=carried) if carried else await desk.load())
+            await desk.start()
+            await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+            await asyncio.sleep(0.05)
+            await desk.bench.sequencer.stop()
+            await desk.bench.sequencer.recorded(30.0)
+            await close(desk)
+            await desk.close_partial(names[-1])
+            carried = names[-1]
+        with pytest.raises(CommandRefused, match=f"its last session is {names[1]}"):
+            await desk.load(continues=names[0])
+        await desk.deliver(continues=names[1])
+        total = sum(float(given.sum()) for given in desk.bench.machine.given_by_token.values())
+        assert total == pytest.approx(sum(float(layer.target_ions.sum()) for layer in PLAN.layers), rel=1e-3)
+
+    run(journal, test)
+
+
+def test_what_was_armed_and_never_heard_of_is_not_in_the_rest(journal: Journal) -> None:
+    left: list[str] = []
+
+    async def dies(desk: Desk) -> None:
+        left.append(await desk.load())
+        await desk.start()
+        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+
+    async def after(desk: Desk) -> None:
+        await desk.close_partial(left[0])  # this machine's register knows nothing of it
+        await desk.deliver(continues=left[0])
+        assert sorted(desk.bench.machine.given_by_token) == [layer.token + 100 for layer in PLAN.layers[1:]]
+
+    run(journal, dies)
+    run(journal, after)
+
+
+def test_only_a_course_has_fractions(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        with pytest.raises(CommandRefused, match="mode qa, plan for treatment: no fraction"):
+            await desk.load(fraction=1)
+
+    run(journal, test, QA)

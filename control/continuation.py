@@ -1,0 +1,51 @@
+"""The rest of a fraction that was closed as partial, as a program of its own.
+
+What counts as delivered is what a resume would count, from the same accounts: uncertain charge, and all of a layer that
+was armed and of which nobody knows what it got. A remainder below `LEAST_COUNTS` is none. Layers and spots without a
+rest are left out; the layers that stay have tokens of their own, so that nobody takes one delivery for the other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from control.layer_table import FloatArray, LayerRules
+from control.recovery import LEAST_COUNTS, restore
+from control.session import ProgramLike, Session
+from facility.errors import CommandRefused
+from journal import read
+from journal.read import SessionEntry
+from journal.store import Journal
+
+
+def continued(journal: Journal, program: ProgramLike, continues: str, rules: LayerRules) -> ProgramLike:
+    """What `program` has left after the session `continues`, and after those that it continued itself.
+
+    CommandRefused where nothing is left.
+    """
+    chain: list[SessionEntry] = []
+    name = continues
+    while name:
+        chain.insert(0, read.session(journal, name))
+        name = chain[0].continues
+    for attempt, entry in enumerate(chain, 1):
+        program = program.rest(_left(journal, program, entry, rules), attempt)
+        if not program.layers:
+            raise CommandRefused("course.nothing-left", f"session {entry.session} has left nothing", "load")
+    return program
+
+
+def _left(journal: Journal, program: ProgramLike, entry: SessionEntry, rules: LayerRules) -> list[FloatArray]:
+    """Ions (n,) by layer that a session has not delivered."""
+    session = Session(entry.session, program, mode="clinical", operator="", t_ns=0)
+    restore(session, read.layers(journal, entry.session))
+    left = []
+    for index, book in enumerate(session.books):
+        layer = book.layer
+        ions = np.maximum(layer.target_ions - book.start_ions, 0.0)
+        if index < session.index or (index == session.index and session.armed_unbooked):
+            ions = np.zeros(layer.target_ions.size)
+        least = LEAST_COUNTS * rules.ions_per_count(layer.species, layer.energy_mev_u)
+        begun = book.start_ions > 0.0
+        left.append(np.where(begun & (ions <= least), 0.0, ions))
+    return left
