@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -32,7 +31,6 @@ from control.machine_link import MachineLink
 from control.session import Session
 from control.stages import ACTIVE, UNFINISHED
 from facility.errors import ChannelError
-from facility.events import canonical_json
 from facility.timebase import to_next_s
 
 PERIOD_S = 0.5
@@ -64,12 +62,17 @@ class Lines(NamedTuple):
         return sum(line << k for k, line in enumerate(self))
 
 
-def seal(layer: LayerLike) -> bytes:
-    """SHA-256 over everything of a layer that reaches the machine."""
-    digest = hashlib.sha256(canonical_json([getattr(layer, name) for name in _SCALARS]))
-    for name in _ARRAYS:
-        digest.update(np.ascontiguousarray(getattr(layer, name), dtype="<f8").tobytes())
-    return digest.digest()
+class Seal(NamedTuple):
+    """Everything of a layer that reaches the machine, as it was: compared whole, which costs less than a hash of it."""
+
+    scalars: tuple[object, ...]
+    arrays: tuple[bytes, ...]
+
+
+def seal(layer: LayerLike) -> Seal:
+    """What a layer is now."""
+    arrays = (np.ascontiguousarray(getattr(layer, name), dtype="<f8").tobytes() for name in _ARRAYS)
+    return Seal(tuple(getattr(layer, name) for name in _SCALARS), tuple(arrays))
 
 
 class Procedure:
@@ -89,7 +92,7 @@ class Procedure:
         self._books = books or Bookkeeper()
         self._rules = rules
         self._facility_hash = facility_hash
-        self._seals: tuple[bytes, ...] = ()
+        self._seals: tuple[Seal, ...] = ()
         self._hash = ""
         self._plan_fault: str | None = None
         """What the last look at the whole layer found."""

@@ -19,8 +19,11 @@ from interlocks.own_inputs import OWN_INPUTS
 from interlocks.process_image import INVALID, MAX_CODE, N_IMAGE, PLACE, STEPS, value_of
 
 NS_PER_MS = 1_000_000
+_GIVEN_UP = 0.9
+"""Share of its slack that an excess lets its second input have while no layer is active."""
 INPUT_PLACE: dict[str, int] = {**PLACE, **{name: N_IMAGE + k for k, name in enumerate(OWN_INPUTS)}}
 """Place of an input of tier P, by name."""
+_FE_ACTIVE = INPUT_PLACE["fe.active"]
 OWN_UNITS: tuple[str, ...] = tuple(OWN_INPUTS.values())
 Inputs: TypeAlias = Sequence[float]
 Box: TypeAlias = tuple[int, float, float]
@@ -148,13 +151,13 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
 
     A bad comparison pins everything it looked at, but for a limit: beyond it any value is as bad, and a noisy one would
     have to be looked at each millisecond; what it is, is shown at the next look.  A heartbeat that lives pins
-    nothing: time alone makes it bad, and its count says when it stopped.  A rule that does not apply minds nothing but
-    that it may apply again; limits alone are worth more than that, since they stay as they are.
+    nothing: time alone makes it bad, and its count says when it stopped.  A rule that does not apply minds either that
+    it may apply again or, as if it did, what it compares, where that stands still for longer (`_as_if_it_applied`).
     """
     rule = it.rule
     if rule.kind == "beat" and good:
         return
-    if it.when >= 0 and inputs[it.when] == 0.0 and not (rule.kind == "limit" and good):
+    if it.when >= 0 and inputs[it.when] == 0.0 and not (good and _as_if_it_applied(rule, inputs)):
         yield it.when, 0.0, 0.0
     elif not good and rule.kind == "limit" and math.isfinite(inputs[it.places[0]]):
         yield _beyond(it, inputs[it.places[0]])
@@ -169,9 +172,7 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
     elif rule.kind == "excess":
         first, second = it.places
         a, b = inputs[first], inputs[second]
-        least = b - _step(second)  # what rounds to b may lie below it
-        if not _pair(rule, a, least).good:
-            least = b
+        least = _least(rule, a, b, _step(second), _layer_active(inputs))
         yield first, -MAX_CODE * _step(first), _pair(rule, a, least).limit
         yield second, least, MAX_CODE * _step(second)
     elif rule.kind == "mismatch":
@@ -191,6 +192,33 @@ def _beyond(it: Probe, value: float) -> Box:
         return place, math.nextafter(rule.high, math.inf), MAX_CODE * _step(place)
     low = value if rule.low is None else math.nextafter(rule.low, -math.inf)
     return place, -MAX_CODE * _step(place), low
+
+
+def _layer_active(inputs: Inputs) -> bool:
+    """A layer is armed, irradiating, held or paused: what is set for a layer stands, what it is given grows."""
+    return inputs[_FE_ACTIVE] != 0.0
+
+
+def _as_if_it_applied(rule: Rule, inputs: Inputs) -> bool:
+    """Whether what a rule compares is likely to stand still for longer than the rule does not apply.
+
+    Limits and contacts as a rule do; tokens do within a layer, and are given anew between two.
+    """
+    return rule.kind in ("limit", "digital") or (rule.kind == "equal" and _layer_active(inputs))
+
+
+def _least(rule: Rule, a: float, b: float, step: float, active: bool) -> float:
+    """The lowest second input of an excess that its box allows, of all those for which ``a`` is good.
+
+    Within a layer the first grows and the second stands: a step below ``b``, since what rounds to it may lie below.
+    Between two layers the first stands and the second is given anew: most of the way to where ``a`` would be bad.
+    """
+    relative = rule.relative or 0.0
+    if not active and relative > 0.0:
+        least = b - _GIVEN_UP * (_pair(rule, a, b).limit - a) / relative
+        if least < b - step and _pair(rule, a, least).good:
+            return least
+    return b - step if _pair(rule, a, b - step).good else b
 
 
 def _step(place: int) -> float:

@@ -53,6 +53,10 @@ class Scanner:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._watched = tuple(_Watched(rule) for rule in rules)
         self._by_id = {watched.rule.id: watched for watched in self._watched}
+        self._beats = tuple(watched for watched in self._watched if watched.rule.kind == "beat")
+        self._debouncing: tuple[_Watched, ...] = ()
+        """Rules that are bad and not yet present."""
+        self._present: tuple[_Watched, ...] = ()
         self._by_input: dict[str, list[_Watched]] = {}
         for watched in self._watched:
             for name in watched.rule.inputs:
@@ -76,9 +80,8 @@ class Scanner:
         self._inputs[:N_IMAGE] = values.tolist()
         self._image_t_ns = t_ns
         self._seen = True
-        for watched in self._watched:
-            if watched.rule.kind == "beat":
-                watched.beat = evaluator.beat(watched.beat, self._inputs[watched.probe.places[0]], t_ns)
+        for watched in self._beats:
+            watched.beat = evaluator.beat(watched.beat, self._inputs[watched.probe.places[0]], t_ns)
 
     def judge(self, own: Sequence[int], fresh: bool, now_ns: int, permitted: bool = True) -> list[tuple[str, Effect]]:
         """Compare all rules and step their latches.
@@ -105,7 +108,7 @@ class Scanner:
             observed = self._observe(watched, looked_at, permitted)
             watched.state, found = latch.step(watched.acts_as, before, observed, now_ns)
             watched.settled = watched.rule.kind != "beat" and latch.deadline_ns(watched.acts_as, watched.state) is None
-            moved = moved or watched.state is not before
+            moved = moved or _memory(watched.state) != _memory(before)
             effects += [(watched.rule.id, effect) for effect in found]
         if moved:
             self._sum_up()
@@ -132,6 +135,9 @@ class Scanner:
         return evaluator.judge(watched.probe, self._inputs, age_ms)
 
     def _sum_up(self) -> None:
+        """After every change of a latch, or of what acts."""
+        self._present = tuple(watched for watched in self._watched if watched.state.present)
+        self._debouncing = tuple(watched for watched in self._watched if _debounced_ns(watched) is not None)
         forces = [latch.in_force(watched.acts_as, watched.state) for watched in self._watched]
         self.action = max(forces, default=Action.NONE)
         self.inhibited = Action.INHIBIT in forces
@@ -160,11 +166,9 @@ class Scanner:
 
     def deadlines(self, *, beats: bool = True) -> Iterator[int]:
         """Instants at which time alone changes a rule: ends of debounces, and with `beats` overdue heartbeats."""
-        for watched in self._watched:
-            debounced = latch.deadline_ns(watched.spec, watched.state)
-            if debounced is not None:
-                yield debounced
-            if beats and watched.beat is not None and watched.good and watched.rule.high is not None:
+        yield from (t_ns for watched in self._debouncing if (t_ns := _debounced_ns(watched)) is not None)
+        for watched in self._beats if beats else ():
+            if watched.beat is not None and watched.good and watched.rule.high is not None:
                 yield watched.beat.alive_ns + round(watched.rule.high * NS_PER_MS) + 1 + self._lag_ns
 
     def decisions(self) -> list[tuple[bool, bool, bool]]:
@@ -181,7 +185,7 @@ class Scanner:
 
     def present_ids(self) -> list[str]:
         """Rules that are present."""
-        return [watched.rule.id for watched in self._watched if watched.state.present]
+        return [watched.rule.id for watched in self._present]
 
     def boxes(self) -> Iterator[Box]:
         """Codes of the image within which no rule changes its mind."""
@@ -212,3 +216,12 @@ class Scanner:
                 state.t_condition_ns,
             )
         return watched.view
+
+
+def _memory(state: LatchState) -> tuple[object, ...]:
+    """What of a latch counts for more than its own rule: not what was compared with what."""
+    return state.armed, state.present, state.latched, state.bad_since_ns
+
+
+def _debounced_ns(watched: _Watched) -> int | None:
+    return latch.deadline_ns(watched.spec, watched.state)

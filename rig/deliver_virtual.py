@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from control.session import Session, SessionSummary
 from control.spot_log import spot_log_bytes
 from facility.errors import InternalError
 from interlocks.snapshot import Mode
-from journal.store import open_journal, sqlite_url
+from journal.store import Journal, open_journal, sqlite_url
 from rig.deliver import EVENTS_FILE, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of, write_files
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
@@ -35,22 +35,24 @@ _PROGRESS_WALL_S = 0.1
 
 
 def deliver_virtual(
-    request: DeliveryRequest, program: MachineProgram, on_progress: OnProgress | None = None
+    request: DeliveryRequest, program: MachineProgram, on_progress: OnProgress | None = None, *, journal: bool = True
 ) -> DeliveryResult:
-    """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted."""
+    """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted. Without `journal` none is kept: for
+    measurements of what one costs."""
     started_s = monotonic_s()
     mode = Mode.QA if request.qa else Mode.CLINICAL
     with tempfile.TemporaryDirectory(dir=request.home.sessions, prefix=".run-") as scratch:
         path = Path(scratch) / JOURNAL_FILE
-        with closing(open_journal(sqlite_url(path), request.facility.id)) as journal:
+        with _journal(path, request.facility.id) if journal else nullcontext() as kept:
             options = WorldOptions(
-                mode=mode, load_program=lambda _path, _room, _qa: program, post_mortem=True, journal=journal
+                mode=mode, load_program=lambda _path, _room, _qa: program, post_mortem=True, journal=kept
             )
             world = World(request.facility, request.room, species_of(program), request.first_seed, options)
             with _pause_on_interrupt(world):
                 session, summary = deliver_in(world, program, on_progress)
         folder = request.home.session_dir(summary.session)
-        path.replace(folder / JOURNAL_FILE)  # each virtual run is a facility of its own
+        if journal:
+            path.replace(folder / JOURNAL_FILE)  # each virtual run is a facility of its own
     truth = judge_truth(program.layers, world.plant.truth_spots(), request.facility)
     wall_s = monotonic_s() - started_s
     files = write_files(folder, {SPOTS_FILE: spot_log_bytes(session), EVENTS_FILE: world.events.to_bytes()})
@@ -61,6 +63,10 @@ def deliver_virtual(
     )
     result.write(folder / SUMMARY_FILE)
     return result
+
+
+def _journal(path: Path, facility_id: str) -> closing[Journal]:
+    return closing(open_journal(sqlite_url(path), facility_id))
 
 
 def deliver_in(

@@ -51,13 +51,17 @@ T = TypeVar("T")
 RestoredWork = Callable[..., Awaitable[None]]
 """What is done in a world that was restored, given the world, its parts, whatever else was kept, and `Emit`: a function
 of a module, or a `functools.partial` of one."""
-BEAT_NS = 1_500 * NS_PER_MS
+BEAT_NS = 1_900 * NS_PER_MS
 """Between two signs of life of console, plant and safety controller, and between two looks at what has no event: an
 update costs as much as 1,000 ticks, a signature and its check 3,000.  Every watchdog that waits for one allows 2 s, and
 in virtual time nothing is late.  Events are shown at once; the lines of tier T keep their own, shorter period."""
-VALUES_NS = 15_000 * NS_PER_MS
+VALUES_NS = 19_000 * NS_PER_MS
 """Between two looks at values that no rule minds: a third of all PVs, and nobody watches facility time pass."""
 BEAT_S = BEAT_NS * 1e-9
+BEATS_A_VALUE = 3
+"""Signs of life of the plant between two looks at what its devices read back: nobody waits for that."""
+LINES_S = 1.5
+"""Between two frames of control's lines: a multiple of the 0.5 s between two looks at them."""
 KEEPING_ALIVE = OperatorLimits(keep_alive_s=BEAT_S)
 LINK_LIMITS = LinkLimits(heartbeat_s=2.0)
 REGISTER_NS = 20 * NS_PER_MS
@@ -159,6 +163,7 @@ class World:
         self.plant.set_door(False, False)  # people are in the room until it has been searched
         self.plant.turn_key(MODE_CODES[options.mode.value])
         self._refresh_ns = FAR_NS
+        self._beats = 0
         self.loop.call_at_rank(SHOWN_NS, Rank.IOC, self.iocs.refresh)
         self.loop.call_at_rank(BEAT_NS, Rank.IOC, self._update)
         self._refresh_at(0)
@@ -250,7 +255,7 @@ class World:
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
             KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
-            link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=BEAT_S, journal=options.journal,
+            link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=LINES_S, journal=options.journal,
             writer=NullWriter() if options.journal is None else InlineWriter(options.journal, self.loop),
             energy_table=self.plant.table.hash, books_provider=books_provider,
         )  # fmt: skip
@@ -318,7 +323,8 @@ class World:
 
     def _update(self) -> None:
         now_ns = self.loop.now_ns()
-        self.iocs.update(now_ns)
+        self._beats += 1
+        (self.iocs.beat if self._beats % BEATS_A_VALUE else self.iocs.update)(now_ns)
         self.loop.call_at_rank(now_ns + BEAT_NS, Rank.IOC, self._update)
 
     # --- safety ---------------------------------------------------------------------------------------------

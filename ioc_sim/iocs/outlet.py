@@ -51,7 +51,8 @@ class Outlet:
         """
         shown = value if key is None else key
         if self.writes:
-            if severity == self._severity and not self._moved(shown, 0.0 if now else self._deadband):
+            same = shown == self._shown or not self._moved(shown, 0.0 if now else self._deadband)
+            if same and severity == self._severity:
                 return False
             if not now and t_ns - self._last_ns < self._least_ns:
                 return False

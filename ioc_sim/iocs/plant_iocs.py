@@ -112,6 +112,8 @@ class PlantIocs:
         self._range_shifter = RangeShifterGroup(prefix, clock, desk("RS", _range_shifter_verbs(plant)))
         self._gate = GateGroup(prefix, clock, breathing)
         self._whole = PlantGroup(prefix, clock, heartbeat_ns)
+        self._minded = (self._line, self._room, self._range_shifter, self._whole)
+        """Groups with something that somebody waits for."""
         groups: tuple[Any, ...] = (
             self._ring, self._spill, self._line, self._room, *self._scan, *self._chambers, self._strip, self._front_end,
             self._range_shifter, self._gate, self._whole,
@@ -164,6 +166,15 @@ class PlantIocs:
             view = self._view(event=False, gone=False, slow=False)
         self._show_lines(view)
 
+    def beat(self, t_ns: int) -> None:
+        """Show the sign of life and what control waits for, and no value that only a person would look at."""
+        self._updated_ns = self._status_ns = t_ns
+        self._status = self._plant.status
+        view = self._view(event=False, gone=False, slow=False)
+        self._front_end.show(view)
+        for group in self._minded:
+            group.show(view)
+
     def refresh(self) -> None:
         """Publish everything: at the start, and after the plant was set to another state."""
         for outlet in self._outlets:
@@ -198,8 +209,7 @@ class PlantIocs:
 
     def _show_lines(self, view: View) -> None:
         """What is read from signals."""
-        for group in (self._line, self._room, *self._scan, *self._chambers, self._strip, self._range_shifter,
-                      self._gate, self._whole):  # fmt: skip
+        for group in (*self._minded, *self._scan, *self._chambers, self._strip, self._gate):
             group.show(view)
 
     def _view(self, *, event: bool, gone: bool, slow: bool) -> View:

@@ -187,17 +187,47 @@ def test_a_mismatch_lets_both_move_by_their_share_of_what_is_left(relative: floa
 
 def test_an_excess_leaves_room_down_to_the_least_code_and_up_to_the_largest() -> None:
     it = make(**PAIR | {"kind": "excess", "relative": 1.0, "high": 0.5})
-    (a, a_low, a_high), (b, b_low, b_high) = quiet_box(it, inputs(1.0, 1.0), True)
+    (a, a_low, a_high), (b, b_low, b_high) = quiet_box(it, inputs(1.0, 1.0, fe__active=1.0), True)
     assert (a, b) == (A, B)
     assert (a_low, b_high) == (-MAX_CODE * STEPS[A], MAX_CODE * STEPS[B])
     assert b_low == 1.0 - STEPS[B]
     assert a_high == pytest.approx(1.5 - STEPS[B], abs=1e-12)
 
 
+def test_between_two_layers_an_excess_lets_its_second_input_be_given_anew() -> None:
+    it = make(**PAIR | {"kind": "excess", "relative": 2.0, "high": 0.5})
+    (_, _, a_high), (_, b_low, _) = quiet_box(it, inputs(1.0, 1.0), True)
+    assert b_low == pytest.approx(1.0 - 0.9 * 1.5 / 2.0, abs=1e-12)
+    assert a_high == pytest.approx(0.5 + 2.0 * b_low, abs=1e-12)
+    flat = make(**PAIR | {"kind": "excess", "relative": 0.0, "high": 1.5})
+    (_, _, a_high), (_, b_low, _) = quiet_box(flat, inputs(1.0, 1.0), True)
+    assert (a_high, b_low) == (1.5, 1.0 - STEPS[B])
+    (_, _, a_high), (_, b_low, _) = quiet_box(it, inputs(2.5, 1.0), True)  # at its limit: nothing to give up
+    assert (a_high, b_low) == (2.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "within", "between"),
+    [("digital", [A], [A]), ("limit", [A], [A]), ("equal", [A, B], ["when"]), ("either", ["when"], ["when"])],
+)
+def test_a_rule_that_does_not_apply_minds_what_stands_still(
+    kind: str, within: list[object], between: list[object]
+) -> None:
+    changes: dict[str, object] = {"kind": kind}
+    if kind in ("equal", "either"):
+        changes |= PAIR | {"kind": kind}
+    if kind in ("digital", "either"):
+        changes |= {"equals": 1.0, "low": None, "high": None}
+    it = make(**changes | {"when": "fe.demand"})
+    for active, expected in ((1.0, within), (0.0, between)):
+        found = [place for place, _, _ in quiet_box(it, inputs(1.0, 1.0, fe__active=active), True)]
+        assert found == [it.when if place == "when" else place for place in expected]
+
+
 def test_an_excess_of_own_inputs_takes_a_unit_for_their_resolution() -> None:
     names = ["console.age_ms", "control.age_ms"]
     it = make(**PAIR | {"kind": "excess", "relative": 1.0, "high": 10.0, "inputs": names, "unit": "ms"})
-    values = inputs(console__age_ms=3.0, control__age_ms=5.0)
+    values = inputs(console__age_ms=3.0, control__age_ms=5.0, fe__active=1.0)
     (a, a_low, a_high), (b, b_low, b_high) = quiet_box(it, values, True)
     assert (a, b) == tuple(INPUT_PLACE[name] for name in names)
     assert (a_low, a_high, b_low, b_high) == (-MAX_CODE, 14.0, 4.0, MAX_CODE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def now(plant: Plant) -> DoseRecord:
 
 def delivered(plant: Plant) -> float:
     return float(plant.truth_spots()[77][:, 0].sum())
+
+
+def test_the_kernel_is_given_no_two_arrays_that_share_memory(tmp_path: Path) -> None:
+    """It is compiled under that promise (`facility.jit`)."""
+    mapped = MappedStore(tmp_path / "register")
+    for plant in (under_way(), under_way(register_store=mapped)):
+        arrays = [array for array in plant._arguments if isinstance(array, np.ndarray)]
+        assert len(arrays) > 20
+        for one, other in combinations(arrays, 2):
+            assert not np.may_share_memory(one, other)
 
 
 def test_it_says_what_the_front_end_knows_at_every_moment() -> None:
