@@ -20,6 +20,7 @@ from ioc_sim.rerun_tick import ROW_DTYPE, run_recorded
 
 if TYPE_CHECKING:
     from ioc_sim.plant import Plant
+    from ioc_sim.plant_core import PlantCore
 
 SNAPSHOT_NS = 2_000_000_000
 IDLE_SNAPSHOT_NS = 10_000_000_000
@@ -58,7 +59,7 @@ class Cut(NamedTuple):
     """The truth ring itself, TRUTH_DTYPE; what the stretch wrote must still be there when it is run again."""
 
 
-def own_arrays(plant: Plant) -> dict[str, np.ndarray]:
+def own_arrays(plant: PlantCore) -> dict[str, np.ndarray]:
     """The arrays that make up a plant: not constants, not the truth ring, not second views of the same memory."""
     state = plant._state
     return {
@@ -88,7 +89,7 @@ class RunLog:
         self.due_ns = 0
         """When the next snapshot is due."""
 
-    def take(self, plant: Plant) -> None:
+    def take(self, plant: PlantCore) -> None:
         """Copy the plant's state; forget what no cut can need any more.  Puts it off while no beam is possible."""
         now_ns = plant._now_ns
         last_ns = self._snapshots[-1].now_ns if self._snapshots else -IDLE_SNAPSHOT_NS
@@ -112,7 +113,7 @@ class RunLog:
             raise InternalError("plant.log", f"{MAX_DEEDS} deeds within {self._reach_ns * 1e-9:g} s", "RunLog")
         self._deeds.append(Deed(run_to_ns, function, arguments))
 
-    def cut(self, plant: Plant, from_ns: int) -> Cut:
+    def cut(self, plant: PlantCore, from_ns: int) -> Cut:
         """The past from a snapshot before ``from_ns``, or from the first one there is, until now."""
         if not self._snapshots:
             raise InternalError("plant.log", "no snapshot has been taken", "RunLog")
@@ -122,7 +123,7 @@ class RunLog:
         deeds = tuple(self._deeds)[start.deeds - self._forgotten :]
         return Cut(start, deeds, self._snapshot(plant), plant.trace)
 
-    def _snapshot(self, plant: Plant) -> Snapshot:
+    def _snapshot(self, plant: PlantCore) -> Snapshot:
         spare = self._spare.pop() if self._spare else {}
         arrays = {name: _copied(array, spare.get(name)) for name, array in own_arrays(plant).items()}
         return Snapshot(plant._now_ns, arrays, self._forgotten + len(self._deeds))

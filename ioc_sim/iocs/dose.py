@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from channels.pv_groups import CataloguedGroup, declared
+from channels.pv_groups import declared
 from facility import signals as g
 from facility.config.delivery import Chamber
 from facility.states import FrontEndState
 from facility.timebase import Clock
-from ioc_sim.iocs.outlet import SLOW_NS, Outlet, Packed
+from ioc_sim.iocs.outlet import SLOW_NS, Outlet, OutletGroup, Packed
 from ioc_sim.iocs.view import INVALID, MAJOR, OK, View
 
 LEAKAGE_S = 60.0
@@ -17,7 +17,7 @@ HV_DEADBAND_V = 0.5
 _SIGNALS = ((g.IC1_IONS, g.IC1_HV_REL, g.IC1_OK), (g.IC2_IONS, g.IC2_HV_REL, g.IC2_OK))
 
 
-class ChamberGroup(CataloguedGroup):
+class ChamberGroup(OutletGroup):
     """One integral chamber: base of both."""
 
     def bind(self, index: int, chamber: Chamber) -> None:
@@ -31,7 +31,6 @@ class ChamberGroup(CataloguedGroup):
         self._ions = Outlet(self.channel(f"{prefix}:Ions-RB"), least_ns=SLOW_NS, deadband=leakage)
         self._hv = Outlet(self.channel(f"{prefix}:HV-RB"), deadband=HV_DEADBAND_V)
         self._ok = Outlet(self.channel(f"{prefix}:Electronics-Sts"))
-        self.outlets = (self._counts, self._ions, self._hv, self._ok)
 
     def show(self, view: View) -> None:
         """Publish what has changed."""
@@ -65,7 +64,7 @@ class Chamber2Group(ChamberGroup):
     electronics = declared("DOSE:IC2:Electronics-Sts")
 
 
-class StripGroup(CataloguedGroup):
+class StripGroup(OutletGroup):
     """Strip chamber."""
 
     centroid = declared("DOSE:STRIP:Centroid-RB")
@@ -75,7 +74,6 @@ class StripGroup(CataloguedGroup):
         super().__init__(prefix, clock)
         self._centroid = Packed(self.centroid, least_ns=SLOW_NS)
         self._ok = Outlet(self.electronics)
-        self.outlets = (self._centroid, self._ok)
 
     def show(self, view: View) -> None:
         """Publish what has changed; the centroid only from valid windows, while beam is on."""

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from channels.protocol import Severity
 from channels.publish import publish
-from channels.pv_groups import CataloguedGroup, declared
+from channels.pv_groups import declared
 from facility.errors import CommandRefused
 from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason
 from facility.timebase import Clock
 from ioc_sim.iocs.command_desk import ArgumentKind, CommandDesk, Verb, put_command
-from ioc_sim.iocs.outlet import LEAST_NS, Outlet, Packed
+from ioc_sim.iocs.outlet import LEAST_NS, Outlet, OutletGroup, Packed
 from ioc_sim.iocs.port import PlantPort
 from ioc_sim.iocs.view import MAJOR, MINOR, OK, View
 from ioc_sim.register_store import DoseRecord
@@ -36,7 +36,7 @@ _ARM: Mapping[str, ArgumentKind] = {"token": "whole", **_RESUME}
 _SEVERITY = {FrontEndState.PAUSED: MINOR, FrontEndState.ABORTED: MAJOR}
 
 
-class FrontEndGroup(CataloguedGroup):
+class FrontEndGroup(OutletGroup):
     """PVs of the front end."""
 
     state = declared("FE:State-Sts")
@@ -54,7 +54,6 @@ class FrontEndGroup(CataloguedGroup):
         self._hold = Outlet(self.hold)
         self._status = Packed(self.status, least_ns=LEAST_NS)
         self._register = Outlet(self.register, least_ns=0)
-        self.outlets = (self._state, self._hold, self._status, self._register)
 
     def show(self, view: View) -> None:
         """Publish what has changed."""

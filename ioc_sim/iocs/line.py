@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from channels.protocol import Severity
-from channels.pv_groups import CataloguedGroup, declared
+from channels.pv_groups import declared
 from facility import signals as g
 from facility.config import Facility
 from facility.events import canonical_json
@@ -14,7 +14,7 @@ from facility.states import SearchStage
 from facility.timebase import NS_PER_S, Clock
 from ioc_sim.breathing import Breathing
 from ioc_sim.iocs.command_desk import CommandDesk, put_command
-from ioc_sim.iocs.outlet import LEAST_NS, SLOW_NS, Outlet, Packed
+from ioc_sim.iocs.outlet import LEAST_NS, SLOW_NS, Outlet, OutletGroup, Packed
 from ioc_sim.iocs.view import INVALID, MAJOR, OK, View
 from ioc_sim.plant_types import ExternalState
 
@@ -23,7 +23,7 @@ NOISE_SIGMAS = 10.0
 HEARTBEAT_MAX = 2**31
 
 
-class LineGroup(CataloguedGroup):
+class LineGroup(OutletGroup):
     """Beam transport: table, room and stopper."""
 
     token = declared("HEBT:Token-RB")
@@ -34,7 +34,6 @@ class LineGroup(CataloguedGroup):
         super().__init__(prefix, clock)
         self._rooms = tuple(facility.rooms)
         self._token, self._room, self._stopper = (Outlet(channel) for channel in (self.token, self.room, self.stopper))
-        self.outlets = (self._token, self._room, self._stopper)
 
     def show(self, view: View) -> None:
         """Publish what has changed."""
@@ -47,7 +46,7 @@ class LineGroup(CataloguedGroup):
         self._stopper.offer(int(view.on(g.STOPPER_IN)), t_ns, severity=OK, now=event)
 
 
-class RoomGroup(CataloguedGroup):
+class RoomGroup(OutletGroup):
     """Door, search and emergency stop of the treatment room; commands of whoever stands at its panels."""
 
     door = declared("ROOM:Door-Sts")
@@ -64,7 +63,6 @@ class RoomGroup(CataloguedGroup):
         self._door, self._estop, self._search, self._personnel, self._source = (
             Outlet(channel) for channel in (self.door, self.estop, self.search, self.personnel, self.source)
         )
-        self.outlets = (self._door, self._estop, self._search, self._personnel, self._source)
 
     def show(self, view: View) -> None:
         """Publish what has changed."""
@@ -90,7 +88,7 @@ def _both(view: View, a: int, b: int, off: Severity) -> tuple[bool, Severity]:
     return on_a, OK if on_a else off
 
 
-class ScanGroup(CataloguedGroup):
+class ScanGroup(OutletGroup):
     """One scanning supply: base of both."""
 
     def bind(self, index: int, letter: str, facility: Facility) -> None:
@@ -105,7 +103,6 @@ class ScanGroup(CataloguedGroup):
         )
         self._field = Outlet(self.channel(f"{prefix}:Field-RB"), least_ns=2 * SLOW_NS, deadband=NOISE_SIGMAS * noise_tm)
         self._power = Outlet(self.channel(f"{prefix}:Power-Sts"))
-        self.outlets = (self._set, self._current, self._field, self._power)
 
     def show(self, view: View) -> None:
         """Publish what has changed."""
@@ -136,7 +133,7 @@ class ScanYGroup(ScanGroup):
     power = declared("SCAN:Y:Power-Sts")
 
 
-class RangeShifterGroup(CataloguedGroup):
+class RangeShifterGroup(OutletGroup):
     """Range shifters in the beam; command insert."""
 
     code = declared("RS:Code-RB")
@@ -149,7 +146,6 @@ class RangeShifterGroup(CataloguedGroup):
         self.desk = desk
         self._code = Outlet(self.code)
         self._moving = Outlet(self.moving)
-        self.outlets = (self._code, self._moving)
 
     def show(self, view: View) -> None:
         """Publish what has changed; the drive moves until the switches show what was commanded."""
@@ -159,7 +155,7 @@ class RangeShifterGroup(CataloguedGroup):
         self._moving.offer(int(moving), view.t_ns, severity=OK, now=view.event)
 
 
-class GateGroup(CataloguedGroup):
+class GateGroup(OutletGroup):
     """Motion gate and breathing surrogate."""
 
     amplitude = declared("GATE:Amplitude-RB")
@@ -170,7 +166,6 @@ class GateGroup(CataloguedGroup):
         self._breathing = breathing
         self._amplitude = Outlet(self.amplitude, least_ns=2 * LEAST_NS, deadband=0.1)
         self._state = Outlet(self.state)
-        self.outlets = (self._amplitude, self._state)
 
     def show(self, view: View) -> None:
         """Publish what has changed; without gating the surrogate is not recorded."""
@@ -181,7 +176,7 @@ class GateGroup(CataloguedGroup):
             self._amplitude.offer(0.0, view.t_ns, severity=INVALID)
 
 
-class PlantGroup(CataloguedGroup):
+class PlantGroup(OutletGroup):
     """Time, heartbeat and pacing: the only PVs that move while the plant rests."""
 
     time = declared("PLANT:Time-RB")
@@ -205,7 +200,6 @@ class PlantGroup(CataloguedGroup):
         self._external = Outlet(self.external, least_ns=NS_PER_S)
         self._devices = b"[]"
         self._devices_now = False
-        self.outlets = (self._time, self._heartbeat, self._pacing, self._link, self._lateness, self._external)
 
     def set_pacing(self, late_slices: int, worst_late_ms: float, slip_ms: float, speed: float) -> None:
         """What the pacing of the plant says; shown with the next update, at most once a second."""

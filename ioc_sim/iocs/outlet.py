@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from channels.publish import publish
+from channels.pv_groups import CataloguedGroup
 from facility.timebase import NS_PER_MS
 
 LEAST_NS = 100 * NS_PER_MS
@@ -87,6 +88,15 @@ class Packed(Outlet):
         array = np.array((self.writes + 1.0, *value))
         array.flags.writeable = False
         return array
+
+
+class OutletGroup(CataloguedGroup):
+    """A group whose PVs are published through outlets, each an attribute of it."""
+
+    @property
+    def outlets(self) -> tuple[Outlet, ...]:
+        """All of them: none can be forgotten."""
+        return tuple(value for value in vars(self).values() if isinstance(value, Outlet))
 
 
 _NOTHING: Any = object()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 
 from channels.protocol import Severity
-from channels.pv_groups import CataloguedGroup, declared
+from channels.pv_groups import declared
 from facility import signals as g
 from facility.energy_table import EnergyTable
 from facility.states import RingPhase
 from facility.timebase import NS_PER_S, Clock
 from ioc_sim.iocs.command_desk import CommandDesk, put_command
-from ioc_sim.iocs.outlet import SLOW_NS, Outlet, Packed
+from ioc_sim.iocs.outlet import SLOW_NS, Outlet, OutletGroup, Packed
 from ioc_sim.iocs.view import MAJOR, OK, View
 
 
-class RingGroup(CataloguedGroup):
+class RingGroup(OutletGroup):
     """Phase, energy, stored ions; commands request_cycle and end_cycle."""
 
     phase = declared("RING:Phase-Sts")
@@ -37,7 +37,6 @@ class RingGroup(CataloguedGroup):
         self._rigidity = Outlet(self.rigidity, deadband=1e-6)  # it is a product: its last bits are no change
         self._frequency = Outlet(self.frequency)
         self._ions = Outlet(self.ions, least_ns=2 * SLOW_NS, deadband=1e-3 * fill_ions)
-        self.outlets = (self._phase, self._status, self._energy, self._rigidity, self._frequency, self._ions)
 
     def show(self, view: View, fe_code: int) -> None:
         """Publish what has changed; `fe_code` is the energy code of the loaded layer, -1 if none."""
@@ -70,7 +69,7 @@ class RingGroup(CataloguedGroup):
         return view.signals[g.RING_BRHO_REL] * float(self._table.rigidity_tm[fe_code])
 
 
-class SpillGroup(CataloguedGroup):
+class SpillGroup(OutletGroup):
     """Extraction: what is commanded, what the devices read back, what comes."""
 
     status = declared("SPILL:Status-RB")
@@ -87,7 +86,6 @@ class SpillGroup(CataloguedGroup):
         self._rfko = Outlet(self.rfko, least_ns=SLOW_NS)
         self._quad = Outlet(self.quad, least_ns=SLOW_NS)
         self._chopper = Outlet(self.chopper, least_ns=SLOW_NS)
-        self.outlets: tuple[Outlet, ...] = (self._status, self._rate, self._rfko, self._quad, self._chopper)
         self._rate_from: tuple[int, float] | None = None
 
     def show(self, view: View) -> None:

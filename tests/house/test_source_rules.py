@@ -28,9 +28,7 @@ WALL_CLOCK = {
 SEEDABLE = {"random", "default_rng", "Generator"}
 """numpy.random: what a seed can govern; the bare module is judged by what is taken from it."""
 LENGTH_MAX = 400
-LONG_MODULES: dict[str, str] = {
-    "ioc_sim/plant.py": "the plant's one face: its commands and views, one short method each",
-}
+LONG_MODULES: dict[str, str] = {}
 """Modules of more than LENGTH_MAX lines, each with the reason why it is not cut."""
 
 

@@ -1,0 +1,181 @@
+"""What a plant is told of a delivery: cycles, fields, layers, range shifters, leases of the dose register."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from facility.errors import CommandRefused
+from facility.pv_catalogue import MAX_SPOTS_PER_LAYER
+from facility.states import FrontEndState
+from ioc_sim import commands, front_end
+from ioc_sim import layout as at
+from ioc_sim.layout import (
+    EV_STATE,
+    T_COLUMNS,
+)
+from ioc_sim.physics import second_line
+from ioc_sim.plant_core import PlantCore
+from ioc_sim.register_store import is_plan_hash
+
+
+class DeliveryCommands(PlantCore):
+    """Commands of control.  What is wrong is refused at once; the rest acts at the next tick."""
+
+    def request_cycle(self, token: int, energy_code: int) -> None:
+        """Queue the next machine cycle: begun at once if the ring stands by, else when the present layer is done."""
+        if not 0 <= energy_code < len(self.table):
+            raise CommandRefused("ring.energy", f"no energy code {energy_code}", "request_cycle",
+                                 f"codes are 0 to {len(self.table) - 1}")  # fmt: skip
+        commands.check_token(token)
+        self._later(commands.queue_cycle, self._state[0], token, energy_code)
+
+    def end_cycle(self) -> None:
+        """End the flat top: what is stored is dumped."""
+        self._later(commands.end_cycle, self._state[0])
+
+    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
+        """What a field should get over all its layers, and the time with the spill commanded that it should take.
+
+        The hash of its plan (64 hex digits) goes into the dose register with every layer.
+
+        Counter and timer of the field go on from layer to layer; only another field begins at zero: the one that the
+        safety controller has opened, and no other, and not while a layer is active.  The field that is open may be
+        named again, with the same presets.
+        """
+        commands.check_token(field, "field")
+        for name, value in (("preset_ions", preset_ions), ("expected_ms", expected_ms)):
+            if not (math.isfinite(value) and value > 0.0):
+                raise CommandRefused("fe.field", f"{name} {value!r}", "open_field", "give a positive number")
+        if plan_hash and not is_plan_hash(plan_hash):
+            raise CommandRefused("fe.field", f"plan hash {plan_hash[:80]!r}", "open_field", "give 64 hex digits")
+        s, v = self._state[0], self._v
+        if int(s.field) != field:
+            self._refuse_while_active("open_field")
+            if field != self._field_told:
+                told = f"field {self._field_told}" if self._field_told else "none"
+                what = f"field {field} is not the one that the safety controller has opened, which is {told}"
+                raise CommandRefused("fe.other-field", what, "open_field", "let an operator open the field first")
+        elif (v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS]) != (preset_ions, expected_ms):
+            raise CommandRefused("fe.field", f"field {field} is open with other presets", "open_field",
+                                 "what a field should get is fixed when it is opened")  # fmt: skip
+        self._later(self._open_now, field, float(preset_ions), float(expected_ms), plan_hash)
+
+    def _open_now(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str) -> None:
+        s = self._state[0]
+        if commands.may_open(s, field):
+            self.dose.plan_hash = plan_hash
+            second_line.open_field(s, self._v, field, preset_ions, expected_ms)
+
+    def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
+        """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active or if it is unsound."""
+        commands.check_token(token)
+        table = commands.checked_table(spots, MAX_SPOTS_PER_LAYER, self._q[at.SUPPLY_MAX_A : at.SUPPLY_MAX_A + 2])
+        if not 0 <= energy_code < len(self.table):
+            raise CommandRefused("fe.energy", f"no energy code {energy_code}", "load_layer")
+        if not (math.isfinite(level_ions_per_s) and level_ions_per_s > 0.0):
+            raise CommandRefused(
+                "fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level"
+            )
+        self._refuse_while_active("load_layer")
+        self._later(self._load_now, token, energy_code, float(level_ions_per_s), table)
+
+    def _load_now(self, token: int, energy_code: int, level: float, table: np.ndarray) -> None:
+        s = self._state[0]
+        if commands.is_active(s):
+            return
+        self._keep_truth()
+        self.dose.bring_up_to_date(self._register)
+        self._spots = table
+        self._register = commands.fresh_register(table)
+        self._truth = np.zeros((len(table), T_COLUMNS))
+        commands.load(s, self._q, self._v, self._etab, token, energy_code, level, len(table))
+        second_line.preset(self._parameters[0], self._v, table, level)
+        self.dose.loaded(token, energy_code, level, table, self._register)
+        self._bind()
+        s.events |= EV_STATE
+
+    def arm(self, token: int, permit_epoch: int) -> None:
+        """Arm the loaded layer; beam comes by itself when ring, permit, gate and magnets are ready.
+
+        Refused unless the permit is the one of ``permit_epoch`` (``status``), without a break since.
+        """
+        s = self._state[0]
+        state = FrontEndState(int(s.fe_state))
+        pending_load = any(f == self._load_now for _, f, _ in self._pending)
+        if not pending_load and (state != FrontEndState.LOADED or int(s.fe_token) != token):
+            raise CommandRefused("fe.arm", f"front end is {state.name} with token {int(s.fe_token)}", "arm",
+                                 f"load the layer with token {token} first")  # fmt: skip
+        commands.check_permit(s, permit_epoch, "arm")
+        self._later(self._arm_now, token, permit_epoch)
+
+    def _arm_now(self, token: int, permit_epoch: int) -> None:
+        s = self._state[0]
+        if commands.may_arm(s, token, permit_epoch):
+            front_end.arm(self._parameters[0], self._q, s, self._v, self._spots, permit_epoch)
+            s.events |= EV_STATE
+
+    def disarm(self) -> None:
+        """Take the layer out of action; what was delivered stays in the register."""
+        self._later(self._disarm_now)
+
+    def _disarm_now(self) -> None:
+        s = self._state[0]
+        if commands.is_active(s):
+            front_end.disarm(s, self._v, self._register)
+            self.dose.commit(self._register)
+            s.events |= EV_STATE
+
+    def pause(self) -> None:
+        """Operator pause: beam off, goes on only with ``resume``."""
+        self._later(commands.pause, self._state[0])
+
+    def resume(self, permit_epoch: int) -> None:
+        """End a pause; refused if there is none, or the permit is not the one of ``permit_epoch``."""
+        s = self._state[0]
+        if int(s.fe_state) != FrontEndState.PAUSED:
+            raise CommandRefused(
+                "fe.resume", f"front end is {FrontEndState(int(s.fe_state)).name}, not PAUSED", "resume"
+            )
+        commands.check_permit(s, permit_epoch, "resume")
+        self._later(commands.resume, s, permit_epoch)
+
+    def _refuse_while_active(self, verb: str) -> None:
+        s = self._state[0]
+        if commands.is_active(s):
+            raise CommandRefused("fe.active", f"a layer is {FrontEndState(int(s.fe_state)).name}", verb,
+                                 "wait until it is done, or disarm it")  # fmt: skip
+
+    def insert_range_shifters(self, code: int, plan_code: int) -> None:
+        """Move range shifters (bit mask over the facility's list); takes 500 ms."""
+        if not 0 <= code < 1 << len(self.facility.range_shifters) or plan_code != code:
+            raise CommandRefused("rs.code", f"range shifter mask {code} for plan {plan_code}", "insert",
+                                 f"the facility has {len(self.facility.range_shifters)} range shifters")  # fmt: skip
+        self._refuse_while_active("insert")
+        self._later(commands.insert, self._state[0], code)
+
+    def set_room_beam(self, on: bool) -> None:
+        """Give the beam token to this plant's room and take the stopper out, or back in."""
+        self._later(commands.room_beam, self._state[0], self._parameters[0], on)
+
+    def ask_lease(self) -> tuple[int, float] | None:
+        """Write the next lease into the dose register; what to `grant_lease` once the register is synchronised."""
+        lease = self.dose.next_lease()
+        if lease is not None:
+            self._note(self._now_ns, self._write_lease, lease[1])
+            self._write_lease(lease[1])
+        return None if lease is None else (lease[0], lease[2])
+
+    def grant_lease(self, load: int, ions: float) -> None:
+        """The register is synchronised: this load may go on up to so many ions."""
+        if self._read("load_seq") == load:
+            self._note(self._now_ns, self._use_lease, ions)
+            self._use_lease(ions)
+
+    def _write_lease(self, ions: float) -> None:
+        self._v[at.LEASE_NEXT_IONS] = ions
+        self.dose.commit(self._register)
+
+    def _use_lease(self, ions: float) -> None:
+        self._v[at.LEASE_IONS] = ions
