@@ -24,7 +24,8 @@ OFF_INPUT = "off.confirmed"
 MEAN_US = 50.0
 """Beam counts as off when the mean over this time is below 0.1 % of the rate before."""
 OFF_SHARE = 0.001
-_NO_UNIT = ("bool", "1", "token", "code", "index", "count")
+NO_UNIT = ("bool", "1", "token", "code", "index", "count")
+"""Units that say nothing to people."""
 
 
 class Bound(NamedTuple):
@@ -122,7 +123,7 @@ def condition(rule: Rule) -> str:
 
 def _condition(rule: Rule) -> str:
     first, last = _named(rule.inputs[0]), _named(rule.inputs[-1])
-    unit = "" if rule.unit in _NO_UNIT else f" {rule.unit}"
+    unit = "" if rule.unit in NO_UNIT else f" {rule.unit}"
     match rule.kind:
         case "digital" | "either":
             word = " and " if rule.kind == "digital" else " or "
@@ -221,7 +222,7 @@ def measured(rule: Rule, value: float, limit: float) -> str:
 
 def with_unit(rule: Rule, value: float) -> str:
     """A value of the rule for people."""
-    return number(value) if rule.unit in _NO_UNIT or math.isnan(value) else f"{number(value)} {rule.unit}"
+    return number(value) if rule.unit in NO_UNIT or math.isnan(value) else f"{number(value)} {rule.unit}"
 
 
 class MatrixRow(NamedTuple):

@@ -100,7 +100,7 @@ class Effect(Enum):
 
 def spec_of(rules: Iterable[Rule], settings: PolicySettings) -> FieldSpec:
     """What the rules and `[policy]` say.  The rack's echo of a HOLD from here is no HOLD of its own."""
-    found = [rule for rule in rules if rule.strength == Action.HOLD and not rule.inputs[0].startswith("p.")]
+    found = [rule for rule in rules if rule.strength == Action.HOLD and not rule.is_echo]
     bounds = (settings.max_holds if rule.max_holds is None else rule.max_holds for rule in found)
     return FieldSpec(tuple(rule.id for rule in found), tuple(bounds), settings.max_pauses)
 

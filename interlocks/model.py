@@ -139,6 +139,11 @@ class Rule(Section):
         return self.latching and self.strength >= Action.PAUSE
 
     @property
+    def is_echo(self) -> bool:
+        """A fast rule that repeats what the safety controller says: it looks at its lines."""
+        return self.tier == "H" and self.inputs[0].startswith("p.")
+
+    @property
     def expected(self) -> float:
         """`equals` as a number; 0 where the kind has none. The room's index has been put in by then."""
         return self.equals if isinstance(self.equals, float) else 0.0

@@ -14,8 +14,7 @@ from interlocks.snapshot import RuleView
 
 def acts(view: RuleView) -> bool:
     """In force now; not by the rack's echo of the permit's own lines, which is no finding of its own."""
-    echo = view.rule.tier == "H" and view.rule.inputs[0].startswith("p.")
-    return not view.bypassed and (view.latched or (view.present and not echo))
+    return not view.bypassed and (view.latched or (view.present and not view.rule.is_echo))
 
 
 def inhibits(view: RuleView) -> bool:

@@ -32,13 +32,13 @@ def search(settings: Settings, facility_name: str) -> None:
 
 
 @room.command()
-@click.argument("state", type=click.Choice(["open", "closed"]))
+@click.argument("state", type=click.Choice(["open", "close"]))
 @FACILITY
 @click.pass_obj
 def door(settings: Settings, state: str, facility_name: str) -> None:
     """Open or close the door; open undoes the search."""
-    _do(settings, facility_name, lambda panel: panel.do("move_door", closed=int(state == "closed")))
-    print(f"the door is {state}")
+    _do(settings, facility_name, lambda panel: panel.do("move_door", closed=int(state == "close")))
+    print("the door is open" if state == "open" else "the door is closed; the room has to be searched")
 
 
 @room.command()
@@ -48,7 +48,8 @@ def door(settings: Settings, state: str, facility_name: str) -> None:
 def estop(settings: Settings, state: str, facility_name: str) -> None:
     """Press the emergency stop, or let it go; a physicist resets the interlock afterwards."""
     _do(settings, facility_name, lambda panel: panel.do(f"{state}_estop"))
-    print(f"emergency stop: {state}")
+    print("the emergency stop is pressed" if state == "press" else
+          "the emergency stop is let go; a physicist resets it: ionctl interlocks reset")  # fmt: skip
 
 
 def _do(settings: Settings, facility_name: str, what: Callable[[RoomPanel], Awaitable[None]]) -> None:

@@ -38,16 +38,11 @@ def class_of(rule: Rule) -> Class:
     return Class(rule.tier, rule.strength, rule.latches, reset, rule.debounce_us > 0.0, rule.standing)
 
 
-def is_echo(rule: Rule) -> bool:
-    """A fast rule that repeats what the safety controller says: it looks at its lines."""
-    return rule.tier == "H" and any(name.startswith("p.") for name in rule.inputs)
-
-
 def members(rules: Iterable[Rule]) -> dict[Class, list[Rule]]:
     """Rules by class, in the order of the file; echoes are left out, they are explored as they are."""
     found: dict[Class, list[Rule]] = {}
     for rule in rules:
-        if not is_echo(rule):
+        if not rule.is_echo:
             found.setdefault(class_of(rule), []).append(rule)
     return found
 
@@ -68,7 +63,7 @@ def fast_stand_ins(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     Who may reset is no matter of the rack: it lets go of what the link says.
     """
     rules = [rule for rule in rules if rule.tier == "H"]
-    kept = [rule for rule in rules if is_echo(rule)]
+    kept = [rule for rule in rules if rule.is_echo]
     of_rack: dict[Class, list[Rule]] = {}
     for kind, group in members(rules).items():
         of_rack.setdefault(kind._replace(reset="none"), []).extend(group)

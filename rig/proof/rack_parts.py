@@ -23,7 +23,6 @@ from ioc_sim.faults import N_FAULT_POINTS
 from ioc_sim.front_end import try_start
 from ioc_sim.layout import LEASE_IONS, N_V
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
-from rig.proof.classes import is_echo
 from rig.proof.plain import blank_rack, plain
 
 F = FrontEndState
@@ -65,7 +64,7 @@ class FastTier:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
-        self.causes = tuple(i for i, rule in enumerate(self.rules) if not is_echo(rule))
+        self.causes = tuple(i for i, rule in enumerate(self.rules) if not rule.is_echo)
         """Places of the rules whose cause the surroundings decide."""
         self._compiled = compile_fast(self.rules)
         self._screen = fast.new_screen(self._compiled.rows)

@@ -59,6 +59,9 @@ def test_list_shows_what_is_tripped(ionctl: Ionctl, live: dict[str, LiveRule]) -
     assert re.search(r"spot-timeout .* trip ", shown.out)
     assert "tells its value at a trip alone" in shown.out
     assert "no beam permit, action in force ABORT, mode qa, first fault position-x; 1 latched." in shown.out
+    assert re.match(r"2 interlocks of", ionctl("interlocks", "list", "--tripped").out)
+    few = json.loads(ionctl("interlocks", "list", "--tripped", "--json").out)
+    assert [rule["id"] for rule in few["rules"]] == ["position-x", "gate"]
     data = json.loads(ionctl("interlocks", "list", "--json").out)
     now = {rule["id"]: rule["now"] for rule in data["rules"]}
     assert now["position-x"]["trip"] == {"value": 4.5, "limit": 2.0, "t_ns": 1_300_100_000}
@@ -117,6 +120,7 @@ def test_show_without_a_facility_that_is_up(ionctl: Ionctl) -> None:
     shown = ionctl("interlocks", "show", "gate")
     assert shown.code == 0
     assert "the facility is not up" in shown.out
+    assert "wuwei is not up" in ionctl("interlocks", "list", "--tripped").err
     promised = bound(rules().rule("gate"), rules(), FACILITY)
     alone = "no second device does it" in shown.out
     assert alone == math.isinf(promised.degraded_us)
@@ -233,3 +237,20 @@ def test_a_reset_of_named_rules_is_of_those_alone() -> None:
         reset_only(seen, ["a"])
     with pytest.raises(CommandRefused, match="not latched: c"):
         reset_only(seen, ["a", "b", "c"])
+
+
+def test_list_says_what_to_do_where_there_is_no_permit(ionctl: Ionctl, live: dict[str, LiveRule]) -> None:
+    live["safety-permit"] = LiveRule(True, False, 0.0, 1.0)  # an echo of the missing permit is no reason for it
+    assert "nothing stands against a permit; a person releases it" in ionctl("interlocks", "list").out
+    live["gate"] = LiveRule(True, False, 0.0, 1.0)  # a HOLD withholds nothing
+    live["position-x"] = LiveRule(False, True, 4.5, 2.0)
+    assert "see: ionctl interlocks show position-x; then: ionctl interlocks reset" in ionctl("interlocks", "list").out
+    live["door"] = LiveRule(True, False, 0.0, 1.0)
+    live["mode-key"] = LiveRule(True, False, 0.0, 1.0)
+    live["search"] = LiveRule(True, False, 0.0, 1.0, bypassed=True)
+    shown = ionctl("interlocks", "list").out
+    assert "the permit is withheld by door, mode-key; see: ionctl interlocks show position-x" in shown
+
+
+def test_an_inhibit_is_not_said_to_take_beam_off(ionctl: Ionctl) -> None:
+    assert "it takes no beam off; a permit is withheld 5.02 ms after" in ionctl("interlocks", "show", "mode-key").out

@@ -47,7 +47,8 @@ def test_the_other_kinds_in_words() -> None:
 def test_what_must_happen_before_a_reset() -> None:
     door = RULES.rule("door")
     assert explain.before_reset(door, True).startswith("the cause must go first (door.a_closed is 1")
-    assert explain.before_reset(door, False) == "a physicist resets it; beam needs a separate start"
+    remedy = "close the door and search the room: ionctl room search"
+    assert explain.before_reset(door, False) == f"a physicist resets it; beam needs a separate start; {remedy}"
     assert "an operator or a physicist" in explain.before_reset(RULES.rule("gate-stale"), False)
     assert explain.before_reset(RULES.rule("gate"), True).startswith("nothing")
 

@@ -14,7 +14,7 @@ from facility.errors import IonctlError
 from interlocks import latch
 from interlocks.rules import RuleSet, load_rules
 from rig.proof import rule_checks, safety_scene
-from rig.proof.classes import class_of, is_echo, members
+from rig.proof.classes import class_of, members
 from rig.proof.explore import Always, Occurs, Property, Recurs, Step, explore, replay
 from rig.proof.rack_scene import BeamOffScene
 from rig.proof.verify import play, verify, write_counterexample
@@ -104,7 +104,7 @@ def test_rules_of_a_class_are_alike_to_the_latch(rules: RuleSet) -> None:
 
 def test_all_rules_are_explored_as_a_class_or_as_an_echo(rules: RuleSet) -> None:
     grouped = [rule.id for group in members(rules.rules).values() for rule in group]
-    assert sorted(grouped + [rule.id for rule in rules.rules if is_echo(rule)]) == sorted(rules.by_id)
+    assert sorted(grouped + [rule.id for rule in rules.rules if rule.is_echo]) == sorted(rules.by_id)
     assert len({class_of(rule) for rule in rules.rules}) >= 6
 
 

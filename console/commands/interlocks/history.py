@@ -71,12 +71,18 @@ def _list(found: list[Trip], as_json: bool) -> None:
         data = trip.to_data()
         off_ms = None if data["t_off_ns"] is None else (data["t_off_ns"] - _decided_ns(trip)) * 1e-6
         rows.append((trip.id, trip.facility, f"{trip.target} {trip.run}", f"{trip.t_ns * 1e-9:.6f}", trip.rule,
-                     data["tier"], data["action"], data["value"], data["limit"], data["unit"], off_ms,
+                     data["tier"], data["action"], data["value"], data["limit"], _unit(data["unit"]), off_ms,
                      "yes" if trip.file is not None else ""))  # fmt: skip
     print_table(f"{len(rows)} trips", _COLUMNS, rows, right=(3, 7, 8, 10),
                 spare=("tier", "facility", "file", "beam off, ms", "run", "unit", "limit", "value"))  # fmt: skip
     if any(trip.file is not None for trip in found):
         print("Show one: ionctl interlocks history ID [--plot FILE]")
+
+
+def _unit(unit: str) -> str:
+    from interlocks.explain import NO_UNIT
+
+    return "" if unit in NO_UNIT else unit
 
 
 def _decided_ns(trip: Trip) -> int:

@@ -38,6 +38,7 @@ def reset(settings: Settings, only: tuple[str, ...], role: str, facility_name: s
     print(f"let go: {', '.join(map(str, cleared))}" if cleared else "nothing is latched")
     if answer.get("permit"):
         print("beam is permitted again; it needs a separate start")
+        print("The permit goes again within seconds unless a console vouches for it, as ionctl deliver does.")
     else:
         why = ", ".join(map(str, answer.get("inhibited") or []))
         print(f"the beam permit stays away{f': {why}' if why else ''}")

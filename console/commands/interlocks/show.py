@@ -43,7 +43,7 @@ def show(
     if as_json:
         print_json(_data(desk, rule, now))
         return
-    print(f"{rule.title} ({rule.id}), tier {rule.tier}, {rule.action}: {desk.title}")
+    print_wrapped("", f"{rule.title} ({rule.id}), tier {rule.tier}, {rule.action}: {desk.title}")
     before = ""
     for title, words in _lines(desk, rule, now):
         print_wrapped(f"  {'' if title == before else title:<14} ", words)
@@ -61,7 +61,11 @@ def _lines(desk: Desk, rule: Rule, now: LiveRule | None) -> Iterator[tuple[str, 
         yield "looks at", f"{name}: {words}"
     yield "otherwise", consequence(rule)
     pace = "" if desk.speed is None else f", of facility time at speed {desk.speed:g}"
-    yield "beam off in", f"{bound_words(rule, desk.rules, desk.facility)}{pace}; {_degraded(degraded_us)}"
+    if rule.action == "INHIBIT":
+        late_us = promised.observation_us + promised.decision_us
+        yield "beam off in", f"it takes no beam off; a permit is withheld {ms(late_us)} ms after the cause{pace}"
+    else:
+        yield "beam off in", f"{bound_words(rule, desk.rules, desk.facility)}{pace}; {_degraded(degraded_us)}"
     if desk.speed is None and (slower := _over_ca(desk, rule)):
         yield "over CA", slower
     yield "now", "the facility is not up" if now is None else _now(rule, now)
