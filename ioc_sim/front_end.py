@@ -120,7 +120,7 @@ def may_beam(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> int:
         return HOLD_PERMIT
     if s.hold_line == 1 or (s.gating == 1 and s.gate_open == 0):
         return HOLD_GATE
-    if v[at.EST_IONS] >= v[at.LEASE_IONS]:
+    if not v[at.EST_IONS] < v[at.LEASE_IONS]:  # no number is no lease
         return HOLD_REGISTER
     return HOLD_NONE
 

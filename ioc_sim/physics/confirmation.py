@@ -60,37 +60,45 @@ def source_asked(s: Record) -> bool:
 
 
 @kernel
-def source_tick(p: Record, s: Record, faults: np.ndarray, ticks: int) -> None:
-    """The source inhibit follows escalation, personnel chain and proof; once a millisecond, or each coarse step."""
+def source_tick(p: Record, s: Record, faults: np.ndarray, ticks: int) -> float:
+    """The source inhibit follows escalation, personnel chain and proof; once a millisecond, or each coarse step.
+
+    Returns its readback, which may be no number."""
     s.source_ticks = s.source_ticks + ticks if source_asked(s) else 0
-    inhibited = 1.0 if s.source_ticks > p.source_delay_ticks else 0.0
-    s.source_inhibited = 1 if faulted(s, faults, fp.SOURCE, inhibited, s.t_ns) > 0.5 else 0
+    inhibited = faulted(s, faults, fp.SOURCE, 1.0 if s.source_ticks > p.source_delay_ticks else 0.0, s.t_ns)
+    s.source_inhibited = 1 if inhibited > 0.5 else 0
+    return inhibited if inhibited != inhibited else float(s.source_inhibited)
 
 
 @kernel
-def obeys(told: bool, does: bool, ticks: int, allowed: float) -> float:
-    """1 while a device does what it was told ``ticks`` ago, or may still be on its way."""
-    return 1.0 if (told == does or ticks <= allowed + OBEY_TICKS) else 0.0
+def obeys(told: bool, does: bool, readback: float, ticks: int, allowed: float) -> float:
+    """1 while a device does what it was told ``ticks`` ago, or may still be on its way; one that tells no number never
+    does."""
+    return 1.0 if readback == readback and (told == does or ticks <= allowed + OBEY_TICKS) else 0.0
 
 
 @kernel
 def actuator_signals(p: Record, s: Record, sig: np.ndarray, faults: np.ndarray) -> None:
     """Readbacks of the beam-off devices, each against its command; once a millisecond."""
     t_ns = s.t_ns
-    source_tick(p, s, faults, 100)
-    on = faulted(s, faults, fp.RFKO, float(s.rfko_on), t_ns) > 0.0
-    quad = faulted(s, faults, fp.QUAD, s.quad_open, t_ns) < 0.5
-    chopper = faulted(s, faults, fp.CHOPPER, s.chopper_open, t_ns) < 0.5
+    source = source_tick(p, s, faults, 100)
+    rfko_on = faulted(s, faults, fp.RFKO, float(s.rfko_on), t_ns)
+    quad_open = faulted(s, faults, fp.QUAD, s.quad_open, t_ns)
+    chopper_open = faulted(s, faults, fp.CHOPPER, s.chopper_open, t_ns)
+    dump = faulted(s, faults, fp.DUMP, float(s.dump_wanted), t_ns)
+    on, quad, chopper = rfko_on > 0.0, quad_open < 0.5, chopper_open < 0.5
     sig[g.RFKO_ON] = 1.0 if on else 0.0
     sig[g.QUAD_BLOCK] = 1.0 if quad else 0.0
     sig[g.CHOPPER_BLOCK] = 1.0 if chopper else 0.0
     since = s.spill_on_ticks if s.spill_cmd == 1 else s.spill_off_ticks
-    sig[g.EXTRACTION_OBEYS] = obeys(s.spill_cmd == 1, on, since, p.rfko_delay_ticks)
+    sig[g.EXTRACTION_OBEYS] = obeys(s.spill_cmd == 1, on, rfko_on, since, p.rfko_delay_ticks)
     takes = p.quad_delay_ticks + 1.0 / p.quad_step
-    sig[g.QUAD_OBEYS] = obeys(s.quad_cmd == 1, quad, s.quad_ticks, takes) if p.quad_present == 1 else 1.0
+    sig[g.QUAD_OBEYS] = obeys(s.quad_cmd == 1, quad, quad_open, s.quad_ticks, takes) if p.quad_present == 1 else 1.0
     takes = p.chopper_delay_ticks + 1.0 / p.chopper_step
-    sig[g.CHOPPER_OBEYS] = obeys(s.chopper_cmd == 1, chopper, s.chopper_ticks, takes) if p.chopper_present == 1 else 1.0
-    sig[g.DUMP_OBEYS] = 1.0 if s.dump_wanted == s.dump_cmd else 0.0
+    sig[g.CHOPPER_OBEYS] = 1.0
+    if p.chopper_present == 1:
+        sig[g.CHOPPER_OBEYS] = obeys(s.chopper_cmd == 1, chopper, chopper_open, s.chopper_ticks, takes)
+    sig[g.DUMP_OBEYS] = 1.0 if dump == dump and s.dump_wanted == s.dump_cmd else 0.0
     sig[g.ESCALATED] = s.escalated
     sig[g.SOURCE_ASKED] = 1.0 if source_asked(s) else 0.0
-    sig[g.SOURCE_INHIBITED] = s.source_inhibited
+    sig[g.SOURCE_INHIBITED] = source

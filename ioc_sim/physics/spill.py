@@ -50,6 +50,12 @@ def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
 
 
 @kernel
+def open_share(transmission: float) -> float:
+    """What a beam-off device lets through; one of which nothing is known takes no beam off."""
+    return transmission if transmission == transmission else 1.0
+
+
+@kernel
 def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, i: int) -> int:
     """Ions that cross the isocentre plane in this tick, ``i`` of its millisecond; the ring loses what was extracted."""
     on = faulted(s, faults, fp.RFKO, float(s.rfko_on), s.t_ns)
@@ -64,14 +70,16 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
         state = v[at.TAIL_STATE + j] * q[at.TAIL_DECAY + j] + drive * (1.0 - q[at.TAIL_DECAY + j])
         v[at.TAIL_STATE + j] = state if state > TINY else 0.0
         rate += q[at.TAIL_W + j] * state
-    extracted_open = faulted(s, faults, fp.QUAD, s.quad_open, s.t_ns)
+    extracted_open = open_share(faulted(s, faults, fp.QUAD, s.quad_open, s.t_ns))
     rate = faulted(s, faults, fp.SPILL, rate * v[at.NOISE_SPILL + i], s.t_ns) * extracted_open
+    if rate != rate:
+        rate = 0.0  # beam that is no number is none, and leaves the ring as it is
     s.rate = rate
     mean = rate * p.ring_loss_per_rate
     if mean > s.stored:
         mean = s.stored if s.stored > 0.0 else 0.0
     s.stored -= mean
-    mean *= p.transmission * faulted(s, faults, fp.CHOPPER, s.chopper_open, s.t_ns)
+    mean *= p.transmission * open_share(faulted(s, faults, fp.CHOPPER, s.chopper_open, s.t_ns))
     if mean <= 0.0 or s.stopper_in == 1:
         return 0
     return poisson(mean, v[at.NOISE_POISSON + i], p.seed, STREAM_POISSON, s.tick)

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from facility.errors import CommandRefused
+from facility.signals import INDEX
+from facility.states import FrontEndState, HoldReason
 from ioc_sim.faults import F_COLUMNS, N_FAULT_POINTS, Fault, FaultKind, _failed, fault_row
+from ioc_sim.plant import Plant
+from tests.plant.layers import MS, go, grid, new_plant, run_until, start
 
 TICK_NS = 10_000
 BEGIN_NS = 1_000_000
@@ -70,3 +74,60 @@ def test_slow_has_its_time_constant() -> None:
 def test_a_value_that_makes_no_sense_is_refused(kind: FaultKind) -> None:
     with pytest.raises(CommandRefused, match="give more than 0"):
         Fault("ic1.hv", kind, 0.0).index()
+
+
+# --- what is no number, in beam ------------------------------------------------------------------------------------
+OBEYS = {"rfko.on": "rfko.obeys", "quad.open": "quad.obeys", "chopper.open": "chopper.obeys", "dump.cmd": "dump.obeys"}
+
+
+def in_beam() -> Plant:
+    plant = new_plant()
+    start(plant, grid(), level=1e8)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant._now_ns + 5 * MS)
+    return plant
+
+
+@pytest.mark.parametrize("device", OBEYS)
+def test_a_beam_off_device_that_tells_no_number_never_obeys(device: str) -> None:
+    plant = in_beam()
+    place = INDEX[OBEYS[device]]
+    assert plant.signals[place] == 1.0
+    plant.inject(Fault(device, FaultKind.NAN))
+    go(plant, plant._now_ns + 2 * MS)
+    assert plant.signals[place] == 0.0
+    plant.set_safety_lines(False, False, True)  # also while it is told to take the beam off
+    go(plant, plant._now_ns + 2 * MS)
+    assert plant.signals[place] == 0.0
+
+
+@pytest.mark.parametrize("device", ["quad.open", "chopper.open"])
+def test_a_beam_off_device_of_which_nothing_is_known_takes_no_beam_off(device: str) -> None:
+    plant = in_beam()
+    plant.inject(Fault(device, FaultKind.NAN))
+    before = plant.truth_total_ions
+    go(plant, plant._now_ns + 5 * MS)
+    assert plant.truth_total_ions > before + 2e5
+    assert math.isfinite(plant.status.stored_ions)
+
+
+def test_beam_that_is_no_number_is_none_and_leaves_the_ring_as_it_is() -> None:
+    plant = in_beam()
+    plant.inject(Fault("spill.rate", FaultKind.NAN))
+    stored = plant.status.stored_ions
+    go(plant, plant._now_ns + 5 * MS)
+    assert 0.99 * stored < plant.status.stored_ions <= stored
+
+
+def test_a_source_inhibit_that_tells_no_number_is_published_as_none() -> None:
+    plant = new_plant()
+    plant.inject(Fault("source.inhibit", FaultKind.NAN))
+    go(plant, plant._now_ns + 2 * MS)
+    assert math.isnan(plant.signals[INDEX["source.inhibited"]])
+
+
+def test_a_lease_that_is_no_number_lets_no_beam() -> None:
+    plant = in_beam()
+    plant.grant_lease(plant._read("load_seq"), math.nan)
+    go(plant, plant._now_ns + MS)
+    assert (plant.status.state, plant.status.hold_reason) == (FrontEndState.HELD, HoldReason.REGISTER)
