@@ -17,7 +17,8 @@ from facility.errors import InternalError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.branch import Emit, branch
 from rig.campaign.draw import Drawn, Timeline
-from rig.campaign.invariants import Evidence, failures, surplus, tolerances
+from rig.campaign.evidence import Evidence
+from rig.campaign.invariants import failures, surplus, tolerances
 from rig.campaign.mishaps import Mishaps
 from rig.campaign.operator import Attendance
 from rig.campaign.outcome import Outcome

@@ -26,7 +26,8 @@ from rig.branch import Emit, branch
 from rig.campaign.block import course_of, replay, run_block, shrink
 from rig.campaign.campaign import _on_processes, run_campaign
 from rig.campaign.draw import Choice, Timeline, draw
-from rig.campaign.invariants import demand_implies_permit
+from rig.campaign.evidence import Evidence
+from rig.campaign.invariants import demand_implies_permit, placed, released
 from rig.campaign.outcome import Outcome
 from rig.campaign.report import Report, moves, refusals
 from rig.campaign.setting import BLOCK, Setting, blocks, choice_of
@@ -223,11 +224,35 @@ def test_a_ring_that_turns_around_unread_is_an_error() -> None:
 def test_demand_without_a_permit_and_ions_after_it_are_objected_to() -> None:
     flags = [3, 2, 0, 0]
     ticks = ring(t_ns=[10_000, 20_000, 30_000, 9_000_000], ions=[5, 5, 1, 1], flags=flags)
-    demand = ticks["flags"] & 2 != 0
-    evidence: Any = SimpleNamespace(ticks=ticks, demand=demand, failed=frozenset())
-    told = list(demand_implies_permit(evidence))
+    told = list(demand_implies_permit(evidence_of(ticks)))
     assert [words.split(" in ")[0] for words in told[:1]] == ["permit: beam asked for"]
     assert "1 ions later than 2 ms" in told[1]
+
+
+def evidence_of(ticks: np.ndarray, *given_ns: int, failed: tuple[str, ...] = (), layers: Any = ()) -> Evidence:
+    released_at = [SimpleNamespace(kind="permit.released", t_ns=t_ns) for t_ns in given_ns]
+    world = SimpleNamespace(events=SimpleNamespace(events=released_at))
+    bench = SimpleNamespace(program=SimpleNamespace(layers=layers))
+    nothing: Any = None
+    found = Evidence(bench, world, nothing, ticks, ({}, 0), (), nothing, nothing, 0, [], "")  # type: ignore[arg-type]
+    found.__dict__["failed"] = frozenset(failed)
+    return found
+
+
+def test_a_permit_that_comes_back_by_itself_is_objected_to() -> None:
+    ticks = ring(t_ns=[10_000, 20_000, 5_000_000, 9_000_000], flags=[1, 0, 0, 1])
+    assert list(released(evidence_of(ticks, 6_000_000))) == []
+    assert list(released(evidence_of(ticks, failed=("relay-pause",)))) == []
+    assert "came back at 9000000 ns" in next(released(evidence_of(ticks, 9_000_001)))
+
+
+@pytest.mark.parametrize(("ticks_off", "objected"), [(150, False), (151, True)])
+def test_beam_beside_its_place_may_last_as_long_as_it_takes_to_notice(ticks_off: int, objected: bool) -> None:
+    n = 400
+    x_um = np.where((np.arange(n) >= 10) & (np.arange(n) < 10 + ticks_off), 2_100, 1_900)
+    ticks = ring(t_ns=list(range(0, n * 10_000, 10_000)), ions=[1] * n, token=[5] * n, x_um=list(x_um))
+    layer = SimpleNamespace(token=5, n_spots=1, x_mm=np.zeros(1), y_mm=np.zeros(1))
+    assert bool(list(placed(evidence_of(ticks, layers=[layer])))) is objected
 
 
 # --- what campaigns found --------------------------------------------------------------------------------
