@@ -10,6 +10,7 @@ COPY journal journal
 COPY interlocks interlocks
 COPY ioc_sim ioc_sim
 COPY control control
+COPY records records
 COPY rig rig
 COPY console console
 COPY configs configs

@@ -22,6 +22,7 @@ COMMANDS = {
     "resume": ("console.commands.sessions", "resume", "Go on with a session at the exact spot."),
     "session": ("console.commands.sessions", "session", "Sessions of the journal: list, show, export, close."),
     "journal": ("console.commands.sessions", "journal", "Verify the journal's hash chain."),
+    "record": ("console.commands.record", "record", "Compare treatment records with their plan."),
     "plan": ("console.commands.plan", "plan", "Make, show and check plans."),
     "up": ("console.commands.processes", "up", "Start plant, safety controller and control server."),
     "down": ("console.commands.processes", "down", "Stop them: beam off first."),

@@ -8,7 +8,18 @@ from pathlib import Path
 
 from facility.errors import ConfigError
 
-OWN_PACKAGES = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "rig", "console", "configs")
+OWN_PACKAGES = (
+    "facility",
+    "channels",
+    "journal",
+    "interlocks",
+    "ioc_sim",
+    "control",
+    "records",
+    "rig",
+    "console",
+    "configs",
+)
 
 
 def refuse_foreign_packages(names: Iterable[str] = OWN_PACKAGES) -> None:

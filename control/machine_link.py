@@ -203,6 +203,10 @@ class MachineLink:
             unsubscribe()
         self._unsubscribe.clear()
 
+    def follow(self, name: str, callback: Callable[[Channel, Sample], None]) -> None:
+        """Tell somebody else, too, what is heard of a monitored PV."""
+        self._unsubscribe.append(self._channels[name].subscribe(callback))
+
     # what the machine says
 
     @property

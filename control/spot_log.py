@@ -34,16 +34,11 @@ _FIELDS: tuple[tuple[str, pa.DataType, str, str], ...] = (
 )
 
 
-def spot_log_schema(session: Session) -> pa.Schema:
-    """Columns with units, and who the rows belong to."""
-    fields = [
-        pa.field(name, kind, nullable=name in ("x_meas_mm", "y_meas_mm"),
-                 metadata={"unit": unit, "description": description})
-        for name, kind, unit, description in _FIELDS
-    ]  # fmt: skip
+def log_metadata(session: Session, schema: str, config: str) -> dict[str, str]:
+    """Who the rows belong to, with hashes; `config` is the facility's configuration as JSON."""
     program = session.program
-    metadata = {
-        "schema": f"{SPOT_LOG_SCHEMA}/{SPOT_LOG_VERSION}",
+    return {
+        "schema": schema,
         "session": session.id,
         "plan_hash": program.plan_hash,
         "facility": program.facility_id,
@@ -51,11 +46,21 @@ def spot_log_schema(session: Session) -> pa.Schema:
         "room": program.room_id,
         "mode": session.mode,
         "qa": "true" if program.qa else "false",
+        **({"config": config} if config else {}),
     }
-    return pa.schema(fields, metadata=metadata)
 
 
-def spot_log(session: Session) -> pa.Table:
+def spot_log_schema(session: Session, config: str = "") -> pa.Schema:
+    """Columns with units, and who the rows belong to."""
+    fields = [
+        pa.field(name, kind, nullable=name in ("x_meas_mm", "y_meas_mm"),
+                 metadata={"unit": unit, "description": description})
+        for name, kind, unit, description in _FIELDS
+    ]  # fmt: skip
+    return pa.schema(fields, metadata=log_metadata(session, f"{SPOT_LOG_SCHEMA}/{SPOT_LOG_VERSION}", config))
+
+
+def spot_log(session: Session, config: str = "") -> pa.Table:
     """Rows of every layer whose register has been read, in delivery order."""
     parts = [(i, book, rows) for i, book in enumerate(session.books) if (rows := book.log_rows) is not None]
     columns: dict[str, list[FloatArray]] = {name: [] for name, *_ in _FIELDS}
@@ -70,7 +75,7 @@ def spot_log(session: Session) -> pa.Table:
         for name, source in (("x_meas_mm", "x_mm"), ("y_meas_mm", "y_mm")):
             columns[name].append(np.where(seen, rows[:, COLUMN[source]], np.nan))
     arrays = [_array(np.concatenate(columns[name]) if parts else np.zeros(0), name, kind) for name, kind, *_ in _FIELDS]
-    return pa.Table.from_arrays(arrays, schema=spot_log_schema(session))
+    return pa.Table.from_arrays(arrays, schema=spot_log_schema(session, config))
 
 
 def _array(values: FloatArray, name: str, kind: pa.DataType) -> pa.Array:
@@ -81,20 +86,20 @@ def _array(values: FloatArray, name: str, kind: pa.DataType) -> pa.Array:
     return pa.array(np.rint(values).astype(np.int64), type=kind)
 
 
-def spot_log_bytes(session: Session) -> bytes:
-    """The Parquet file."""
+def spot_log_bytes(session: Session, config: str = "") -> bytes:
+    """The Parquet file; `config`: see `log_metadata`."""
     sink = pa.BufferOutputStream()
     pq.write_table(
-        spot_log(session), sink, compression="zstd", compression_level=3, version="2.6", write_statistics=True,
+        spot_log(session, config), sink, compression="zstd", compression_level=3, version="2.6", write_statistics=True,
         row_group_size=1_000_000, use_dictionary=["layer"], store_schema=True, write_page_index=False,
     )  # fmt: skip
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
 
-def write_spot_log(session: Session, path: Path) -> int:
+def write_spot_log(session: Session, path: Path, config: str = "") -> int:
     """Write the Parquet file; returns its rows."""
-    path.write_bytes(spot_log_bytes(session))
+    path.write_bytes(spot_log_bytes(session, config))
     return sum(0 if book.log_rows is None else len(book.log_rows) for book in session.books)
 
 

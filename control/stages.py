@@ -111,6 +111,9 @@ class Stages:
         if self._link.room != session.program.room_id:
             reason = f"the beam goes to room {self._link.room or 'none'}, the program is for {session.program.room_id}"
             raise StageFault(Event.VERIFY_FAILED, reason)
+        if self._link.mode != session.mode:
+            reason = f"the facility is in mode {self._link.mode}, the session was loaded in mode {session.mode}"
+            raise StageFault(Event.VERIFY_FAILED, reason)
         for book in session.books:
             if (fault := program_fault(book.layer)) is not None:
                 where = f"beam {book.layer.beam_index}, layer {book.layer.layer_index}"

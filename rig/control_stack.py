@@ -24,6 +24,7 @@ from control.machine_link import LinkLimits, MachineLink
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from control.procedure import PERIOD_S, LineSender
+from control.sample_log import SampleLog
 from control.sequencer import Sequencer
 from control.server import PERMISSIONS, PUBLISH_S, ControlServer
 from control.session import ProgramLike
@@ -114,6 +115,8 @@ class ControlParts:
     """See `CommandVerifier`."""
     signing_clock: Clock | None = None
     """What commands are signed and their age is judged by; `clock` where it is None."""
+    samples: SampleLog | None = None
+    """Where the samples of a session go; None: nowhere."""
     books_provider: ChannelProvider | None = None
     """Through which the bypasses are watched; None: the provider of everything else."""
     command_age_ns: int | None = None
@@ -163,6 +166,9 @@ async def control_stack(
             ) as server,
         ):  # fmt: skip
             gate.server = server
+            if parts.samples is not None:
+                parts.samples.follow(link)
+                sequencer.listeners.append(parts.samples.told)
             sequencer.on_turn = lines.look_again
             async with _bypasses(parts, provider, books, sequencer):
                 yield ControlStack(sequencer, server, link, lines)

@@ -131,4 +131,11 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 SPOTS_FILE, EVENTS_FILE, SUMMARY_FILE = "spots.parquet", "events.jsonl", "summary.json"
-FILE_KINDS = {SPOTS_FILE: "spot log", EVENTS_FILE: "events", SUMMARY_FILE: "summary"}
+SAMPLES_FILE, RECORD_FILE = "samples.parquet", "record.dcm"
+FILE_KINDS = {
+    SPOTS_FILE: "spot log",
+    SAMPLES_FILE: "sample log",
+    EVENTS_FILE: "events",
+    RECORD_FILE: "record",
+    SUMMARY_FILE: "summary",
+}

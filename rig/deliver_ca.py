@@ -13,7 +13,17 @@ from typing import Any
 from control.plan.program import MachineProgram
 from facility.errors import ChannelError, CommandRefused, IonctlError
 from rig.control_stack import require_room
-from rig.deliver import EVENTS_FILE, FILE_KINDS, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of
+from rig.deliver import (
+    EVENTS_FILE,
+    FILE_KINDS,
+    RECORD_FILE,
+    SAMPLES_FILE,
+    SPOTS_FILE,
+    SUMMARY_FILE,
+    DeliveryRequest,
+    OnProgress,
+    species_of,
+)
 from rig.external.watch import not_fast
 from rig.facility_time import FacilityTime
 from rig.operator_client import ENDED, OperatorClient
@@ -32,6 +42,7 @@ _SLOWEST = 10.0
 _GRACE_S = 120.0
 _TRUTH_S = 10.0
 _POLL_S = 0.05
+_RECORD_S = 3.0
 
 
 def deliver_ca(
@@ -104,6 +115,8 @@ async def _deliver(
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
         pacing = await client.pace()
+        if summary["layers"]:
+            await _written(request.home.session_dir(session) / RECORD_FILE)
     told = FacilityTime(read_events(folder / PLANT_LOG))
     summary = {**summary, "interlocks": [_dated(one, told) for one in summary["interlocks"]]}
     return _result(request, run, summary, truth, wall_s, target, pacing)
@@ -188,6 +201,15 @@ async def truth_at(folder: Path, t_ns: int) -> SpotTruth | None:
     return None
 
 
+async def _written(path: Path) -> None:
+    """Give control a moment for a file that it writes beside everything else; it may come later, too."""
+    deadline = monotonic_s() + _RECORD_S
+    while monotonic_s() < deadline:
+        if await asyncio.to_thread(path.exists):
+            return
+        await asyncio.sleep(_POLL_S)
+
+
 def _complete(now: TruthNow, spots: TruthNow, ended_ns: int) -> bool:
     return now.t_ns >= ended_ns and spots.total_ions == now.total_ions
 
@@ -202,7 +224,7 @@ def _result(
     pacing: dict[str, Any],
 ) -> DeliveryResult:
     folder = request.home.session_dir(summary["session"])
-    names = [name for name in (SPOTS_FILE, EVENTS_FILE) if (folder / name).exists()]
+    names = [name for name in (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE) if (folder / name).exists()]
     files = {FILE_KINDS[name]: str(folder / name) for name in (*names, SUMMARY_FILE)}
     result = DeliveryResult(
         target, request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s, files, pacing,

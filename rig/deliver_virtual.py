@@ -13,12 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from control.plan.program import MachineProgram
+from control.sample_log import SampleLog
 from control.session import Session, SessionSummary
 from control.spot_log import spot_log_bytes
-from facility.errors import InternalError
+from facility.errors import InternalError, JournalError
 from interlocks.snapshot import Mode
 from journal.store import Journal, open_journal, sqlite_url
-from rig.deliver import EVENTS_FILE, SPOTS_FILE, SUMMARY_FILE, DeliveryRequest, OnProgress, species_of, write_files
+from records.account import read_account
+from records.dicom_record import record_bytes
+from rig.deliver import (
+    EVENTS_FILE,
+    RECORD_FILE,
+    SAMPLES_FILE,
+    SPOTS_FILE,
+    SUMMARY_FILE,
+    DeliveryRequest,
+    OnProgress,
+    species_of,
+    write_files,
+)
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
 from rig.truth_check import judge_truth
@@ -41,21 +54,29 @@ def deliver_virtual(
     measurements of what one costs."""
     started_s = monotonic_s()
     mode = Mode.QA if request.qa else Mode.CLINICAL
+    samples = SampleLog()
     with tempfile.TemporaryDirectory(dir=request.home.sessions, prefix=".run-") as scratch:
         path = Path(scratch) / JOURNAL_FILE
         with _journal(path, request.facility.id) if journal else nullcontext() as kept:
             options = WorldOptions(
-                mode=mode, load_program=lambda _path, _room, _qa: program, post_mortem=True, journal=kept
+                mode=mode,
+                load_program=lambda _path, _room, _qa: program,
+                post_mortem=True,
+                journal=kept,
+                samples=samples,
             )
             world = World(request.facility, request.room, species_of(program), request.first_seed, options)
             with _pause_on_interrupt(world):
                 session, summary = deliver_in(world, program, on_progress)
+            truth = judge_truth(program.layers, world.plant.truth_spots(), request.facility)
+            wall_s = monotonic_s() - started_s
+            record = {} if kept is None else _record(kept, session.id, program)
         folder = request.home.session_dir(summary.session)
         if journal:
             path.replace(folder / JOURNAL_FILE)  # each virtual run is a facility of its own
-    truth = judge_truth(program.layers, world.plant.truth_spots(), request.facility)
-    wall_s = monotonic_s() - started_s
-    files = write_files(folder, {SPOTS_FILE: spot_log_bytes(session), EVENTS_FILE: world.events.to_bytes()})
+    config = request.facility.canonical_json()
+    logs = {SPOTS_FILE: spot_log_bytes(session, config), SAMPLES_FILE: samples.to_bytes(session, config)}
+    files = write_files(folder, {**logs, EVENTS_FILE: world.events.to_bytes(), **record})
     write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)
     result = DeliveryResult(
@@ -67,6 +88,16 @@ def deliver_virtual(
 
 def _journal(path: Path, facility_id: str) -> closing[Journal]:
     return closing(open_journal(sqlite_url(path), facility_id))
+
+
+def _record(journal: Journal, session: str, program: MachineProgram) -> dict[str, bytes]:
+    """The treatment record, where anything was delivered."""
+    try:
+        return {RECORD_FILE: record_bytes(read_account(journal, session, program))}
+    except JournalError as problem:
+        if problem.code != "record.empty":
+            raise
+        return {}
 
 
 def deliver_in(

@@ -19,6 +19,7 @@ from channels.memory import Latency, MemoryProvider
 from channels.publish import stamp_with
 from control.ioc import ControlIoc
 from control.machine_link import LinkLimits
+from control.sample_log import SampleLog
 from facility.config import Facility
 from facility.errors import InternalError
 from facility.events import Event, EventLog
@@ -97,6 +98,8 @@ class WorldOptions:
     """Where the dose register lies; None: memory that dies with the world."""
     journal: Journal | None = None
     """Where control writes its journal; None: nowhere. Whoever opened it closes it."""
+    samples: SampleLog | None = None
+    """Where control's samples go; None: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,7 @@ class World:
             KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
             link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=LINES_S, journal=options.journal,
             writer=NullWriter() if options.journal is None else InlineWriter(options.journal, self.loop),
-            energy_table=self.plant.table.hash, books_provider=books_provider,
+            energy_table=self.plant.table.hash, books_provider=books_provider, samples=options.samples,
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
         try:

@@ -91,18 +91,25 @@ def show(settings: Settings, name: str, facility_name: str, journal_at: str, as_
 
 @session.command()
 @click.argument("name", metavar="SESSION")
-@click.option("--output", type=OutputFile((".json",)), required=True, help="JSON file to write.")
+@click.option("--output", type=OutputFile((".json", ".dcm")), required=True,
+              help="JSON file, or treatment record (.dcm), to write.")  # fmt: skip
+@click.option("--plan", type=click.Path(path_type=Path, dir_okay=False),
+              help="The plan of a treatment record, where its file has moved.")  # fmt: skip
 @FACILITY
 @JOURNAL
 @click.pass_obj
-def export(settings: Settings, name: str, output: Path, facility_name: str, journal_at: str) -> int:
-    """Write everything that the journal has of a session, and where its hash chain ends."""
+def export(settings: Settings, name: str, output: Path, plan: Path | None, facility_name: str, journal_at: str) -> int:
+    """Write everything that the journal has of a session and where its hash chain ends, or its treatment record."""
     from journal import read
-    from rig import session_desk
+    from rig import record_desk, session_desk
 
-    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as journal:
-        found = session_desk.export(journal, read.session(journal, name))
-    output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    facility = settings.facility(facility_name)
+    with session_desk.journal_at(settings.home(), facility.id, journal_at) as journal:
+        if output.suffix == ".dcm":
+            output.write_bytes(record_desk.record_of(journal, name, facility, plan))
+        else:
+            found = session_desk.export(journal, read.session(journal, name))
+            output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{name}: {output}")
     return int(ExitCode.OK)
 

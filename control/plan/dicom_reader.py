@@ -8,7 +8,7 @@ leaves out (energy, angles) holds on from the one before. ModulatedScanModeType 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -218,7 +218,8 @@ def _read_layers(item: Dataset, points: list[Dataset], context: _BeamContext) ->
         _require_cumulative(points, index, float(np.sum(weights)), final, context)
         if not np.any(weights != 0.0):
             continue
-        layers.append(_read_layer(point, energy, weights, len(layers), where, context))
+        layer = _read_layer(point, energy, weights, len(layers), where, context)
+        layers.append(None if layer is None else replace(layer, control_point=index))
     return layers
 
 

@@ -122,7 +122,7 @@ def _dose_reference(plan: Plan) -> Dataset:
     item.DoseReferenceDescription = "Absorbed dose in water"
     item.DoseReferenceType = "TARGET"
     if plan.prescribed_dose_gy is not None:
-        item.TargetPrescriptionDose = _ds(plan.prescribed_dose_gy)
+        item.TargetPrescriptionDose = ds(plan.prescribed_dose_gy)
     return item
 
 
@@ -136,7 +136,7 @@ def _fraction_group(plan: Plan) -> Dataset:
     for beam in plan.beams:
         reference = Dataset()
         reference.ReferencedBeamNumber = beam.number
-        reference.BeamMeterset = _ds(_stored_meterset(beam))
+        reference.BeamMeterset = ds(_stored_meterset(beam))
         references.append(reference)
     item.ReferencedBeamSequence = Sequence(references)
     return item
@@ -163,7 +163,7 @@ def _beam(beam: Beam) -> Dataset:
     item.NumberOfCompensators = 0
     item.NumberOfBoli = 0
     item.NumberOfBlocks = 0
-    item.FinalCumulativeMetersetWeight = _ds(_stored_meterset(beam))
+    item.FinalCumulativeMetersetWeight = ds(_stored_meterset(beam))
     item.NumberOfControlPoints = 2 * len(beam.layers)
     item.ScanMode = "MODULATED"
     item.ModulatedScanModeType = "STATIONARY"
@@ -216,8 +216,8 @@ def _control_points(beam: Beam) -> list[Dataset]:
 def _control_point(index: int, layer: Layer, cumulative: float, weights: FloatArray) -> Dataset:
     item = Dataset()
     item.ControlPointIndex = index
-    item.NominalBeamEnergy = _ds(layer.energy_mev_u)
-    item.CumulativeMetersetWeight = _ds(cumulative)
+    item.NominalBeamEnergy = ds(layer.energy_mev_u)
+    item.CumulativeMetersetWeight = ds(cumulative)
     item.ScanSpotTuneID = layer.tune_id[:16] or "1"
     item.NumberOfScanSpotPositions = layer.n_spots
     item.ScanSpotPositionMap = np.column_stack((layer.x_mm, layer.y_mm)).ravel().tolist()
@@ -229,13 +229,13 @@ def _control_point(index: int, layer: Layer, cumulative: float, weights: FloatAr
 
 
 def _add_geometry(item: Dataset, beam: Beam) -> None:
-    item.GantryAngle = _ds(beam.gantry_angle_deg)
+    item.GantryAngle = ds(beam.gantry_angle_deg)
     item.GantryRotationDirection = "NONE"
     item.GantryPitchAngle = 0.0
     item.GantryPitchRotationDirection = "NONE"
     item.BeamLimitingDeviceAngle = 0
     item.BeamLimitingDeviceRotationDirection = "NONE"
-    item.PatientSupportAngle = _ds(beam.support_angle_deg)
+    item.PatientSupportAngle = ds(beam.support_angle_deg)
     item.PatientSupportRotationDirection = "NONE"
     item.TableTopPitchAngle = 0.0
     item.TableTopPitchRotationDirection = "NONE"
@@ -244,7 +244,7 @@ def _add_geometry(item: Dataset, beam: Beam) -> None:
     item.TableTopVerticalPosition = None
     item.TableTopLongitudinalPosition = None
     item.TableTopLateralPosition = None
-    item.IsocenterPosition = [_ds(v) for v in (beam.isocentre_mm or (0.0, 0.0, 0.0))]
+    item.IsocenterPosition = [ds(v) for v in (beam.isocentre_mm or (0.0, 0.0, 0.0))]
     if beam.range_shifters:
         settings = [_shifter_setting(n, s) for n, s in enumerate(beam.range_shifters, start=1)]
         item.RangeShifterSettingsSequence = Sequence(settings)
@@ -268,5 +268,6 @@ def _stored_meterset(beam: Beam) -> float:
     return float(sum(float(np.sum(_stored(layer.weight))) for layer in beam.layers))
 
 
-def _ds(value: float) -> DSfloat:
+def ds(value: float) -> DSfloat:
+    """A number in the 16 characters of a DS."""
     return DSfloat(format_number_as_ds(float(value)))

@@ -60,6 +60,8 @@ class Layer:
     paintings: int = 1
     tune_id: str = ""
     dropped_zero: int = 0
+    control_point: int = -1
+    """Index of the control point that holds the weights; -1 where the file has none: two for each layer."""
 
     @property
     def n_spots(self) -> int:

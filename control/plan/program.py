@@ -51,6 +51,10 @@ class LayerProgram:
     time: LayerTime
     ions_per_unit: float
     """Ions behind one unit of the plan's meterset."""
+    beam_number: int
+    """As the plan counts them."""
+    control_point: int
+    """Of the plan, with the weights."""
 
     @property
     def n_spots(self) -> int:
@@ -215,6 +219,8 @@ def _compile_layer(
         percent_share=checked.level.percent_share,
         time=clock.layer(species, checked.energy_mev_u, float(checked.ions.sum()), level, move_s),
         ions_per_unit=ions_per_unit(plan, species, checked.energy_mev_u, facility),
+        beam_number=plan.beams[checked.beam_index].number,
+        control_point=layer.control_point if layer.control_point >= 0 else 2 * checked.layer_index,
     )
 
 

@@ -20,8 +20,10 @@ from channels.protocol import Channel, Sample
 from control.ioc import ControlIoc
 from control.layer_machine import DELIVERING
 from control.machine_link import LinkLimits
+from control.sample_log import SampleLog
 from control.spot_log import write_spot_log
 from control.telemetry import MqttTelemetry, Telemetry
+from facility.config import Facility
 from facility.energy_table import load_energy_table
 from facility.errors import IonctlError, JournalError
 from facility.events import EventLog
@@ -32,11 +34,12 @@ from journal.writer import NoJournal, NullWriter, ThreadedWriter, Writer
 from rig.broker import broker_address
 from rig.clocks import NominalClock, SlippingClock, command_age_ns
 from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader
-from rig.deliver import EVENTS_FILE, SPOTS_FILE
+from rig.deliver import EVENTS_FILE, RECORD_FILE, SAMPLES_FILE, SPOTS_FILE
 from rig.keys import CONTROL, read_private, read_ring
 from rig.logs import bind
 from rig.nonce_file import nonces_in
 from rig.processes.common import Launch, run_process, say_ready, stop_signal
+from rig.record_desk import keep_record
 from rig.wall_clock import RisingNonces, boot_identity, iso_now, monotonic_s, unix_s
 
 _log = structlog.get_logger(__name__)
@@ -48,11 +51,15 @@ STOP_S = 3.0
 
 
 class Files:
-    """Writes the spot log and the events of a session when its record is closed."""
+    """Writes logs, events and treatment record of a session when its record is closed."""
 
-    def __init__(self, sessions: Path, events: EventLog) -> None:
+    def __init__(self, sessions: Path, events: EventLog, facility: Facility, journal: Journal | None) -> None:
         self._sessions = sessions
         self._events = events
+        self._facility = facility
+        self._journal = journal
+        self._records: set[asyncio.Task[None]] = set()
+        self.samples = SampleLog()
         self._first: dict[str, int] = {}
         self.stack: ControlStack | None = None
 
@@ -67,6 +74,8 @@ class Files:
             bind(layer=data.get("layer"))
         elif topic == "summary":
             self._write(str(data["session"]))
+        elif topic == "closed":
+            self._spawn_record(str(data["session"]))
         if topic in ("state", "interlock", "message"):
             _log.info(topic, data={key: value for key, value in data.items() if key != "session"})
 
@@ -78,7 +87,28 @@ class Files:
         folder.mkdir(parents=True, exist_ok=True)
         lines = b"".join(event.line() for event in self._events.since(self._first.get(session, 0)))
         (folder / EVENTS_FILE).write_bytes(lines)
-        write_spot_log(sequencer.session, folder / SPOTS_FILE)
+        config = self._facility.canonical_json()
+        write_spot_log(sequencer.session, folder / SPOTS_FILE, config)
+        (folder / SAMPLES_FILE).write_bytes(self.samples.to_bytes(sequencer.session, config))
+        self._spawn_record(session)
+
+    def _spawn_record(self, session: str) -> None:
+        task = asyncio.create_task(self._record(session), name="record")
+        self._records.add(task)
+        task.add_done_callback(self._records.discard)
+
+    async def _record(self, session: str) -> None:
+        """Beside the event loop, from what is on the journal's disk."""
+        if self._journal is None or self.stack is None:
+            return
+        with contextlib.suppress(JournalError):  # it says so itself
+            await self.stack.sequencer.books.durable()
+        path = self._sessions / session / RECORD_FILE
+        await asyncio.to_thread(keep_record, self._journal, session, self._facility, path)
+
+    async def settled(self) -> None:
+        """All records that were begun are written."""
+        await asyncio.gather(*self._records, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -138,10 +168,10 @@ async def main(launch: Launch) -> None:
     events = EventLog(run_id(launch.seed, facility.hash), clock, sink)
     gate = CommandGate()
     ioc = ControlIoc(facility.pv_prefix, clock, gate)
-    files = Files(Path(options.sessions), events)
     key = read_private(Path(options.key))
     signer = Signer(CONTROL.name, "control", key, RisingNonces())
     journal, writer = journal_of(options.journal, facility.id, clock)
+    files = Files(Path(options.sessions), events, facility, None if journal is None else journal[1])
     try:
         await follow_plant(provider, facility.pv_prefix, clock)
         async with contextlib.AsyncExitStack() as alive:
@@ -166,6 +196,7 @@ async def main(launch: Launch) -> None:
                 writer=writer,
                 energy_table=load_energy_table(facility, launch.species).hash,
                 command_age_ns=command_age_ns(speed),
+                samples=files.samples,
             )
             stack = await alive.enter_async_context(control_stack(provider, ioc, gate, parts))
             files.stack = stack
@@ -178,6 +209,7 @@ async def main(launch: Launch) -> None:
                 stopping.cancel()
                 stack.sequencer.task.result()  # raises: control without its sequencer must not look alive
             await stop_delivery(stack)
+            await files.settled()
     finally:
         await provider.close()
         if journal is not None:

@@ -14,6 +14,8 @@ from control.bookkeeper import Bookkeeper
 from control.layer_machine import State
 from control.session_desk import SessionDesk
 from facility.errors import CommandRefused
+from facility.ids import IdSource
+from journal import read
 from journal.course import read_course
 from journal.store import Journal, open_journal, sqlite_url
 from journal.writer import InlineWriter
@@ -80,9 +82,8 @@ def run(
     async def main() -> None:
         books = None if journal is None else Bookkeeper(InlineWriter(journal, loop))
         made = await bench(loop, books=books)
-        made.machine.channels["SAFE:Mode-Sts"]._sample = dataclasses.replace(
-            made.machine.channels["SAFE:Mode-Sts"]._sample, value=mode
-        )
+        set_mode(made, mode)
+        made.sequencer._ids = IdSource(100 + (0 if journal is None else len(read.sessions(journal))))
         async with made.sequencer:
             desk = Desk(made, SessionDesk(made.sequencer, lambda *_: desk.plan, journal, "energies"), plan)
             await test(desk)
@@ -268,3 +269,47 @@ def test_only_a_course_has_fractions(journal: Journal) -> None:
             await desk.load(fraction=1)
 
     run(journal, test, QA)
+
+
+def set_mode(b: Bench, mode: int) -> None:
+    channel = b.machine.channels["SAFE:Mode-Sts"]
+    channel._sample = dataclasses.replace(channel._sample, value=mode)
+
+
+def test_what_was_loaded_for_quality_assurance_is_not_given_to_a_patient(journal: Journal) -> None:
+    """A mode that changes after LOAD would make a treatment of what no course knows."""
+
+    async def test(desk: Desk) -> None:
+        await desk.load()
+        set_mode(desk.bench, CLINICAL)
+        await desk.bench.sequencer.prepare()
+        await asyncio.sleep(1.0)
+        assert desk.bench.sequencer.state is State.LOADED
+        assert "in mode clinical, the session was loaded in mode qa" in str(desk.bench.told)
+
+    run(journal, test, QA)
+
+
+def test_a_continuation_that_died_goes_on_with_the_same_rest(journal: Journal) -> None:
+    names: list[str] = []
+
+    async def first(desk: Desk) -> None:
+        names.append(await desk.stopped())
+        await close(desk)
+        await desk.close_partial(names[0])
+
+    async def dies(desk: Desk) -> None:
+        names.append(await desk.load(continues=names[0]))
+        await desk.start()
+        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+
+    async def goes_on(desk: Desk) -> None:
+        await desk.recover(names[1])
+        await desk.start()
+        assert (await desk.bench.sequencer.recorded(300.0)).status == "completed"
+        tokens = {layer.token + 100 for layer in PLAN.layers[1:]}  # nobody knows of the first one: it counts whole
+        assert set(desk.bench.machine.given_by_token) == tokens
+        assert course(journal)["fractions_completed"] == 1
+
+    for life in (first, dies, goes_on):
+        run(journal, life)

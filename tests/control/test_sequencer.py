@@ -500,13 +500,13 @@ def test_two_runs_are_the_same_byte_for_byte() -> None:
 def test_a_second_program_replaces_one_that_was_not_started() -> None:
     async def test(b: Bench) -> None:
         first = await b.sequencer.load(program(), mode="qa", operator="test")
-        second = await b.sequencer.load(program(layers=1), mode="clinical", operator="test")
+        second = await b.sequencer.load(program(layers=1), mode="qa", operator="test")
         assert first != second
         await b.sequencer.prepare()
         await b.sequencer.until({State.READY}, 5.0)
         await b.sequencer.start("test")
         summary = await b.sequencer.recorded(60.0)
-        assert (summary.session, summary.mode, summary.layers_total) == (second, "clinical", 1)
+        assert (summary.session, summary.mode, summary.layers_total) == (second, "qa", 1)
         assert b.sequencer.progress()["spots_done"] == 20
 
     run(test)

@@ -11,8 +11,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCTION = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "rig", "console", "configs")
-TIMELESS = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control")
+PRODUCTION = (
+    "facility",
+    "channels",
+    "journal",
+    "interlocks",
+    "ioc_sim",
+    "control",
+    "records",
+    "rig",
+    "console",
+    "configs",
+)
+TIMELESS = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "records")
 """Folders below rig: they get time, ids and random numbers handed in."""
 
 ADAPTERS: dict[str, str] = {}

@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "rig", "console", "configs")
+PACKAGES = (
+    "facility",
+    "channels",
+    "journal",
+    "interlocks",
+    "ioc_sim",
+    "control",
+    "records",
+    "rig",
+    "console",
+    "configs",
+)
 INSTALL_TIMEOUT_S = 280.0
 DEMO_TIMEOUT_S = 240.0
 

@@ -1,0 +1,201 @@
+"""What a session gave, as the journal has it and nothing else: the one source of every record.
+
+The dose register is not asked: what it holds came into the journal when the session ended, was resumed or closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+import sqlalchemy as sa
+
+from control.layer_table import COLUMN, FloatArray
+from control.plan.program import LayerProgram, MachineProgram
+from facility.errors import JournalError
+from facility.timebase import FACILITY_EPOCH_UNIX_S, NS_PER_S
+from journal import read
+from journal.read import LayerEntry, SessionEntry
+from journal.schema import BATCHES, BYPASSES, EVENTS, LAYERS, SESSIONS, TRIPS
+from journal.store import Journal
+
+Termination = Literal["NORMAL", "OPERATOR", "MACHINE", "UNKNOWN"]
+"""TreatmentTerminationStatus (3008,002A)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerAccount:
+    """One layer as it was booked last; arrays are of shape (n,), over all loads, in delivery order."""
+
+    index: int
+    """0-based within the session's program."""
+    layer: LayerProgram
+    entry: LayerEntry
+    written: datetime
+    """Calendar time of facility time `entry.t_ns`."""
+
+    @property
+    def given_ions(self) -> FloatArray:
+        """By the first chamber, ions; never less than none."""
+        ions: FloatArray = np.maximum(self.entry.rows[:, COLUMN["ic1_ions"]], 0.0)
+        return ions
+
+    @property
+    def begun(self) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        """Spots of which something was, or may have been, delivered."""
+        rows, uncertain = self.entry.rows, self.entry.uncertain
+        return np.flatnonzero((self.given_ions > 0.0) | (uncertain > 0.0) | (rows[:, COLUMN["t_end_ns"]] > 0.0))
+
+    @property
+    def first_ns(self) -> int:
+        """Facility time at which the first spot got beam; that of the booking where no time is known."""
+        ends = self.entry.rows[:, COLUMN["t_end_ns"]]
+        starts = ends - 1e3 * self.entry.rows[:, COLUMN["beam_us"]]
+        return int(starts[ends > 0.0].min()) if (ends > 0.0).any() else self.entry.t_ns
+
+    @property
+    def last_ns(self) -> int:
+        """Facility time at which the last spot ended."""
+        end = int(self.entry.rows[:, COLUMN["t_end_ns"]].max())
+        return end if end > 0 else self.entry.t_ns
+
+    def at(self, t_ns: int) -> datetime:
+        """Calendar time of a facility time of the run that booked the layer."""
+        return self.written + timedelta(microseconds=(t_ns - self.entry.t_ns) / 1e3)
+
+
+@dataclass(frozen=True)
+class Override:
+    """Something that was not as it usually is."""
+
+    parameter: str
+    """Keyword of the DICOM attribute that it concerns; empty where there is none."""
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, eq=False)
+class SessionAccount:
+    """One session."""
+
+    entry: SessionEntry
+    program: MachineProgram
+    """The session's own: of a continuation, the rest."""
+    layers: tuple[LayerAccount, ...]
+    """Of which something was booked, by index."""
+    unheard: tuple[int, ...]
+    """Layers that were armed and of which the journal does not tell what they got."""
+    overrides: tuple[Override, ...]
+    termination: Termination
+    reason: str
+    opened: datetime
+    last_seq: int
+    """Of the journal's rows of its layers: two accounts with the same one are the same."""
+
+    @property
+    def verified(self) -> bool:
+        """Every layer of the program."""
+        return sum(1 for one in self.layers if one.entry.status == read.VERIFIED) == len(self.program.layers)
+
+
+def read_account(journal: Journal, session: str, program: MachineProgram) -> SessionAccount:
+    """The account of a session; `program` is its own. JournalError where they do not belong together."""
+    entry = read.session(journal, session)
+    entries = read.layers(journal, session)
+    if entry.plan_hash != program.plan_hash or entry.layers != len(program.layers):
+        raise JournalError("record.program", "the session had another program than this one", session,
+                           "give the plan that it was opened with")  # fmt: skip
+    with journal.reading() as connection:
+        calendar = _calendar(connection, session)
+        opened = _opened(connection, entry)
+        overrides = (*_qa(entry), *_bypassed(connection, session))
+        tripped = connection.execute(sa.select(TRIPS.c.rule).where(TRIPS.c.session == session)).scalars().all()
+    booked = {one.layer: one for one in entries if one.status != read.ARMING}
+    layers = tuple(_layer(index, program, one, calendar) for index, one in sorted(booked.items()))
+    last = {one.layer: one.status for one in entries}
+    unheard = tuple(index for index, status in sorted(last.items()) if status == read.ARMING)
+    reason = _reason(journal, entry)
+    return SessionAccount(
+        entry, program, layers, unheard, overrides, _termination(entry, reason, tripped), reason, opened,
+        max((one.seq for one in entries), default=0),
+    )  # fmt: skip
+
+
+def _layer(index: int, program: MachineProgram, entry: LayerEntry, calendar: Mapping[int, datetime]) -> LayerAccount:
+    layer = program.layers[index]
+    if entry.token != layer.token or len(entry.rows) != layer.n_spots:
+        raise JournalError("record.layer", f"layer {index} in the journal is not that of this plan", "record",
+                           "give the plan that the session was opened with")  # fmt: skip
+    return LayerAccount(index, layer, entry, calendar[entry.seq])
+
+
+def facility_calendar(t_ns: int) -> datetime:
+    """What facility time stands for in virtual time, where nobody wrote a date."""
+    return datetime.fromtimestamp(FACILITY_EPOCH_UNIX_S, UTC) + timedelta(seconds=t_ns / NS_PER_S)
+
+
+def _calendar(connection: sa.Connection, session: str) -> dict[int, datetime]:
+    """Calendar time of each row of the session's layers, by sequence number."""
+    wanted = sa.select(LAYERS.c.seq, LAYERS.c.t_ns, BATCHES.c.written).join(BATCHES, BATCHES.c.batch == LAYERS.c.batch)
+    rows = connection.execute(wanted.where(LAYERS.c.session == session)).all()
+    return {seq: _date(written, t_ns) for seq, t_ns, written in rows}
+
+
+def _date(written: str, t_ns: int) -> datetime:
+    return datetime.fromisoformat(written) if written else facility_calendar(t_ns)
+
+
+def _opened(connection: sa.Connection, entry: SessionEntry) -> datetime:
+    wanted = sa.select(BATCHES.c.written).join(SESSIONS, BATCHES.c.batch == SESSIONS.c.batch)
+    found = connection.execute(wanted.where(SESSIONS.c.session == entry.session).order_by(SESSIONS.c.seq)).scalars()
+    return _date(found.first() or "", entry.t_opened_ns)
+
+
+def _qa(entry: SessionEntry) -> list[Override]:
+    found = []
+    if entry.mode != "clinical":
+        found.append(Override("", f"delivered in mode {entry.mode}", entry.operator))
+    if entry.qa:
+        found.append(Override("GantryAngle", "QA: every beam at the room's fixed angle", entry.operator))
+    return found
+
+
+def _bypassed(connection: sa.Connection, session: str) -> list[Override]:
+    """Bypasses in force when the session was opened, and those that were set until its last row."""
+    first = connection.execute(sa.select(sa.func.min(SESSIONS.c.seq)).where(SESSIONS.c.session == session)).scalar()
+    last = connection.execute(sa.select(sa.func.max(EVENTS.c.seq)).where(EVENTS.c.session == session)).scalar()
+    wanted = sa.select(BYPASSES.c.seq, BYPASSES.c.data).order_by(BYPASSES.c.seq)
+    rows = [(seq, json.loads(data)["in_force"]) for seq, data in connection.execute(wanted).all()]
+    before = [found for seq, found in rows if seq < (first or 0)][-1:]
+    during = [found for seq, found in rows if (first or 0) < seq <= (last or 0)]
+    known: dict[tuple[Any, ...], Override] = {}
+    for found in (*before, *during):
+        for one in found:
+            words = f"rule {one.get('id')} bypassed: {one.get('reason')}"
+            known.setdefault((one.get("id"), one.get("until_ns")), Override("", words, str(one.get("by", ""))))
+    return list(known.values())
+
+
+def _reason(journal: Journal, entry: SessionEntry) -> str:
+    """Why it ended: the last reason that its records have; of one closed as partial also what was said then."""
+    reasons = [
+        str(json.loads(row["data"]).get("reason", ""))
+        for row in read.rows_of(journal, "events", entry.session)
+        if row["kind"] == read.RECORD_KIND
+    ]
+    return "; ".join(dict.fromkeys(reason for reason in reasons[-2:] if reason)) or entry.reason
+
+
+def _termination(entry: SessionEntry, reason: str, tripped: Sequence[str]) -> Termination:
+    if entry.status == "completed":
+        return "NORMAL"
+    if entry.status == "open":
+        return "UNKNOWN"
+    first = reason.split("; ")[0]
+    if "by the operator" in first:
+        return "OPERATOR"
+    return "MACHINE" if first and (first in tripped or entry.status != "partial") else "UNKNOWN"

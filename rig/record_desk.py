@@ -1,0 +1,78 @@
+"""Treatment records of sessions: written from journal and plan, and compared with the plan again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from control.continuation import continued
+from control.layer_table import LayerRules
+from control.plan.load import load_plan
+from control.plan.program import MachineProgram, compile_program
+from facility.config import Facility
+from facility.errors import InternalError, IonctlError, PlanError
+from journal import read
+from journal.store import Journal
+from records.account import read_account
+from records.compare import Comparison, compare
+from records.dicom_record import record_bytes
+from records.reader import MAX_BYTES, Record, read_record
+from rig.session_desk import compiled
+
+_log = structlog.get_logger(__name__)
+
+
+def record_of(journal: Journal, session: str, facility: Facility, plan: Path | None = None) -> bytes:
+    """The record of a session of the journal; `plan`: its file, where it has moved.
+
+    JournalError 'record.empty' if it has delivered nothing; CommandRefused for another plan or configuration.
+    """
+    entry = read.session(journal, session)
+    program = compiled(entry, facility, plan)
+    if entry.continues:
+        rest = continued(journal, program, entry.continues, LayerRules.of(facility))
+        if not isinstance(rest, MachineProgram):
+            raise InternalError("record.rest", "the rest of a program is no program", session)
+        program = rest
+    return record_bytes(read_account(journal, session, program))
+
+
+def keep_record(journal: Journal, session: str, facility: Facility, path: Path) -> None:
+    """Write the record of a session that has ended, been interrupted or closed; what prevents it is logged, no more:
+    the journal has it all, and `ionctl session export` writes it again."""
+    try:
+        data = record_of(journal, session, facility)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except IonctlError as problem:
+        if problem.code != "record.empty":
+            _log.error("no record was written", session=session, problem=str(problem))
+    except OSError as problem:
+        _log.error("no record was written", session=session, problem=str(problem))
+
+
+def check_records(files: Sequence[Path], plan_file: Path, facility: Facility) -> tuple[list[Record], Comparison]:
+    """Records of one fraction against their plan. PlanError for files that cannot be read or do not belong together."""
+    records = [load_record(file) for file in files]
+    plan = load_plan(plan_file)
+    header = records[0].header
+    room = str(header.get("room") or next(iter(facility.rooms)))
+    program = compile_program(plan, facility, room, qa=bool(header.get("qa", True)))
+    if header.get("config_hash", facility.hash) != facility.hash:
+        raise PlanError("record.other", "the record was written under another configuration of the facility",
+                        records[0].name, "give --facility as it was then")  # fmt: skip
+    return records, compare(records, plan, program, facility)
+
+
+def load_record(file: Path) -> Record:
+    """The record in a file; PlanError for all that is wrong."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise PlanError("record.unreadable", "the file is too large for a record", file.name, "give a record")
+        data = file.read_bytes()
+    except OSError as error:
+        what = f"cannot be opened: {error.strerror or error}"
+        raise PlanError("record.unreadable", what, str(file), "check the path and its permissions") from error
+    return read_record(data, file.name)
