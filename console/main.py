@@ -23,6 +23,7 @@ COMMANDS = {
     "session": ("console.commands.sessions", "session", "Sessions of the journal: list, show, export, close."),
     "journal": ("console.commands.sessions", "journal", "Verify the journal's hash chain."),
     "record": ("console.commands.record", "record", "Compare treatment records with their plan."),
+    "dicom": ("console.commands.dicom", "dicom", "Receive plans and send records by DICOM C-STORE."),
     "plan": ("console.commands.plan", "plan", "Make, show and check plans."),
     "up": ("console.commands.processes", "up", "Start plant, safety controller and control server."),
     "down": ("console.commands.processes", "down", "Stop them: beam off first."),

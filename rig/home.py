@@ -43,6 +43,11 @@ class Home:
         return _folder(self.root / "keys")
 
     @property
+    def received(self) -> Path:
+        """Plans that came by DICOM."""
+        return _folder(self.root / "received")
+
+    @property
     def plans(self) -> Path:
         """Plans that the demo makes."""
         return _folder(self.root / "plans")

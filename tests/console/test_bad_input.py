@@ -140,6 +140,13 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("nosuch --plan PLAN", PLAN, "nosuch"),
         ("PLAN --plan PLAN", PLAN, "no DICOM file"),
     ],
+    "dicom receive": [("--port 70000", USAGE, "--port"), ("now", USAGE, "now")],
+    "dicom send": [
+        ("", USAGE, "FILE"),
+        ("PLAN --to nowhere", USAGE, "known: records"),
+        ("PLAN", PLAN, "no DICOM file"),
+        ("nosuch", PLAN, "nosuch"),
+    ],
     "room search": [("now", USAGE, "now"), ("", UNAVAILABLE, "ionctl up")],
     "room door": [("ajar", USAGE, "open"), ("open", UNAVAILABLE, "ionctl up")],
     "room estop": [("reset", USAGE, "release"), ("release", UNAVAILABLE, "ionctl up")],
