@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.report import ROOT
 
-MODULES = ("bench_kernel", "bench_virtual", "bench_ca")
+MODULES = ("bench_kernel", "bench_virtual", "bench_journal", "bench_ca")
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ state. What control sees is on record, not what was true: the truth is the rig's
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,13 +28,15 @@ _INTEGERS = frozenset(
 )
 _UNITS = {"ic1_ions": "ions", "ic2_ions": "ions", "beam_us": "us"}
 _RING = ("phase", "energy_code", "cycle", "ions")
+_NAMES = ("t_ns", *(f"fe_{name}" for name in FE_STATUS), *(f"ring_{name}" for name in _RING))
 
 
 class SampleLog:
     """Keeps what is heard of one session after the other; the last one's samples are there until the next is opened."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[float, ...]] = []
+        self._rows = array("d")
+        """Row by row: tuples of numbers would take four times as much."""
         self._ring: tuple[float, ...] = (0.0,) * len(_RING)
         self._session = ""
         self.lost = 0
@@ -46,7 +49,7 @@ class SampleLog:
     def told(self, topic: str, data: Mapping[str, Any]) -> None:
         """A listener of the sequencer: another session begins another log."""
         if topic == "session" and data["session"] not in ("", self._session):
-            self._session, self._rows, self.lost = str(data["session"]), [], 0
+            self._session, self._rows, self.lost = str(data["session"]), array("d"), 0
 
     def _heard_ring(self, _channel: Channel, sample: Sample) -> None:
         if isinstance(sample.value, np.ndarray) and sample.value.size >= len(RING_STATUS):
@@ -55,17 +58,16 @@ class SampleLog:
     def _heard(self, _channel: Channel, sample: Sample) -> None:
         if not isinstance(sample.value, np.ndarray) or sample.value.size < len(FE_STATUS):
             return
-        if len(self._rows) >= MOST_ROWS:
+        if len(self._rows) >= MOST_ROWS * len(_NAMES):
             self.lost += 1
             return
-        self._rows.append((float(sample.t_ns), *sample.value[: len(FE_STATUS)].tolist(), *self._ring))
+        self._rows.extend((float(sample.t_ns), *sample.value[: len(FE_STATUS)].tolist(), *self._ring))
 
     def table(self, session: Session, config: str = "") -> pa.Table:
         """The rows, oldest first; `config`: the facility's configuration as JSON."""
-        names = ["t_ns", *(f"fe_{name}" for name in FE_STATUS), *(f"ring_{name}" for name in _RING)]
-        rows = np.array(self._rows, dtype=np.float64).reshape(-1, len(names))
+        rows = np.array(self._rows, dtype=np.float64).reshape(-1, len(_NAMES))
         fields, arrays = [], []
-        for name, column in zip(names, rows.T, strict=True):
+        for name, column in zip(_NAMES, rows.T, strict=True):
             plain = name.split("_", 1)[1] if name != "t_ns" else name
             whole = name == "t_ns" or plain in _INTEGERS or name in ("ring_phase", "ring_energy_code", "ring_cycle")
             kind = pa.int64() if whole else pa.float64()

@@ -14,8 +14,10 @@ from datetime import datetime
 
 import numpy as np
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from control.layer_table import COLUMN, FloatArray, measured
@@ -187,7 +189,7 @@ def _control_points(account: SessionAccount, layers: list[LayerAccount]) -> list
         if not points:
             _add_geometry(start, account, one)
         if one.entry.loads <= 1:  # more loads may be of several runs, each with a time of its own
-            start.ScanSpotTimeOffset = _offsets_us(one, spots).tolist()
+            _add_floats(start, "ScanSpotTimeOffset", _offsets_us(one, spots))
         planned += float(one.layer.target_ions.sum()) / one.layer.ions_per_unit
         given += float(units.sum())
         points += [start, _control_point(one, index + 1, one.at(one.last_ns), (planned, given), np.zeros(spots.size))]
@@ -210,10 +212,16 @@ def _control_point(
     item.ScanSpotReordered = "NO" if whole else "YES"
     if not whole:
         item.ScanSpotPrescribedIndices = indices.tolist()
-    item.ScanSpotPositionMap = positions_mm(one)[spots].ravel().tolist()
-    item.ScanSpotMetersetsDelivered = units.tolist()
+    _add_floats(item, "ScanSpotPositionMap", positions_mm(one)[spots].ravel())
+    _add_floats(item, "ScanSpotMetersetsDelivered", units)
     item.NumberOfPaintings = layer.paintings
     return item
+
+
+def _add_floats(item: Dataset, keyword: str, values: FloatArray) -> None:
+    """An FL of many values as the bytes that it is: pydicom looks at each number, ten times as long as all the rest."""
+    tag, data = Tag(keyword), np.ascontiguousarray(values, dtype="<f4").tobytes()
+    item[tag] = RawDataElement(tag, "FL", len(data), data, 0, True, True)
 
 
 def positions_mm(one: LayerAccount) -> FloatArray:
