@@ -20,7 +20,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import soak_campaign, soak_crashes, soak_fields, soak_hil, soak_link, soak_rogue, soak_scenarios
+from benchmarks import (
+    soak_campaign,
+    soak_crashes,
+    soak_fields,
+    soak_fuzz,
+    soak_hil,
+    soak_link,
+    soak_rogue,
+    soak_scenarios,
+)
 from benchmarks.report import ROOT, commit, measured_on
 
 SOAK_SCHEMA = "ionctl.soak/1"
@@ -86,6 +95,7 @@ COUNTS: dict[str, tuple[int, Case]] = {
     "rogue clients and deaf subscribers": (30, soak_rogue.rogue),
     "hardware in the loop, every failure in turn": (20, soak_hil.field),
     "death of all and recovery, virtual time": (1000, soak_crashes.crash),
+    "broken plans and records, blocks of 1,000": (100, soak_fuzz.block),
     "lateness of the safety link over ten minutes": (1, soak_link.lateness),
 }
 
