@@ -123,6 +123,10 @@ class Dose:
     seq: int
 
 
+_STRETCHES = (RingPhase.INJECTION, RingPhase.FLAT_TOP, RingPhase.ENERGY_STEP, RingPhase.DUMP, RingPhase.FAULT)
+"""First phases of the stretches of a cycle that control tells apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class RingStatus:
     """RING:Status-RB, decoded."""
@@ -142,6 +146,11 @@ class RingStatus:
             int(v[_RING["energy_code"]]),
             int(v[_RING["cycle"]]),
         )
+
+    @property
+    def decisive(self) -> tuple[int, ...]:
+        """What control decides by: whether the ring rests, prepares, has beam to give or comes down, not each phase."""
+        return self.token, self.energy_code, self.cycle, sum(self.phase >= first for first in _STRETCHES)
 
 
 @dataclass(frozen=True)
@@ -172,8 +181,7 @@ class MachineLink:
         self._worst = Action.NONE
         self._tripped = ""
         self._permitted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._loop = loop
+        self._loop = loop = asyncio.get_running_loop()
         self._beats: dict[str, tuple[object, float]] = {name: (None, loop.time()) for name in HEARTBEATS}
         self._unsubscribe: list[Unsubscribe] = []
         for name in MONITORED:
@@ -387,5 +395,6 @@ class MachineLink:
 
     def _on_ring(self, _channel: Channel, sample: Sample) -> None:
         if isinstance(sample.value, np.ndarray) and sample.value.size >= len(RING_STATUS):
-            self.ring = RingStatus.of(sample.value)
-            self.wake.set()
+            before, self.ring = self.ring, RingStatus.of(sample.value)
+            if before is None or before.decisive != self.ring.decisive:
+                self.wake.set()

@@ -46,6 +46,7 @@ STATUS_NS = 250 * NS_PER_MS
 _SHOWN = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "STATE", "TRIP",
                     "ROOM"})  # fmt: skip
 """Kinds of events that are shown at once; the others concern the safety link."""
+_PHASE = {"PHASE"}
 ROOM_ROLES = ("room",)
 """Who may use the panels in the room: whoever stands there, nobody from afar."""
 _BEAM_GONE = frozenset({"HELD", "PAUSED", "ABORTED", "LAYER_DONE"})
@@ -139,6 +140,9 @@ class PlantIocs:
             return
         self._status = self._plant.status
         view = self._view(event=True, gone=bool(kinds & _BEAM_GONE), slow=False)
+        if kinds == _PHASE:
+            self._ring.show(view, self._fe_code(view))  # nothing has happened to the others
+            return
         self._show_states(view)
         if "ROOM" in kinds:
             self._line.show(view)
