@@ -25,7 +25,7 @@ def make_plant(rules: Any = None, seed: int = 1) -> Plant:
     """A plant with the beam token, a permit and a working link."""
     plant = Plant(load_facility(FACILITY), ROOM, SPECIES, seed=seed, rules=rules)
     plant.set_room_beam(True)
-    plant.set_safety_lines(True, False, True, field=1)
+    plant.set_safety_lines(True, False, True, field=1, personnel=True)
     plant.open_field(1, 1e15, 1e9)
     plant.advance(MS_NS)
     plant.take_events()  # it has its permit

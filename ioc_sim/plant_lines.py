@@ -13,7 +13,7 @@ class PlantLines(PlantCore):
     """Lines, buttons and switches; they act at the next tick."""
 
     def set_safety_lines(
-        self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = True, field: int = 0
+        self, permit: bool, hold: bool, link_ok: bool, bypass_mask: int = 0, personnel: bool = False, field: int = 0
     ) -> None:
         """The lines of the safety link, the fast rules that are bypassed, the number of the field that is open at the
         safety controller (0: none); they act from the next tick."""

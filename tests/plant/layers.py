@@ -54,7 +54,7 @@ def new_plant(name: str = "wuwei", room: str | None = None, seed: int = 3, facil
     """A plant with permit and room beam, one second after it was switched on."""
     facility = facility or load_facility(name)
     plant = Plant(facility, room or next(iter(facility.rooms)), species, seed=seed, allow_faults=True, **kwargs)  # type: ignore[arg-type]
-    plant.set_safety_lines(True, False, True, field=1)
+    plant.set_safety_lines(True, False, True, field=1, personnel=True)
     plant.set_room_beam(True)
     plant.open_field(1, 1e15, 1e9)
     plant.advance(S)
@@ -64,7 +64,7 @@ def new_plant(name: str = "wuwei", room: str | None = None, seed: int = 3, facil
 
 def open_field(plant: Plant, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
     """Open a field at a front end with a permit, as soon as the safety controller has said which."""
-    plant.set_safety_lines(True, False, True, field=field)
+    plant.set_safety_lines(True, False, True, field=field, personnel=True)
     plant.open_field(field, preset_ions, expected_ms, plan_hash)
 
 

@@ -140,7 +140,7 @@ def test_lost_safety_permit_takes_the_beam_and_the_ring_is_dumped() -> None:
     start(plant, spots, level=LEVEL)
     run_until(plant, "BEAM_ON")
     go(plant, plant.t_ns + 20 * MS)
-    plant.set_safety_lines(False, False, True)
+    plant.set_safety_lines(False, False, True, personnel=True)
     t_cut = plant._now_ns
     go(plant, t_cut + 200 * MS)
     trace = plant.trace[: plant.truth_count]
@@ -257,9 +257,9 @@ def test_a_resume_waits_for_the_ring_and_not_for_magnets() -> None:
     start(plant, grid(), level=LEVEL)
     run_until(plant, "BEAM_ON")
     go(plant, plant._now_ns + 20 * MS)
-    plant.set_safety_lines(False, True, True)
+    plant.set_safety_lines(False, True, True, personnel=True)
     go(plant, plant._now_ns + 2 * S)
-    plant.set_safety_lines(True, False, True)
+    plant.set_safety_lines(True, False, True, personnel=True)
     go(plant, plant._now_ns + 5 * MS)
     plant.request_cycle(77, 150)
     plant.resume(plant.status.permit_epoch)

@@ -96,7 +96,7 @@ def test_a_beam_off_device_that_tells_no_number_never_obeys(device: str) -> None
     plant.inject(Fault(device, FaultKind.NAN))
     go(plant, plant._now_ns + 2 * MS)
     assert plant.signals[place] == 0.0
-    plant.set_safety_lines(False, False, True)  # also while it is told to take the beam off
+    plant.set_safety_lines(False, False, True, personnel=True)  # also while it is told to take the beam off
     go(plant, plant._now_ns + 2 * MS)
     assert plant.signals[place] == 0.0
 
@@ -131,3 +131,13 @@ def test_a_lease_that_is_no_number_lets_no_beam() -> None:
     plant.grant_lease(plant._read("load_seq"), math.nan)
     go(plant, plant._now_ns + MS)
     assert (plant.status.state, plant.status.hold_reason) == (FrontEndState.HELD, HoldReason.REGISTER)
+
+
+def test_who_says_nothing_of_the_personnel_line_keeps_the_stopper_in() -> None:
+    plant = new_plant()
+    go(plant, 1000 * MS)
+    assert not plant.status.stopper_in
+    plant.set_safety_lines(True, False, True)
+    go(plant, 2000 * MS)
+    assert plant.status.stopper_in
+    assert plant.signals[INDEX["source.inhibited"]] == 1.0

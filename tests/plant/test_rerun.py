@@ -47,7 +47,7 @@ def test_a_trip_is_run_again_bit_for_bit() -> None:
     plant.inject(Fault("beam.x", FaultKind.OFFSET, 5.0, at_ns=at_ns))
     go(plant, at_ns + 50 * MS)
     plant.set_late_ms(3.0)
-    plant.set_safety_lines(False, False, True)
+    plant.set_safety_lines(False, False, True, personnel=True)
     go(plant, at_ns + 60 * MS + 123_456)
     plant.reset_fast(0)
     go(plant, at_ns + 70 * MS)

@@ -174,8 +174,8 @@ def test_lines_that_fall_and_rise_between_two_ticks_are_a_lost_permit() -> None:
         await asyncio.sleep(0.05)
         plant = made.plant
         before = plant.status.permit_epoch
-        plant.set_safety_lines(False, True, True)
-        plant.set_safety_lines(True, False, True)
+        plant.set_safety_lines(False, True, True, personnel=True)
+        plant.set_safety_lines(True, False, True, personnel=True)
         await asyncio.sleep(0.01)
         return before, plant.status.permit_epoch, plant.status.permit
 

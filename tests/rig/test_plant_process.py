@@ -25,7 +25,7 @@ def test_a_plant_that_ends_takes_the_beam_and_does_not_call_the_link_dead(monkey
         plant.advance(plant.t_ns + 2 * NS_PER_MS)
         return [float(plant.signals[place]) for place in (g.P_PERMIT, g.P_HOLD, g.LINK_P_OK)]
 
-    plant.set_safety_lines(True, False, True)
+    plant.set_safety_lines(True, False, True, personnel=True)
     assert lines() == [1.0, 0.0, 1.0]
     asyncio.run(process.PlantProcess.beam_off(cast(Any, SimpleNamespace(plant=plant))))
     assert lines() == [0.0, 0.0, 1.0], "ABORT; a dead link would be a trip of the safety controller"

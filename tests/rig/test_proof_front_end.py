@@ -86,7 +86,7 @@ def test_the_compiled_front_end_does_nothing_that_its_stand_in_does_not(seed: in
             give(plant, verb, spots)
         elif what == "line":
             line = str(draw.choice(["beam", "beam", "beam", "hold", "pause", "abort"]))
-            plant.set_safety_lines(*LINES[line])
+            plant.set_safety_lines(*LINES[line], personnel=True)
             if bool(plant.status.permit) != LINES[line].permit:
                 before = before.permit_changed()
         elif what == "deliver" and before.state in (F.IDLE, F.LOADED, F.DONE, F.ABORTED) and line == "beam":

@@ -46,7 +46,7 @@ def latched(plant: Plant) -> set[str]:
 
 def pause_by_p(plant: Plant) -> int:
     at_ns = plant._now_ns
-    plant.set_safety_lines(False, True, True)
+    plant.set_safety_lines(False, True, True, personnel=True)
     return at_ns
 
 
@@ -94,9 +94,9 @@ def test_what_obeys_is_confirmed(name: str, level: float, stop) -> None:
 
 def test_an_abort_that_was_reset_is_forgotten() -> None:
     plant = irradiating()
-    plant.set_safety_lines(False, False, True)
+    plant.set_safety_lines(False, False, True, personnel=True)
     go(plant, plant._now_ns + 500 * MS)
-    plant.set_safety_lines(True, False, True)
+    plant.set_safety_lines(True, False, True, personnel=True)
     go(plant, plant._now_ns + 500 * MS)
     assert plant.status.permit
     go(plant, abort_by_device(plant) + 500 * MS)

@@ -155,9 +155,9 @@ def test_lost_line_of_the_safety_link_takes_the_beam(rule_id: str) -> None:
     go(plant, plant._now_ns + 40 * MS)
     at_ns = plant._now_ns
     if rule_id == "link-safety":
-        plant.set_safety_lines(True, False, False)
+        plant.set_safety_lines(True, False, False, personnel=True)
     else:
-        plant.set_safety_lines(False, rule_id == "safety-abort", True)
+        plant.set_safety_lines(False, rule_id == "safety-abort", True, personnel=True)
     go(plant, at_ns + 100 * MS)
     assert beam_off_ns(plant, at_ns) - at_ns <= 30_000 + 150_000
     assert plant.status.state in (FrontEndState.PAUSED, FrontEndState.ABORTED)
@@ -173,12 +173,12 @@ def test_hold_takes_the_beam_and_gives_it_back(rule_id: str) -> None:
         plant.set_gating(True)
         plant.inject(Fault("gate.open", FaultKind.SET, 0.0, at_ns=at_ns, until_ns=at_ns + 100 * MS))
     else:
-        plant.set_safety_lines(True, True, True)
+        plant.set_safety_lines(True, True, True, personnel=True)
     go(plant, at_ns + 90 * MS)
     assert plant.status.state == FrontEndState.HELD
     promised_us = bound(rule, rule_set(), load_facility("wuwei")).total_us + SINGLE_IONS_US + 1000.0
     assert beam_off_ns(plant, at_ns) - at_ns <= promised_us * 1000
-    plant.set_safety_lines(True, False, True)
+    plant.set_safety_lines(True, False, True, personnel=True)
     if rule_id == "gate":
         plant.set_gating(False)
     go(plant, plant._now_ns + 50 * MS)

@@ -61,7 +61,7 @@ def test_a_layer_that_is_delivered_twice_is_too_much_for_the_field() -> None:
 
 def test_beam_without_a_field_is_too_much() -> None:
     plant = Plant(FACILITY, "1", "carbon", seed=2, rules=load_rules(FACILITY, "1", "carbon").fast())
-    plant.set_safety_lines(True, False, True)
+    plant.set_safety_lines(True, False, True, personnel=True)
     plant.set_room_beam(True)
     plant.advance(S)
     one_layer(plant, 77)
@@ -106,12 +106,12 @@ def test_no_field_begins_but_the_one_that_the_safety_controller_has_opened() -> 
         with pytest.raises(CommandRefused, match=rf"field {other} is not the one .* which is field 1"):
             plant.open_field(other, 1e9, 1e4)
         open_field(plant, 1, 1e15, 1e9)
-    plant.set_safety_lines(False, False, False)  # a link that is down tells of none
+    plant.set_safety_lines(False, False, False, personnel=True)  # a link that is down tells of none
     with pytest.raises(CommandRefused, match="which is none"):
         plant.open_field(6, 1e9, 1e4)
-    plant.set_safety_lines(True, False, True, field=6)
+    plant.set_safety_lines(True, False, True, field=6, personnel=True)
     plant.open_field(6, 1e9, 1e4)
-    plant.set_safety_lines(True, False, True)  # gone again before it acts
+    plant.set_safety_lines(True, False, True, personnel=True)  # gone again before it acts
     plant._pending.insert(0, plant._pending.pop())
     plant.advance(plant._now_ns + MS)
     assert plant.signals[g.FE_FIELD] == 1
