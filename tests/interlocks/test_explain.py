@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -233,3 +234,9 @@ def test_a_row_of_the_matrix_is_what_the_bound_and_the_rule_say() -> None:
             rule.action in actions for actions in (("HOLD", "PAUSE", "ABORT"), ("PAUSE", "ABORT"), ("ABORT",))
         )
         assert (row.chain, row.stopper) == (rule.chain, rule.chain == "personnel")
+
+
+@pytest.mark.parametrize(("changes", "read"), [({"when": "gate.open"}, ("lines",)), ({}, ())])
+def test_a_rule_reads_a_device_by_its_condition_too(changes: dict[str, str], read: tuple[str, ...]) -> None:
+    fitted = SimpleNamespace(fitted=("ic1_hv", "lines"))
+    assert explain.external_inputs(one_rule(body(**changes)).rules[0], fitted) == read  # type: ignore[arg-type]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from interlocks.live_values import is_live
+from interlocks.evaluator import Judgement
+from interlocks.live_values import LiveValues, is_live
 from interlocks.model import IMAGE_NAMES
+from interlocks.snapshot import RuleView
 from tests.interlocks.support import Safety, body, one_rule, rule_set
 
 
@@ -59,3 +62,17 @@ def test_a_rule_that_needs_each_tick_or_a_history_is_told_at_its_trip_alone() ->
     it = Safety()
     it.run(2)
     assert math.isnan(it.view("position-x").value)
+
+
+def test_a_view_is_the_very_same_until_value_limit_or_state_are_others() -> None:
+    rule = one_rule(body()).rules[0]
+    found = [Judgement(True, 1.0, 1.1)]
+    live = LiveValues([rule], lambda _: found[0])
+    base = RuleView(rule)
+    for value, limit in ((1.0, 1.1), (2.0, 1.1), (0.5, 1.1), (0.5, 1.2), (0.5, 0.3), (math.nan, 0.3),
+                         (math.nan, math.nan), (1.0, math.nan), (1.0, 1.1)):  # fmt: skip
+        found[0] = Judgement(True, value, limit)
+        shown = live.of(base)
+        assert repr((shown.value, shown.limit)) == repr((value, limit))
+        assert live.of(base) is shown
+    assert live.of(replace(base, present=True)).present
