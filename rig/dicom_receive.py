@@ -27,6 +27,8 @@ _log = structlog.get_logger(__name__)
 VERIFICATION = "1.2.840.10008.1.1"
 STORED, OUT_OF_RESOURCES, OTHER_CLASS, NOT_UNDERSTOOD, DUPLICATE = 0x0000, 0xA700, 0xA900, 0xC000, 0x0111
 """Status of a C-STORE (PS3.4 B.2.3, PS3.7 C)."""
+ASSOCIATE_S = 5.0
+"""A caller that has connected must have asked for an association by then."""
 _OVERHEAD = 65_536
 """Bytes of an association beyond the object itself."""
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -56,7 +58,8 @@ class Receiver:
             ae.add_supported_context(name, [EXPLICIT_LE, IMPLICIT_LE])
         ae.require_calling_aet, ae.require_called_aet = list(config.callers), True
         ae.maximum_associations = config.max_associations
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = config.timeout_s
+        ae.acse_timeout = min(ASSOCIATE_S, config.timeout_s)
+        ae.dimse_timeout = ae.network_timeout = config.timeout_s
         handlers = [
             (evt.EVT_CONN_OPEN, self._opened), (evt.EVT_DIMSE_RECV, self._whole), (evt.EVT_REJECTED, self._refused),
             (evt.EVT_ABORTED, self._aborted), (evt.EVT_C_STORE, self._store),
@@ -155,13 +158,25 @@ class BoundedSocket:
     def recv(self, wanted: int) -> Any:
         """As the socket's; OSError beyond the limit, which ends the association."""
         if self.count + wanted > self._most:
-            _log.warning(
-                "association cut off", words=f"an object of more than {self._most} bytes", **caller(self._association)
-            )
+            words = f"an object of more than {self._most} bytes"
+            _log.warning("association cut off", words=words, **caller(self._association))
+            self._gone()
             raise OSError("the object is larger than allowed")
-        data = self._recv(wanted)
+        try:
+            data = self._recv(wanted)
+        except OSError:
+            self._gone()
+            raise
         self.count += len(data)
+        if len(data) < wanted:
+            self._gone()
         return data
+
+    def _gone(self) -> None:
+        """The caller has hung up. Where it had not asked for an association yet, pynetdicom would go on waiting for it
+        and count it among those that are on: tell it that nothing comes."""
+        if not self._association.is_established:
+            self._association.dul.to_user_queue.put(None)
 
 
 def caller(association: Any) -> dict[str, str]:

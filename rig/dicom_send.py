@@ -48,7 +48,7 @@ def send_files(files: Sequence[Path], to: Destination, ae_title: str) -> list[Se
     where = f"{to.ae_title}@{to.host}:{to.port}"
     association = ae.associate(to.host, to.port, ae_title=to.ae_title)
     if not association.is_established:
-        what = "nobody answers there as a DICOM node"
+        what = "nobody answers there as a DICOM node, or it hangs up on us"
         if association.is_rejected:
             what = "it refuses us"
         elif association.rejected_contexts:
