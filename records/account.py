@@ -15,6 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from control.layer_table import COLUMN, FloatArray
+from control.plan.dicom_writer import derived_uid
 from control.plan.program import LayerProgram, MachineProgram
 from facility.errors import JournalError
 from facility.timebase import FACILITY_EPOCH_UNIX_S, NS_PER_S
@@ -95,6 +96,13 @@ class SessionAccount:
     opened: datetime
     last_seq: int
     """Of the journal's rows of its layers: two accounts with the same one are the same."""
+    earlier: tuple[str, ...] = ()
+    """UIDs of the records of the sessions that it continues, the first one first."""
+
+    @property
+    def uid(self) -> str:
+        """Of its record: another one whenever the journal has told more."""
+        return _uid(self.entry, self.last_seq)
 
     @property
     def verified(self) -> bool:
@@ -121,8 +129,20 @@ def read_account(journal: Journal, session: str, program: MachineProgram) -> Ses
     reason = _reason(journal, entry)
     return SessionAccount(
         entry, program, layers, unheard, overrides, _termination(entry, reason, tripped), reason, opened,
-        max((one.seq for one in entries), default=0),
+        max((one.seq for one in entries), default=0), _earlier(journal, entry),
     )  # fmt: skip
+
+
+def _uid(entry: SessionEntry, last_seq: int) -> str:
+    return derived_uid("record", entry.facility, entry.session, entry.status, str(last_seq))
+
+
+def _earlier(journal: Journal, entry: SessionEntry) -> tuple[str, ...]:
+    found: list[str] = []
+    while entry.continues:
+        entry = read.session(journal, entry.continues)
+        found.insert(0, _uid(entry, max((one.seq for one in read.layers(journal, entry.session)), default=0)))
+    return tuple(found)
 
 
 def _layer(index: int, program: MachineProgram, entry: LayerEntry, calendar: Mapping[int, datetime]) -> LayerAccount:

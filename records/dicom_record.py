@@ -40,12 +40,6 @@ _CONCERNED = {
 _ION = {name: numbers for numbers, name in SPECIES.items()}
 
 
-def record_uid(account: SessionAccount) -> str:
-    """SOP Instance UID: another one whenever the journal has told more."""
-    entry = account.entry
-    return derived_uid("record", entry.facility, entry.session, entry.status, str(account.last_seq))
-
-
 def record_bytes(account: SessionAccount) -> bytes:
     """The file. JournalError 'record.empty' for a session that has delivered nothing."""
     layers = [one for one in account.layers if one.begun.size]
@@ -61,7 +55,7 @@ def record_bytes(account: SessionAccount) -> bytes:
 def _dataset(account: SessionAccount, layers: list[LayerAccount]) -> Dataset:
     entry, program = account.entry, account.program
     dataset = Dataset()
-    dataset.file_meta = _file_meta(record_uid(account))
+    dataset.file_meta = _file_meta(account.uid)
     _add_identity(dataset, account)
     dataset.InstanceNumber = max(entry.fraction, 1)
     began = layers[0].at(layers[0].first_ns)
@@ -69,6 +63,8 @@ def _dataset(account: SessionAccount, layers: list[LayerAccount]) -> Dataset:
     plan = Dataset()
     plan.ReferencedSOPClassUID, plan.ReferencedSOPInstanceUID = UID(RT_ION_PLAN), UID(program.plan_uid)
     dataset.ReferencedRTPlanSequence = Items([plan])
+    if account.earlier:
+        dataset.ReferencedTreatmentRecordSequence = Items([_reference(uid) for uid in account.earlier])
     machine = Dataset()
     machine.TreatmentMachineName = entry.facility[:16]
     machine.Manufacturer = machine.ManufacturerModelName = MANUFACTURER
@@ -84,6 +80,12 @@ def _dataset(account: SessionAccount, layers: list[LayerAccount]) -> Dataset:
     )
     dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(0x01, "UT", _header(account))
     return dataset
+
+
+def _reference(uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = UID(RT_ION_RECORD), UID(uid)
+    return item
 
 
 def _header(account: SessionAccount) -> str:
@@ -115,7 +117,7 @@ def _add_identity(dataset: Dataset, account: SessionAccount) -> None:
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = _date(account.opened), _time(account.opened)
     dataset.SOPClassUID = UID(RT_ION_RECORD)
-    dataset.SOPInstanceUID = UID(record_uid(account))
+    dataset.SOPInstanceUID = UID(account.uid)
     dataset.StudyDate, dataset.StudyTime = _date(account.opened), _time(account.opened)
     dataset.AccessionNumber = ""
     dataset.Modality = "RTRECORD"

@@ -203,7 +203,7 @@ def carried(account: SessionAccount) -> SessionAccount:
     entry = dataclasses.replace(account.entry, delivery="CONTINUATION", continues="S-1", fraction=2, status="partial")
     bypass = Override("", "rule gate bypassed: phantom", "physicist")
     return dataclasses.replace(account, entry=entry, overrides=(*account.overrides, bypass), termination="MACHINE",
-                               reason="position-x; closed")  # fmt: skip
+                               reason="position-x; closed", earlier=("2.25.77",))  # fmt: skip
 
 
 def plain(account: SessionAccount) -> SessionAccount:

@@ -21,6 +21,7 @@ from journal import read
 from journal.course import read_course
 from journal.store import Journal, open_journal, sqlite_url
 from journal.verify import verify
+from records.account import read_account
 from rig.virtual_world import World, WorldOptions, WorldParts
 from tests.recovery.test_crashes import SEED, facility
 from tests.recovery.test_crashes import program as qa_program
@@ -80,6 +81,7 @@ def test_the_rest_of_a_fraction_is_given_once(tmp_path: Path) -> None:
 
     left = continued(journal, program(), name, LayerRules.of(facility()))
     assert isinstance(left, MachineProgram)
+    assert read_account(journal, again, left).earlier == (read_account(journal, name, program()).uid,)
     assert 0 < left.n_spots < program().n_spots
     truth, later = first.plant.truth_spots(), second.plant.truth_spots()
     uncertain = {one.layer: one.uncertain for one in read.layers(journal, name)}
