@@ -88,6 +88,8 @@ class Deed:
     """Something that is done to a device, and undone."""
 
     name: str
+    way: str
+    """As the catalogue of faults calls it."""
     device: str
     rules: frozenset[str]
     """One of them takes the beam."""
@@ -102,31 +104,42 @@ LOADED = frozenset({
 """Rules that trip when this machine is busy with other things."""
 _LOST = frozenset({"external-device"})
 DEEDS: tuple[Deed, ...] = (
-    Deed("supply killed, started again", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGKILL), SoftIoc.restart),
-    Deed("supply stopped, runs on", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
+    Deed("supply killed, started again", "killed", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGKILL),
+         SoftIoc.restart),
+    Deed("supply stopped, runs on", "stopped", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
          lambda ioc: ioc.signal(signal.SIGCONT)),
-    Deed("supply gives stale readings", SUPPLY, _LOST, lambda ioc: ioc.put("Current-RB.SCAN", "Passive"),
+    Deed("supply gives stale readings", "stale", SUPPLY, _LOST, lambda ioc: ioc.put("Current-RB.SCAN", "Passive"),
          lambda ioc: ioc.put("Current-RB.SCAN", ".02 second")),
-    Deed("supply reads wrongly", SUPPLY, frozenset({"scan-readback-x", "scan-settling"}),
+    Deed("supply reads wrongly", "wrong", SUPPLY, frozenset({"scan-readback-x", "scan-settling"}),
          lambda ioc: ioc.put("Bias-SP", "25"), lambda ioc: ioc.put("Bias-SP", "0")),
-    Deed("supply in alarm", SUPPLY, _LOST, lambda ioc: ioc.put("Fault-SP", "1"), lambda ioc: ioc.put("Fault-SP", "0")),
-    Deed("voltage stopped, runs on", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
+    Deed("supply in alarm", "alarm", SUPPLY, _LOST, lambda ioc: ioc.put("Fault-SP", "1"),
+         lambda ioc: ioc.put("Fault-SP", "0")),
+    Deed("voltage stopped, runs on", "stopped", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
          lambda ioc: ioc.signal(signal.SIGCONT)),
-    Deed("voltage gives stale readings", VOLTAGE, _LOST, lambda ioc: ioc.put("Voltage-RB.SCAN", "Passive"),
+    Deed("voltage gives stale readings", "stale", VOLTAGE, _LOST, lambda ioc: ioc.put("Voltage-RB.SCAN", "Passive"),
          lambda ioc: ioc.put("Voltage-RB.SCAN", ".02 second")),
-    Deed("voltage wrong", VOLTAGE, frozenset({"chamber-voltage-ic1"}), lambda ioc: ioc.put("Bias-SP", "-225"),
+    Deed("voltage wrong", "wrong", VOLTAGE, frozenset({"chamber-voltage-ic1"}), lambda ioc: ioc.put("Bias-SP", "-225"),
          lambda ioc: ioc.put("Bias-SP", "0")),
-    Deed("voltage killed, started again", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGKILL), SoftIoc.restart),
+    Deed("voltage killed, started again", "killed", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGKILL),
+         SoftIoc.restart),
 )  # fmt: skip
 """Wrong values come in between: they are an ABORT, and its account begins the count of interruptions anew."""
 
 
+DEED_OF = {f"{deed.device}/{deed.way}": deed for deed in DEEDS}
+
+
 def trial_facility(iocs: dict[str, SoftIoc], mode: str = "per_spot", base: str = "wuwei") -> Facility:
+    """A facility of the configuration with these devices."""
+    return with_devices(load_facility(base), iocs, mode)
+
+
+def with_devices(facility: Facility, iocs: dict[str, SoftIoc], mode: str) -> Facility:
     """A facility whose scanning supply x and voltage of chamber 1 are these IOCs."""
     supply, voltage = iocs[SUPPLY], iocs[VOLTAGE]
     set_by = {"setpoint": "Current-SP"} if mode == "per_spot" else {"table": "Table-SP", "trigger": "Trigger-SP"}
     common = {"max_age_ms": MAX_AGE_MS, "settle_ms": SETTLE_MS}
-    return change_facility(load_facility(base), {"external": {
+    return change_facility(facility, {"external": {
         SUPPLY: {"prefix": supply.prefix, "address": f"127.0.0.1:{supply.port}", "readback": "Current-RB",
                  "status": "Power-Sts", "unit": "A", "mode": mode, **set_by, **common},
         VOLTAGE: {"prefix": voltage.prefix, "address": f"127.0.0.1:{voltage.port}", "readback": "Voltage-RB",

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from channels.command import Signer
@@ -13,6 +14,7 @@ from channels.wire_faults import LinkFault
 from facility.config import Facility
 from facility.errors import InternalError
 from ioc_sim.faults import FOREVER_NS, GATING, Fault, FaultKind, fault_line
+from rig.external.soft_devices import DEED_OF, SoftIoc
 from rig.home import Home
 from rig.keys import CONTROL, KeyStore
 from rig.link_relay import LinkRelay
@@ -46,6 +48,10 @@ class CaHands:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     operator: OperatorClient | None = None
+    devices: Mapping[str, SoftIoc] = field(default_factory=dict)
+    """Soft IOCs that stand for hardware, by the name of the device."""
+    _repairs: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """What takes its time: not in the loop, or the console falls silent."""
 
     @property
     def scale(self) -> float:
@@ -94,6 +100,9 @@ class CaHands:
             if held_open and act.for_ms is not None:
                 self._later("gate.open", act.for_ms)
             return
+        if entry.family is Family.EXTERNAL:
+            await self._fail_device(entry.name)
+            return
         self._undo[entry.name] = await self._begin(entry)
         if act.for_ms is not None:
             self._later(entry.name, act.for_ms)
@@ -110,6 +119,19 @@ class CaHands:
         for undo in self._undo.values():
             undo()
         self._undo.clear()
+        for repair in self._repairs.values():
+            await asyncio.to_thread(repair)
+        self._repairs.clear()
+
+    async def _fail_device(self, name: str) -> None:
+        _, device, _ = name.split("/")
+        ioc = self.devices.get(device)
+        if ioc is None:
+            raise InternalError("scenario.hardware", f"{device} is no soft IOC of this run: nobody can do {name} to it",
+                                self.scenario.id, "run it at a facility without external devices")  # fmt: skip
+        deed = DEED_OF[name.removeprefix("external/")]
+        await asyncio.to_thread(deed.do, ioc)
+        self._repairs[name] = functools.partial(deed.undo, ioc)
 
     def _mender(self, device: str) -> Callable[[], None]:
         gate = device == "gate.open" and self.gating

@@ -25,6 +25,10 @@ CALM_S = 1.5
 """People wait so long after a mending before they ask for a reset: slow devices creep past their limits."""
 UNLOAD_S = 1.0
 """A cause that the loaded layer still shows so long after the mending goes with the layer: the operator stops it."""
+NUISANCES_MAX = 20
+BUSY = ("machine", "busy")
+"""Who took the beam, where it was the load of this machine."""
+STOPPED = (State.INTERRUPTED, State.TERMINATED)
 WORDS = "scenario: the field goes on at the exact remainder"
 UNRESOLVED = "termination-unresolved"
 
@@ -72,6 +76,8 @@ class Deeds:
     failures: list[str] = field(default_factory=list)
     session: str = ""
     summary: dict[str, Any] | None = None
+    nuisances: frozenset[str] = frozenset()
+    """Rules that trip where this machine is busy with other things: a long field is let go on after them."""
     on_beam: Callable[[], None] = lambda: None
     """Called right before anybody may bring the beam back."""
     _search: bool = False
@@ -203,8 +209,11 @@ class Deeds:
                 await self._until_state(State[str(act.state)], within_s)
             case "well":
                 await self._let_go(within_s)
+            case "go-on":
+                await self._go_on(within_s)
             case "recover":
-                await self.recover(within_s)
+                await self._go_on(within_s)
+                await self._ended(within_s)
             case "ended":
                 await self._ended(within_s)
             case _:
@@ -222,14 +231,14 @@ class Deeds:
         await self.operator.until(lambda: self.operator.state is state, within_s, state.name)
 
     # --- recovery ----------------------------------------------------------------------------------------------
-    async def recover(self, within_s: float) -> None:
-        """Mend, let go as whoever may, account for a termination, and bring the field to its end."""
+    async def _go_on(self, within_s: float) -> None:
+        """Mend, let go as whoever may, account for a termination, and let the field go on."""
         await self.hands.mend()
         await asyncio.sleep(CALM_S * self.hands.scale)
         operator = self.operator
         if self.room.stage.name != "DONE":
             await self.room.search()
-        if operator.state in (State.INTERRUPTED, State.TERMINATED) and not operator.permit:
+        if operator.state in STOPPED and not operator.permit:
             await self._let_go(within_s)
         self.on_beam()
         if operator.state is State.INTERRUPTED:
@@ -237,7 +246,6 @@ class Deeds:
         elif operator.state is State.TERMINATED:
             await operator.prepare()
             await self._told("operator", "start", operator.start)
-        await self._ended(within_s)
 
     async def _let_go(self, within_s: float) -> None:
         """Ask for a reset until the cause has gone, first as the operator, then as who may; then for the permit."""
@@ -275,8 +283,16 @@ class Deeds:
             await operator.until(lambda: operator.permit, operator.limits.command_s, "permit")
         return answer
 
+    def _is_nuisance(self) -> bool:
+        return self.operator.state in STOPPED and self.operator.first_fault in self.nuisances
+
     async def _ended(self, within_s: float) -> None:
         operator = self.operator
-        await operator.until(lambda: operator.state not in (State.INTERRUPTED, State.TERMINATED), 5.0, "a new start")
-        await operator.until(lambda: operator.state in ENDED, within_s, "end of the session")
+        for _ in range(NUISANCES_MAX):
+            await operator.until(lambda: operator.state not in STOPPED, 5.0, "a new start")
+            await operator.until(lambda: operator.state in ENDED or self._is_nuisance(), within_s, "end of the session")
+            if not self._is_nuisance():
+                break
+            self.answers.append(Answer(*BUSY, operator.first_fault))
+            await self._go_on(within_s)
         self.summary = await operator.ended(self.session, within_s)

@@ -36,6 +36,7 @@ class Family(StrEnum):
     PROCESS = "process"
     OPERATOR = "operator"
     ROGUE = "rogue"
+    EXTERNAL = "external"
 
 
 @dataclass(frozen=True)
@@ -272,11 +273,30 @@ def _rogues() -> list[FaultType]:
     return [FaultType(name, Family.ROGUE, about, unit, typical, **ca) for name, about, unit, typical in rows]  # type: ignore[arg-type]
 
 
+def _external() -> list[FaultType]:
+    """What `rig.external.soft_devices` can do to the soft IOCs that stand for hardware."""
+    ways = {"killed": "its IOC is killed; mended: started again",
+            "stopped": "its IOC stands still; mended: it runs on",
+            "stale": "its readback is not updated any more",
+            "wrong": "it is off its set point, and says so"}  # fmt: skip
+    devices = {
+        "scan_x": ("scanning supply x", ways | {"alarm": "it is in alarm"}),
+        "ic1_hv": ("voltage of chamber 1", ways),
+    }
+    why_not = "no device here is somebody else's"
+    return [
+        FaultType(f"external/{device}/{way}", Family.EXTERNAL, f"{title}: {words}", targets=(HIL,), why_not=why_not)
+        for device, (title, named) in devices.items()
+        for way, words in named.items()
+    ]
+
+
 CATALOGUE: MappingProxyType[str, FaultType] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
             *_devices(), *_machine(), *_tiers(), *_links(), *_processes(), *_operators(), *_rogues(),
+            *_external(),
         )
     }
 )  # fmt: skip

@@ -10,7 +10,7 @@ from facility.states import Action
 from interlocks.explain import bound
 from interlocks.model import Rule
 from interlocks.rules import RuleSet
-from rig.scenario.deeds import Answer
+from rig.scenario.deeds import BUSY, Answer
 from rig.scenario.model import Scenario
 from rig.scenario.result import FinalDose
 from rig.trials.truth import DRIVE_MAX, Ticks, beam_off_ns, ions_at_most, rate_before
@@ -171,10 +171,14 @@ def _recovery(wanted: Wanted, seen: Seen) -> Iterator[str]:
     if who is None:
         who = "none" if rule is None or not wanted.latched else rule.reset
     found = seen.reset_by or "none"
-    if (expect.also or expect.besides) and expect.reset is None and found == "physicist":
-        return  # another rule that the cause tripped wants the stronger role
+    if (expect.also or expect.besides or _was_busy(seen)) and expect.reset is None and found == "physicist":
+        return  # another rule that the cause tripped wants the stronger role, or one that this machine's load has
     if wanted.latched and who != "none" and found != who:
         yield f"the reset of the {found} let go, expected that of the {who}"
+
+
+def _was_busy(seen: Seen) -> bool:
+    return any((answer.who, answer.deed) == BUSY for answer in seen.answers)
 
 
 def _dose(wanted: Wanted, dose: TruthReport) -> Iterator[str]:

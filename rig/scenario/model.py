@@ -34,8 +34,8 @@ TargetName = Literal["virtual", "ca", "hil"]
 class PlanSource(Section):
     """Which plan: one that is made for the facility, or a file."""
 
-    make: Literal["trial", "small", "f", "grid"] | None = None
-    """Of `control.plan.maker`; `grid` takes the two numbers below."""
+    make: Literal["trial", "small", "f", "grid", "even"] | None = None
+    """Of `control.plan.maker`; `grid` takes the two numbers below, `even` the second, at least."""
     layers: Annotated[int, Field(ge=1, le=50)] = 3
     spots: Annotated[int, Field(ge=1, le=2000)] = 60
     """In each layer of a `grid`."""
@@ -73,7 +73,7 @@ Deed = Literal[
     # whoever is in the room
     "search", "open-door", "close-door", "press-estop", "release-estop", "turn-key",
     # the rig
-    "mend", "well", "wait", "await", "recover", "ended",
+    "mend", "well", "wait", "await", "go-on", "recover", "ended",
 ]  # fmt: skip
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
 
 from control.plan.load import load_plan
-from control.plan.maker import make_f_plan, make_grid_plan, make_small_plan, make_trial_plan
+from control.plan.maker import make_even_plan, make_f_plan, make_grid_plan, make_small_plan, make_trial_plan
 from control.plan.model import Plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
@@ -29,6 +30,8 @@ def make(source: PlanSource, facility: Facility, species: str, folder: Path | No
             return make_f_plan(facility, species)
         case "grid":
             return make_grid_plan(facility, species, source.layers, source.spots)
+        case "even":
+            return make_even_plan(facility, species, math.ceil(math.sqrt(source.spots)))
         case _:
             return make_trial_plan(facility, species)
 

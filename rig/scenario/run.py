@@ -14,7 +14,7 @@ RunMany = Callable[..., Iterator[ScenarioResult]]
 RUNNERS: dict[Target, tuple[str, str]] = {
     Target.VIRTUAL: ("rig.scenario.run_virtual", "run_many"),
     Target.CA: ("rig.scenario.run_ca", "run_many"),
-    Target.HIL: ("rig.scenario.run_ca", "run_many_hil"),
+    Target.HIL: ("rig.scenario.run_hil", "run_many"),
 }
 """Module and function; imported when used."""
 

@@ -11,7 +11,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from control.plan.dicom_writer import write_dicom_plan
 from facility.errors import ChannelError, IonctlError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.deliver_ca import truth_at
+from rig.external.soft_devices import LOADED, SoftIoc
 from rig.home import Home
 from rig.link_relay import LinkRelay
-from rig.link_trial_ca import SETTLE_S, SLICE_NS, stoppable, until_ions
+from rig.link_trial_ca import BEAM_WAIT_S, SETTLE_S, SLICE_NS, stoppable, until_ions
 from rig.operator_client import OperatorClient
 from rig.paced_rules import paced_rules
 from rig.remote import operator_at
@@ -52,33 +53,32 @@ MORE_US = 4 * SLICE_NS / 1e3
 LATEST_S = 10.0
 AFTER_S = 0.3
 POLL_S = 0.005
+ATTEMPTS = 3
 LOOKED_BACK = 1 << 20
 """10 s of ticks with beam."""
 SAFETY_LOG = "safety.events.jsonl"
 BEFORE_NS = 5 * NS_PER_MS
+RunOne = Callable[[Loaded, bool, Target], ScenarioResult]
 
 
 def run_many(
-    loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False, target: Target = Target.CA
-) -> Iterator[ScenarioResult]:
+    loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False, target: Target = Target.CA,
+    run: RunOne | None = None,
+) -> Iterator[ScenarioResult]:  # fmt: skip
     """One after the other: their timing is what they try. Each in a process of its own, since libca reads its addresses
-    once. `jobs` is of no account here."""
-    spawn = multiprocessing.get_context("spawn")
+    once. `jobs` is of no account here; `run` is what carries one out, `run_one` where it is not given."""
+    one_by_one, spawn = run or run_one, multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
         for one in loaded:
             why_not = one.scenario.why_not(target)
             if why_not:
                 yield no_result(one.scenario, target.value, one.source, "skipped", why_not, **facts(one))
             else:
-                result = pool.submit(run_one, one, trace, target).result()
-                if result.t_cause_ns is None:  # the machine was too busy to come so far: not a verdict on the scenario
-                    result = pool.submit(run_one, one, trace, target).result()
+                for _ in range(ATTEMPTS):
+                    result = pool.submit(one_by_one, one, trace, target).result()
+                    if result.t_cause_ns is not None:
+                        break  # otherwise the machine was too busy to come so far: not a verdict on the scenario
                 yield result
-
-
-def run_many_hil(loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False) -> Iterator[ScenarioResult]:
-    """The same processes at a facility whose file gives devices to external IOCs, which have to be up."""
-    return run_many(loaded, jobs, trace=trace, target=Target.HIL)
 
 
 def run_one(loaded: Loaded, trace: bool = False, target: Target = Target.CA) -> ScenarioResult:
@@ -88,14 +88,22 @@ def run_one(loaded: Loaded, trace: bool = False, target: Target = Target.CA) -> 
         with tempfile.TemporaryDirectory(prefix="ionctl-scenario-") as root:
             return CaRun(loaded, stage, Home(Path(root)), target).run(trace=trace)
     except (IonctlError, TimeoutError) as problem:
-        words = f"it could not be carried out: {problem}"
-        return no_result(loaded.scenario, target.value, loaded.source, "failed", words, **facts(loaded))
+        return not_carried_out(loaded, target, problem)
+
+
+def not_carried_out(loaded: Loaded, target: Target, problem: Exception) -> ScenarioResult:
+    """The result of what came to no verdict."""
+    words = f"it could not be carried out: {str(problem) or type(problem).__name__}"
+    return no_result(loaded.scenario, target.value, loaded.source, "failed", words, **facts(loaded))
 
 
 class CaRun:
-    """One scenario on three processes."""
+    """One scenario on three processes, with soft IOCs as devices where some are given."""
 
-    def __init__(self, loaded: Loaded, stage: Stage, home: Home, target: Target) -> None:
+    def __init__(
+        self, loaded: Loaded, stage: Stage, home: Home, target: Target, devices: Mapping[str, SoftIoc] | None = None
+    ) -> None:
+        self._devices = devices or {}
         self._loaded = loaded
         self._scenario: Scenario = loaded.scenario
         self._stage = stage
@@ -121,7 +129,9 @@ class CaRun:
         )  # fmt: skip
         try:
             run = supervisor.up(stage.facility, options)
-            hands = CaHands(stage.facility, self._home, run, supervisor, relay, scenario, stage.gating)
+            hands = CaHands(
+                stage.facility, self._home, run, supervisor, relay, scenario, stage.gating, devices=self._devices
+            )  # fmt: skip
             with stoppable(supervisor, run), hands:
                 asyncio.run(self._act(run, supervisor.folder, hands, plan))
         finally:
@@ -138,9 +148,11 @@ class CaRun:
         ):
             hands.operator = operator
             await asyncio.sleep(SETTLE_S)
+            await operator.require_devices(stage.facility)
             await make_ready(stage.facility, self._home, run, operator)
             deeds = Deeds(
                 self._scenario, operator, room, hands, str(plan), stage.room, stage.program.plan_hash,
+                nuisances=LOADED if stage.facility.external else frozenset(),
                 on_beam=lambda: self._may_come_back(folder),
             )  # fmt: skip
             seen.answers, seen.failures = deeds.answers, deeds.failures
@@ -170,11 +182,19 @@ class CaRun:
         if at.state is not None:
             await operator.until(lambda: operator.state.name == at.state, 60.0, str(at.state))
         elif at.beam_ms is not None:
-            await until_ions(folder)
+            await self._until_beam(operator, folder)
             await asyncio.sleep(at.beam_ms * 1e-3 / SPEED)
             if self._scenario.expect.beam_needed:
-                await until_ions(folder)
+                await self._until_beam(operator, folder)
         await asyncio.sleep(max(0.0, at.after_ms) * 1e-3 / SPEED)
+
+    async def _until_beam(self, operator: OperatorClient, folder: Path) -> None:
+        try:
+            await until_ions(folder)
+        except TimeoutError as problem:
+            what = f"no beam in {BEAM_WAIT_S:g} s: control is {operator.state.name}, " \
+                   f"tripped: {operator.first_fault or 'nothing'}"  # fmt: skip
+            raise ChannelError("scenario.no-beam", what, self._scenario.id) from problem
 
     async def _settle(self, operator: OperatorClient, folder: Path) -> None:
         wanted = self._wanted

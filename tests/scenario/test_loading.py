@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from facility.errors import ConfigError, UsageError
+from facility.config import load_facility
+from facility.errors import ConfigError, InternalError, UsageError
 from ioc_sim.faults import FAULT_POINTS
+from rig.external.soft_devices import DEED_OF
+from rig.scenario.ca_hands import CaHands
 from rig.scenario.faults import CATALOGUE, MODES, Family, fault_type, plant_faults
 from rig.scenario.loader import load_all, scenarios_from_toml
-from rig.scenario.model import Target
+from rig.scenario.model import Act, Target
+from rig.scenario.plans import make
 
 GOOD = """
 schema = "ionctl.scenarios/1"
@@ -90,3 +99,38 @@ def test_every_device_can_fail_in_every_way_and_the_other_families_are_there() -
         assert set(entry.targets) == set(Target) or entry.why_not, entry.name
     with pytest.raises(UsageError, match="did you mean 'machine/no-beam'"):
         fault_type("machine/nobeam")
+
+
+def test_what_can_be_done_to_a_soft_ioc_is_in_the_catalogue() -> None:
+    names = {name.removeprefix("external/") for name, entry in CATALOGUE.items() if entry.family is Family.EXTERNAL}
+    assert names == set(DEED_OF)
+    assert all(CATALOGUE[f"external/{name}"].targets == (Target.HIL,) for name in names)
+
+
+def test_scenarios_with_hardware_run_over_at_least_200_spots() -> None:
+    found = [one.scenario for one in load_all(()) if "hil" in one.scenario.targets]
+    assert {scenario.id for scenario in found} >= {"hil-supply-fails-in-turn", "hil-chamber-voltage-fails-in-turn"}
+    facility = load_facility("wuwei")
+    for scenario in found:
+        plan = make(scenario.plan, facility, "carbon")
+        assert sum(beam.n_spots for beam in plan.beams) >= 200, scenario.id
+
+
+def test_a_device_fails_and_is_mended_out_of_the_loop() -> None:
+    done: list[tuple[str, bool]] = []
+
+    async def work() -> None:
+        nothing: Any = None
+        main = threading.get_ident()
+        ioc: Any = SimpleNamespace(put=lambda pv, value: done.append((f"{pv} {value}", threading.get_ident() == main)))
+        run: Any = SimpleNamespace(speed=1.0)
+        scenario: Any = SimpleNamespace(id="here")
+        hands = CaHands(nothing, nothing, run, nothing, nothing, scenario, devices={"ic1_hv": ioc})
+        await hands.begin(Act(fault="external/ic1_hv/wrong"))
+        await hands.mend()
+        await hands.mend()
+        with pytest.raises(InternalError, match="scan_x is no soft IOC of this run"):
+            await hands.begin(Act(fault="external/scan_x/killed"))
+
+    asyncio.run(work())
+    assert done == [("Bias-SP -225", False), ("Bias-SP 0", False)]
