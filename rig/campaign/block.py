@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from facility.errors import InternalError
 from rig.branch import Emit, Snapshot
 from rig.campaign.course import Course, broken
-from rig.campaign.draw import Drawn, Manner, Timeline, draw
+from rig.campaign.draw import Drawn, Manner, draw
 from rig.campaign.outcome import Outcome
 from rig.campaign.setting import BLOCK, Setting, bench_of, choice_of
 from rig.campaign.ticks import Records
@@ -109,9 +109,9 @@ def shrink(setting: Setting, seed: int) -> tuple[Drawn, Outcome]:
 
 async def _drawn(course: Course, parts: WorldParts, setting: Setting, seeds: Iterable[int]) -> list[Drawn]:
     await course.to_ready(parts)
-    timeline: Timeline = await course.timeline(parts)
+    instants = await course.instants(parts)
     choice = choice_of(setting)
-    return [draw(seed, timeline, choice) for seed in seeds]
+    return [draw(seed, instants, choice) for seed in seeds]
 
 
 def _try(ready: Snapshot, drawn: Drawn) -> Outcome:

@@ -10,19 +10,18 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
-
 from control.layer_machine import State
 from facility.errors import InternalError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.branch import Emit, branch
-from rig.campaign.draw import Drawn, Timeline
+from rig.campaign.draw import Drawn, Instants
 from rig.campaign.evidence import Evidence
 from rig.campaign.invariants import failures, surplus, tolerances
 from rig.campaign.mishaps import Mishaps
 from rig.campaign.operator import Attendance
 from rig.campaign.outcome import Outcome
 from rig.campaign.ticks import TickRecord
+from rig.scenario.timeline import Timeline
 from rig.trials.bench import Bench
 from rig.virtual_world import World, WorldParts
 
@@ -63,9 +62,9 @@ class Course:
         await self.world.loop.quiet()
         self.start_ns = self.world.loop.now_ns() + START_AFTER_NS
 
-    async def timeline(self, parts: WorldParts) -> Timeline:
+    async def instants(self, parts: WorldParts) -> Instants:
         """What the delivery does when nothing goes wrong, found out on a copy."""
-        found: list[Timeline] = []
+        found: list[Instants] = []
 
         async def scout(send: Emit) -> None:
             begin_ns, seen = self.world.loop.now_ns(), len(self.world.events.events)
@@ -74,20 +73,16 @@ class Course:
             await parts.operator.ended(self.session, LIMIT_S)
             if parts.control.sequencer.state is not State.COMPLETED:
                 raise InternalError("campaign.trunk", "the field without a fault did not complete", __name__)
-            send(self._timeline(begin_ns, seen))
+            send(self._instants(begin_ns, seen))
 
         await branch(scout, found.append)
         return found[0]
 
-    def _timeline(self, begin_ns: int, seen: int) -> Timeline:
+    def _instants(self, begin_ns: int, seen: int) -> Instants:
+        tokens = (layer.token for layer in self.bench.program.layers)
         events = list(self.world.events.events)[seen:]
-        ticks = self.ticks.records()
-        changed = np.flatnonzero(np.diff(ticks["spot"]) != 0) + 1
-        states = tuple(event.t_ns for event in events if event.kind == "state")
-        return Timeline(
-            begin_ns, self.world.loop.now_ns(), states, tuple(e.t_ns for e in events if e.kind == "phase"),
-            tuple(int(t_ns) for t_ns in ticks["t_ns"][changed] if t_ns > begin_ns),
-        )  # fmt: skip
+        timeline = Timeline.of(tokens, self.start_ns, self.ticks.records(), events)
+        return Instants.of(timeline, begin_ns, self.world.loop.now_ns())
 
     async def runs(self, parts: WorldParts, drawn: Iterable[Drawn], digest: bool, emit: Emit) -> None:
         """Go along the trunk; each run leaves it where it begins."""

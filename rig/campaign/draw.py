@@ -14,6 +14,7 @@ import numpy as np
 
 from control.layer_machine import State
 from facility.timebase import BEAM_TICK_NS, NS_PER_MS, NS_PER_S
+from rig.scenario.timeline import Timeline
 
 MAX_CAUSES = 4
 SHARES = {"rule": 0.5, "fault": 0.3, "operator": 0.2}
@@ -84,8 +85,8 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """The delivery without a fault: facility times, ns."""
+class Instants:
+    """What is drawn from, of the delivery without a fault: facility times, ns."""
 
     begin_ns: int
     end_ns: int
@@ -93,6 +94,13 @@ class Timeline:
     phases: tuple[int, ...]
     edges: tuple[int, ...]
     """The beam leaves a spot for the next one."""
+
+    @classmethod
+    def of(cls, timeline: Timeline, begin_ns: int, end_ns: int) -> Instants:
+        """Of a delivery, from one instant to another."""
+        kept = (t_ns for t_ns in timeline.edges_ns().tolist() if t_ns > begin_ns)
+        states, phases = (tuple(t_ns for t_ns, *_ in rows) for rows in (timeline.states, timeline.phases))
+        return cls(begin_ns, end_ns, states, phases, tuple(kept))
 
 
 @dataclass(frozen=True)
@@ -107,13 +115,13 @@ class Choice:
     """Draws the value of a cause that takes one."""
 
 
-def draw(seed: int, timeline: Timeline, choice: Choice) -> Drawn:
+def draw(seed: int, instants: Instants, choice: Choice) -> Drawn:
     """The run of a seed."""
     random = np.random.default_rng([seed, 4])
     count = 1 + int(random.choice(MAX_CAUSES, p=_COUNT_SHARES))
-    causes = [_cause(random, choice, _instant_ns(random, timeline))]
+    causes = [_cause(random, choice, _instant_ns(random, instants))]
     for _ in range(count - 1):
-        further = _further(random, choice, causes[0].at_ns, timeline)
+        further = _further(random, choice, causes[0].at_ns, instants)
         if not any(choice.touches(further.what) & choice.touches(cause.what) for cause in causes):
             causes.append(further)
     manner = Manner(_log_uniform(random, 5 * NS_PER_MS, NS_PER_S), bool(random.random() < _GIVES_UP_SHARE))
@@ -128,23 +136,23 @@ def _cause(random: np.random.Generator, choice: Choice, at_ns: int, after: str =
     return Cause(what, at_ns, after, nth, _log_uniform(random, NS_PER_MS, LASTS_MAX_NS), choice.value(what, random))
 
 
-def _instant_ns(random: np.random.Generator, timeline: Timeline) -> int:
+def _instant_ns(random: np.random.Generator, instants: Instants) -> int:
     kind = random.random()
     if kind < 0.25:
-        t_ns = int(random.choice(timeline.states)) + int(random.integers(-3 * NS_PER_MS, 5 * NS_PER_MS))
+        t_ns = int(random.choice(instants.states)) + int(random.integers(-3 * NS_PER_MS, 5 * NS_PER_MS))
     elif kind < 0.6:
-        t_ns = int(random.choice(timeline.edges)) + int(random.integers(-5 * BEAM_TICK_NS, 5 * BEAM_TICK_NS))
+        t_ns = int(random.choice(instants.edges)) + int(random.integers(-5 * BEAM_TICK_NS, 5 * BEAM_TICK_NS))
     elif kind < 0.75:
-        t_ns = int(random.choice(timeline.phases)) + int(random.integers(-2 * NS_PER_MS, 2 * NS_PER_MS))
+        t_ns = int(random.choice(instants.phases)) + int(random.integers(-2 * NS_PER_MS, 2 * NS_PER_MS))
     else:
-        t_ns = int(random.integers(timeline.begin_ns, timeline.end_ns))
-    return min(max(t_ns, timeline.begin_ns + LEAD_NS), timeline.end_ns)
+        t_ns = int(random.integers(instants.begin_ns, instants.end_ns))
+    return min(max(t_ns, instants.begin_ns + LEAD_NS), instants.end_ns)
 
 
-def _further(random: np.random.Generator, choice: Choice, first_ns: int, timeline: Timeline) -> Cause:
+def _further(random: np.random.Generator, choice: Choice, first_ns: int, instants: Instants) -> Cause:
     if random.random() < _BESIDE_SHARE:
         at_ns = first_ns + round(float(random.exponential(_BESIDE_NS)) * random.choice((-1.0, 1.0)))
-        return _cause(random, choice, max(at_ns, timeline.begin_ns + LEAD_NS))
+        return _cause(random, choice, max(at_ns, instants.begin_ns + LEAD_NS))
     after = _ANCHORS[int(random.integers(len(_ANCHORS)))].name
     nth = 1 + int(random.random() < 0.3)
     return _cause(random, choice, _log_uniform(random, 10_000, 300 * NS_PER_MS), after, nth)

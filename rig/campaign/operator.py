@@ -7,9 +7,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from control.layer_machine import State
-from facility.errors import ChannelError, CommandRefused, IonctlError
+from facility.errors import ChannelError, CommandRefused
 from rig.campaign.draw import Manner
 from rig.campaign.mishaps import Mishaps
+from rig.letting_go import Told, ask_reset, search_undone
 from rig.operator_client import OperatorClient
 from rig.room_panel import RoomPanel
 
@@ -22,8 +23,6 @@ PATIENCE = 60
 """Looks at what stands against a reset, each a little later than the one before."""
 WORDS = "campaign: looked into, goes on at the exact remainder"
 _WAITING = frozenset({State.INTERRUPTED, State.TERMINATED, State.LOADED, State.PREPARED, State.READY})
-UNRESOLVED = ("termination-unresolved", "ionctl interlocks resolve")
-"""How the safety controller says that a termination has to be accounted for: as an inhibit, or against a reset."""
 
 
 @dataclass
@@ -115,10 +114,10 @@ class Attendance:
         for look in range(PATIENCE):
             if operator.permit:
                 return True
-            if self.room.stage.name != "DONE":
+            if search_undone(self.room):
                 await self._try("search", self.room.search())
             told = await self._reset()
-            if any(words in told for words in UNRESOLVED):
+            if told.unresolved:
                 await self._try("resolve", operator.resolve(WORDS, resume=True))
                 continue
             if look == PATIENCE // 4:
@@ -126,20 +125,16 @@ class Attendance:
             if look == PATIENCE // 2 and operator.state is State.INTERRUPTED:  # the loaded layer itself shows it
                 await self._try("stop", operator.ask("TCS", "stop"))
             await asyncio.sleep(LOOK_S * (1 + look // 4))
-        self.notes.append(f"no permit in {operator.state.name}: {told}")
+        self.notes.append(f"no permit in {operator.state.name}: {told.words}")
         return False
 
-    async def _reset(self) -> str:
-        """Ask for a reset as the physicist; what still stands against a permit, empty if nothing."""
-        try:
-            data = await self.operator.ask("SAFE", "reset", role="physicist")
-        except IonctlError as problem:
-            return f"{problem.code}: {problem.what} {problem.fix}"
-        self.resets += 1
-        if data.get("permit"):
+    async def _reset(self) -> Told:
+        """Ask for a reset as the physicist, and wait for the permit if it is given."""
+        told = await ask_reset(self.operator, "physicist")
+        self.resets += told.answered
+        if told.permit:
             await self._try("permit", self.operator.until(lambda: self.operator.permit, 1.0, "permit"))
-            return ""
-        return "inhibited: " + ", ".join(data.get("inhibited", ()))
+        return told
 
     async def _try(self, what: str, asked: Awaitable[object]) -> bool:
         try:

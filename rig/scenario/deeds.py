@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from channels.command import Signer
 from control.layer_machine import State
-from facility.errors import ChannelError, CommandRefused, InternalError, IonctlError, PlanError, UsageError
+from facility.errors import ChannelError, CommandRefused, InternalError, PlanError, UsageError
+from rig.letting_go import ask_reset, search_undone
 from rig.operator_client import ENDED, OperatorClient
 from rig.room_panel import RoomPanel
 from rig.scenario.model import Act, Begin, Scenario
@@ -30,7 +31,6 @@ BUSY = ("machine", "busy")
 """Who took the beam, where it was the load of this machine."""
 STOPPED = (State.INTERRUPTED, State.TERMINATED)
 WORDS = "scenario: the field goes on at the exact remainder"
-UNRESOLVED = "termination-unresolved"
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Deeds:
         await self.hands.mend()
         await asyncio.sleep(CALM_S * self.hands.scale)
         operator = self.operator
-        if self.room.stage.name != "DONE":
+        if search_undone(self.room):
             await self.room.search()
         if operator.state in STOPPED and not operator.permit:
             await self._let_go(within_s)
@@ -269,15 +269,11 @@ class Deeds:
     async def _ask_reset(self, role: str) -> str:
         """'done' with the permit there, the code of the refusal, or what still inhibits."""
         operator = self.operator
-        try:
-            data = await operator.ask("SAFE", "reset", role=role)
-        except IonctlError as problem:
-            answer = problem.code
-        else:
-            answer = "done" if data.get("permit") else "inhibited: " + ", ".join(data.get("inhibited", ()))
+        told = await ask_reset(operator, role)
+        answer = told.answer
         if not self.answers or self.answers[-1] != Answer(role, "reset", answer):
             self.answers.append(Answer(role, "reset", answer))
-        if UNRESOLVED in answer:
+        if told.unresolved:
             await self._told("physicist", "resolve", lambda: operator.resolve(WORDS, resume=True))
         if answer == "done":
             await operator.until(lambda: operator.permit, operator.limits.command_s, "permit")

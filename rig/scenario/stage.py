@@ -99,7 +99,7 @@ class _Keyed:
 def _timeline(keyed: _Keyed) -> Timeline:
     stage = keyed.stage
     world = stage.world()
-    found = Timeline(tuple(layer.token for layer in stage.program.layers))
+    started: list[int] = []
 
     async def deliver(parts: WorldParts) -> None:
         operator = parts.operator
@@ -107,17 +107,12 @@ def _timeline(keyed: _Keyed) -> Timeline:
         await operator.load(PLAN, stage.room, True, stage.program.plan_hash)
         await operator.prepare()
         await operator.start()
-        found.started_ns = world.loop.now_ns()
+        started.append(world.loop.now_ns())
         await operator.until(lambda: operator.state in ENDED, LONGEST_S, "end of the session")
 
     world.run(deliver)
-    found.trace = world.plant.trace[: world.plant.truth_count].copy()
-    for event in world.events.events:
-        if event.kind == "state" and event.source == "control":
-            found.states.append((event.t_ns, str(event.data["to"]), int(event.data.get("layer", 0))))
-        elif event.kind == "phase":
-            found.phases.append((event.t_ns, str(event.data["phase"]), int(event.data["token"])))
-    return found
+    trace = world.plant.trace[: world.plant.truth_count].copy()
+    return Timeline.of((layer.token for layer in stage.program.layers), started[0], trace, world.events.events)
 
 
 def tick_after(t_ns: int) -> int:

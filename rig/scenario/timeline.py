@@ -6,6 +6,7 @@ says to the tick when spot 12 of layer 1 is half delivered. It is run once and k
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facility.errors import ConfigError
+from facility.events import Event
 from rig.scenario.model import Moment
 from rig.trials.truth import TICK_NS
 
@@ -34,6 +36,23 @@ class Timeline:
     """Control: when, which state, in which layer."""
     phases: list[tuple[int, str, int]] = field(default_factory=list)
     """Ring: when, which phase, token."""
+
+    @classmethod
+    def of(
+        cls, tokens: Iterable[int], started_ns: int, trace: npt.NDArray[Any], events: Iterable[Event]
+    ) -> Timeline:  # fmt: skip
+        """Of a delivery that is over, from its raw ticks and its events."""
+        found = cls(tuple(tokens), started_ns, trace)
+        for event in events:
+            if event.kind == "state" and event.source == "control":
+                found.states.append((event.t_ns, str(event.data["to"]), int(event.data.get("layer", 0))))
+            elif event.kind == "phase":
+                found.phases.append((event.t_ns, str(event.data["phase"]), int(event.data["token"])))
+        return found
+
+    def edges_ns(self) -> npt.NDArray[np.int64]:
+        """Ticks in which the beam leaves a spot for another one, or for none."""
+        return np.asarray(self.trace["t_ns"][np.flatnonzero(np.diff(self.trace["spot"]) != 0) + 1])
 
     def instant_ns(self, at: Moment, where: str = "scenario") -> int:
         """When the moment is; ConfigError if it never comes."""

@@ -25,7 +25,7 @@ from facility.states import FrontEndState
 from rig.branch import Emit, branch
 from rig.campaign.block import course_of, replay, run_block, shrink
 from rig.campaign.campaign import _on_processes, run_campaign
-from rig.campaign.draw import Choice, Timeline, draw
+from rig.campaign.draw import Choice, Instants, draw
 from rig.campaign.evidence import Evidence
 from rig.campaign.invariants import demand_implies_permit, placed, released
 from rig.campaign.outcome import Outcome
@@ -118,7 +118,7 @@ def test_a_run_that_passes_is_not_shrunk() -> None:
 
 
 # --- what is drawn ---------------------------------------------------------------------------------------
-TIMELINE = Timeline(10**9, 5 * 10**9, (11 * 10**8, 2 * 10**9), (3 * 10**9,), (4 * 10**9, 4 * 10**9 + 10**6))
+INSTANTS = Instants(10**9, 5 * 10**9, (11 * 10**8, 2 * 10**9), (3 * 10**9,), (4 * 10**9, 4 * 10**9 + 10**6))
 
 
 @pytest.fixture(scope="module")
@@ -127,20 +127,20 @@ def choice() -> Choice:
 
 
 def test_draws_follow_from_the_seed_and_come_in_time(choice: Choice) -> None:
-    drawn = [draw(seed, TIMELINE, choice) for seed in range(300)]
-    assert drawn == [draw(seed, TIMELINE, choice) for seed in range(300)]
+    drawn = [draw(seed, INSTANTS, choice) for seed in range(300)]
+    assert drawn == [draw(seed, INSTANTS, choice) for seed in range(300)]
     assert {len(one.causes) for one in drawn} == {1, 2, 3, 4}
     assert {cause.what.split("/")[0] for one in drawn for cause in one.causes} == {"rule", "fault", "operator"}
     assert any(cause.after for one in drawn for cause in one.causes)
     for one in drawn:
-        assert one.fork_ns >= TIMELINE.begin_ns
+        assert one.fork_ns >= INSTANTS.begin_ns
         touched = [point for cause in one.causes for point in choice.touches(cause.what)]
         assert len(touched) == len(set(touched))
 
 
 def test_only_what_is_wanted_is_drawn() -> None:
     only = choice_of(Setting(faults=("rule/door", "operator/pause")))
-    whats = {cause.what for seed in range(40) for cause in draw(seed, TIMELINE, only).causes}
+    whats = {cause.what for seed in range(40) for cause in draw(seed, INSTANTS, only).causes}
     assert whats == {"rule/door", "operator/pause", "operator/pause-storm"}
     with pytest.raises(UsageError, match="nothing that may go wrong begins with 'rule/nonsense'"):
         choice_of(Setting(faults=("rule/nonsense",)))
