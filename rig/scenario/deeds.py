@@ -27,9 +27,8 @@ CALM_S = 1.5
 UNLOAD_S = 1.0
 """A cause that the loaded layer still shows so long after the mending goes with the layer: the operator stops it."""
 NUISANCES_MAX = 20
-BUSY = ("machine", "busy")
-"""Who took the beam, where it was the load of this machine."""
 STOPPED = (State.INTERRUPTED, State.TERMINATED)
+"""The field stands still, and a person has to go on."""
 WORDS = "scenario: the field goes on at the exact remainder"
 
 
@@ -289,6 +288,6 @@ class Deeds:
             await operator.until(lambda: operator.state in ENDED or self._is_nuisance(), within_s, "end of the session")
             if not self._is_nuisance():
                 break
-            self.answers.append(Answer(*BUSY, operator.first_fault))
+            self.answers.append(Answer("machine", "busy", operator.first_fault))
             await self._go_on(within_s)
         self.summary = await operator.ended(self.session, within_s)

@@ -104,6 +104,7 @@ class CaRun:
         self, loaded: Loaded, stage: Stage, home: Home, target: Target, devices: Mapping[str, SoftIoc] | None = None
     ) -> None:
         self._devices = devices or {}
+        self._nuisances = LOADED if stage.facility.external else frozenset[str]()
         self._loaded = loaded
         self._scenario: Scenario = loaded.scenario
         self._stage = stage
@@ -152,7 +153,7 @@ class CaRun:
             await make_ready(stage.facility, self._home, run, operator)
             deeds = Deeds(
                 self._scenario, operator, room, hands, str(plan), stage.room, stage.program.plan_hash,
-                nuisances=LOADED if stage.facility.external else frozenset(),
+                nuisances=self._nuisances,
                 on_beam=lambda: self._may_come_back(folder),
             )  # fmt: skip
             seen.answers, seen.failures = deeds.answers, deeds.failures
@@ -172,6 +173,7 @@ class CaRun:
             seen.reset_by = resets[-1] if resets else ""
             seen.end = operator.state.name
             seen.trips = self._trips(folder)
+            seen.busy = self._nuisances & {*seen.trips, *seen.latched}
             if self._wanted.end == "COMPLETED" or self._scenario.expect.overdosed is not None:
                 await self._weigh(folder)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from rig.scenario.judge import Wanted, beam_off, failures, surplus_bound
@@ -66,6 +69,18 @@ def test_what_is_not_as_expected_fails(ran: tuple[Stage, VirtualRun], expect: Ex
     off_ns, ions = beam_off(run.seen)
     said = list(failures(wanted, run.seen, off_ns, ions, surplus_bound(wanted, stage.level(0), stage.facility)))
     assert any(failure in words for words in said), said
+
+
+def test_what_a_busy_machine_trips_is_no_verdict_on_hardware(ran: tuple[Stage, VirtualRun]) -> None:
+    stage, run = ran
+    wanted = Wanted.of(
+        scenario(expect=Expect(first="chamber-disagreement", state="INTERRUPTED")), stage.rules, stage.facility
+    )
+    seen = replace(run.seen, latched=("chamber-disagreement", "link-plant"))
+    off_ns, ions = beam_off(seen)
+    said = list(failures(wanted, seen, off_ns, ions, math.inf))
+    assert said == ["other rules latched: link-plant", "control is TERMINATED, expected INTERRUPTED"]
+    assert list(failures(wanted, replace(seen, busy=frozenset({"link-plant"})), off_ns, ions, math.inf)) == []
 
 
 def test_a_moment_that_never_comes_fails_with_its_key() -> None:
