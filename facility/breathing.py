@@ -7,6 +7,7 @@ baseline varying from breath to breath. Regenerate it with `python -m facility.b
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,8 +77,13 @@ def load_trace(name: str, config_dir: Path | None = None, env: Mapping[str, str]
     source = find_config(f"breathing/{name}", config_dir, env)
     if source is None:
         raise ConfigError("breathing.missing", f"no breathing trace '{name}'", "gate.trace", "a file of breathing/")
-    where = str(source)
-    lines = source.read_text(encoding="utf-8").splitlines()
+    return _parsed(source.read_text(encoding="utf-8"), str(source))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str, where: str) -> BreathingTrace:
+    """The trace of a file; a process that makes a thousand plants reads the same one."""
+    lines = text.splitlines()
     if not lines or lines[0] != f"# schema: {BREATHING_SCHEMA}":
         fix = f"first line must be '# schema: {BREATHING_SCHEMA}'"
         raise ConfigError("breathing.schema", "not a breathing trace", where, fix)

@@ -357,10 +357,10 @@ class SafetyController:
         return code_limits(chain(self._scanner.boxes(), map(code_box, pinned), self._pair.second.boxes()))
 
     # --- what there is to see -----------------------------------------------------------------------------------
-    def snapshot(self) -> SafetySnapshot:
-        """Everything as it stands."""
+    def snapshot(self, *, live: bool = True) -> SafetySnapshot:
+        """Everything as it stands; not `live`: without the values of fast rules now, which cost as much as all else."""
         lines = self._permit.lines
-        views = self._views.all()
+        views = self._views.all(live=live)
         in_force = (view.rule.strength for view in views if acts(view))
         field = self._field.state
         return SafetySnapshot(

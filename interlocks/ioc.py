@@ -164,7 +164,7 @@ class SafetyIoc:
         values: dict[str, tuple[Value, int]] = {}
         if self.controller.revision != self._revision:
             self._revision = self.controller.revision
-            snapshot = self.controller.snapshot()
+            snapshot = self.controller.snapshot(live=self._values_due(now_ns))
             self._first_shown = snapshot.first_fault
             values = {name: (value, severity) for name, value, severity in self._values(snapshot, now_ns)}
         values["SAFE:Heartbeat-RB"] = (self._heartbeat(now_ns), int(Severity.NO_ALARM))
@@ -199,7 +199,7 @@ class SafetyIoc:
         if snapshot.proofs is not self._proofs_shown:
             self._proofs_shown = snapshot.proofs
             yield "SAFE:Proof-RB", canonical_json(list(snapshot.proofs)), 0
-        due = self._values_ns is None or now_ns - self._values_ns >= self._values_period_ns
+        due = self._values_due(now_ns)
         if due:
             self._values_ns = now_ns
         for view in snapshot.rules:
@@ -212,6 +212,9 @@ class SafetyIoc:
             if moved or (due and told is not None and (told.value, told.limit) != (view.value, view.limit)):
                 yield from _rule_values(view)
                 self._told[view.rule.id] = view
+
+    def _values_due(self, now_ns: int) -> bool:
+        return self._values_ns is None or now_ns - self._values_ns >= self._values_period_ns
 
     def _put(self, name: str, value: Value, severity: int) -> None:
         if isinstance(value, bytes):

@@ -21,16 +21,18 @@ class RuleViews:
         self._bypasses = bypasses
         self._live = LiveValues(rules.h, pair.first.compare)
 
-    def all(self) -> tuple[RuleView, ...]:
-        """In the order of the file."""
-        views = (self._view(rule) for rule in self._rules.rules)
+    def all(self, *, live: bool = True) -> tuple[RuleView, ...]:
+        """In the order of the file; not `live`: fast rules with what they compared when they tripped last."""
+        views = (self._view(rule, live) for rule in self._rules.rules)
         return tuple(map(self._bypasses.shown, views) if self._bypasses.rules else views)
 
     def latched_ids(self) -> tuple[str, ...]:
         """Rules that are latched."""
-        return tuple(view.rule.id for view in self.all() if view.latched)
+        return tuple(view.rule.id for view in self.all(live=False) if view.latched)
 
-    def _view(self, rule: Rule) -> RuleView:
+    def _view(self, rule: Rule, live: bool) -> RuleView:
         if rule is self._rules.comparison:
             return self._pair.agreement.view(rule)
-        return self._live.of(self._fast.view(rule.id)) if rule.tier == "H" else self._pair.first.view(rule.id)
+        if rule.tier != "H":
+            return self._pair.first.view(rule.id)
+        return self._live.of(self._fast.view(rule.id)) if live else self._fast.view(rule.id)

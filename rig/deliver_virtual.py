@@ -50,8 +50,8 @@ _PROGRESS_WALL_S = 0.1
 def deliver_virtual(
     request: DeliveryRequest, program: MachineProgram, on_progress: OnProgress | None = None, *, journal: bool = True
 ) -> DeliveryResult:
-    """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted. Without `journal` none is kept: for
-    measurements of what one costs."""
+    """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted. Without `journal` neither it nor a
+    record nor samples are kept: for measurements of what they cost."""
     started_s = monotonic_s()
     mode = Mode.QA if request.qa else Mode.CLINICAL
     samples = SampleLog()
@@ -63,7 +63,7 @@ def deliver_virtual(
                 load_program=lambda _path, _room, _qa: program,
                 post_mortem=True,
                 journal=kept,
-                samples=samples,
+                samples=samples if journal else None,
             )
             world = World(request.facility, request.room, species_of(program), request.first_seed, options)
             with _pause_on_interrupt(world):

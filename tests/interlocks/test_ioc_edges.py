@@ -43,6 +43,7 @@ class Shown:
         self.results: list[CommandResult] = []
         self.recorded: list[CommandResult] = []
         self.verdict: Any = None
+        self.asked: list[bool] = []
         self.heard: list[tuple[str, bytes, int]] = []
         self.ioc = SafetyIoc("X", self, self, self)  # type: ignore[arg-type]
         self.put: dict[str, tuple[Any, int]] = {}
@@ -55,7 +56,8 @@ class Shown:
     def now_ns(self) -> int:
         return self.t_ns
 
-    def snapshot(self) -> SafetySnapshot:
+    def snapshot(self, *, live: bool = True) -> SafetySnapshot:
+        self.asked.append(live)
         return self.now
 
     def take_results(self) -> list[CommandResult]:
@@ -221,6 +223,12 @@ def test_values_that_move_without_a_change_of_mind_are_shown_once_a_second(shown
     at_ns = start + 4 * ioc.VALUES_NS + ioc.PUBLISH_NS
     assert shown.refresh(at_ns, **shown.view(0, limit=1.2))["SAFE:ABORT-A:Limit-RB"] == (1.2, NO)
     assert name not in shown.refresh(at_ns + ioc.VALUES_NS, **shown.view(1, value=5.0))
+
+
+def test_live_values_are_found_when_they_are_shown(shown: Shown) -> None:
+    for t_ns in (0, ioc.VALUES_NS - ioc.PUBLISH_NS, ioc.VALUES_NS, ioc.VALUES_NS + ioc.PUBLISH_NS):
+        shown.refresh(t_ns, **shown.view(0, value=1.0 + t_ns * 1e-12))
+    assert shown.asked == [True, False, True, False]
 
 
 def test_values_fall_due_to_the_nanosecond(shown: Shown) -> None:
