@@ -2,7 +2,8 @@
 
 numba's own cache looks only at the file of the outermost function, so an edited interlock in a called module would go
 on running in its old form.  The cache directory is therefore keyed by the hash of every source that is compiled, and
-by the versions of numba, numpy and Python.  No fastmath: compiled and plain runs must agree bit for bit.
+by the versions of numba, numpy and Python.  Where the sources lie does not matter: every checkout and every installed
+wheel of the same sources finds the same kernels.  No fastmath: compiled and plain runs must agree bit for bit.
 """
 
 from __future__ import annotations
@@ -59,6 +60,26 @@ def _cache_dir() -> Path:
 COMPILED = not numba.config.DISABLE_JIT
 if COMPILED:
     numba.config.CACHE_DIR = str(_cache_dir())
+    try:
+        from numba.core import caching
+
+        class SourceLocator(caching.UserProvidedCacheLocator):  # type: ignore[misc]
+            """Files of ours by their place among the sources; numba would take the folder they were started from."""
+
+            @classmethod
+            def from_function(cls, py_func: Any, py_file: str) -> Any:
+                """None for a file that is not ours: the next locator is asked."""
+                return super().from_function(py_func, py_file) if Path(py_file).is_relative_to(_ROOT) else None
+
+            @classmethod
+            def get_suitable_cache_subpath(cls, py_file: str) -> str:
+                """Folder within the cache."""
+                return "-".join(Path(py_file).relative_to(_ROOT).parent.parts) or "-"
+
+        others = [locator.__name__ for locator in caching.CacheImpl._locator_classes]
+        numba.config.CACHE_LOCATOR_CLASSES = ",".join([f"{__name__}.SourceLocator", *others])
+    except (ImportError, AttributeError):
+        pass  # an older numba: each checkout compiles for itself
 
 
 def _apart() -> dict[str, bool]:

@@ -121,14 +121,23 @@ def main() -> int:
             "tests",
             [
                 tool(
-                    "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not ca", f"--junitxml={folder / 'main.xml'}"
+                    "pytest",
+                    "-q",
+                    "-n",
+                    "2",
+                    "--dist",
+                    "loadfile",
+                    "--durations=15",
+                    "-m",
+                    "not ca",
+                    f"--junitxml={folder / 'main.xml'}",
                 )
             ],
             junit=folder / "main.xml",
         )
         serial = Step(
             "tests over Channel Access",
-            [tool("pytest", "-q", "-m", "ca", f"--junitxml={folder / 'ca.xml'}")],
+            [tool("pytest", "-q", "--durations=15", "-m", "ca", f"--junitxml={folder / 'ca.xml'}")],
             junit=folder / "ca.xml",
         )
         with ThreadPoolExecutor(max_workers=2) as pool:

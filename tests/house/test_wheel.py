@@ -80,7 +80,7 @@ def test_wheel_holds_all_code_and_configuration(wheel: Path) -> None:
 
 @pytest.mark.ca
 def test_demo_runs_from_the_wheel(installed: Path) -> None:
-    env = {"IONCTL_HOME": str(installed / "home"), "IONCTL_KERNEL_CACHE": str(installed / "kernels")}
+    env = {"IONCTL_HOME": str(installed / "home")}
     ionctl = str(installed / "env/bin/ionctl")
     listed = run([ionctl, "pvs", "--json"], installed, 60.0, **env)
     assert listed.returncode == 0, listed.stderr
