@@ -38,6 +38,7 @@ COMMANDS = {
     "room": ("console.commands.room", "room", "Stand in the room: search, door, emergency stop."),
     "campaign": ("console.commands.campaign", "campaign", "Search thousands of treatments for one that goes wrong."),
     "replay": ("console.commands.campaign", "replay", "Run one seed of a campaign again, bit for bit."),
+    "machine": ("console.commands.machine", "machine", "Physics of the ring, in numbers and pictures."),
     "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
     "facility": ("console.commands.facilities", "facility", "List and show facilities."),
 }

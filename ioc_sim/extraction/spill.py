@@ -206,6 +206,46 @@ def _relative(times_s: FloatArray, span_s: float, bin_s: float, rate: float) -> 
 
 
 @dataclass(frozen=True)
+class Start:
+    """The first start of a spill with a drive of constant strength, the mean over several seeds.
+
+    Attributes:
+        time_s: middle of the bins, from the moment the drive is on.
+        rate_rel: rate over its mean in the second half of that time.
+        overshoot_rel: largest rate of the first half over that mean, less 1; negative where the spill only grows.
+        overshoot_error: one sigma of it: the scatter of that bin from seed to seed over the root of their number.
+        delay_s: until the rate first reaches half of that mean.
+    """
+
+    time_s: FloatArray
+    rate_rel: FloatArray
+    overshoot_rel: float
+    overshoot_error: float
+    delay_s: float
+
+
+def start_response(setting: Setting, bin_s: float, ramp_turns: int = 2000, repeats: int = 4) -> Start:
+    """Sextupoles rise over `ramp_turns`, the beam settles for as long again, then the drive is switched on."""
+    on = 2 * ramp_turns
+    bins = int((setting.turns - on) / setting.f_rev_hz / bin_s)
+    if bins < 4:
+        raise ConfigError("tracking.turns", f"turns = {setting.turns}", "",
+                          f"at least four bins of {bin_s:g} s after turn {on}, where the drive begins")  # fmt: skip
+    edges = on / setting.f_rev_hz + bin_s * np.arange(bins + 1)
+    plan = Programme(drive_on=on, ramp_turns=ramp_turns)
+    spills = [run_spill(replace(setting, seed=setting.seed + i), plan) for i in range(repeats)]
+    counts = np.array([np.histogram(spill.time_s, edges)[0] for spill in spills], np.float64)
+    _enough(int(counts[:, bins // 2 :].sum()), "ions in the second half")
+    each = counts / counts[:, bins // 2 :].mean()
+    rate = np.asarray(each.mean(axis=0), np.float64)
+    peak = int(np.argmax(rate[: bins // 2]))
+    error = float(each[:, peak].std(ddof=1) / np.sqrt(repeats)) if repeats > 1 else float("nan")
+    delay = bin_s * (0.5 + float(np.argmax(rate >= 0.5)))
+    middle = np.asarray(bin_s * (0.5 + np.arange(bins)), dtype=np.float64)
+    return Start(middle, rate, float(rate[peak]) - 1.0, error, delay)
+
+
+@dataclass(frozen=True)
 class Response:
     """Relative modulation of the rate by ripple of the tune.
 

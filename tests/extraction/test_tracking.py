@@ -30,7 +30,7 @@ def still(optics: Optics) -> Optics:
 
 
 def test_every_particle_is_accounted_for_once() -> None:
-    spill = run_spill(setting(turns=12_000, drive=2.0))
+    spill = run_spill(setting(turns=20_000, drive=3.0))
     assert sum(spill.counts.values()) == spill.setting.particles
     assert spill.counts["extracted"] > 1000
     assert spill.counts["lost on wires"] > 10

@@ -1,0 +1,149 @@
+"""`ionctl machine`: what the physics behind the plant says, in numbers and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from console.options import FACILITY, JSON, OutputFile, seed_option
+from console.settings import Settings
+
+if TYPE_CHECKING:
+    from facility.config.models import Facility
+    from ioc_sim.extraction.spill import Setting
+    from ioc_sim.extraction.study import Study
+
+PLOT = click.option("--plot", type=OutputFile((".png", ".svg", ".pdf")), help="Draw into this file.")
+SPECIES = click.option("--species", help="Species; default the facility's first one.")
+MIDDLE_MEV_U = 250.0
+
+
+@click.group()
+def machine() -> None:
+    """Physics of the ring, in numbers and pictures; nothing has to run."""
+
+
+@machine.command()
+@FACILITY
+@SPECIES
+@click.option("--energy", "energy_mev_u", type=float, help="MeV/u; default 250 or the nearest the species has.")
+@click.option("--particles", type=click.IntRange(1000, 1_000_000), default=6000, show_default=True)
+@click.option("--turns", type=click.IntRange(5000, 10_000_000), default=60_000, show_default=True)
+@click.option("--drive", type=click.FloatRange(0.0, 1000.0, min_open=True), default=1.0, show_default=True,
+              help="Exciter amplitude or core voltage, over that of the ring's file.")  # fmt: skip
+@click.option("--ripple", "tune_ripple", type=click.FloatRange(0.0, 0.01, min_open=True), default=2e-5,
+              show_default=True, help="Amplitude dQ of each line of tune ripple.")  # fmt: skip
+@seed_option(1)
+@PLOT
+@JSON
+@click.pass_obj
+def spill(
+    settings: Settings, facility_name: str, species: str | None, energy_mev_u: float | None, particles: int, turns: int,
+    drive: float, tune_ripple: float, seed: int, plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Track slow extraction: transit times, stop, restart, ripple. Some 15 s for the default.
+
+    Off line, by particles; the live plant has a rate model that is not calibrated with it yet.
+    """
+    from console.tables import print_json
+    from ioc_sim.extraction.spill import setting_of, with_drive
+    from ioc_sim.extraction.study import figures, study
+
+    facility = settings.facility(facility_name)
+    name = species or next(iter(facility.species))
+    energy = _energy(facility, name) if energy_mev_u is None else energy_mev_u
+    made = with_drive(setting_of(facility, name, energy, particles, turns, seed, settings.config_dir), drive)
+    found = study(made, tune_ripple)
+    if plot is not None:
+        from console.extraction_picture import draw_spill
+
+        draw_spill(found, facility, plot)
+    if as_json:
+        print_json({"facility": facility.id, "species": name, "energy_mev_u": energy} | figures(found))
+        return
+    _print_study(found, made, f"{facility.id}, {name} of {energy:g} MeV/u, {made.optics.name}")
+    if plot is not None:
+        print(f"drawn into {plot}")
+
+
+@machine.command()
+@FACILITY
+@click.option("--distance", type=click.FloatRange(-0.02, 0.02), default=None,
+              help="Tune distance dQ; default that of the ring, or 0.001 if it is on the resonance.")  # fmt: skip
+@PLOT
+@JSON
+@click.pass_obj
+def separatrix(
+    settings: Settings, facility_name: str, distance: float | None, plot: Path | None, as_json: bool
+) -> None:
+    """Hold tracking against the Kobayashi Hamiltonian: stable area, fixed points, step to the septum."""
+    from console.tables import print_json, print_table
+    from ioc_sim.extraction.optics import load_optics
+    from ioc_sim.extraction.separatrix import compare
+    from ioc_sim.extraction.study import OFF_RESONANCE, comparison_figures
+
+    facility = settings.facility(facility_name)
+    optics = load_optics(facility.id, settings.config_dir)
+    wanted = distance if distance is not None else optics.lattice.distance
+    optics = optics.with_distance(wanted if abs(wanted) > 1e-6 else OFF_RESONANCE)
+    found = compare(optics)
+    if plot is not None:
+        from console.extraction_picture import draw_separatrix
+
+        draw_separatrix(optics, found, plot)
+    if as_json:
+        print_json({"facility": facility.id, "ring": optics.name} | comparison_figures(found))
+        return
+    rows = [
+        ("stable area, mm mrad", found.area * 1e6, found.area_theory * 1e6, f"{found.area_error:+.1%}"),
+        ("fixed points, farthest from its place over the radius", "", "", f"{found.corner_error:.1%}"),
+        ("step before the septum, mm", _mean(found.step_mm), _mean(found.step_theory_mm),
+         f"at most {found.step_error:.1%}"),
+    ]  # fmt: skip
+    print_table(
+        f"{optics.name}, dQ = {found.distance:g}", ("", "tracked", "Kobayashi", "deviation"), rows, right=(1, 2)
+    )
+    if plot is not None:
+        print(f"drawn into {plot}")
+
+
+def _energy(facility: Facility, species: str) -> float:
+    ion = facility.species_named(species)
+    return min(max(MIDDLE_MEV_U, ion.energy_min_mev_u), ion.energy_max_mev_u)
+
+
+def _mean(values: Any) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _print_study(found: Study, setting: Setting, title: str) -> None:
+    import numpy as np
+
+    from console.tables import print_table
+
+    spill, pause, ripple = found.spill, found.interruption, found.response
+    transit = spill.transit_s[np.isfinite(spill.transit_s)] * 1e6
+    quantiles = ", ".join(f"{np.quantile(transit, q):.0f}" for q in (0.05, 0.5, 0.95))
+    left = ", ".join(f"{t * 1e6:.0f}" for t in pause.left_s.values())
+    rows = [
+        ("turns, window", f"{setting.turns:,}, {setting.turns / setting.f_rev_hz * 1e3:.1f} ms"),
+        *((f"particles {name}", f"{count:,}") for name, count in spill.counts.items()),
+        ("extraction efficiency", f"{spill.efficiency():.3f}"),
+        ("transit time, 5, 50, 95 %", f"{quantiles} us"),
+        ("first start: highest rate over the mean of the second half, less 1",
+         f"{found.start.overshoot_rel:+.2f} (+-{found.start.overshoot_error:.2f})"),
+        ("first start: until half of that mean", f"{found.start.delay_s * 1e3:.1f} ms"),
+        ("after a stop: ions still to come, as time at the rate before", f"{pause.tail_s * 1e6:.0f} us"),
+        ("after a stop: until 50, 10, 1 % of these are left", f"{left} us"),
+        ("after a restart: until half the rate", f"{pause.delay_s * 1e6:.0f} us"),
+        ("after a restart: highest rate over that without a stop, less 1",
+         f"{pause.overshoot_rel:+.2f} (counting: {pause.overshoot_error:.2f})"),
+    ]  # fmt: skip
+    print_table(title, ("", ""), rows)
+    lines = [(f, m, g, p) for f, m, g, p in zip(ripple.frequency_hz, ripple.modulation_rel, ripple.gain,
+                                                 ripple.phase_rad, strict=True)]  # fmt: skip
+    print_table(f"Tune ripple of {ripple.tune_amplitude[0]:g} in each line; not response: {ripple.floor_rel:.3f}",
+                ("Hz", "modulation", "gain, 1/dQ", "phase, rad"), [tuple(map(float, line)) for line in lines],
+                right=(0, 1, 2, 3))  # fmt: skip

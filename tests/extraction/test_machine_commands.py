@@ -1,0 +1,64 @@
+"""`ionctl machine spill` and `ionctl machine separatrix`, with numbers and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from console.main import run
+
+
+def test_spill_gives_numbers_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plot = tmp_path / "spill.png"
+    words = [
+        "machine",
+        "spill",
+        "--particles",
+        "1500",
+        "--turns",
+        "24000",
+        "--drive",
+        "2",
+        "--plot",
+        str(plot),
+        "--json",
+    ]
+    assert run(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "ionctl.spill-study/1"
+    assert sum(found["counts"].values()) == 1500
+    assert found["facility"] == "wuwei"
+    assert len(found["stop"]["time_s"]) == len(found["stop"]["rate_rel"]) > 50
+    assert 2e-5 < found["transit"]["quantiles_s"]["0.5"] < 5e-4
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_separatrix_gives_numbers_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plot = tmp_path / "separatrix.png"
+    assert run(["machine", "separatrix", "--facility", "pimms", "--plot", str(plot), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tune_distance"] == pytest.approx(0.001)
+    assert abs(found["area_error_rel"]) < 0.05
+    assert found["step_mm"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_septum_inside_the_triangle_has_no_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["machine", "separatrix", "--distance", "0.008", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["step_error_rel"] is None
+    assert not found["step_mm"]
+
+
+def test_separatrix_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["machine", "separatrix"]) == 0
+    out = capsys.readouterr().out
+    assert "stable area" in out
+    assert "Kobayashi" in out
+
+
+def test_too_few_ions_are_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["machine", "spill", "--particles", "1000", "--turns", "20000", "--drive", "0.1"]) == 3
+    assert "more particles, more turns or a stronger drive" in capsys.readouterr().err
