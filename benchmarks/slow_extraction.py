@@ -1,8 +1,8 @@
 """Tracking of slow extraction against theory, what it says of the spill, and the pictures of docs/physics.
 
 ``python -m benchmarks.slow_extraction`` rewrites tables and pictures of docs/physics/slow-extraction.md (two to three
-minutes); ``... kobayashi``, ``... spill``, ``... start`` or ``... pictures`` only that part.  With xtrack at hand ``... xtrack``
-prints how far the two trackers are apart and how fast each is.  Nothing is fitted to anything here.
+minutes); ``... kobayashi``, ``... spill``, ``... start`` or ``... pictures`` only that part.  With xtrack at hand
+``... xtrack`` prints how far the two trackers are apart and how fast each is.  Nothing is fitted to anything here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PAGE = ROOT / "docs" / "physics" / "slow-extraction.md"
 IMAGES = ROOT / "docs" / "images"
 DISTANCES = {"wuwei": (0.0005, 0.001, 0.0015, 0.00200333, 0.0025), "pimms": (0.0005, 0.001, 0.0015, 0.002, -0.001)}
 RUNS = (("wuwei", 120.0, 1.0), ("wuwei", 250.0, 0.7), ("wuwei", 250.0, 1.0), ("wuwei", 250.0, 1.5),
-        ("wuwei", 400.0, 1.0), ("pimms", 250.0, 0.5), ("pimms", 250.0, 1.0))  # fmt: skip
+        ("wuwei", 400.0, 1.0), ("pimms", 250.0, 1.0))  # fmt: skip
 PARTICLES, TURNS, SEED = 5000, 60_000, 1
 START_DRIVES, START_SEEDS = (0.6, 1.0), 16
 XTRACK_PARTICLES, XTRACK_TURNS = 2000, 2000
