@@ -7,7 +7,7 @@ import click
 from console.lazy import LazyGroup
 from console.options import JSON
 
-FAMILIES = ("device", "machine", "tier", "link", "process", "operator", "rogue")
+FAMILIES = ("device", "machine", "tier", "link", "process", "operator", "rogue", "external")
 COMMANDS = {"list": ("console.commands.fault", "list_", "List every fault that can be injected.")}
 
 
