@@ -75,6 +75,12 @@ def it() -> Small:
     return made
 
 
+def test_a_dead_link_takes_the_personnel_line_though_nothing_of_that_chain_is_present(it: Small) -> None:
+    assert it.run().personnel
+    it.link_ok = False
+    assert not it.run().personnel
+
+
 @pytest.mark.parametrize(("age_ns", "fresh"), [(0, True), (WATCHDOG, True), (-WATCHDOG, True), (WATCHDOG + 1, False),
                                                (-WATCHDOG - 1, False)])  # fmt: skip
 def test_an_image_is_believed_within_the_watchdog_either_way(it: Small, age_ns: int, fresh: bool) -> None:

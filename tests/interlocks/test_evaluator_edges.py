@@ -144,6 +144,8 @@ def test_beyond_a_limit_any_value_on_the_same_side_is_as_bad() -> None:
     assert list(quiet_box(plain, values, False)) == [(A, above, MAX_CODE * STEPS[A])]
     assert list(quiet_box(plain, inputs(0.5), False)) == [(A, -MAX_CODE * STEPS[A], below)]
     assert list(quiet_box(make(high=None), inputs(0.5), False)) == [(A, -MAX_CODE * STEPS[A], below)]
+    negative = make(low=-1.1, high=-0.9)
+    assert next(quiet_box(negative, inputs(-2.0), False))[2] == math.nextafter(-1.1, -math.inf)
     pinned = (INPUT_PLACE["fe.active"], 3.0, 3.0)
     assert list(quiet_box(conditional, values, False)) == [(A, above, MAX_CODE * STEPS[A]), pinned]
 
@@ -152,6 +154,8 @@ def test_a_bad_comparison_of_two_or_of_no_number_pins_all_it_looks_at() -> None:
     pair = PAIR | {"kind": "equal", "equals": None}
     plain, conditional = make(**pair), make(**pair, when="fe.active")
     values = inputs(2.0, 1.0, fe__active=3.0)
+    differing = make(**(PAIR | {"kind": "mismatch", "equals": None, "high": 0.1}))
+    assert list(quiet_box(differing, values, False)) == [(A, 2.0, 2.0), (B, 1.0, 1.0)]
     assert list(quiet_box(plain, values, False)) == [(A, 2.0, 2.0), (B, 1.0, 1.0)]
     assert list(quiet_box(conditional, values, False))[2] == (INPUT_PLACE["fe.active"], 3.0, 3.0)
     assert [box[0] for box in quiet_box(make(), inputs(math.nan), False)] == [A]
