@@ -7,6 +7,7 @@ each target has its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ CALM_S = 1.5
 UNLOAD_S = 1.0
 """A cause that the loaded layer still shows so long after the mending goes with the layer: the operator stops it."""
 NUISANCES_MAX = 20
+NAMED_S = 2.0
 STOPPED = (State.INTERRUPTED, State.TERMINATED)
 """The field stands still, and a person has to go on."""
 WORDS = "scenario: the field goes on at the exact remainder"
@@ -278,15 +280,21 @@ class Deeds:
             await operator.until(lambda: operator.permit, operator.limits.command_s, "permit")
         return answer
 
-    def _is_nuisance(self) -> bool:
-        return self.operator.state in STOPPED and self.operator.first_fault in self.nuisances
+    async def _was_busy(self) -> bool:
+        """What took the beam was the load of this machine; its name comes a little later than control's state."""
+        operator = self.operator
+        if operator.state not in STOPPED or not self.nuisances:
+            return False
+        with contextlib.suppress(ChannelError):
+            await operator.until(lambda: bool(operator.first_fault), NAMED_S * self.hands.scale, "name of the rule")
+        return operator.first_fault in self.nuisances
 
     async def _ended(self, within_s: float) -> None:
         operator = self.operator
         for _ in range(NUISANCES_MAX):
             await operator.until(lambda: operator.state not in STOPPED, 5.0, "a new start")
-            await operator.until(lambda: operator.state in ENDED or self._is_nuisance(), within_s, "end of the session")
-            if not self._is_nuisance():
+            await operator.until(lambda: operator.state in ENDED, within_s, "end of the session")
+            if not await self._was_busy():
                 break
             self.answers.append(Answer("machine", "busy", operator.first_fault))
             await self._go_on(within_s)
