@@ -332,3 +332,7 @@ def test_a_record_that_makes_no_sense_is_a_termination(broken: dict[str, object]
     assert not FieldBook(rule_set().rules, PolicySettings(), store, lambda *_, **__: None).state.unresolved
     store.save({**sound, **broken})
     assert FieldBook(rule_set().rules, PolicySettings(), store, lambda *_, **__: None).state.unresolved
+
+
+def test_a_fresh_account_has_seen_no_permit() -> None:
+    assert field.fresh(SPEC) == FieldState((0,) * len(SPEC.rules), "", False, 0, False, 0, False)

@@ -207,3 +207,8 @@ def test_every_evaluator_has_rows_of_its_own() -> None:
     compiled = rule_set().fast()
     compiled.rows["latched"] = 1
     assert not compiled.rows["latched"].any()
+
+
+def test_rows_without_a_word_on_bypasses_can_be_bypassed_by_none() -> None:
+    compiled = rule_set().fast()
+    assert type(compiled)(compiled.compiled, compiled.hist_index, compiled.ids).bypassable == 0
