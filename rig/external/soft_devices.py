@@ -102,25 +102,26 @@ LOADED = frozenset({
     "fast-tier-alive", "session-authority",
 })  # fmt: skip
 """Rules that trip when this machine is busy with other things."""
-_LOST = frozenset({"external-device"})
+LOST = frozenset({"external-device"})
+"""Rules that say that a device is lost: once all are mended, that this machine has kept its readings waiting."""
 DEEDS: tuple[Deed, ...] = (
-    Deed("supply killed, started again", "killed", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGKILL),
+    Deed("supply killed, started again", "killed", SUPPLY, LOST, lambda ioc: ioc.signal(signal.SIGKILL),
          SoftIoc.restart),
-    Deed("supply stopped, runs on", "stopped", SUPPLY, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
+    Deed("supply stopped, runs on", "stopped", SUPPLY, LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
          lambda ioc: ioc.signal(signal.SIGCONT)),
-    Deed("supply gives stale readings", "stale", SUPPLY, _LOST, lambda ioc: ioc.put("Current-RB.SCAN", "Passive"),
+    Deed("supply gives stale readings", "stale", SUPPLY, LOST, lambda ioc: ioc.put("Current-RB.SCAN", "Passive"),
          lambda ioc: ioc.put("Current-RB.SCAN", ".02 second")),
     Deed("supply reads wrongly", "wrong", SUPPLY, frozenset({"scan-readback-x", "scan-settling"}),
          lambda ioc: ioc.put("Bias-SP", "25"), lambda ioc: ioc.put("Bias-SP", "0")),
-    Deed("supply in alarm", "alarm", SUPPLY, _LOST, lambda ioc: ioc.put("Fault-SP", "1"),
+    Deed("supply in alarm", "alarm", SUPPLY, LOST, lambda ioc: ioc.put("Fault-SP", "1"),
          lambda ioc: ioc.put("Fault-SP", "0")),
-    Deed("voltage stopped, runs on", "stopped", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
+    Deed("voltage stopped, runs on", "stopped", VOLTAGE, LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
          lambda ioc: ioc.signal(signal.SIGCONT)),
-    Deed("voltage gives stale readings", "stale", VOLTAGE, _LOST, lambda ioc: ioc.put("Voltage-RB.SCAN", "Passive"),
+    Deed("voltage gives stale readings", "stale", VOLTAGE, LOST, lambda ioc: ioc.put("Voltage-RB.SCAN", "Passive"),
          lambda ioc: ioc.put("Voltage-RB.SCAN", ".02 second")),
     Deed("voltage wrong", "wrong", VOLTAGE, frozenset({"chamber-voltage-ic1"}), lambda ioc: ioc.put("Bias-SP", "-225"),
          lambda ioc: ioc.put("Bias-SP", "0")),
-    Deed("voltage killed, started again", "killed", VOLTAGE, _LOST, lambda ioc: ioc.signal(signal.SIGKILL),
+    Deed("voltage killed, started again", "killed", VOLTAGE, LOST, lambda ioc: ioc.signal(signal.SIGKILL),
          SoftIoc.restart),
 )  # fmt: skip
 """Wrong values come in between: they are an ABORT, and its account begins the count of interruptions anew."""

@@ -22,7 +22,7 @@ from control.plan.dicom_writer import write_dicom_plan
 from facility.errors import ChannelError, IonctlError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.deliver_ca import truth_at
-from rig.external.soft_devices import LOADED, SoftIoc
+from rig.external.soft_devices import LOADED, LOST, SoftIoc
 from rig.home import Home
 from rig.link_relay import LinkRelay
 from rig.link_trial_ca import BEAM_WAIT_S, SETTLE_S, SLICE_NS, stoppable, until_ions
@@ -153,7 +153,7 @@ class CaRun:
             await make_ready(stage.facility, self._home, run, operator)
             deeds = Deeds(
                 self._scenario, operator, room, hands, str(plan), stage.room, stage.program.plan_hash,
-                nuisances=self._nuisances,
+                nuisances=self._nuisances | LOST if self._nuisances else self._nuisances,
                 on_beam=lambda: self._may_come_back(folder),
             )  # fmt: skip
             seen.answers, seen.failures = deeds.answers, deeds.failures
