@@ -9,41 +9,29 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from channels.protocol import Channel, ChannelProvider, Sample, Unsubscribe
+from channels.protocol import Channel, Sample
 from control.bookkeeper import Bookkeeper
+from control.machine_link import MachineLink
 
 SIGNAL = "SAFE:Bypassed-RB"
 
 
 class BypassWatch:
-    """Writes the journal's `bypasses`. Use as an async context manager.
+    """Writes the journal's `bypasses`.
+
+    It listens to what control listens to anyway: a delivery that is written down goes as one that is not.
 
     Args:
-        provider: where the safety controller's PVs are.
-        prefix: the facility's.
+        link: control's; its PVs are monitored with or without a journal.
         books: the journal.
         session: id of the session that is open, empty if none is.
-        connect_s: longest wait for the PV, event-loop s.
     """
 
-    def __init__(
-        self, provider: ChannelProvider, prefix: str, books: Bookkeeper, session: Callable[[], str], connect_s: float
-    ) -> None:
-        self._provider = provider
-        self._name = f"{prefix}:{SIGNAL}"
+    def __init__(self, link: MachineLink, books: Bookkeeper, session: Callable[[], str]) -> None:
         self._books = books
         self._session = session
-        self._connect_s = connect_s
         self._known: dict[str, dict[str, Any]] = {}
-        self._unsubscribe: Unsubscribe = lambda: None
-
-    async def __aenter__(self) -> BypassWatch:
-        channels = await self._provider.connect([self._name], self._connect_s, monitor={self._name})
-        self._unsubscribe = channels[self._name].subscribe(self._heard)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._unsubscribe()
+        link.follow(SIGNAL, self._heard)
 
     def _heard(self, _channel: Channel, sample: Sample) -> None:
         found = in_force(sample.value)

@@ -31,6 +31,7 @@ from facility.timebase import Clock
 _FE = {name: i for i, name in enumerate(FE_STATUS)}
 _RING = {name: i for i, name in enumerate(RING_STATUS)}
 
+HEARTBEATS = ("SAFE:Heartbeat-RB", "PLANT:Heartbeat-RB")
 MONITORED = (
     "FE:Status-RB",
     "RING:Status-RB",
@@ -40,13 +41,12 @@ MONITORED = (
     "SAFE:Permit-Sts",
     "SAFE:FirstFault-RB",
     "SAFE:Mode-Sts",
-    "SAFE:Heartbeat-RB",
-    "PLANT:Heartbeat-RB",
+    "SAFE:Bypassed-RB",
+    *HEARTBEATS,
 )
 """PVs control listens to."""
 NOT_MONITORED = ("FE:Spots-SP", "FE:Register-RB", "SAFE:Latched-RB", "SAFE:TcsKeepAlive")
 """PVs control puts or gets when it needs them."""
-HEARTBEATS = ("SAFE:Heartbeat-RB", "PLANT:Heartbeat-RB")
 
 
 class Caller(Protocol):

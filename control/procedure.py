@@ -94,6 +94,7 @@ class Procedure:
         self._facility_hash = facility_hash
         self._seals: tuple[Seal, ...] = ()
         self._hash = ""
+        self._lines: Lines | None = None
         self._plan_fault: str | None = None
         """What the last look at the whole layer found."""
         self._table_crc32: int | None = None
@@ -156,7 +157,16 @@ class Procedure:
         return written or self.plan_fault(session) or self.table_fault(session) or self.readback_fault(session)
 
     def lines(self, state: State, session: Session | None, *, whole: bool) -> Lines:
-        """The lines as they stand; with `whole` the present layer's arrays are looked at again, too."""
+        """The lines as they stand; with `whole` the present layer's arrays are looked at again, too.
+
+        Control is woken where one has changed: why it has fallen is for control to say, not for the interlock alone.
+        """
+        before, self._lines = self._lines, self._found(state, session, whole)
+        if before != self._lines:
+            self._link.wake.set()
+        return self._lines
+
+    def _found(self, state: State, session: Session | None, whole: bool) -> Lines:
         fe = self._link.fe
         active = fe is None or fe.state in ACTIVE
         if session is None:

@@ -117,8 +117,6 @@ class ControlParts:
     """What commands are signed and their age is judged by; `clock` where it is None."""
     samples: SampleLog | None = None
     """Where the samples of a session go; None: nowhere."""
-    books_provider: ChannelProvider | None = None
-    """Through which the bypasses are watched; None: the provider of everything else."""
     command_age_ns: int | None = None
     """See `CommandVerifier.max_age_ns`."""
 
@@ -170,25 +168,16 @@ async def control_stack(
                 parts.samples.follow(link)
                 sequencer.listeners.append(parts.samples.told)
             sequencer.on_turn = lines.look_again
-            async with _bypasses(parts, provider, books, sequencer):
-                yield ControlStack(sequencer, server, link, lines)
+            if not isinstance(parts.writer, NullWriter):
+                BypassWatch(link, books, lambda: _open_session(sequencer))
+            yield ControlStack(sequencer, server, link, lines)
     finally:
         gate.server = None
         link.close()
 
 
-def _bypasses(
-    parts: ControlParts, provider: ChannelProvider, books: Bookkeeper, sequencer: Sequencer
-) -> contextlib.AbstractAsyncContextManager[object]:
-    """Writes down which bypasses are in force, where there is a journal."""
-    if isinstance(parts.writer, NullWriter):
-        return contextlib.nullcontext()
-
-    def session() -> str:
-        return "" if sequencer.session is None else sequencer.session.id
-
-    seen_by, limits = parts.books_provider or provider, parts.link_limits
-    return BypassWatch(seen_by, parts.facility.pv_prefix, books, session, limits.connect_s)
+def _open_session(sequencer: Sequencer) -> str:
+    return "" if sequencer.session is None else sequencer.session.id
 
 
 def require_room(found: str, wanted: str) -> None:

@@ -72,7 +72,6 @@ SHOWN_NS = 2 * NS_PER_MS
 _TRACED = frozenset({"PHASE", "SPILL_END", "BEAM_ON", "HELD", "PAUSED", "ABORTED", "LAYER_DONE", "TRIP", "ROOM"})
 _OPERATOR_STREAM = 1
 _ROOM_STREAM = 2
-_BOOKS_STREAM = 3
 """Jitter of the operator's and of the room's channels, apart from control's."""
 
 
@@ -251,16 +250,13 @@ class World:
         operator_provider = MemoryProvider(
             desk, self.loop, seed=self.seed, stream=_OPERATOR_STREAM, latency=options.latency, user="operator"
         )
-        books_provider = MemoryProvider(
-            self.safety_ioc.pvdb, self.loop, seed=self.seed, stream=_BOOKS_STREAM, latency=options.latency
-        )
         parts = ControlParts(
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),
             KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
             link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=LINES_S, journal=options.journal,
             writer=NullWriter() if options.journal is None else InlineWriter(options.journal, self.loop),
-            energy_table=self.plant.table.hash, books_provider=books_provider, samples=options.samples,
+            energy_table=self.plant.table.hash, samples=options.samples,
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
         try:
@@ -282,7 +278,6 @@ class World:
         finally:
             self._pause = self._parts = None
             parts.writer.settle()
-            await books_provider.close()
             await room_provider.close()
             await operator_provider.close()
             await control_provider.close()

@@ -54,6 +54,17 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("nosuch", PLAN, "nosuch"),
         ("PLAN --facility nowhere", CONFIGURATION, "known: "),
     ],
+    "machine spill": [
+        ("--facility nowhere", CONFIGURATION, "known: "),
+        ("--species helium", USAGE, "known: carbon"),
+        ("--particles 5", USAGE, "1000<=x<=1000000"),
+        ("--drive 0", USAGE, "0.0<x<=1000.0"),
+        ("--plot away/a.svg", USAGE, "no folder 'away'"),
+    ],
+    "machine separatrix": [
+        ("--facility nowhere", CONFIGURATION, "known: "),
+        ("--plot away/a.svg", USAGE, "no folder 'away'"),
+    ],
     "up": [
         ("--room 9", USAGE, "known: 1, 2, 3, 4"),
         ("--species helium", USAGE, "known: carbon"),

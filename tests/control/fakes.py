@@ -191,6 +191,7 @@ class FakeMachine:
         values: dict[str, Any] = {
             "FE:Status-RB": self._fe_values(), "RING:Status-RB": self._ring_values(), "RS:Code-RB": 0,
             "HEBT:Room-RB": "H", "SAFE:Action-Sts": 0, "SAFE:Mode-Sts": 1, "SAFE:Permit-Sts": 1,
+            "SAFE:Bypassed-RB": b"[]",
             "SAFE:FirstFault-RB": "", "SAFE:Heartbeat-RB": 0, "PLANT:Heartbeat-RB": 0, "FE:Spots-SP": np.zeros(1),
             "FE:Register-RB": np.zeros(1), "SAFE:Latched-RB": b"[]", "SAFE:TcsKeepAlive": b"",
             **{f"{group}:{kind}": b"" for group in ("RING", "FE", "RS") for kind in ("Cmd", "Cmd-Result")},

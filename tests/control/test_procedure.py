@@ -132,6 +132,8 @@ def test_a_readback_that_differs_is_not_vouched_for(name: str, value: Any, said:
         await b.sequencer._link.changed(1.0)
         assert b.sequencer.lines(False) == GOOD._replace(setpoints_ok=False)
         assert said in b.sequencer._procedure.readback_fault(b.sequencer.session)
+        assert b.sequencer._link.wake.is_set(), "control looks why a line has fallen"
+        b.sequencer._link.wake.clear()
         channel.publish(before)
         await b.sequencer._link.changed(1.0)
         assert b.sequencer.lines(False) == GOOD

@@ -115,7 +115,7 @@ def index(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (double, "beam 1, layer 0, spot 3: "), (move, "a spot lies 3."), (lose, "and spots are missing"),
+        (double, "beam 1, layer 0, spot 3: "), (move, "a spot lies "), (lose, "and spots are missing"),
         (shift, "control point 99: the plan has no layer there"), (index, "is on record, the plan has none there"),
     ],
 )  # fmt: skip
