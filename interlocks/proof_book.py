@@ -153,7 +153,10 @@ class ProofBook:
         return self._stands(t_ns).rows
 
     def deadline_ns(self, t_ns: int) -> int | None:
-        """When time alone changes something."""
+        """When time alone changes something; tests that have been asked for wait for the next image, whatever an older
+        one on its way has had scanned."""
+        if self._begins_ns is not None:
+            return self._begins_ns
         return proof.deadline_ns(self.proofs, self._longest_ns, self._state, t_ns)
 
     def boxes(self, value: Callable[[str], float]) -> Iterator[tuple[int, float, float]]:

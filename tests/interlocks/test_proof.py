@@ -290,7 +290,7 @@ def test_what_is_watched_while_tests_are_run_and_not_otherwise() -> None:
     it.prove()
     assert len(list(book.boxes(lambda _name: 0.0))) == 3
     assert list(book.boxes(lambda _name: math.nan)) == []
-    assert book.deadline_ns(it.t_ns) is None  # it begins with the next image
+    assert book.deadline_ns(it.t_ns) == it.t_ns  # it begins with the next image
     it.run(2)
     assert book.deadline_ns(it.t_ns) is not None
 
@@ -304,6 +304,7 @@ def test_a_command_waits_for_an_image_that_is_not_older() -> None:
     out = it.controller.scan(image, it.t_ns - 1, it.t_ns, True)
     assert out.proof_action == 0
     assert it.controller.snapshot().proofs_running
+    assert it.controller.next_deadline_ns(it.t_ns) == it.t_ns, "another image is wanted, whatever this scan has done"
 
 
 def test_the_personnel_chain_is_of_tier_p_and_never_bypassed() -> None:
