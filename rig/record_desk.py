@@ -9,7 +9,7 @@ import structlog
 
 from control.continuation import continued
 from control.layer_table import LayerRules
-from control.plan.load import load_plan
+from control.plan.load import bounded_bytes, load_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
 from facility.errors import InternalError, IonctlError, PlanError
@@ -68,11 +68,4 @@ def check_records(files: Sequence[Path], plan_file: Path, facility: Facility) ->
 
 def load_record(file: Path) -> Record:
     """The record in a file; PlanError for all that is wrong."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise PlanError("record.unreadable", "the file is too large for a record", file.name, "give a record")
-        data = file.read_bytes()
-    except OSError as error:
-        what = f"cannot be opened: {error.strerror or error}"
-        raise PlanError("record.unreadable", what, str(file), "check the path and its permissions") from error
-    return read_record(data, file.name)
+    return read_record(bounded_bytes(file, MAX_BYTES, "record", "give a record"), file.name)

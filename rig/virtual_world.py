@@ -181,7 +181,7 @@ class World:
         """Rules of both tiers that are 'latched' or 'present', bypassed or not, by their ids."""
         plant = self.plant
         fast = {rule_id for rule_id, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row[state]}
-        return fast | {view.rule.id for view in self.controller.snapshot().rules if getattr(view, state)}
+        return fast | {view.rule.id for view in self.controller.snapshot(live=False).rules if getattr(view, state)}
 
     def _console(self, name: str) -> Console:
         return Console(name, self._keys[name].public_key())

@@ -31,6 +31,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
+from console.own_packages import OWN_PACKAGES
+
 os.environ["NUMBA_DISABLE_JIT"] = "1"
 os.environ["IONCTL_TEST_PROFILE"] = "mutants"
 sys.dont_write_bytecode = True
@@ -39,19 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "mutants"
 DOC = ROOT / "docs" / "reference" / "mutants.md"
 LINES = OUT / "lines.json"
-COPIED = (
-    "facility",
-    "channels",
-    "journal",
-    "interlocks",
-    "ioc_sim",
-    "control",
-    "rig",
-    "console",
-    "configs",
-    "tests",
-    "docs",
-)
+COPIED = (*OWN_PACKAGES, "tests", "docs")
 THIRD_PARTIES = ("numpy", "numba", "pydantic", "pytest", "pytest_asyncio", "hypothesis", "cryptography", "caproto",
                  "structlog", "coverage")  # fmt: skip
 FEW = 2

@@ -17,14 +17,18 @@ MAX_BYTES = 512 * 1024 * 1024
 def load_plan(path: Path | str) -> Plan:
     """The plan in the file at `path`: DICOM RT Ion Plan or TRiP98 `.rst`. Raises PlanError for all that is wrong."""
     file = Path(path)
+    return read_plan(bounded_bytes(file, MAX_BYTES, "plan", "give a plan file"), file.name)
+
+
+def bounded_bytes(file: Path, most: int, kind: str, fix: str) -> bytes:
+    """What is in a file; PlanError '<kind>.unreadable' beyond `most` bytes (with `fix`), or where it cannot be read."""
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise PlanError("plan.unreadable", "the file is too large for a plan", file.name, "give a plan file")
-        data = file.read_bytes()
+        if file.stat().st_size > most:
+            raise PlanError(f"{kind}.unreadable", f"the file is too large for a {kind}", file.name, fix)
+        return file.read_bytes()
     except OSError as error:
         what = f"cannot be opened: {error.strerror or error}"
-        raise PlanError("plan.unreadable", what, str(path), "check the path and its permissions") from error
-    return read_plan(data, file.name)
+        raise PlanError(f"{kind}.unreadable", what, str(file), "check the path and its permissions") from error
 
 
 def read_plan(data: bytes, name: str) -> Plan:

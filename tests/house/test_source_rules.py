@@ -10,19 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from console.own_packages import OWN_PACKAGES as PRODUCTION
+
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCTION = (
-    "facility",
-    "channels",
-    "journal",
-    "interlocks",
-    "ioc_sim",
-    "control",
-    "records",
-    "rig",
-    "console",
-    "configs",
-)
 TIMELESS = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "records")
 """Folders below rig: they get time, ids and random numbers handed in."""
 

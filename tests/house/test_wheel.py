@@ -11,19 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from console.own_packages import OWN_PACKAGES as PACKAGES
+
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (
-    "facility",
-    "channels",
-    "journal",
-    "interlocks",
-    "ioc_sim",
-    "control",
-    "records",
-    "rig",
-    "console",
-    "configs",
-)
 INSTALL_TIMEOUT_S = 280.0
 DEMO_TIMEOUT_S = 240.0
 
