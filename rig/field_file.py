@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ MAX_BYTES = 65_536
 
 
 class FieldFile:
-    """A `FieldStore` (`interlocks.field_book`) in a folder."""
+    """A `FieldStore` (`interlocks.field_book`) in a folder; `fsync` forces an open file, or folder, to the disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fsync: Callable[[int], None] = os.fsync) -> None:
         self.path = folder / FIELD_FILE
+        self._fsync = fsync
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="field-file")
         self._last: Future[None] | None = None
         self._failure: OSError | None = None
@@ -68,7 +69,7 @@ class FieldFile:
             for path in (self.path, self.path.parent):
                 handle = os.open(path, os.O_RDONLY)
                 try:
-                    os.fsync(handle)
+                    self._fsync(handle)
                 finally:
                     os.close(handle)
         except OSError as problem:

@@ -40,20 +40,15 @@ def test_a_folder_in_its_place_is_no_record(tmp_path: Path) -> None:
         FieldFile(tmp_path).load()
 
 
-def test_record_and_folder_are_forced_to_the_disk_in_this_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_record_and_folder_are_forced_to_the_disk_in_this_order(tmp_path: Path) -> None:
     forced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda handle: forced.append(os.readlink(f"/proc/self/fd/{handle}")))
-    store = FieldFile(tmp_path)
+    store = FieldFile(tmp_path, lambda handle: forced.append(os.readlink(f"/proc/self/fd/{handle}")))
     store.save(RECORD)
     store.wait(5.0)
     assert forced == [str(tmp_path / "field.json"), str(tmp_path)]
 
 
-def test_a_disk_that_is_slow_keeps_nobody_waiting_and_gets_the_newest_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_is_slow_keeps_nobody_waiting_and_gets_the_newest_record(tmp_path: Path) -> None:
     begun, goes_on, forced = Event(), Event(), []
 
     def slow(handle: int) -> None:
@@ -64,8 +59,7 @@ def test_a_disk_that_is_slow_keeps_nobody_waiting_and_gets_the_newest_record(
             os.pread(handle, MAX_BYTES, 0) if os.readlink(f"/proc/self/fd/{handle}") != str(tmp_path) else b""
         )
 
-    monkeypatch.setattr(os, "fsync", slow)
-    store = FieldFile(tmp_path)
+    store = FieldFile(tmp_path, slow)
     store.save(RECORD)
     assert begun.wait(5.0)
     for pauses in range(3, 8):
@@ -77,12 +71,11 @@ def test_a_disk_that_is_slow_keeps_nobody_waiting_and_gets_the_newest_record(
     assert b'"pauses": 7' in forced[2]
 
 
-def test_a_disk_that_fails_ends_the_next_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_ends_the_next_save(tmp_path: Path) -> None:
     def broken(_handle: int) -> None:
         raise OSError("no disk")
 
-    monkeypatch.setattr(os, "fsync", broken)
-    store = FieldFile(tmp_path)
+    store = FieldFile(tmp_path, broken)
     store.save(RECORD)
     with pytest.raises(OSError, match="no disk"):
         store.wait(5.0)
