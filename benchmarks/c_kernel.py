@@ -418,6 +418,8 @@ class Translator:
         name = ast.unparse(node.func)
         if name in ("math.floor", "math.ceil"):
             return f"(int64_t){name[5:]}({arguments[0][0]})", INT
+        if name == "np.floor":
+            return f"floor({arguments[0][0]})", FLOAT
         if name in ("math.sqrt", "math.exp", "math.log", "math.cos", "math.sin", "math.tan"):
             return f"{name[5:]}((double){arguments[0][0]})", FLOAT
         if name in ("math.isnan", "math.isfinite"):

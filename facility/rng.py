@@ -35,6 +35,8 @@ _BELL_SCALE = math.sqrt(3.0) / 65536.0
 _TRIANGLE_SCALE = math.sqrt(6.0) / 65536.0
 _FLAT_SCALE = math.sqrt(12.0) / 65536.0
 _SIXTH = 1.0 / 6.0
+NORMAL_FROM = 30.0
+"""Means above this take the rounded normal of `poisson`."""
 _CELLS = 4096
 _EDGE = 16
 """Cells at either end of the quantile table that are computed exactly: the tails beyond 2.66 sigma."""
@@ -144,22 +146,23 @@ def normal_high(bits: np.uint64) -> float:
 
 
 @kernel
-def poisson(mean: float, z: float, seed: np.uint64, stream: int, tick: int) -> int:
-    """Poisson variate of ``mean``: inversion by a uniform drawn here below 30, the rounded normal ``z`` above.
+def poisson(mean: float, z: float, seed: np.uint64, stream: int, tick: int) -> float:
+    """Poisson variate of ``mean``: inversion by a uniform drawn here up to `NORMAL_FROM`, the rounded normal ``z`` above.
 
+    A whole number as a float: a tick waits for each conversion on the way to its counts.
     The normal branch carries the skewness term (z^2 - 1) / 6 of the Cornish-Fisher expansion.
     """
     if mean <= 0.0:
-        return 0
-    if mean > 30.0:
-        n = math.floor(mean + math.sqrt(mean) * z + (z * z - 1.0) * _SIXTH + 0.5)
-        return n if n > 0 else 0
+        return 0.0
+    if mean > NORMAL_FROM:
+        n = np.floor(mean + math.sqrt(mean) * z + (z * z - 1.0) * _SIXTH + 0.5)
+        return float(n) if n > 0.0 else 0.0
     u = uniform(draw(seed, stream, tick))
     p = math.exp(-mean)
     total = p
-    n = 0
-    while u > total and n < 200:
-        n += 1
+    n = 0.0
+    while u > total and n < 200.0:
+        n += 1.0
         p *= mean / n
         total += p
     return n

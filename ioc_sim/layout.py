@@ -63,7 +63,7 @@ STATE_DTYPE = np.dtype(
         ("queued", "i8"), ("queued_token", "i8"), ("queued_code", "i8"), ("end_cycle", "i8"), ("cycle", "i8"),
         ("steps_done", "i8"), ("stored", "f8"), ("sensitivity", "f8"), ("spill_start_ns", "i8"),
         # extraction
-        ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"), ("ripple", "f8"),
+        ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"), ("ripple", "f8"), ("ion_root", "f8"),
         # actuators
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
         ("quad_cmd", "i8"), ("quad_ticks", "i8"), ("quad_open", "f8"),

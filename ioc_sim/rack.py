@@ -225,7 +225,7 @@ def fine_tick(
         v[at.EST_UNREAD] = 0.0
         v[at.EST_UNREAD + 1] = 0.0
         if share < 1.0:
-            before = math.floor(share * ions + 0.5)
+            before = np.floor(share * ions + 0.5)
             supply_step(p, q, s, v, 0, (1.0 - share) * 1e-5)
             supply_step(p, q, s, v, 1, (1.0 - share) * 1e-5)
     else:
@@ -236,8 +236,8 @@ def fine_tick(
     s.truth_total += ions
     record = trace[s.trace_count & (trace.shape[0] - 1)]
     record["t_ns"] = s.t_ns
-    record["ions"] = ions
-    record["ions_previous_spot"] = before
+    record["ions"] = int(ions)
+    record["ions_previous_spot"] = int(before)
     record["spot"] = s.spot
     record["token"] = s.fe_token
     record["x_um"] = math.floor(x * 1000.0 + 0.5)

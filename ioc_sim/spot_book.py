@@ -119,9 +119,9 @@ def book_tail(s: Record, v: np.ndarray, reg: np.ndarray, ions0: float, ions1: fl
 
 
 @kernel
-def book_truth(s: Record, v: np.ndarray, truth: np.ndarray, spot: int, ions: int, x_mm: float, y_mm: float) -> None:
+def book_truth(s: Record, v: np.ndarray, truth: np.ndarray, spot: int, ions: float, x_mm: float, y_mm: float) -> None:
     """Add true ions to a spot (simulation only; nothing in the front end reads this)."""
-    if ions <= 0:
+    if ions <= 0.0:
         return
     if spot < 0:
         s.unbooked_ions += ions

@@ -24,7 +24,8 @@ PA_FC_PER_TICK = 0.01
 """1 pA over a tick of 10 us, fC."""
 STREAM_STRIP = 24
 SIGMA_PER_ION = 0.2
-"""Relative spread of the charge that one ion frees in the gap (straggling); its square adds up over ions."""
+"""Relative spread of the charge that one ion frees in the gap (straggling); its square adds up over the ions of a tick,
+and all of it is in their own tick's charge, none in what drifts in later."""
 
 
 @kernel
@@ -62,23 +63,23 @@ def voltage_changed(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, 
 
 @kernel
 def chamber_tick(
-    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ions: int, i: int
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, k: int, ions: float, i: int
 ) -> None:
     """Collect the charge of one tick, ``i`` of its millisecond, in chamber ``k`` and turn it into counts."""
     volt = faulted(s, faults, fp.IC1_HV + k, v[at.IC_VOLT_SUPPLY + k], s.t_ns)
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
-    ticks = int(v[at.IC_DRIFT + k])
+    ticks = v[at.IC_DRIFT + k]
     pos = s.ring_pos
-    oldest = v[at.IC_RING + at.DRIFT_RING * k + ((pos - ticks) & (DRIFT_RING - 1))]
+    oldest = v[at.IC_RING + at.DRIFT_RING * k + ((pos - int(ticks)) & (DRIFT_RING - 1))]
     v[at.IC_RAMP + k] += ticks * ions - v[at.IC_BOX + k]
     v[at.IC_BOX + k] += ions - oldest
     v[at.IC_RING + at.DRIFT_RING * k + (pos)] = ions
     seen = 0.5 * ions + v[at.IC_RAMP + k] * v[at.IC_RAMP_SHARE + k]
-    loss = q[at.IC_RECOMBINATION + k] * seen * v[at.IC_FC_PER_ION + k]
-    charge = seen * v[at.IC_FC_PER_ION + k] * v[at.IC_EFFICIENCY + k] * (1.0 - loss)
+    loss = q[at.IC_RECOMBINATION + k] * v[at.IC_FC_PER_ION + k] * seen
+    charge = v[at.IC_FC_PER_ION + k] * v[at.IC_EFFICIENCY + k] * seen * (1.0 - loss)
     noise = v[at.NOISE_IC + at.NOISE_BLOCK * k + i]
-    spread = SIGMA_PER_ION * math.sqrt(seen) * v[at.IC_FC_PER_ION + k]
+    spread = SIGMA_PER_ION * s.ion_root * v[at.IC_FC_PER_ION + k]
     gain = faulted(s, faults, fp.IC1_GAIN + k, q[at.IC_GAIN + k], s.t_ns)
     leak = q[at.IC_LEAK_FC_PER_TICK + k]
     if s.faults != 0:
@@ -86,7 +87,7 @@ def chamber_tick(
     total = (charge + spread * noise) * gain + leak
     v[at.IC_CHARGE_FC + k] += total if total == total else 0.0
     # the amplifier's noise is in the reading, not in the charge: it does not add up; the counter never falls
-    counts = math.floor((v[at.IC_CHARGE_FC + k] + q[at.IC_NOISE_FC + k] * noise) * q[at.IC_COUNTS_PER_FC + k])
+    counts = np.floor((v[at.IC_CHARGE_FC + k] + q[at.IC_NOISE_FC + k] * noise) * q[at.IC_COUNTS_PER_FC + k])
     if counts > v[at.IC_COUNTS + k]:
         v[at.IC_COUNTS + k] = counts
 

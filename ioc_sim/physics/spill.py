@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from facility.jit import Record, kernel
-from facility.rng import poisson
+from facility.rng import NORMAL_FROM, poisson
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.faults import faulted
@@ -56,7 +56,7 @@ def open_share(transmission: float) -> float:
 
 
 @kernel
-def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, i: int) -> int:
+def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, i: int) -> float:
     """Ions that cross the isocentre plane in this tick, ``i`` of its millisecond; the ring loses what was extracted."""
     on = faulted(s, faults, fp.RFKO, float(s.rfko_on), s.t_ns)
     drive = 0.0
@@ -81,5 +81,9 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
     s.stored -= mean
     mean *= p.transmission * open_share(faulted(s, faults, fp.CHOPPER, s.chopper_open, s.t_ns))
     if mean <= 0.0 or s.stopper_in == 1:
-        return 0
-    return poisson(mean, v[at.NOISE_POISSON + i], p.seed, STREAM_POISSON, s.tick)
+        s.ion_root = 0.0
+        return 0.0
+    ions = poisson(mean, v[at.NOISE_POISSON + i], p.seed, STREAM_POISSON, s.tick)
+    # what chambers take as the spread of many ions: the root of their mean, which need not wait for their number
+    s.ion_root = math.sqrt(mean if mean > NORMAL_FROM else ions)
+    return ions
