@@ -155,7 +155,7 @@ def poisson(mean: float, z: float, seed: np.uint64, stream: int, tick: int) -> f
     if mean <= 0.0:
         return 0.0
     if mean > NORMAL_FROM:
-        n = np.floor(mean + math.sqrt(mean) * z + (z * z - 1.0) * _SIXTH + 0.5)
+        n = np.floor(math.sqrt(mean) * z + (mean + ((z * z - 1.0) * _SIXTH + 0.5)))
         return float(n) if n > 0.0 else 0.0
     u = uniform(draw(seed, stream, tick))
     p = math.exp(-mean)

@@ -72,7 +72,7 @@ def chamber_tick(
     ticks = v[at.IC_DRIFT + k]
     pos = s.ring_pos
     oldest = v[at.IC_RING + at.DRIFT_RING * k + ((pos - int(ticks)) & (DRIFT_RING - 1))]
-    v[at.IC_RAMP + k] += ticks * ions - v[at.IC_BOX + k]
+    v[at.IC_RAMP + k] = v[at.IC_RAMP + k] - v[at.IC_BOX + k] + ticks * ions
     v[at.IC_BOX + k] += ions - oldest
     v[at.IC_RING + at.DRIFT_RING * k + (pos)] = ions
     seen = 0.5 * ions + v[at.IC_RAMP + k] * v[at.IC_RAMP_SHARE + k]
@@ -85,9 +85,11 @@ def chamber_tick(
     if s.faults != 0:
         leak += faulted(s, faults, fp.IC1_LEAKAGE + k, 0.0, s.t_ns) * PA_FC_PER_TICK
     total = (charge + spread * noise) * gain + leak
-    v[at.IC_CHARGE_FC + k] += total if total == total else 0.0
+    total = total if total == total else 0.0
     # the amplifier's noise is in the reading, not in the charge: it does not add up; the counter never falls
-    counts = np.floor((v[at.IC_CHARGE_FC + k] + q[at.IC_NOISE_FC + k] * noise) * q[at.IC_COUNTS_PER_FC + k])
+    reading = v[at.IC_CHARGE_FC + k] + q[at.IC_NOISE_FC + k] * noise + total
+    v[at.IC_CHARGE_FC + k] += total
+    counts = np.floor(reading * q[at.IC_COUNTS_PER_FC + k])
     if counts > v[at.IC_COUNTS + k]:
         v[at.IC_COUNTS + k] = counts
 
