@@ -147,7 +147,7 @@ def normal_high(bits: np.uint64) -> float:
 
 @kernel
 def poisson(mean: float, z: float, seed: np.uint64, stream: int, tick: int) -> float:
-    """Poisson variate of ``mean``: inversion by a uniform drawn here up to `NORMAL_FROM`, the rounded normal ``z`` above.
+    """Poisson variate of ``mean``: up to `NORMAL_FROM` inversion by a uniform drawn here, then a rounded normal ``z``.
 
     A whole number as a float: a tick waits for each conversion on the way to its counts.
     The normal branch carries the skewness term (z^2 - 1) / 6 of the Cornish-Fisher expansion.
