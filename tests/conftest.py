@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from inspect import iscoroutinefunction
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -62,6 +65,20 @@ settings.register_profile("mutants", settings.get_profile("ionctl"), phases=(Pha
 settings.load_profile(os.environ.get("IONCTL_TEST_PROFILE", "ionctl"))
 
 ALLOWED_SKIPS = read_allowed()
+
+
+def pytest_configure() -> None:
+    """A session that is told to end by SIGTERM ends like one that Ctrl-C ends: fixtures take their processes down."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    session = os.getpid()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == session:
+            raise KeyboardInterrupt
+        os._exit(128 + number)  # a fork of ours has nothing to take down
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
