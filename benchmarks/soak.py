@@ -26,6 +26,7 @@ from benchmarks import (
     soak_fields,
     soak_fuzz,
     soak_hil,
+    soak_kills,
     soak_link,
     soak_rogue,
     soak_scenarios,
@@ -94,7 +95,8 @@ COUNTS: dict[str, tuple[int, Case]] = {
     "attack on the safety link, real processes": (100, soak_link.real_attack),
     "rogue clients and deaf subscribers": (30, soak_rogue.rogue),
     "hardware in the loop, every failure in turn": (20, soak_hil.field),
-    "death of all and recovery, virtual time": (1000, soak_crashes.crash),
+    "death of one or all and recovery, virtual time": (1000, soak_crashes.crash),
+    "kill -9 and recovery, real processes": (100, soak_kills.kill),
     "broken plans and records, blocks of 1,000": (100, soak_fuzz.block),
     "lateness of the safety link over ten minutes": (1, soak_link.lateness),
 }

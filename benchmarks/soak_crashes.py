@@ -1,4 +1,8 @@
-"""One seeded crash after the other: everything dies at random instants, inside recovery too, and is gone on with."""
+"""One seeded crash after the other in virtual time: one process dies, or all do, inside recovery and commits too.
+
+Dead is control, the safety controller, the plant, the console, or everything; at a random instant, or in one of the
+journal's commits. Where one dies alone the others live on for a while, and are stopped or die as well.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,19 @@ import numpy as np
 from control.plan.maker import make_small_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility, load_facility
-from rig.crashes import Crashes
+from rig.crashes import Crash, Crashes
+from rig.virtual_deaths import Victim
 
 FACILITY, SPECIES = "wuwei", "carbon"
 MOST_DEATHS = 4
 IN_BEAM = 0.7
 """Share of deaths that come while something is being delivered; the others come at any time."""
+IN_COMMIT = 0.25
+"""Share of deaths of control, or of all, that come in a commit of the journal."""
+COMMITS = 5
+"""About as many as a life has."""
+LONGEST_S = 4.0
+"""For which the others live on: all watchdogs have run out by then."""
 
 
 @functools.cache
@@ -31,20 +42,37 @@ def _made() -> tuple[Facility, MachineProgram, int, int]:
     return facility, program, summary.t_started_ns, summary.t_ended_ns
 
 
+def drawn(rng: np.random.Generator, begun: int, end: int) -> Crash:
+    """A crash between the beginning of the beam, or of everything, and the end; ns."""
+    victim = list(Victim)[int(rng.integers(len(Victim)))]
+    lives_on_s, orderly = float(rng.uniform(0.0, LONGEST_S)), bool(rng.random() < 0.5)
+    at_ns = int(rng.integers(begun if rng.random() < IN_BEAM else 0, end))
+    commit, written = int(rng.integers(COMMITS)), bool(rng.random() < 0.5)
+    if victim not in (Victim.CONTROL, Victim.ALL) or rng.random() >= IN_COMMIT:
+        return Crash(at_ns, victim, lives_on_s=lives_on_s, orderly=orderly)
+    return Crash(0, victim, commit, written, lives_on_s, orderly)
+
+
 def crash(number: int) -> str | tuple[str, dict[str, float]]:
-    """One session with up to MOST_DEATHS deaths; how many there were is kept."""
+    """One session with up to MOST_DEATHS deaths; how many there were, and of whom, is kept."""
     facility, program, begun, end = _made()
     rng = np.random.default_rng(number)
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         it = Crashes(facility, program, Path(folder))
-        left = it.deliver(1, int(rng.integers(begun, end)))
-        deaths = 0
-        while left.summary is None:
-            deaths += 1
+        planned = drawn(rng, begun, end)
+        left = it.deliver(1, planned)
+        life, met = 1, [planned] if left.crashed else []
+        while not left.completed:
             if not left.session(facility.id):
                 delivered = sum(float(ions.sum()) for ions in left.truth.values())
                 return f"{delivered:.0f} ions of a session that the journal does not know" if delivered else ""
-            first = begun if rng.random() < IN_BEAM else 0
-            left = it.resume(left, 1 + deaths, int(rng.integers(first, end)) if deaths < MOST_DEATHS else None)
-        wrong = it.objections(left) if left.summary.status == "completed" else [left.summary.reason]
-    return "; ".join(wrong), {"deaths of one session": float(deaths)}
+            if life > MOST_DEATHS:
+                return f"not completed after {life} lives: {met}"
+            life += 1
+            planned = drawn(rng, begun, end)
+            left = it.resume(left, life, planned if life <= MOST_DEATHS else None)
+            met += [planned] if left.crashed else []
+        wrong = it.objections(left)
+    figures["deaths of one session"] = float(len(met))
+    return (f"{'; '.join(wrong)}: {met}" if wrong else ""), figures

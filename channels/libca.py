@@ -37,6 +37,7 @@ _STRING_SIZE = 40
 _ENUM_STRING_SIZE = 26
 _JOBS_MAX = 100_000
 ECA_NOWTACCESS = 376
+_CONNECTED = 2
 ECA_DISCONN = 192
 
 DTYPES: dict[int, np.dtype[Any]] = {
@@ -260,8 +261,8 @@ class LibCa:
         )
 
     def _put(self, chid: ctypes.c_void_p, token: int, kind: int, data: NDArray[Any] | bytes) -> int:
-        if not self._lib.ca_write_access(chid):
-            return ECA_NOWTACCESS
+        if not self._lib.ca_write_access(chid):  # nor has a channel whose server has just died
+            return ECA_NOWTACCESS if self._lib.ca_state(chid) == _CONNECTED else ECA_DISCONN
         count, pointer = (1, data) if isinstance(data, bytes) else (len(data), ctypes.c_void_p(data.ctypes.data))
         return int(
             self._lib.ca_array_put_callback(

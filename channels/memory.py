@@ -150,6 +150,8 @@ class MemoryProvider:
         self._messages = 0
         self._extra_ns = 0
         self._down = False
+        self._dead: set[str] = set()
+        """PVs whose server has died."""
         self._tap = Tap(self._on_update)
         self._channels: dict[str, MemoryChannel] = {}
         self._by_entry: dict[int, list[MemoryChannel]] = {}
@@ -224,6 +226,12 @@ class MemoryProvider:
             elif not down:
                 channel.link_up()
 
+    def kill_server(self, names: Collection[str]) -> None:
+        """The process that serves these PVs dies: the client sees it at once, and nothing of them comes any more."""
+        self._dead.update(names)
+        for name in self._dead & self._channels.keys():
+            self._channels[name].link_lost()
+
     def set_extra_latency_ns(self, extra_ns: int) -> None:
         """Add to every message from now on, ns."""
         self._extra_ns = extra_ns
@@ -241,7 +249,7 @@ class MemoryProvider:
         answer: asyncio.Future[Any] = self.event_loop.create_future()
         half_ns = self._latency.put_ns // 2
         self._last_request_ns = max(self._last_request_ns, self._loop.now_ns() + half_ns + self._delay_ns())
-        if not self._down:
+        if not self._down and channel.name not in self._dead:
             self._loop.call_at_rank(self._last_request_ns, Rank.IOC, self._arrive, answer, work, args)
         return answer
 
@@ -274,8 +282,8 @@ class MemoryProvider:
             self._send(channel)
 
     def _send(self, channel: MemoryChannel) -> None:
-        if channel.losing:
-            channel.losing -= 1
+        if channel.losing or channel.name in self._dead:
+            channel.losing = max(channel.losing - 1, 0)
             self.lost_updates += 1
             return
         flights = self._in_flight

@@ -25,7 +25,7 @@ from ioc_sim.codes import ABORTED, ARMED, HELD, PAUSED
 from ioc_sim.spot_book import R_BEAM_US, R_DONE, R_END, R_IC1, R_IC2, R_X, R_Y
 
 # words of a slot
-(SEQ, T_NS, LOAD, STATE, SPOT, DONE_SPOTS, IC1, IC2, COUNTS1, COUNTS2, BACKUP, TIMER_US, BEAM_TICKS, UNCERTAIN, LEASE,
+(SEQ, T_NS, LOAD, STATE, SPOT, FIELD_IONS, IC1, IC2, COUNTS1, COUNTS2, BACKUP, TIMER_US, BEAM_TICKS, UNCERTAIN, LEASE,
  CHECK) = range(16)  # fmt: skip
 # words of a row: ROW_LOAD is twice the load's number, plus 1 where the spot is done
 ROW_LOAD, ROW_IC1, ROW_IC2, ROW_X_NM, ROW_Y_NM, ROW_BEAM_TICKS, ROW_END_NS, ROW_CHECK = range(8)
@@ -120,7 +120,7 @@ def commit(p: Record, s: Record, v: np.ndarray, reg: np.ndarray, slots: np.ndarr
     slots[k, LOAD] = s.load_seq
     slots[k, STATE] = s.fe_state
     slots[k, SPOT] = s.spot
-    slots[k, DONE_SPOTS] = s.done_spots
+    slots[k, FIELD_IONS] = thousandths(v[at.FIELD_IONS])
     slots[k, IC1] = thousandths(ions1)
     slots[k, IC2] = thousandths(ions2)
     slots[k, COUNTS1] = whole(v[at.IC_READ])

@@ -40,9 +40,10 @@ class DeliveryCommands(PlantCore):
 
         The hash of its plan (64 hex digits) goes into the dose register with every layer.
 
-        Counter and timer of the field go on from layer to layer; only another field begins at zero: the one that the
-        safety controller has opened, and no other, and not while a layer is active.  The field that is open may be
-        named again, with the same presets.
+        Counter and timer of the field go on from layer to layer, and from where they were when a field is opened again,
+        after another one or in another process (the dose register keeps them); only a new field begins at zero.  It
+        is the one that the safety controller has opened, and no other, and not while a layer is active.  The field that
+        is open may be named again, with the same presets.
         """
         commands.check_token(field, "field")
         for name, value in (("preset_ions", preset_ions), ("expected_ms", expected_ms)):
@@ -60,13 +61,16 @@ class DeliveryCommands(PlantCore):
         elif (v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS]) != (preset_ions, expected_ms):
             raise CommandRefused("fe.field", f"field {field} is open with other presets", "open_field",
                                  "what a field should get is fixed when it is opened")  # fmt: skip
-        self._later(self._open_now, field, float(preset_ions), float(expected_ms), plan_hash)
+        had = self.dose.counted(field)
+        self._later(self._open_now, field, float(preset_ions), float(expected_ms), plan_hash, had)
 
-    def _open_now(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str) -> None:
+    def _open_now(
+        self, field: int, preset_ions: float, expected_ms: float, plan_hash: str, had: tuple[float, float]
+    ) -> None:
         s = self._state[0]
         if commands.may_open(s, field):
             self.dose.plan_hash = plan_hash
-            second_line.open_field(s, self._v, field, preset_ions, expected_ms)
+            second_line.open_field(s, self._v, field, preset_ions, expected_ms, had)
 
     def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
         """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active or if it is unsound."""

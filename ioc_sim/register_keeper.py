@@ -16,10 +16,13 @@ import numpy as np
 from facility.states import FrontEndState
 from ioc_sim import layout as at
 from ioc_sim.dose_register import commit
+from ioc_sim.physics.second_line import BACKUP_QUANTUM_FC
 from ioc_sim.register_store import Banks, DoseRecord, LoadedLayer, MemoryStore, RegisterStore, read_records
 
 LEASE_S = 0.25
 """Beam at the layer's intensity that a lease covers, facility time."""
+KEPT_FIELDS = 100
+"""Fields whose counters are kept while others are open."""
 TICK_S = 1e-5
 
 
@@ -37,14 +40,35 @@ class RegisterKeeper:
         state.register_kept = 0 if store is None else 1
         self.banks = Banks(self.store)
         self._p, self._s, self._v = parameters, state, vector
+        self.fields: dict[int, tuple[float, float]] = {}
+        """What fields have had, the last one last: see `counted`."""
         self.found = read_records(self.store)
         """What an earlier process has left; empty if there was none.  It stays as it is until a layer is loaded."""
         if self.found:
             state.register_seq, state.last_load = self.found[0].seq, self.found[0].load
+            self._take_over(self.found[0])
         self.rows = self.banks.rows(int(state.last_load))
         self.lease_s = LEASE_S
         self.plan_hash = ""
         """Of the field that is open."""
+
+    def _take_over(self, left: DoseRecord) -> None:
+        """The backup counter goes on from where an earlier process has left it; so will the field, once it is open."""
+        if math.isfinite(left.backup_counts):
+            self._v[at.BACKUP_COUNTS] = left.backup_counts
+            self._v[at.BACKUP_FC] = left.backup_counts * BACKUP_QUANTUM_FC
+        self.fields[left.layer.field] = (left.field_ions if math.isfinite(left.field_ions) else 0.0, 1e3 * left.timer_s)
+
+    def counted(self, field: int) -> tuple[float, float]:
+        """Ions by the backup counter and beam-on time, ms, that a field has had when it is opened again, in whatever
+        process; zeros for a new one.  What the open one has had is kept."""
+        s, v = self._s, self._v
+        if int(s.field):
+            self.fields.pop(int(s.field), None)
+            self.fields[int(s.field)] = (float(v[at.FIELD_IONS]), float(v[at.FIELD_TIMER_MS]))
+        while len(self.fields) > KEPT_FIELDS:
+            self.fields.pop(next(iter(self.fields)))
+        return self.fields.get(field, (0.0, 0.0))
 
     @property
     def slots(self) -> np.ndarray:

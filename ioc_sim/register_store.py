@@ -234,6 +234,8 @@ class DoseRecord:
     backup_counts: float
     timer_s: float
     """The field's own timer."""
+    field_ions: float
+    """The field's ions by the backup counter, at most 1 ms old; NaN where unknown."""
     beam_s: float
     ions: NDArray[np.float64]
     """By spot and chamber, (n, 2); NaN where unknown."""
@@ -362,6 +364,7 @@ def _made(
     return DoseRecord(
         seq=int(slot[reg.SEQ]), t_ns=int(slot[reg.T_NS]), load=load, layer=layer, state=state, spot=spot,
         counts=(counts[0], counts[1]), backup_counts=counts[2], timer_s=int(slot[reg.TIMER_US]) * 1e-6,
+        field_ions=float(_number(slot[[reg.FIELD_IONS]])[0]),
         beam_s=int(slot[reg.BEAM_TICKS]) * 1e-5, ions=spots.ions, centre_mm=spots.centre_mm, beam_us=spots.beam_us,
         t_end_ns=spots.t_end_ns, done=spots.done, unknown=spots.unknown, uncertain_ions=uncertain, previous=previous,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from channels.protocol import Channel, ChannelProvider
 from control.bookkeeper import Bookkeeper
 from control.bypass_watch import BypassWatch
 from control.ioc import ControlIoc
+from control.layer_machine import DELIVERING
 from control.layer_table import LayerRules
 from control.machine_link import LinkLimits, MachineLink
 from control.plan.load import load_plan
@@ -31,7 +32,7 @@ from control.session import ProgramLike
 from control.stages import SequencerLimits
 from control.telemetry import Telemetry
 from facility.config import Facility
-from facility.errors import ChannelError
+from facility.errors import ChannelError, IonctlError
 from facility.events import EventLog
 from facility.ids import IdSource
 from facility.timebase import Clock
@@ -42,6 +43,8 @@ from rig.external.hazard import require_hazard_bounds
 
 RULE_NAME_S = 0.5
 """Longest wait for the name of a rule that tripped, event-loop s: processes publish ten times a second of wall time."""
+STOP_S = 3.0
+"""Longest until a record is written when control ends, event-loop s."""
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 
 
@@ -174,6 +177,15 @@ async def control_stack(
     finally:
         gate.server = None
         link.close()
+
+
+async def stop_delivery(stack: ControlStack) -> None:
+    """Beam off, record written, if something is being delivered: control is told to end."""
+    if stack.sequencer.state not in DELIVERING:
+        return
+    with contextlib.suppress(IonctlError):
+        await stack.sequencer.pause()
+        await stack.sequencer.recorded(STOP_S)
 
 
 def _open_session(sequencer: Sequencer) -> str:

@@ -1,40 +1,62 @@
-"""A facility in virtual time that dies at any instant, and another one that goes on with what it has left.
+"""A facility in virtual time that dies at any instant, in part or whole; another one goes on with what is left.
 
-Everything dies at once: plant, safety controller, control, operator. What is left is what outlives a process: the words
-of the dose register, and the journal's files as the disk has them.
+What is left is what outlives a process: the words of the dose register, and the journal's files as the disk has them.
+Where one process dies alone, the others see it and do what they do; then they are stopped, or die too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from control.plan.program import MachineProgram
 from control.session import SessionSummary
 from facility.config import Facility
-from facility.intensity import spot_tolerance_ions
-from facility.pv_catalogue import REGISTER_COLUMNS
+from facility.errors import IonctlError
 from facility.timebase import Rank
 from interlocks.snapshot import Mode
 from ioc_sim.register_store import MemoryStore
 from journal import read
 from journal.store import Journal, open_journal, sqlite_url
-from journal.verify import verify
-from rig.deliver_virtual import JOURNAL_FILE, deliver_in
+from rig.control_stack import stop_delivery
+from rig.deliver_virtual import JOURNAL_FILE, delivered
+from rig.session_check import objections
+from rig.virtual_deaths import Victim, die
 from rig.virtual_world import World, WorldOptions, WorldParts
 
 REASON = "the facility has died"
 LONGEST_S = 5000.0
-_IC1 = REGISTER_COLUMNS.index("ic1_ions")
+COMPLETED = "completed"
+
+
+NEVER = 1 << 62
+"""For a crash that somebody calls: `Life.strike_now`."""
 
 
 class DeathError(SystemExit):
     """It goes through the event loop like an exit, past every `except Exception`."""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """Who dies, and when: at `at_ns` of facility time, or in the journal's commit number `commit`, counted from 0 in
+    this life: before its rows are whole on the disk, or (`written`) right after, before control knows it."""
+
+    at_ns: int = 0
+    victim: Victim = Victim.ALL
+    commit: int | None = None
+    written: bool = False
+    lives_on_s: float = 0.0
+    """Facility time for which the others live on."""
+    orderly: bool = False
+    """Then they are told to end, as by `ionctl down`; otherwise they die, too."""
 
 
 @dataclass
@@ -46,7 +68,11 @@ class Left:
     truth: dict[int, np.ndarray] = field(default_factory=dict)
     """Ions by spot, (n,), of all lives together; by layer token."""
     summary: SessionSummary | None = None
-    """Of a life that came to its end."""
+    """Of a life that came to its end and whose operator saw it."""
+    completed: bool = False
+    """The journal says that the session is complete, whether anybody lived to see it or not."""
+    crashed: bool = False
+    """The last life met its crash."""
 
     @property
     def url(self) -> str:
@@ -73,17 +99,17 @@ class Crashes:
     program: MachineProgram
     folder: Path
 
-    def deliver(self, seed: int, die_ns: int | None) -> Left:
-        """Deliver from the beginning; die at `die_ns` (ns of facility time) if it is not over by then."""
+    def deliver(self, seed: int, crash: Crash | None) -> Left:
+        """Deliver from the beginning; crash if it is not over by then."""
         left = Left(MemoryStore(), self.folder / "begun")
         left.folder.mkdir()
-        return self._live(left, seed, die_ns, lambda world: deliver_in(world, self.program)[1])
+        return self._live(left, seed, crash, lambda _life, parts: delivered(parts, self.program))
 
-    def resume(self, left: Left, seed: int, die_ns: int | None) -> Left:
-        """Go on with what is left, with a seed that no life before had; die again as in `deliver`."""
+    def resume(self, left: Left, seed: int, crash: Crash | None) -> Left:
+        """Go on with what is left, with a seed that no life before had; crash again as in `deliver`."""
         session, program = left.session(self.facility.id), self.program
 
-        async def work(parts: WorldParts) -> SessionSummary:
+        async def work(_life: Life, parts: WorldParts) -> SessionSummary:
             operator = parts.operator
             await operator.reset()
             await operator.recover(session, "plan", program.room_id, program.qa, REASON)
@@ -92,22 +118,29 @@ class Crashes:
             await operator.ended(session, LONGEST_S)
             return await parts.control.sequencer.recorded(LONGEST_S)
 
-        return self._live(left, seed, die_ns, lambda world: world.run(work))
+        return self._live(left, seed, crash, work)
 
-    def _live(self, left: Left, seed: int, die_ns: int | None, run: Callable[[World], SessionSummary]) -> Left:
+    def _live(self, left: Left, seed: int, crash: Crash | None, work: Work) -> Left:
         with closing(open_journal(left.url, self.facility.id)) as journal:
             world = self._world(left, journal, seed)
-            after = self.folder / f"left{seed}"
-            if die_ns is not None:
-                world.loop.call_at_rank(die_ns, Rank.PLANT, self._die, left, after)
+            life = Life(world, left, self.folder / f"left{seed}", crash)
+            life.expect(journal)
             try:
-                left.summary = run(world)
+                summary = world.run(lambda parts: life.lived(parts, work))
             except DeathError:
-                left.summary = None
-        for token, rows in world.plant.truth_spots().items():
-            before = left.truth.get(token, np.zeros(len(rows)))
-            left.truth[token] = before + rows[:, 0]
+                summary = None
+            except IonctlError:  # whoever was being waited for has died
+                if not left.crashed:
+                    raise
+                summary = None
+        left.summary = summary
+        life.bury()
+        left.completed = self._completed(left)
         return left
+
+    def _completed(self, left: Left) -> bool:
+        with closing(open_journal(left.url, self.facility.id)) as journal:
+            return any(entry.status == COMPLETED for entry in read.sessions(journal))
 
     def _world(self, left: Left, journal: Journal, seed: int) -> World:
         program = self.program
@@ -117,52 +150,123 @@ class Crashes:
         )  # fmt: skip
         return World(self.facility, program.room_id, program.layers[0].species, seed, options)
 
-    @staticmethod
-    def _die(left: Left, after: Path) -> None:
-        """Keep what a dead process leaves, as it is at this very instant."""
-        left.store = left.store.copy()
-        after.mkdir()
-        for path in left.folder.glob(f"{JOURNAL_FILE}*"):
-            if not path.name.endswith("-shm"):  # memory of processes that are gone
-                shutil.copy(path, after / path.name)
-        left.folder = after
+    def objections(self, left: Left) -> list[str]:
+        """What is wrong with a session that came to its end, by truth; empty if nothing is (`rig.session_check`)."""
+        session = left.session(self.facility.id)
+        return objections(self.facility, self.program, left.url, session, left.truth, left.store)
+
+
+Work = Callable[["Life", WorldParts], Awaitable[SessionSummary]]
+
+
+@dataclass
+class Life:
+    """One life of the facility, and what its crash keeps of it."""
+
+    world: World
+    left: Left
+    after: Path
+    """Where the journal lies that a dead control has left."""
+    crash: Crash | None
+    store: MemoryStore | None = None
+    truth: dict[int, np.ndarray] | None = None
+    struck: asyncio.Event = field(default_factory=asyncio.Event)
+    kept: bool = False
+    """The journal has been copied: control has died."""
+
+    def expect(self, journal: Journal) -> None:
+        """Let the crash come."""
+        self.left.crashed = False
+        if self.crash is None:
+            return
+        if self.crash.commit is None:
+            self.world.loop.call_at_rank(self.crash.at_ns, Rank.PLANT, self._strike)
+        else:
+            self._strike_at_commit(journal, self.crash)
+
+    def _strike_at_commit(self, journal: Journal, crash: Crash) -> None:
+        commit, whole = journal._append, journal.append
+        done = 0
+
+        def within(connection: Any, batches: Sequence[Any]) -> Any:
+            nonlocal done
+            tip = commit(connection, batches)
+            done += 1
+            if done - 1 == crash.commit and not crash.written:
+                self._strike()
+            return tip
+
+        def after(batches: Sequence[Any]) -> Any:
+            tip = whole(batches)
+            if done - 1 == crash.commit and crash.written and not self.left.crashed:
+                self._strike()
+            return tip
+
+        vars(journal).update(_append=within, append=after)
+
+    def strike_now(self) -> None:
+        """The crash comes at this instant."""
+        self.world.loop.call_at_rank(self.world.loop.now_ns(), Rank.PLANT, self._strike)
+
+    def _strike(self) -> None:
+        """The crash: what the dead leave is kept as it is at this very instant."""
+        crash, world = self.crash, self.world
+        if crash is None or self.left.crashed or not world.providers:
+            return
+        self.left.crashed = True
+        self.struck.set()
+        if crash.victim in (Victim.CONTROL, Victim.ALL):
+            self._keep_journal()
+        if crash.victim in (Victim.PLANT, Victim.ALL):
+            self._keep_plant()
+        if crash.victim is Victim.ALL:
+            raise DeathError
+        die(world, crash.victim)
+        if not crash.orderly:
+            world.loop.call_at_rank(world.loop.now_ns() + round(crash.lives_on_s * 1e9), Rank.PLANT, self._all_die)
+
+    def _all_die(self) -> None:
+        """Who lived on dies, too."""
+        self._keep_journal()
+        self._keep_plant()
         raise DeathError
 
-    def objections(self, left: Left) -> list[str]:
-        """What is wrong with a session that came to its end, by truth; empty if nothing is.
+    def _keep_journal(self) -> None:
+        if self.kept:
+            return
+        self.kept = True
+        self.after.mkdir()
+        for path in self.left.folder.glob(f"{JOURNAL_FILE}*"):
+            if not path.name.endswith("-shm"):  # memory of processes that are gone
+                shutil.copy(path, self.after / path.name)
 
-        No spot over by more than 1 % or 2 counts and what a stop lets through; none under by more than that and what
-        was stated as uncertain; the sum over by at most 0.5 %; journal whole, its account that of the prescription.
-        """
-        session = left.session(self.facility.id)
-        with closing(open_journal(left.url, self.facility.id)) as journal:
-            found = [broken] if (broken := verify(journal).broken) else []
-            booked = {one.layer: one for one in read.layers(journal, session) if one.status != read.ARMING}
-        total = 0.0
-        for index, layer in enumerate(self.program.layers):
-            entry = booked.get(index)
-            if entry is None or entry.status != read.VERIFIED:
-                found.append(f"layer {index} is not verified in the journal")
-                continue
-            truth = left.truth.get(layer.token, np.zeros(layer.n_spots))
-            total += float(truth.sum())
-            per_count = self.facility.ions_per_count(layer.species, layer.energy_mev_u)
-            level, target = layer.intensity_ions_per_s, layer.target_ions
-            allowed, _ = spot_tolerance_ions(target, level, per_count, float(target.max()))
-            found += _spots(index, truth - target, allowed, entry.uncertain)
-            account = np.abs(entry.rows[:, _IC1] + entry.uncertain - target)
-            if (account > 2.0 * allowed).any():
-                found.append(f"layer {index}, spot {int(account.argmax())}: the journal is off by {account.max():.0f}")
-        if total > 1.005 * self.program.total_ions:
-            found.append(f"{total:.0f} ions in all, prescribed {self.program.total_ions:.0f}")
-        return found
+    def _keep_plant(self) -> None:
+        if self.store is None:
+            self.store, self.truth = self.left.store.copy(), self._truth()
 
+    def _truth(self) -> dict[int, np.ndarray]:
+        return {token: rows[:, 0].copy() for token, rows in self.world.plant.truth_spots().items()}
 
-def _spots(index: int, error: np.ndarray, allowed: np.ndarray, uncertain: np.ndarray) -> list[str]:
-    """Spots of a layer that got too much or too little; all in ions, (n,)."""
-    found = []
-    for words, beyond in (("over", error - allowed), ("under", -error - allowed - uncertain)):
-        if (beyond > 0.0).any():
-            spot = int(beyond.argmax())
-            found.append(f"layer {index}, spot {spot}: {words} by {abs(error[spot]):.0f} ions")
-    return found
+    async def lived(self, parts: WorldParts, work: Work) -> SessionSummary | None:
+        """What the operator does; what a death makes of it is the facility's, and its end."""
+        task = asyncio.ensure_future(work(self, parts))
+        struck = asyncio.ensure_future(self.struck.wait())
+        await asyncio.wait({task, struck}, return_when=asyncio.FIRST_COMPLETED)
+        struck.cancel()
+        if not self.left.crashed or self.crash is None:
+            return await task
+        await asyncio.sleep(self.crash.lives_on_s)
+        await stop_delivery(parts.control)
+        task.cancel()
+        found = (await asyncio.gather(task, return_exceptions=True))[0]
+        return found if isinstance(found, SessionSummary) else None
+
+    def bury(self) -> None:
+        """Leave what is left."""
+        left = self.left
+        if self.kept:
+            left.folder = self.after
+        truth = self._truth() if self.truth is None else self.truth
+        left.store = left.store if self.store is None else self.store
+        for token, ions in truth.items():
+            left.truth[token] = left.truth.get(token, np.zeros(len(ions))) + ions

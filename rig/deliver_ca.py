@@ -30,7 +30,7 @@ from rig.operator_client import ENDED, OperatorClient
 from rig.remote import operator_at
 from rig.remote_room import make_ready
 from rig.result import DeliveryResult
-from rig.run_dir import RunFile
+from rig.run_dir import RunFile, is_alive
 from rig.supervisor import RunOptions, Supervisor
 from rig.trip_history import PLANT_LOG, read_events
 from rig.truth_check import TruthReport, judge_truth
@@ -108,13 +108,13 @@ async def _deliver(
             longest_s = _SLOWEST * program.expected_s / run.speed + _GRACE_S
             summary = await client.ended(session, longest_s, _shower(client, on_progress))
         wall_s = monotonic_s() - started_s
-        after = await truth_at(folder, int(summary["t_ended_ns"]))
+        after = await truth_at(folder, int(summary["t_ended_ns"])) if is_alive(folder, "plant") else None
         truth = None
         if before is not None and after is not None and request.going_on is None:  # the rest of it is an earlier run's
             truth = judge_truth(program.layers, gained(after, before), request.facility)
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
-        pacing = await client.pace()
+        pacing = await client.pace() if is_alive(folder, "plant") else None
         if summary["layers"]:
             await _written(request.home.session_dir(session) / RECORD_FILE)
     told = FacilityTime(read_events(folder / PLANT_LOG))
@@ -147,10 +147,13 @@ def _dated(interlock: dict[str, Any], told: FacilityTime) -> dict[str, Any]:
 
 
 async def _tidy(client: OperatorClient) -> None:
-    """Let go of a session that an earlier console left ended or interrupted."""
+    """Let go of a session that an earlier console left: ended, interrupted, or not yet started when it died."""
     state = client.state
     if state not in ENDED:
         if state.name in ("STANDBY", "LOADED"):
+            return
+        if state.name in ("PREPARED", "READY"):
+            await client.ask("TCS", "close")
             return
         raise CommandRefused("target.busy", f"control is {state.name}", "TCS", "wait for that session's end")
     if state.name == "INTERRUPTED":
@@ -221,7 +224,7 @@ def _result(
     truth: TruthReport | None,
     wall_s: float,
     target: str,
-    pacing: dict[str, Any],
+    pacing: dict[str, Any] | None,
 ) -> DeliveryResult:
     folder = request.home.session_dir(summary["session"])
     names = [name for name in (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE) if (folder / name).exists()]

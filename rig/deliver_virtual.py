@@ -104,22 +104,30 @@ def deliver_in(
     world: World, program: MachineProgram, on_progress: OnProgress | None = None, linger_s: float = 0.0
 ) -> tuple[Session, SessionSummary]:
     """Deliver a program in a world: reset, load, prepare, start, wait for the end, and for `linger_s` s more."""
-    limit_s = _SLOWEST * program.expected_s + _GRACE_S
 
     async def work(parts: WorldParts) -> tuple[Session, SessionSummary]:
-        operator, sequencer = parts.operator, parts.control.sequencer
-        await operator.reset()
-        session_id = await operator.load("plan", program.room_id, program.qa, program.plan_hash)
-        await operator.prepare()
-        await operator.start()
-        await operator.ended(session_id, limit_s, _throttled(operator_progress(parts, on_progress)))
-        summary = await sequencer.recorded(limit_s)
+        summary = await delivered(parts, program, on_progress)
         await asyncio.sleep(linger_s)
-        if sequencer.session is None:
-            raise InternalError("virtual.session", "the session has gone before its record was read", session_id)
-        return sequencer.session, summary
+        session = parts.control.sequencer.session
+        if session is None:
+            raise InternalError("virtual.session", "the session has gone before its record was read", summary.session)
+        return session, summary
 
     return world.run(work)
+
+
+async def delivered(
+    parts: WorldParts, program: MachineProgram, on_progress: OnProgress | None = None
+) -> SessionSummary:
+    """Reset, load, prepare, start, and wait for the record."""
+    limit_s = _SLOWEST * program.expected_s + _GRACE_S
+    operator = parts.operator
+    await operator.reset()
+    session_id = await operator.load("plan", program.room_id, program.qa, program.plan_hash)
+    await operator.prepare()
+    await operator.start()
+    await operator.ended(session_id, limit_s, _throttled(operator_progress(parts, on_progress)))
+    return await parts.control.sequencer.recorded(limit_s)
 
 
 def operator_progress(parts: WorldParts, on_progress: OnProgress | None) -> Callable[[], None] | None:

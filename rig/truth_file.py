@@ -29,6 +29,8 @@ _RING_AT = 2 * _HEADER_BYTES
 MAGIC = b"IONTRUTH"
 SpotTruth: TypeAlias = dict[int, npt.NDArray[np.float64]]
 """By layer token, float64 of shape (n, T_COLUMNS)."""
+SpotIons: TypeAlias = dict[int, npt.NDArray[np.float64]]
+"""By layer token, ions by spot, (n,)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -92,13 +94,16 @@ def _whole(raw: bytes) -> tuple[int, TruthNow] | None:
 
 def read_ticks(folder: Path) -> npt.NDArray[Any]:
     """The ticks that the ring still holds, oldest first."""
-    path = folder / TRACE_FILE
-    count = read_now(folder).count
-    ring = np.fromfile(path, TRUTH_DTYPE, offset=_RING_AT)
+    count, ring = read_now(folder).count, read_ring(folder)
     if count <= len(ring):
         return ring[:count]
     start = count % len(ring)
     return np.concatenate([ring[start:], ring[:start]])
+
+
+def read_ring(folder: Path) -> npt.NDArray[Any]:
+    """The ring as it lies in the file: places that were never written are zeros."""
+    return np.asarray(np.fromfile(folder / TRACE_FILE, TRUTH_DTYPE, offset=_RING_AT))
 
 
 def read_last_ticks(folder: Path, most: int) -> npt.NDArray[Any]:

@@ -25,6 +25,8 @@ from rig.virtual_time import VirtualLoop
 
 BOOT = 1
 FAR_NS = 1 << 62
+NEVER_NS = -1
+"""Earlier than whatever is planned: nothing is."""
 REST_NS = 100 * NS_PER_MS
 """After so long without a fault nothing of it is on its way, and every watchdog has had time to run out."""
 _WAITING_MAX = 256
@@ -91,6 +93,10 @@ class VirtualSafety:
         for frame in waiting:
             self._safety.receive(frame, self._loop.now_ns())
         self._scan(self._loop.now_ns(), ok=self._safety.link_ok(self._loop.now_ns()))
+
+    def abandon(self) -> None:
+        """An end has died for good and both watchdogs have long run out: nothing is exchanged any more."""
+        self.always, self._next_ns = True, NEVER_NS
 
     def restart_end(self) -> None:
         """Its end of the link is a new one, of a higher boot, with a controller that still believes in its permit."""

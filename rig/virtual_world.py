@@ -160,6 +160,8 @@ class World:
             self._gate = CommandGate()
             self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
         self._pause: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.providers: dict[str, MemoryProvider] = {}
+        """Channels of the clients while they live: control, console, room."""
         self._parts: WorldParts | None = None
         self.plant.set_room_beam(True)
         self.plant.set_door(False, False)  # people are in the room until it has been searched
@@ -250,6 +252,7 @@ class World:
         operator_provider = MemoryProvider(
             desk, self.loop, seed=self.seed, stream=_OPERATOR_STREAM, latency=options.latency, user="operator"
         )
+        self.providers = {"control": control_provider, "console": operator_provider, "room": room_provider}
         parts = ControlParts(
             self.facility, self.loop, IdSource(self.seed), self.events, self._signer(CONTROL.name, "control"),
             self._ring(OPERATOR.name, PHYSICIST.name), options.load_program or file_loader(self.facility),

@@ -55,13 +55,15 @@ def preset(p: Any, v: np.ndarray, table: np.ndarray, level: float) -> None:
     v[at.BACKUP_LAYER_COUNTS] = v[at.BACKUP_COUNTS]
 
 
-def open_field(s: Any, v: np.ndarray, field: int, preset_ions: float, expected_ms: float) -> None:
-    """A field begins: its presets, counter and timer at zero.  The one that is open goes on as it is."""
+def open_field(
+    s: Any, v: np.ndarray, field: int, preset_ions: float, expected_ms: float, had: tuple[float, float] = (0.0, 0.0)
+) -> None:
+    """A field begins: its presets, counter (ions) and timer (ms) at what it `had`.  The open one goes on as it is."""
     if int(s.field) == field:
         return
     s.field = field
     v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS] = preset_ions, expected_ms
-    v[at.FIELD_IONS] = v[at.FIELD_TIMER_MS] = 0.0
+    v[at.FIELD_IONS], v[at.FIELD_TIMER_MS] = had
 
 
 @kernel

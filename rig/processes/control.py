@@ -18,14 +18,13 @@ from channels.epics_bridge import EpicsProvider, configure_libca
 from channels.keepalive import KeepAliveMaker
 from channels.protocol import Channel, Sample
 from control.ioc import ControlIoc
-from control.layer_machine import DELIVERING
 from control.machine_link import LinkLimits
 from control.sample_log import SampleLog
 from control.spot_log import write_spot_log
 from control.telemetry import MqttTelemetry, Telemetry
 from facility.config import Facility
 from facility.energy_table import load_energy_table
-from facility.errors import IonctlError, JournalError
+from facility.errors import JournalError
 from facility.events import EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import Clock, seconds_to_ns
@@ -33,7 +32,7 @@ from journal.store import Journal, open_journal
 from journal.writer import NoJournal, NullWriter, ThreadedWriter, Writer
 from rig.broker import broker_address
 from rig.clocks import NominalClock, SlippingClock, command_age_ns
-from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader
+from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader, stop_delivery
 from rig.deliver import EVENTS_FILE, RECORD_FILE, SAMPLES_FILE, SPOTS_FILE
 from rig.keys import CONTROL, read_private, read_ring
 from rig.logs import bind
@@ -47,7 +46,6 @@ _log = structlog.get_logger(__name__)
 HEARTBEAT_S = 1.0
 """Silence of a server after which its link is lost, wall time; longer at speeds below one."""
 CONNECT_S = 20.0
-STOP_S = 3.0
 
 
 class Files:
@@ -146,15 +144,6 @@ def journal_of(url: str, facility: str, clock: Clock) -> tuple[tuple[ThreadedWri
         return None, NoJournal(problem)
     writer = ThreadedWriter(written, clock, monotonic_s, iso_now)
     return (writer, read), writer
-
-
-async def stop_delivery(stack: ControlStack) -> None:
-    """Beam off, record written, if something is being delivered."""
-    if stack.sequencer.state not in DELIVERING:
-        return
-    with contextlib.suppress(IonctlError):
-        await stack.sequencer.pause()
-        await stack.sequencer.recorded(STOP_S)
 
 
 async def main(launch: Launch) -> None:

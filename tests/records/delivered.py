@@ -19,7 +19,7 @@ from facility.config.models import Facility
 from facility.energy_table import load_energy_table
 from journal.store import Journal, open_journal
 from records.account import SessionAccount, read_account
-from rig.crashes import Crashes, Left
+from rig.crashes import Crash, Crashes, Left
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def compiled(of: Plan) -> MachineProgram:
 
 
 def deliver(program: MachineProgram, folder: Path, die_ns: int | None = None) -> tuple[Left, Journal]:
-    left = Crashes(facility(), program, folder).deliver(1, die_ns)
+    left = Crashes(facility(), program, folder).deliver(1, None if die_ns is None else Crash(die_ns))
     return left, open_journal(left.url, facility().id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from control.plan.maker import make_small_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import load_facility
-from rig.crashes import Crashes, Left
+from rig.crashes import Crash, Crashes, Left
+from rig.virtual_deaths import Victim
 
 SEED = 1
 
@@ -57,11 +59,34 @@ def test_all_die_at_any_instant_and_the_session_is_finished_to_the_spot(case: in
     begun, end = whole.summary.t_started_ns, whole.summary.t_ended_ns
     assert begun is not None
     it = crashes(tmp_path)
-    left = it.deliver(SEED, int(rng.integers(begun, end)))
+    left = it.deliver(SEED, Crash(int(rng.integers(begun, end))))
     for life in range(2, 6):
-        if left.summary is not None:
+        if left.completed:
             break
-        left = it.resume(left, life, int(rng.integers(0, end)) if life < 4 else None)
-    assert left.summary is not None
-    assert left.summary.status == "completed"
+        left = it.resume(left, life, Crash(int(rng.integers(0, end))) if life < 4 else None)
+    assert left.completed
+    assert it.objections(left) == []
+
+
+@pytest.mark.parametrize(
+    "crash",
+    [
+        Crash(0, Victim.PLANT, lives_on_s=2.5, orderly=True), Crash(0, Victim.SAFETY, lives_on_s=1.0),
+        Crash(0, Victim.CONTROL, lives_on_s=2.5, orderly=True), Crash(0, Victim.CONSOLE, lives_on_s=2.5),
+        Crash(0, Victim.ALL, commit=2), Crash(0, Victim.CONTROL, commit=3, written=True, lives_on_s=1.0),
+    ],
+    ids=lambda crash: f"{crash.victim.value}{'' if crash.commit is None else '-in-a-commit'}",
+)  # fmt: skip
+def test_whoever_dies_alone_or_in_a_commit_the_session_is_finished_to_the_spot(
+    crash: Crash, whole: Left, tmp_path: Path
+) -> None:
+    assert whole.summary is not None
+    begun, end = whole.summary.t_started_ns, whole.summary.t_ended_ns
+    assert begun is not None
+    it = crashes(tmp_path)
+    left = it.deliver(SEED, dataclasses.replace(crash, at_ns=(begun + end) // 2))
+    assert left.crashed
+    assert not left.completed
+    left = it.resume(left, 2, None)
+    assert left.completed
     assert it.objections(left) == []

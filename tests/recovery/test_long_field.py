@@ -13,11 +13,10 @@ from control.plan.maker import make_plan
 from control.plan.program import compile_program
 from control.session import SessionSummary
 from facility.config import load_facility
-from facility.timebase import Rank
 from interlocks.snapshot import Mode
 from ioc_sim.register_store import MemoryStore
 from journal.store import Journal
-from rig.crashes import REASON, Crashes, Left
+from rig.crashes import NEVER, REASON, Crash, Crashes, Left, Life
 from rig.operator_client import ENDED
 from rig.scenario.deeds import Deeds
 from rig.scenario.model import Act, Scenario
@@ -66,9 +65,10 @@ class Field:
 
     def life(self, seed: int) -> None:
         """From the start, or from what the last life left, to the end or to the next death."""
-        self.it._live(self.left, seed, None, lambda world: world.run(lambda parts: self._work(world, parts)))
+        self.it._live(self.left, seed, Crash(NEVER), self._work)
 
-    async def _work(self, world: World, parts: WorldParts) -> SessionSummary:
+    async def _work(self, life: Life, parts: WorldParts) -> SessionSummary:
+        world = life.world
         deeds = Deeds(
             Scenario.model_construct(id="long-field"), parts.operator, parts.room, VirtualHands(world, parts), "plan",
             self.it.program.room_id, self.it.program.plan_hash,
@@ -77,7 +77,7 @@ class Field:
             session = await self._begin(parts)
             while parts.operator.state not in ENDED or parts.operator.state is State.TERMINATED:
                 if len(self.befallen) < len(KINDS) and await self._beam(parts):
-                    await self._interrupt(world, parts, deeds)
+                    await self._interrupt(life, parts, deeds)
                 else:
                     await parts.operator.ended(session, 600.0)
                     break
@@ -105,13 +105,12 @@ class Field:
         await asyncio.sleep(self.rng.uniform(*BEAM_S))
         return operator.state not in over
 
-    async def _interrupt(self, world: World, parts: WorldParts, deeds: Deeds) -> None:
+    async def _interrupt(self, life: Life, parts: WorldParts, deeds: Deeds) -> None:
         kind = KINDS[len(self.befallen)]
         self.befallen.append(kind)
         if kind == "die":
             self.stopped.append("DEAD")
-            after = self.it.folder / f"left{len(self.befallen)}"
-            world.loop.call_at_rank(world.loop.now_ns(), Rank.PLANT, self.it._die, self.left, after)
+            life.strike_now()
             await asyncio.sleep(1.0)
         acts = {
             "pause": Act(do="pause"), "stop": Act(do="stop"),

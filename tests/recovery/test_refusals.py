@@ -17,7 +17,7 @@ from ioc_sim.register_store import MemoryStore
 from journal import read
 from journal.read import SessionEntry
 from journal.store import open_journal, sqlite_url
-from rig.crashes import Left
+from rig.crashes import Crash, Left
 from rig.deliver_virtual import deliver_in
 from rig.virtual_world import World, WorldOptions, WorldParts
 from tests.recovery.test_crashes import SEED, crashes, facility, program
@@ -75,7 +75,7 @@ def test_what_is_completed_is_not_delivered_again(whole: Left) -> None:
 def test_without_its_register_an_armed_layer_counts_as_delivered(tmp_path: Path, whole: Left) -> None:
     """Never optimistic: somebody has taken the register away, nobody knows what the layer got."""
     it = crashes(tmp_path)
-    left = it.deliver(SEED, beam_ns(whole))
+    left = it.deliver(SEED, Crash(beam_ns(whole)))
     left.store = MemoryStore()
     left = it.resume(left, 2, None)
     assert left.summary is not None

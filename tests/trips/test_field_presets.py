@@ -18,6 +18,7 @@ from interlocks.snapshot import Mode
 from ioc_sim import layout as at
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
+from ioc_sim.register_store import MemoryStore
 from rig.virtual_world import World, WorldOptions, WorldParts
 from tests.plant.layers import MS, S, Spots, go, grid, new_plant, open_field, run_until, start
 
@@ -29,8 +30,8 @@ def spots() -> Spots:
     return grid(half_mm=12.0, low=4e5, high=8e5)
 
 
-def with_rules(seed: int = 5) -> Plant:
-    return new_plant(facility=FACILITY, rules=load_rules(FACILITY, "1", "carbon").fast(), seed=seed)
+def with_rules(seed: int = 5, **kwargs: object) -> Plant:
+    return new_plant(facility=FACILITY, rules=load_rules(FACILITY, "1", "carbon").fast(), seed=seed, **kwargs)
 
 
 def one_layer(plant: Plant, token: int) -> None:
@@ -57,6 +58,29 @@ def test_a_layer_that_is_delivered_twice_is_too_much_for_the_field() -> None:
     assert plant.status.state is FrontEndState.ABORTED
     assert tripped(plant) == ["backup-field"]
     assert 1.04 * total < plant.truth_total_ions < 1.05 * total + 20_000 + LEVEL * 2e-3
+
+
+def test_a_field_goes_on_counting_in_the_next_process_and_after_another_field() -> None:
+    """Who dies and is started again, or delivers something else in between, gives no field its presets once more."""
+    store = MemoryStore()
+    plant = with_rules(register_store=store)
+    total = float(spots().ions.sum())
+    open_field(plant, 5, total, 1e5)
+    one_layer(plant, 78)
+    had = (float(plant._v[at.FIELD_IONS]), float(plant._v[at.FIELD_TIMER_MS]), plant.read("BACKUP_COUNTS"))
+    again = with_rules(register_store=store.copy())
+    assert again.read("BACKUP_COUNTS") == had[2]
+    open_field(again, 6, total, 1e5)
+    again.advance(again._now_ns + MS)
+    assert (again._v[at.FIELD_IONS], again._v[at.FIELD_TIMER_MS]) == (0.0, 0.0)
+    open_field(again, 5, total, 1e5)
+    again.advance(again._now_ns + MS)
+    assert again._v[at.FIELD_IONS] == pytest.approx(had[0], abs=0.001)
+    assert again._v[at.FIELD_TIMER_MS] == pytest.approx(had[1], abs=0.001)
+    one_layer(again, 79)
+    assert again.status.state is FrontEndState.ABORTED
+    assert tripped(again) == ["backup-field"]
+    assert again.truth_total_ions < 0.05 * total + 20_000 + LEVEL * 2e-3
 
 
 def test_beam_without_a_field_is_too_much() -> None:
