@@ -305,7 +305,10 @@ def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecor
     uncertain = float(_number(slot[[reg.UNCERTAIN]])[0])
     lease = int(slot[reg.LEASE])
     if power_lost:  # the slot may have reached the disk before rows of spots that it has left behind
-        spots.unknown[: max(open_spot, 0)] |= ~spots.done[: max(open_spot, 0)]
+        behind = layer.spots if state == FrontEndState.DONE else max(open_spot, 0)
+        spots.unknown[:behind] |= ~spots.done[:behind]
+        if state == FrontEndState.ABORTED and open_spot >= 0:
+            spots.unknown[open_spot] |= not spots.mine[open_spot]
     if power_lost and lease != reg.NO_LEASE and state not in (FrontEndState.DONE, FrontEndState.ABORTED):
         uncertain += max(lease, 0) * 1e-3
     return _made(slot, load, layer, spots, state, open_spot, uncertain, previous=False)
@@ -332,6 +335,8 @@ class _Spots:
     t_end_ns: NDArray[np.float64]
     done: NDArray[np.bool_]
     unknown: NDArray[np.bool_]
+    mine: NDArray[np.bool_]
+    """There is a sound row of this load."""
 
     @staticmethod
     def read(banks: Banks, load: int, n: int) -> _Spots:
@@ -348,6 +353,7 @@ class _Spots:
             t_end_ns=kept[:, reg.ROW_END_NS].astype(np.float64),
             done=(kept[:, reg.ROW_LOAD] & 1).astype(bool),
             unknown=(written & ~mine) | np.isnan(ions).any(axis=1),
+            mine=mine,
         )
 
 

@@ -26,6 +26,7 @@ from ioc_sim.register_store import (
     read_records,
 )
 from rig.register_sync import RegisterSync
+from tests.plant.disk import Disk
 from tests.plant.layers import MS, S, go, grid, new_plant, open_field, run_until, start
 
 IC1, IC2, DONE = (REGISTER_COLUMNS.index(name) for name in ("ic1_ions", "ic2_ions", "done"))
@@ -206,32 +207,6 @@ def test_a_file_that_is_no_register_is_refused_and_left_alone(tmp_path: Path, da
     assert path.read_bytes() == data
 
 
-class Disk(MemoryStore):
-    """A durable store whose disk can fail; `safe` is what a loss of power leaves."""
-
-    def __init__(self) -> None:
-        super().__init__(durable=True)
-        self.broken = False
-        self.safe = self.words.copy()
-        self.points: list[SyncPoint] = []
-
-    def sync(self, point: SyncPoint) -> None:
-        if self.broken:
-            raise OSError(5, "Input/output error")
-        self.safe = self.words.copy()
-        self.points.append(point)
-
-    def after_power_loss(self, rng: np.random.Generator | None = None) -> MemoryStore:
-        """What was synchronised; and of each sector the present content, by chance: the system writes when it likes."""
-        sectors = self.safe.reshape(-1, 64).copy()
-        if rng is not None:
-            written = rng.random(len(sectors)) < 0.5
-            sectors[written] = self.words.reshape(-1, 64)[written]
-        left = MemoryStore(sectors.ravel())
-        left.power_lost = True
-        return left
-
-
 def counted(record: DoseRecord, target: np.ndarray) -> float:
     """Ions that count as delivered."""
     return float(np.where(record.unknown, target, record.ions[:, 0]).sum()) + record.uncertain_ions
@@ -259,6 +234,23 @@ def test_a_loss_of_power_never_leaves_more_delivered_than_the_register_and_its_l
         sync.look()
     assert worst > 0.0
     assert {SyncPoint.ARMED, SyncPoint.LEASE, SyncPoint.STOPPED} <= set(disk.points)
+
+
+@pytest.mark.parametrize(("deed", "spot"), [("finish", -1), ("disarm", None)])
+def test_a_row_that_the_last_slot_went_ahead_of_counts_whole(deed: str, spot: int | None) -> None:
+    """The system wrote the sector of the slot, and not yet that of the row, when the power was lost."""
+    plant = under_way()
+    if deed == "disarm":
+        plant.disarm()
+    go(plant, plant._now_ns + (50 * MS if deed == "disarm" else 30 * S))
+    assert now(plant).state == (FrontEndState.DONE if deed == "finish" else FrontEndState.ABORTED)
+    at = now(plant).spot if spot is None else len(now(plant).done) + spot
+    for lost in (True, False):
+        store = plant.dose.store.copy()
+        store.power_lost = lost
+        store.words[ROWS:].reshape(2, -1, reg.ROW_WORDS)[now(plant).load & 1][at] = 0
+        (record, *_) = read_records(store)
+        assert np.flatnonzero(record.unknown).tolist() == ([at] if lost else [])
 
 
 def test_a_disk_that_fails_holds_the_beam_and_one_that_recovers_lets_it_go_on() -> None:
