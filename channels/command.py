@@ -111,9 +111,7 @@ def _strict_object(frame: bytes, limit: int) -> dict[str, Any]:
     if len(frame) > limit:
         raise ValueError(f"{len(frame)} bytes, at most {limit}")
     try:
-        data = json.loads(
-            frame.rstrip(b"\0").decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_constant
-        )
+        data = _DECODER.decode(frame.rstrip(b"\0").decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(data, dict):
@@ -130,6 +128,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_constant=_no_constant)
 
 
 @dataclass(frozen=True, slots=True)

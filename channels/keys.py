@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from facility.errors import ConfigError
 
 _KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+_OWN_MAX = 64
 
 
 def derived_private_key(seed: int, issuer: str) -> Ed25519PrivateKey:
@@ -43,13 +46,33 @@ def private_key_from_text(text: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(_raw_key(text, "private key"))
 
 
+_own: OrderedDict[tuple[str, bytes], Ed25519PrivateKey] = OrderedDict()
+"""What this process has signed last, and with which key."""
+
+
 def sign(key: Ed25519PrivateKey, message: bytes) -> str:
     """Signature, base64."""
-    return base64.b64encode(key.sign(message)).decode("ascii")
+    signature = base64.b64encode(key.sign(message)).decode("ascii")
+    _own[signature, message] = key
+    if len(_own) > _OWN_MAX:
+        _own.popitem(last=False)
+    return signature
+
+
+@functools.lru_cache(maxsize=64)
+def _public(key: Ed25519PrivateKey) -> Ed25519PublicKey:
+    return key.public_key()
 
 
 def verify(key: Ed25519PublicKey, signature: str, message: bytes) -> bool:
-    """Whether a base64 signature is the key's signature of the message."""
+    """Whether a base64 signature is the key's signature of the message.
+
+    What this very process has just signed with the private key needs no arithmetic: in virtual time issuer and server
+    live in one process, and a check costs twice what a signature does.
+    """
+    own = _own.get((signature, message))
+    if own is not None and _public(own) == key:
+        return True
     try:
         key.verify(base64.b64decode(signature, validate=True), message)
     except (InvalidSignature, binascii.Error, ValueError):

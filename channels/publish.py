@@ -41,6 +41,8 @@ NUMBER_DTYPES: Mapping[Any, type[np.generic]] = {
     ChannelType.CHAR: np.uint8,
 }
 _FLOATS = frozenset({ChannelType.DOUBLE, ChannelType.FLOAT})
+_SCALARS = frozenset({float, int, str})
+"""What caproto's preprocessing leaves as it is in a PV of one element."""
 
 _stamp_clock: ContextVar[Clock | None] = ContextVar("stamp_clock", default=None)
 
@@ -109,7 +111,9 @@ def publish(
         stamp = epics_stamp(t_ns)
         run_sync(channel.write(value, verify_value=False, timestamp=stamp, severity=severity, status=status))
         return
-    _store(channel, channel.preprocess_value(value), t_ns, severity, status)
+    if channel._max_length != 1 or type(value) not in _SCALARS:
+        value = channel.preprocess_value(value)
+    _store(channel, value, t_ns, severity, status)
     _notify(channel)
 
 
@@ -122,7 +126,8 @@ def _store(channel: ChannelData, value: Any, t_ns: int, severity: int, status: i
     seconds, ns = epics_stamp(t_ns)
     data["timestamp"] = TimeStamp(seconds, ns)
     alarm = channel.alarm
-    if alarm.severity != severity or alarm.status != status:
+    known = alarm._data  # the properties look there by name
+    if known["severity"] != severity or known["status"] != status:
         run_sync(alarm.write(severity=severity, status=status, publish=False))
         run_sync(alarm.publish(0, except_for=(channel,)))
 
@@ -160,10 +165,11 @@ def limit_alarm(channel: ChannelData, value: Any) -> tuple[int, int]:
     number = float(value)
     if number != number:
         return AlarmSeverity.INVALID_ALARM, AlarmStatus.UDF
-    low, high = channel.lower_alarm_limit, channel.upper_alarm_limit
+    limits = channel._data  # the properties look there by name
+    low, high = limits["lower_alarm_limit"], limits["upper_alarm_limit"]
     if low != high and not low < number < high:
         return AlarmSeverity.MAJOR_ALARM, AlarmStatus.LOLO if number <= low else AlarmStatus.HIHI
-    low, high = channel.lower_warning_limit, channel.upper_warning_limit
+    low, high = limits["lower_warning_limit"], limits["upper_warning_limit"]
     if low != high and not low < number < high:
         return AlarmSeverity.MINOR_ALARM, AlarmStatus.LOW if number <= low else AlarmStatus.HIGH
     return AlarmSeverity.NO_ALARM, AlarmStatus.NO_ALARM

@@ -15,8 +15,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from control.layer_table import COLUMN, FloatArray
-from control.plan.dicom_writer import derived_uid
 from control.plan.program import LayerProgram, MachineProgram
+from control.plan.uids import derived_uid
 from facility.errors import JournalError
 from facility.timebase import FACILITY_EPOCH_UNIX_S, NS_PER_S
 from journal import read

@@ -21,10 +21,11 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from control.layer_table import COLUMN, FloatArray, measured
-from control.plan.dicom_beam import SPECIES
 from control.plan.dicom_bytes import IMPLICIT_LE
 from control.plan.dicom_reader import RT_ION_PLAN
-from control.plan.dicom_writer import MANUFACTURER, derived_uid, ds
+from control.plan.dicom_writer import MANUFACTURER, ds
+from control.plan.model import SPECIES
+from control.plan.uids import derived_uid
 from facility.errors import JournalError
 from facility.events import canonical_json
 from records.account import LayerAccount, Override, SessionAccount

@@ -18,7 +18,7 @@ import os
 import pickle
 import struct
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, BinaryIO, NoReturn
 
 from facility.errors import InternalError
@@ -33,6 +33,19 @@ _FAILED, _DONE = "branch.failed", "branch.done"
 _WHERE = "rig.branch"
 _held: set[int] = set()
 """Descriptors through which this process holds snapshots: a copy of it must not hold them, too."""
+
+
+@contextlib.contextmanager
+def unmoved() -> Iterator[None]:
+    """Inside, nobody collects garbage: looking at every object writes to every page, and a page that copies share is
+    copied, or has to be taken back, for it."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 async def branch(work: Work, emit: Emit, broken: Callable[[BaseException], Any] | None = None) -> None:

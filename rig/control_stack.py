@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from channels.command import CommandResult, Signer, Status
 from channels.command_client import CommandClient
@@ -25,7 +26,6 @@ from control.machine_link import LinkLimits, MachineLink
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from control.procedure import PERIOD_S, LineSender
-from control.sample_log import SampleLog
 from control.sequencer import Sequencer
 from control.server import PERMISSIONS, PUBLISH_S, ControlServer
 from control.session import ProgramLike
@@ -40,6 +40,9 @@ from journal.store import Journal
 from journal.writer import NullWriter, Writer
 from rig.children import error_from_dict
 from rig.external.hazard import require_hazard_bounds
+
+if TYPE_CHECKING:
+    from control.sample_log import SampleLog
 
 RULE_NAME_S = 0.5
 """Longest wait for the name of a rule that tripped, event-loop s: processes publish ten times a second of wall time."""

@@ -10,7 +10,7 @@ from facility.events import Event, EventLog
 from facility.timebase import NS_PER_S, Rank
 from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
-from rig.post_mortem import KIND, Freezer, PostMortem, Writers
+from rig.post_mortem import KIND, TRIPS, Freezer, PostMortem, Writers
 from rig.virtual_time import VirtualLoop
 
 
@@ -33,7 +33,9 @@ class VirtualPostMortems:
         self._writers = Writers(make_twin, about, rules)
 
     def trip(self, event: Event) -> None:
-        """A trip has been logged."""
+        """An event has been logged that may be a trip."""
+        if event.kind not in TRIPS:
+            return
         before = self._freezer.due_ns
         self._freezer.trip(event)
         due_ns = self._freezer.due_ns

@@ -17,7 +17,7 @@ import threading
 from asyncio import base_events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, NoReturn, TypeVar
 
 from facility.errors import InternalError, IonctlError
@@ -37,8 +37,20 @@ Advance = Callable[[int], int]
 
 
 class _Timer(asyncio.TimerHandle):
+    """asyncio's, made without asking the loop whether it is being debugged: a run makes hundreds."""
+
     __slots__ = ()
     _scheduled: bool
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], loop: VirtualLoop,
+        context: Context | None,
+    ) -> None:  # fmt: skip
+        self._when = when
+        self._callback, self._args = callback, args
+        self._loop, self._context = loop, copy_context() if context is None else context
+        self._cancelled = self._scheduled = False
+        self._repr = self._source_traceback = None
 
 
 class VirtualLoop(base_events.BaseEventLoop):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from channels.command import Signer
 from channels.command_server import CommandVerifier
@@ -19,7 +19,6 @@ from channels.memory import Latency, MemoryProvider
 from channels.publish import stamp_with
 from control.ioc import ControlIoc
 from control.machine_link import LinkLimits
-from control.sample_log import SampleLog
 from facility.config import Facility
 from facility.errors import InternalError
 from facility.events import Event, EventLog
@@ -40,13 +39,16 @@ from rig.branch import Emit, Snapshot, take_snapshot
 from rig.control_stack import CommandGate, ControlParts, ControlStack, LoadProgram, control_stack, file_loader
 from rig.keys import CONTROL, ISSUERS, OPERATOR, PHYSICIST, ROOM
 from rig.operator_client import OperatorClient, OperatorLimits
-from rig.post_mortem import TRIPS, PostMortem, about_run
 from rig.register_sync import RegisterSync
 from rig.room_panel import RoomPanel, room_panel
 from rig.safety_side import HookedSafetyIoc
-from rig.virtual_post_mortem import VirtualPostMortems
 from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
+
+if TYPE_CHECKING:
+    from control.sample_log import SampleLog
+    from rig.post_mortem import PostMortem
+    from rig.virtual_post_mortem import VirtualPostMortems
 
 T = TypeVar("T")
 RestoredWork = Callable[..., Awaitable[None]]
@@ -196,6 +198,9 @@ class World:
         return ring
 
     def _freeze_trips(self, room: str, species: str) -> VirtualPostMortems:
+        from rig.post_mortem import about_run  # Arrow, which a run without post-mortems needs no memory for
+        from rig.virtual_post_mortem import VirtualPostMortems
+
         facility, seed = self.facility, self.seed
         about = about_run(facility, room, species, seed, self.options.mode)
         return VirtualPostMortems(
@@ -343,7 +348,7 @@ class World:
             self._refresh_at(self.loop.now_ns())
 
     def _note_trip(self, event: Event) -> None:
-        if self._post_mortems is not None and event.kind in TRIPS:
+        if self._post_mortems is not None:
             self._post_mortems.trip(event)
 
     def _refresh_at(self, t_ns: int) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from control.plan import dicom_tags as tags
-from control.plan.model import RangeShifter
+from control.plan.model import SPECIES, RangeShifter
 from facility.errors import PlanError
 
-#: (mass number, atomic number) to the name facility files use.
-SPECIES = {(1, 1): "proton", (4, 2): "helium", (12, 6): "carbon", (16, 8): "oxygen"}
 _ANGLE_TOLERANCE_DEG = 1e-6
 _COUNTED = (
     ("NumberOfBlocks", "block"),

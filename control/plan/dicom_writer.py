@@ -8,7 +8,6 @@ endian, because an explicit FL value ends at 64 kB, which is 8,191 spots.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 from pydicom.valuerep import DSfloat, format_number_as_ds
 
-from control.plan.dicom_beam import SPECIES
 from control.plan.dicom_bytes import IMPLICIT_LE
 from control.plan.dicom_reader import RT_ION_PLAN
-from control.plan.model import Beam, FloatArray, Layer, Plan, RangeShifter, plan_hash
+from control.plan.model import SPECIES, Beam, FloatArray, Layer, Plan, RangeShifter, plan_hash
+from control.plan.uids import derived_uid
 from facility.errors import PlanError
 
 #: Written where no date is given: a file must not depend on the day it is made.
@@ -31,12 +30,6 @@ MANUFACTURER = "ionctl"
 MACHINE = "IONCTL"
 VIRTUAL_SOURCE_AXIS_DISTANCES_MM = (7000.0, 6500.0)
 _ATOMIC_NUMBER = {name: atomic for (_, atomic), name in SPECIES.items()}
-
-
-def derived_uid(*sources: str) -> str:
-    """A UID under 2.25 from the SHA-256 of the sources: the same sources give the same UID."""
-    digest = hashlib.sha256("\x1f".join(sources).encode()).digest()
-    return "2.25." + str(int.from_bytes(digest[:16], "big"))
 
 
 def write_dicom_plan(plan: Plan, path: Path | str, *, date: str = DEFAULT_DATE, time: str = DEFAULT_TIME) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from control.plan.dicom_bytes import PREAMBLE_BYTES
-from control.plan.dicom_reader import read_dicom_plan
 from control.plan.model import Plan
 from control.plan.trip98_reader import MAGIC, read_trip98_plan
 from facility.errors import PlanError
 
 #: The largest plan seen has 0.4 MB for 15,416 spots; this holds thirty million spots.
 MAX_BYTES = 512 * 1024 * 1024
+_DICM = slice(128, 132)
+"""Where a DICOM file says that it is one: PS3.10, 7.1."""
 
 
 def load_plan(path: Path | str) -> Plan:
@@ -35,7 +35,9 @@ def read_plan(data: bytes, name: str) -> Plan:
     """The plan in `data`; `name` is used in messages. Raises PlanError for anything that is not a whole plan."""
     if not data:
         raise PlanError("plan.truncated", "the file is empty", name, "transfer the file again")
-    if data[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == b"DICM":
+    if data[_DICM] == b"DICM":
+        from control.plan.dicom_reader import read_dicom_plan  # pydicom is large, and most processes read no DICOM
+
         return read_dicom_plan(data, name)
     if data.lstrip()[: len(MAGIC)] == MAGIC:
         return read_trip98_plan(data, name)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from control.plan.dicom_writer import derived_uid
 from control.plan.dose import depth_curve
 from control.plan.model import Beam, FloatArray, Layer, Plan, beam_meterset, make_layer, plan_hash, require_layers
 from control.plan.optimise import BoolArray, DoseProblem, lateral_shares, optimise
+from control.plan.uids import derived_uid
 from facility.config import Facility
 from facility.constants import TICK_S
 from facility.energy_table import EnergyTable, load_energy_table

@@ -23,6 +23,8 @@ IntArray = npt.NDArray[np.int64]
 WeightUnit = Literal["MU", "NP"]
 
 HASH_DOMAIN = "ionctl.plan/1"
+#: (mass number, atomic number) to the name facility files use.
+SPECIES = {(1, 1): "proton", (4, 2): "helium", (12, 6): "carbon", (16, 8): "oxygen"}
 
 
 def place(beam_name: str, beam_number: int, layer: int | None = None, spot: int | None = None) -> str:

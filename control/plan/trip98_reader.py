@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from control.plan.dicom_beam import SPECIES
-from control.plan.model import Beam, Layer, Plan, beam_meterset, make_layer, place, require_layers
+from control.plan.model import SPECIES, Beam, Layer, Plan, beam_meterset, make_layer, place, require_layers
 from facility.errors import PlanError
 
 MAGIC = b"rstfile"

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from facility.errors import InternalError
 from rig.branch import Emit, Snapshot
@@ -42,6 +40,9 @@ class Replayed:
 
     def write(self, folder: Path) -> None:
         """The event log as JSON lines, the raw ticks in Parquet."""
+        import pyarrow as pa  # a block of runs writes nothing, and each copy of it pays for what is in memory
+        import pyarrow.parquet as pq
+
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "events.jsonl").write_bytes(self.events)
         names = self.ticks.dtype.names or ()

@@ -13,7 +13,7 @@ from typing import Any
 from control.layer_machine import State
 from facility.errors import InternalError
 from facility.timebase import NS_PER_MS, NS_PER_S
-from rig.branch import Emit, branch
+from rig.branch import Emit, branch, unmoved
 from rig.campaign.draw import Drawn, Instants
 from rig.campaign.evidence import Evidence
 from rig.campaign.invariants import failures, surplus, tolerances
@@ -86,17 +86,18 @@ class Course:
 
     async def runs(self, parts: WorldParts, drawn: Iterable[Drawn], digest: bool, emit: Emit) -> None:
         """Go along the trunk; each run leaves it where it begins."""
-        started = False
-        for one in sorted(drawn, key=lambda run: (run.fork_ns, run.seed)):
-            if not started and one.fork_ns > self.start_ns:
-                await self._start(parts)
-                started = True
-            await self._reach(one.fork_ns)
+        with unmoved():
+            started = False
+            for one in sorted(drawn, key=lambda run: (run.fork_ns, run.seed)):
+                if not started and one.fork_ns > self.start_ns:
+                    await self._start(parts)
+                    started = True
+                await self._reach(one.fork_ns)
 
-            async def work(send: Emit, one: Drawn = one) -> None:
-                send(await self.run(parts, one, digest))
+                async def work(send: Emit, one: Drawn = one) -> None:
+                    send(await self.run(parts, one, digest))
 
-            await branch(work, emit, functools.partial(broken, one))
+                await branch(work, emit, functools.partial(broken, one))
 
     async def straight(self, parts: WorldParts, one: Drawn, digest: bool) -> Outcome:
         """The same run without leaving: nothing is copied."""

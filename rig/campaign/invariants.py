@@ -222,13 +222,14 @@ def ends(evidence: Evidence) -> Iterator[str]:
 def placed(evidence: Evidence) -> Iterator[str]:
     """Beam beside the spot that is set lasts no longer than it takes to notice it."""
     ticks = evidence.ticks
+    hit = np.flatnonzero((ticks["ions"] > 0) & (ticks["spot"] >= 0))
+    of, at = ticks["token"][hit], ticks["spot"][hit]
+    x_um, y_um = ticks["x_um"][hit], ticks["y_um"][hit]
     for index, layer in enumerate(evidence.bench.program.layers):
-        spot = ticks["spot"]
-        mine = np.flatnonzero((ticks["token"] == layer.token) & (ticks["ions"] > 0) & (spot >= 0))
-        mine = mine[spot[mine] < layer.n_spots]
-        x_mm, y_mm = ticks["x_um"][mine] / 1e3, ticks["y_um"][mine] / 1e3
-        off_mm = np.maximum(np.abs(x_mm - layer.x_mm[spot[mine]]), np.abs(y_mm - layer.y_mm[spot[mine]]))
-        t_ns = ticks["t_ns"][mine[off_mm > PLACE_MM]]
+        mine = np.flatnonzero((of == layer.token) & (at < layer.n_spots))
+        spot = at[mine]
+        off_mm = np.maximum(np.abs(x_um[mine] / 1e3 - layer.x_mm[spot]), np.abs(y_um[mine] / 1e3 - layer.y_mm[spot]))
+        t_ns = ticks["t_ns"][hit[mine[off_mm > PLACE_MM]]]
         for stretch in np.split(t_ns, np.flatnonzero(np.diff(t_ns) > PLACE_APART_NS) + 1):
             lasted_us = stretch.size * BEAM_TICK_NS / 1000.0
             if lasted_us > PLACE_US:

@@ -19,7 +19,8 @@ Records = npt.NDArray[Any]
 class SpotSums:
     """Ions by spot, added up from raw ticks as they come, in any portions.
 
-    A record tells how many of its ions crossed before the set point moved on; those belong to the spot before.
+    A record tells how many of its ions crossed before the set point moved on; those belong to the spot before.  A spot
+    lasts for hundreds of records, so that stretches of one spot are added up at once.
 
     Args:
         layers: what may be hit.
@@ -37,15 +38,15 @@ class SpotSums:
         """The next ticks."""
         if not len(records):
             return
-        spot, token, came = records["spot"], records["token"], records["ions"]
-        hit = np.flatnonzero(came)
-        ions, before, of, now = came[hit], records["ions_previous_spot"][hit], token[hit], spot[hit]
-        old, of_old = spot[hit - 1], token[hit - 1]
-        if hit.size and hit[0] == 0:
-            old[0], of_old[0] = self._spot, self._token
+        spot, token, ions = records["spot"], records["token"], records["ions"]
+        begins = np.concatenate(([0], np.flatnonzero((spot[1:] != spot[:-1]) | (token[1:] != token[:-1])) + 1))
+        of, now = token[begins], spot[begins]
+        old, of_old = np.concatenate(([self._spot], now[:-1])), np.concatenate(([self._token], of[:-1]))
         old = np.where((of_old != of) | (old < 0), now, old)
+        came = np.add.reduceat(ions, begins, dtype=np.int64)
+        before = np.where(ions[begins] > 0, records["ions_previous_spot"][begins], 0)
         self._book(old, of, before)
-        self._book(now, of, ions - before)
+        self._book(now, of, came - before)
         self._spot, self._token = int(spot[-1]), int(token[-1])
 
     def _book(self, spot: npt.NDArray[Any], token: npt.NDArray[Any], ions: npt.NDArray[Any]) -> None:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from control.plan.dicom_bytes import EXPLICIT_LE, IMPLICIT_LE
-from control.plan.dicom_writer import derived_uid, dicom_bytes, write_dicom_plan
+from control.plan.dicom_writer import dicom_bytes, write_dicom_plan
 from control.plan.load import load_plan, read_plan
 from control.plan.model import Plan, make_layer, plan_hash
+from control.plan.uids import derived_uid
 from facility.errors import PlanError
 
 Find = Callable[[str], Path]
