@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from pathlib import Path
@@ -208,6 +210,14 @@ def test_ions_add_up_the_same_in_any_portions() -> None:
             found = record.sums()
         assert found[1] == strays
         assert all(np.array_equal(found[0][token], whole[token]) for token in whole)
+
+
+def test_runs_hold_nothing_large_that_they_have_no_use_for() -> None:
+    """Each is a copy of the process, and pays for what the process holds."""
+    large = ("scipy", "pyarrow", "pydicom", "matplotlib", "distributed")
+    words = f"import sys, rig.campaign.block; print([name for name in {large!r} if sys.modules.get(name)])"
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 def test_a_ring_that_turns_around_unread_is_an_error() -> None:

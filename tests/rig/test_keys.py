@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from channels.keys import sign, verify
+from channels.keys import derived_private_key, sign, verify
 from facility.errors import ConfigError
 from rig.home import Home
 from rig.keys import KeyStore, read_private, read_ring
@@ -59,3 +59,15 @@ def test_rings_hold_public_keys_of_those_who_are_listened_to(store, tmp_path):
     assert control.roles == {"control"}
     private = store.private_path("operator").read_text().strip()
     assert private not in (tmp_path / "safety.keyring.json").read_text()
+
+
+def test_what_this_process_has_signed_is_known_by_key_message_and_signature():
+    key, other = derived_private_key(1, "operator"), derived_private_key(2, "operator")
+    signature = sign(key, b"reset")
+    assert verify(key.public_key(), signature, b"reset")
+    assert not verify(other.public_key(), signature, b"reset")
+    assert not verify(key.public_key(), signature, b"start")
+    assert not verify(key.public_key(), sign(key, b"start"), b"reset")
+    for count in range(200):  # long ago: found by arithmetic again
+        sign(other, b"%d" % count)
+    assert verify(key.public_key(), signature, b"reset")
