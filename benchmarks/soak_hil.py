@@ -14,6 +14,7 @@ CASE_TIMEOUT_S = 1800.0
 PER_SIDE = 15
 """225 spots."""
 MODES = ("per_spot", "table")
+_KEPT = 3000
 
 
 def field(number: int) -> tuple[str, dict[str, float]]:
@@ -25,13 +26,31 @@ def field(number: int) -> tuple[str, dict[str, float]]:
             done = subprocess.run(
                 command, cwd=ROOT, capture_output=True, text=True, timeout=CASE_TIMEOUT_S, check=False
             )
-        except subprocess.TimeoutExpired:
-            return f"not done after {CASE_TIMEOUT_S:.0f} s", {}
-    if not done.stdout:
-        return f"exit code {done.returncode}: {done.stderr[-3000:]}", {}
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        except subprocess.TimeoutExpired as late:
+            return f"not done after {CASE_TIMEOUT_S:.0f} s; it said: {_text(late.stdout)}{_text(late.stderr)}", {}
+    return verdict(done.returncode, done.stdout, done.stderr)
+
+
+def verdict(code: int, stdout: str, stderr: str) -> tuple[str, dict[str, float]]:
+    """What a trial came to, by its last line and its exit code; never an empty problem where it has not passed."""
+    lines = stdout.splitlines()
+    try:
+        said: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        said = {}
+    if "outcomes" not in said:
+        return f"exit code {code} and no verdict; it said: {stdout[-_KEPT:]}{stderr[-_KEPT:] or '(nothing)'}", {}
     figures = {f"{one['deed']}: off_ms": float(one["off_ms"]) for one in said["outcomes"]}
     figures |= {f"{one['deed']}: bound_ms": float(one["bound_ms"]) for one in said["outcomes"]}
     figures["trips of this machine's load"] = float(len(said["nuisances"]))
     figures["worst lateness of the plant, ms"] = float(said["pacing"].get("worst_late_ms", 0.0))
-    return str(said["problem"]), figures
+    problem = str(said["problem"])
+    if code and not problem:
+        problem = f"exit code {code} without a problem; it said: {stderr[-_KEPT:] or '(nothing)'}"
+    return problem, figures
+
+
+def _text(output: bytes | str | None) -> str:
+    """The end of what a process has said until it was killed."""
+    words = output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
+    return words[-_KEPT:]

@@ -165,28 +165,28 @@ class Rogue:
         return {name: pool[name][int(self._rng.integers(len(pool[name])))] for name in names}
 
 
-def connect(servers: list[str], names: list[str]) -> dict[str, Any]:
-    """Channels of all names that answer, by the raw client."""
+def connect(servers: list[str], names: list[str], times: int = 1) -> list[dict[str, Any]]:
+    """Channels of all names that answer, by the raw client; of so many clients, which connect side by side."""
     os.environ.update(EPICS_CA_ADDR_LIST=" ".join(servers), EPICS_CA_AUTO_ADDR_LIST="NO")
     from caproto.threading.client import Context
 
-    found = {pv.name: pv for pv in Context().get_pvs(*names)}
+    clients = [{pv.name: pv for pv in Context().get_pvs(*names)} for _ in range(times)]
     ends_s = monotonic_s() + CONNECT_S
-    count = -1
+    counts = [-1] * times
     while monotonic_s() < ends_s:  # until no more come: some names do not exist
-        before, count = count, sum(pv.connected for pv in found.values())
-        if count and count == before:
+        before, counts = counts, [sum(pv.connected for pv in found.values()) for found in clients]
+        if min(counts) and counts == before:
             break
         sleep_s(_CONNECT_LOOK_S)
-    return {name: pv for name, pv in found.items() if pv.connected}
+    return [{name: pv for name, pv in found.items() if pv.connected} for found in clients]
 
 
 def listen(options: argparse.Namespace) -> None:
     """Subscribe to everything, several times over, and wait until stdin ends."""
     names = names_of(options.facility, options.prefix)
     kept = []
-    for _ in range(options.times):
-        for pv in connect(options.servers.split(), names).values():
+    for client in connect(options.servers.split(), names, options.times):
+        for pv in client.values():
             subscription = pv.subscribe()
             subscription.add_callback(_forget)
             kept.append(subscription)
@@ -202,7 +202,7 @@ def rampage(options: argparse.Namespace) -> None:
     """Wait for a line, write until SIGTERM, then say what was sent."""
     names = names_of(options.facility, options.prefix)
     fields = [name + field for name in names[::7] for field in FIELDS]
-    channels = connect(options.servers.split(), [*names, *fields])
+    (channels,) = connect(options.servers.split(), [*names, *fields])
     clock = NominalClock(options.epoch_ns, options.speed)
     signers = []
     if options.keys is not None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from facility.config import Facility, change_facility, load_facility
 from facility.errors import ChannelError
 from rig.children import wait_line
 from rig.external.soft_ioc import DONE, READY
+from rig.run_dir import RunFile
 
-MAX_AGE_MS = 60.0
+MAX_AGE_MS = 40.0
+"""Four periods of their readings. A spot lasts five of it, so that it decides how long a field takes."""
 SETTLE_MS = 400.0
 IOC_START_S = 60.0
 ANSWER_S = 10.0
@@ -57,6 +60,11 @@ class SoftIoc:
         """SIGKILL, SIGSTOP or SIGCONT."""
         if self._child is not None:
             self._child.send_signal(number)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None while it does not run."""
+        return None if self._child is None else self._child.pid
 
     def restart(self) -> None:
         """A new one in the place of one that was killed."""
@@ -101,16 +109,25 @@ LOADED = frozenset({
     "link-plant", "link-safety", "link-return", "plant-late", "operator-heartbeat", "front-end-alive",
     "fast-tier-alive", "session-authority",
 })  # fmt: skip
-"""Rules that trip when this machine is busy with other things."""
+"""Rules that trip when this machine is busy with other things: only if it was, which `rig.external.waiting` tells."""
 LOST = frozenset({"external-device"})
-"""Rules that say that a device is lost: once all are mended, that this machine has kept its readings waiting."""
+"""Rules that say that a device is lost: once all are mended, that this machine has kept its readings waiting; if so,
+as above."""
+
+
+def processes_of(run: RunFile, iocs: Mapping[str, SoftIoc]) -> tuple[int, ...]:
+    """Everybody who has to run in time: the facility's processes, the devices', and this one as the console."""
+    known = [entry.get("pid") for entry in run.processes.values()] + [ioc.pid for ioc in iocs.values()]
+    return (*(int(pid) for pid in known if pid is not None), os.getpid())
+
+
 DEEDS: tuple[Deed, ...] = (
     Deed("supply killed, started again", "killed", SUPPLY, LOST, lambda ioc: ioc.signal(signal.SIGKILL),
          SoftIoc.restart),
     Deed("supply stopped, runs on", "stopped", SUPPLY, LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
          lambda ioc: ioc.signal(signal.SIGCONT)),
     Deed("supply gives stale readings", "stale", SUPPLY, LOST, lambda ioc: ioc.put("Current-RB.SCAN", "Passive"),
-         lambda ioc: ioc.put("Current-RB.SCAN", ".02 second")),
+         lambda ioc: ioc.put("Current-RB.SCAN", ".01 second")),
     Deed("supply reads wrongly", "wrong", SUPPLY, frozenset({"scan-readback-x", "scan-settling"}),
          lambda ioc: ioc.put("Bias-SP", "25"), lambda ioc: ioc.put("Bias-SP", "0")),
     Deed("supply in alarm", "alarm", SUPPLY, LOST, lambda ioc: ioc.put("Fault-SP", "1"),
@@ -118,7 +135,7 @@ DEEDS: tuple[Deed, ...] = (
     Deed("voltage stopped, runs on", "stopped", VOLTAGE, LOST, lambda ioc: ioc.signal(signal.SIGSTOP),
          lambda ioc: ioc.signal(signal.SIGCONT)),
     Deed("voltage gives stale readings", "stale", VOLTAGE, LOST, lambda ioc: ioc.put("Voltage-RB.SCAN", "Passive"),
-         lambda ioc: ioc.put("Voltage-RB.SCAN", ".02 second")),
+         lambda ioc: ioc.put("Voltage-RB.SCAN", ".01 second")),
     Deed("voltage wrong", "wrong", VOLTAGE, frozenset({"chamber-voltage-ic1"}), lambda ioc: ioc.put("Bias-SP", "-225"),
          lambda ioc: ioc.put("Bias-SP", "0")),
     Deed("voltage killed, started again", "killed", VOLTAGE, LOST, lambda ioc: ioc.signal(signal.SIGKILL),

@@ -33,7 +33,8 @@ from facility.timebase import NS_PER_MS
 from interlocks.explain import bound
 from interlocks.rules import load_rules
 from rig.deliver_ca import truth_at
-from rig.external.soft_devices import DEEDS, LOADED, Deed, SoftIoc, soft_iocs, trial_facility
+from rig.external.soft_devices import DEEDS, LOADED, LOST, Deed, SoftIoc, processes_of, soft_iocs, trial_facility
+from rig.external.waiting import Waiting
 from rig.home import Home
 from rig.operator_client import ENDED, OperatorClient
 from rig.paced_rules import paced_rules
@@ -57,6 +58,7 @@ QUIET_S = 0.4
 WELL_S = 30.0
 FIELD_S = 600.0
 TRIES = 20
+NAMED_S = 2.0
 _POLL_S = 0.002
 _RETRY_S = 0.3
 
@@ -78,12 +80,16 @@ class Verdict:
     """What a trial came to."""
 
     problem: str = ""
+    doing: str = ""
+    """The last thing that was begun."""
     spots: int = 0
     spots_within: int = 0
     status: str = ""
     wall_s: float = 0.0
     nuisances: list[str] = field(default_factory=list)
     """Rules that took the beam although nothing was done to a device: this machine was busy with other things."""
+    unexplained: list[str] = field(default_factory=list)
+    """Those for which nobody had waited for a processor, and other rules than a busy machine trips."""
     outcomes: list[Outcome] = field(default_factory=list)
     pacing: dict[str, Any] = field(default_factory=dict)
 
@@ -98,10 +104,14 @@ def run_trial(home: Home, per_side: int, seed: int, mode: str, deeds: tuple[Deed
         write_dicom_plan(make_even_plan(facility, species, per_side), plan)
         program = compile_program(load_plan(plan), facility, room)
         supervisor = Supervisor(home, facility.id)
+        verdict = Verdict(spots=program.n_spots)
         try:
             run = supervisor.up(facility, RunOptions(room, species, seed=seed))
-            field_ = _Field(facility, home, run, supervisor.folder, program, iocs, seed)
-            verdict = asyncio.run(field_.deliver(plan, deeds))
+            field_ = _Field(facility, home, run, supervisor.folder, program, iocs, seed, verdict)
+            asyncio.run(field_.deliver(plan, deeds))
+        except Exception as problem:  # noqa: BLE001 - whatever it was, it is the verdict, with all that was seen before
+            where = f"after {len(verdict.outcomes)} of {len(deeds)} deeds: {verdict.doing or 'bringing it up'}"
+            verdict.problem = f"{type(problem).__name__}: {problem} ({where})"
         finally:
             with contextlib.suppress(ChannelError):
                 supervisor.down()
@@ -114,7 +124,7 @@ class _Field:
 
     def __init__(
         self, facility: Facility, home: Home, run: RunFile, folder: Path, program: MachineProgram,
-        iocs: dict[str, SoftIoc], seed: int,
+        iocs: dict[str, SoftIoc], seed: int, verdict: Verdict,
     ) -> None:  # fmt: skip
         self._facility = facility
         self._home = home
@@ -122,31 +132,45 @@ class _Field:
         self._folder = folder
         self._program = program
         self._iocs = iocs
-        self._nuisances: list[str] = []
+        self._verdict = verdict
+        self._waiting = Waiting(lambda: processes_of(run, iocs), monotonic_ns)
         self._rng = np.random.default_rng(seed)
         self._rules = paced_rules(load_rules(facility, program.room_id, "carbon"), 1.0)
 
-    async def deliver(self, plan: Path, deeds: tuple[Deed, ...]) -> Verdict:
-        """Deliver with the deeds in turn, spread over the field; the verdict."""
-        verdict = Verdict(spots=self._program.n_spots)
+    async def deliver(self, plan: Path, deeds: tuple[Deed, ...]) -> None:
+        """Deliver with the deeds in turn, spread over the field; it goes into the verdict as it comes."""
+        verdict = self._verdict
         async with operator_at(self._facility, self._home, self._run) as operator:
-            await operator.require_link(1.0)
-            await operator.require_devices(self._facility)
-            await make_ready(self._facility, self._home, self._run, operator)
-            await operator.reset()
-            session = await operator.load(str(plan), self._program.room_id, False, self._program.plan_hash)
-            await operator.prepare()
-            await operator.start()
-            spots_each = self._program.n_spots / (len(deeds) + 1)
-            for number, deed in enumerate(deeds, start=1):
-                await self._until_spot(operator, round(number * spots_each * float(self._rng.uniform(0.85, 1.0))))
-                verdict.outcomes.append(await self._tried(operator, deed))
-            await self._until_spot(operator, self._program.n_spots)
-            summary = await operator.ended(session, FIELD_S)
+            watching = asyncio.create_task(self._waiting.watch())
+            try:
+                ended_ns = await self._delivered(operator, plan, deeds)
+            finally:
+                watching.cancel()
             verdict.pacing = await operator.pace()
-        verdict.status, verdict.nuisances = str(summary["status"]), self._nuisances
-        await self._judge(verdict, int(summary["t_ended_ns"]))
-        return verdict
+        verdict.doing = "judging"
+        await self._judge(verdict, ended_ns)
+
+    async def _delivered(self, operator: OperatorClient, plan: Path, deeds: tuple[Deed, ...]) -> int:
+        """Until the session has ended; when that was, ns."""
+        verdict = self._verdict
+        verdict.doing = "making ready"
+        await operator.require_link(1.0)
+        await operator.require_devices(self._facility)
+        await make_ready(self._facility, self._home, self._run, operator)
+        await operator.reset()
+        session = await operator.load(str(plan), self._program.room_id, False, self._program.plan_hash)
+        await operator.prepare()
+        await operator.start()
+        spots_each = self._program.n_spots / (len(deeds) + 1)
+        for number, deed in enumerate(deeds, start=1):
+            verdict.doing = deed.name
+            await self._until_spot(operator, round(number * spots_each * float(self._rng.uniform(0.85, 1.0))))
+            verdict.outcomes.append(await self._tried(operator, deed))
+        verdict.doing = "delivering the rest"
+        await self._until_spot(operator, self._program.n_spots)
+        summary = await operator.ended(session, FIELD_S)
+        verdict.status = str(summary["status"])
+        return int(summary["t_ended_ns"])
 
     async def _until_spot(self, operator: OperatorClient, spot: int) -> None:
         """Until so many spots are done; what this machine's load has tripped meanwhile is let go of."""
@@ -156,8 +180,16 @@ class _Field:
             )
             if operator.state not in (State.INTERRUPTED, State.TERMINATED):
                 return
-            self._nuisances.append(operator.first_fault)
+            with contextlib.suppress(ChannelError):  # the name comes a little later than control's state
+                await operator.until(lambda: bool(operator.first_fault), NAMED_S, "name of the rule")
+            self._load_only(operator.first_fault, self._waiting.busy())
             await self._go_on(operator)
+
+    def _load_only(self, rule: str, busy: bool) -> None:
+        """A rule took the beam though no device was made to fail: this machine's load, or a problem of the device."""
+        self._verdict.nuisances.append(rule)
+        if rule not in LOADED | LOST or not busy:
+            self._verdict.unexplained.append(f"{rule or 'nothing that has a name'} while: {self._verdict.doing}")
 
     async def _tried(self, operator: OperatorClient, deed: Deed) -> Outcome:
         """The deed, again where this machine's load took the beam first."""
@@ -180,7 +212,7 @@ class _Field:
         deed.do(ioc)
         at_ns = read_now(self._folder).t_ns + SLICE_NS
         await operator.until(lambda: bool(operator.first_fault), OFF_WAIT_S, f"trip after: {deed.name}")
-        outcome.rule = operator.first_fault
+        outcome.rule, busy = operator.first_fault, self._waiting.busy()
         bounds = [bound(self._rules.rule(one), self._rules, self._facility).total_us for one in deed.rules]
         bound_ns = round(max(bounds) * 1e3)
         outcome.bound_ms = bound_ns / NS_PER_MS
@@ -189,7 +221,7 @@ class _Field:
         deed.undo(ioc)
         await self._go_on(operator)
         if outcome.rule in LOADED and not outcome.problem:
-            self._nuisances.append(outcome.rule)
+            self._load_only(outcome.rule, busy)
             return None
         if outcome.rule not in deed.rules:
             outcome.problem = f"{outcome.rule} took the beam, not one of {sorted(deed.rules)}; {outcome.problem}"
@@ -268,6 +300,7 @@ class _Field:
         report = judge_truth(self._program.layers, truth, self._facility)
         verdict.spots_within = report.spots_within
         problems = [f"{one.deed}: {one.problem}" for one in verdict.outcomes if one.problem]
+        problems += [f"it was not this machine's load: {words}" for words in verdict.unexplained]
         if verdict.status != "completed":
             problems.append(f"the field is {verdict.status}")
         if not report.within_tolerance or report.unplanned_ions:

@@ -29,6 +29,7 @@ UNLOAD_S = 1.0
 """A cause that the loaded layer still shows so long after the mending goes with the layer: the operator stops it."""
 NUISANCES_MAX = 20
 NAMED_S = 2.0
+NOT_STARTED = (State.LOADED, State.PREPARED, State.READY)
 STOPPED = (State.INTERRUPTED, State.TERMINATED)
 """The field stands still, and a person has to go on."""
 WORDS = "scenario: the field goes on at the exact remainder"
@@ -77,8 +78,8 @@ class Deeds:
     failures: list[str] = field(default_factory=list)
     session: str = ""
     summary: dict[str, Any] | None = None
-    nuisances: frozenset[str] = frozenset()
-    """Rules that trip where this machine is busy with other things: a long field is let go on after them."""
+    was_load: Callable[[str], bool] = lambda _rule: False
+    """Whether a rule that took the beam says no more than that this machine is busy: a long field goes on then."""
     on_beam: Callable[[], None] = lambda: None
     """Called right before anybody may bring the beam back."""
     _search: bool = False
@@ -233,7 +234,19 @@ class Deeds:
 
     # --- recovery ----------------------------------------------------------------------------------------------
     async def _go_on(self, within_s: float) -> None:
-        """Mend, let go as whoever may, account for a termination, and let the field go on."""
+        """Go on, and once more where this machine's load has tripped something on the way."""
+        for turn in range(NUISANCES_MAX):
+            try:
+                return await self._go_on_once(within_s, NOT_STARTED if turn else ())
+            except (ChannelError, CommandRefused):
+                if not self._load_tripped():
+                    raise
+                if self.operator.state in NOT_STARTED:  # on the way to READY: from the permit on again
+                    await self._let_go(within_s)
+        return None
+
+    async def _go_on_once(self, within_s: float, on_the_way: tuple[State, ...]) -> None:
+        """Mend, let go as whoever may, account for a termination, and let the field go on; also from `on_the_way`."""
         await self.hands.mend()
         await asyncio.sleep(CALM_S * self.hands.scale)
         operator = self.operator
@@ -244,8 +257,9 @@ class Deeds:
         self.on_beam()
         if operator.state is State.INTERRUPTED:
             await self._told("operator", "resume", lambda: operator.ask("TCS", "resume"))
-        elif operator.state is State.TERMINATED:
-            await operator.prepare()
+        elif operator.state in (State.TERMINATED, *on_the_way):
+            if operator.state is not State.READY:
+                await operator.prepare()
             await self._told("operator", "start", operator.start)
 
     async def _let_go(self, within_s: float) -> None:
@@ -283,11 +297,18 @@ class Deeds:
     async def _was_busy(self) -> bool:
         """What took the beam was the load of this machine; its name comes a little later than control's state."""
         operator = self.operator
-        if operator.state not in STOPPED or not self.nuisances:
+        if operator.state not in STOPPED:
             return False
         with contextlib.suppress(ChannelError):
             await operator.until(lambda: bool(operator.first_fault), NAMED_S * self.hands.scale, "name of the rule")
-        return operator.first_fault in self.nuisances
+        return self._load_tripped()
+
+    def _load_tripped(self) -> bool:
+        rule = self.operator.first_fault
+        if not self.was_load(rule):
+            return False
+        self.answers.append(Answer("machine", "busy", rule))
+        return True
 
     async def _ended(self, within_s: float) -> None:
         operator = self.operator
@@ -296,6 +317,5 @@ class Deeds:
             await operator.until(lambda: operator.state in ENDED, within_s, "end of the session")
             if not await self._was_busy():
                 break
-            self.answers.append(Answer("machine", "busy", operator.first_fault))
             await self._go_on(within_s)
         self.summary = await operator.ended(self.session, within_s)

@@ -35,8 +35,8 @@ class Seen:
     latched: tuple[str, ...] = ()
     present: frozenset[str] = frozenset()
     busy: frozenset[str] = frozenset()
-    """Of what tripped from the cause to the end: rules that trip where this machine is busy with other things, and are
-    no verdict on hardware. Empty where nothing but the scenario's own cause is let pass."""
+    """Of what tripped from the cause to the end: rules that trip where this machine is busy with other things, when it
+    was; they are no verdict on hardware. Empty where nothing but the scenario's own cause is let pass."""
     words: str = ""
     decision_ns: int | None = None
     state: str = ""

@@ -11,7 +11,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from control.plan.dicom_writer import write_dicom_plan
 from facility.errors import ChannelError, IonctlError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.deliver_ca import truth_at
-from rig.external.soft_devices import LOADED, LOST, SoftIoc
+from rig.external.soft_devices import LOADED, LOST, SoftIoc, processes_of
+from rig.external.waiting import LOOK_S, Waiting
 from rig.home import Home
 from rig.link_relay import LinkRelay
 from rig.link_trial_ca import BEAM_WAIT_S, SETTLE_S, SLICE_NS, stoppable, until_ions
@@ -32,10 +33,10 @@ from rig.remote import operator_at
 from rig.remote_room import make_ready, room_at
 from rig.run_dir import RunFile
 from rig.scenario.ca_hands import CaHands
-from rig.scenario.deeds import Deeds
+from rig.scenario.deeds import NAMED_S, STOPPED, Deeds
 from rig.scenario.judge import Seen, Wanted, beam_off, failures, final_dose, surplus_bound
 from rig.scenario.loader import Loaded
-from rig.scenario.model import Scenario, Target
+from rig.scenario.model import Act, Scenario, Target
 from rig.scenario.plans import make
 from rig.scenario.result import ScenarioResult, no_result
 from rig.scenario.run_virtual import facts
@@ -46,6 +47,7 @@ from rig.trials.truth import Ticks
 from rig.trip_history import read_events
 from rig.truth_check import judge_truth, overdosed
 from rig.truth_file import read_last_ticks, read_now
+from rig.wall_clock import monotonic_ns
 
 SPEED = 1.0
 MORE_US = 4 * SLICE_NS / 1e3
@@ -54,6 +56,7 @@ LATEST_S = 10.0
 AFTER_S = 0.3
 POLL_S = 0.005
 ATTEMPTS = 3
+WELL_MS = 60_000.0
 LOOKED_BACK = 1 << 20
 """10 s of ticks with beam."""
 SAFETY_LOG = "safety.events.jsonl"
@@ -66,9 +69,11 @@ def run_many(
     run: RunOne | None = None,
 ) -> Iterator[ScenarioResult]:  # fmt: skip
     """One after the other: their timing is what they try. Each in a process of its own, since libca reads its addresses
-    once. `jobs` is of no account here; `run` is what carries one out, `run_one` where it is not given."""
-    one_by_one, spawn = run or run_one, multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
+    once; a copy of one that has imported everything and done nothing, which saves seconds each time. `jobs` is of no
+    account here; `run` is what carries one out, `run_one` where it is not given."""
+    one_by_one, copies = run or run_one, multiprocessing.get_context("forkserver")
+    copies.set_forkserver_preload(["__main__", __name__, one_by_one.__module__])
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=copies, max_tasks_per_child=1) as pool:
         for one in loaded:
             why_not = one.scenario.why_not(target)
             if why_not:
@@ -104,7 +109,8 @@ class CaRun:
         self, loaded: Loaded, stage: Stage, home: Home, target: Target, devices: Mapping[str, SoftIoc] | None = None
     ) -> None:
         self._devices = devices or {}
-        self._nuisances = LOADED if stage.facility.external else frozenset[str]()
+        self._waiting: Waiting | None = None
+        self._judged = 0
         self._loaded = loaded
         self._scenario: Scenario = loaded.scenario
         self._stage = stage
@@ -146,6 +152,7 @@ class CaRun:
         async with (
             operator_at(stage.facility, self._home, run) as operator,
             room_at(stage.facility, self._home, run) as room,
+            self._told_from_load(run, folder),
         ):
             hands.operator = operator
             await asyncio.sleep(SETTLE_S)
@@ -153,12 +160,12 @@ class CaRun:
             await make_ready(stage.facility, self._home, run, operator)
             deeds = Deeds(
                 self._scenario, operator, room, hands, str(plan), stage.room, stage.program.plan_hash,
-                nuisances=self._nuisances | LOST if self._nuisances else self._nuisances,
+                was_load=self._was_load,
                 on_beam=lambda: self._may_come_back(folder),
             )  # fmt: skip
             seen.answers, seen.failures = deeds.answers, deeds.failures
             await deeds.go(self._scenario.begin)
-            await self._until_moment(operator, folder)
+            await self._to_the_moment(operator, folder, deeds)
             for act in self._scenario.before:
                 await deeds.do(act)
             self._log_from = len(read_events(folder / SAFETY_LOG))
@@ -167,15 +174,53 @@ class CaRun:
                 await deeds.do(act)
             await self._settle(operator, folder)
             await asyncio.to_thread(self._note, operator, folder)  # the console's signs of life go on
+            if stage.facility.external:
+                self._judge_trips(folder)
             for act in self._scenario.then:
                 await deeds.do(act)
             resets = [answer.who for answer in deeds.answers if (answer.deed, answer.answer) == ("reset", "done")]
             seen.reset_by = resets[-1] if resets else ""
             seen.end = operator.state.name
             seen.trips = self._trips(folder)
-            seen.busy = self._nuisances & {*seen.trips, *seen.latched}
             if self._wanted.end == "COMPLETED" or self._scenario.expect.overdosed is not None:
                 await self._weigh(folder)
+
+    @contextlib.asynccontextmanager
+    async def _told_from_load(self, run: RunFile, folder: Path) -> AsyncIterator[None]:
+        """With hardware in the loop each trip that may be this machine's load is held against how long everybody has
+        waited for a processor right before it; one that they have not waited for counts like any other."""
+        self._waiting = Waiting(lambda: processes_of(run, self._devices), monotonic_ns)
+        watching = [asyncio.create_task(self._waiting.watch())]
+        if self._stage.facility.external:
+            watching.append(asyncio.create_task(self._judge_load(folder)))
+        try:
+            yield
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    async def _judge_load(self, folder: Path) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self.seen.cause_ns:
+                self._judge_trips(folder)
+
+    def _judge_trips(self, folder: Path) -> None:
+        trips, expect, seen = self._trips(folder), self._scenario.expect, self.seen
+        for rule in trips[self._judged :]:
+            if rule not in LOADED or rule in {expect.first, *expect.also, *expect.besides, *expect.trips}:
+                continue
+            if self._was_load(rule):
+                seen.busy |= {rule}
+            else:
+                seen.failures.append(f"{rule} tripped, and this machine was not busy")
+        self._judged = len(trips)
+
+    def _was_load(self, rule: str) -> bool:
+        if not self._stage.facility.external or self._waiting is None:
+            return False
+        return rule in LOADED | LOST and self._waiting.busy()
 
     async def _until_moment(self, operator: OperatorClient, folder: Path) -> None:
         at = self._scenario.at
@@ -190,13 +235,33 @@ class CaRun:
                 await self._until_beam(operator, folder)
         await asyncio.sleep(max(0.0, at.after_ms) * 1e-3 / SPEED)
 
+    async def _to_the_moment(self, operator: OperatorClient, folder: Path, deeds: Deeds) -> None:
+        """What this machine's load trips on the way is let go of there: a facility brought up anew takes a minute."""
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._until_moment(operator, folder)
+            except ChannelError:
+                if operator.first_fault not in LOADED or self._waiting is None or not self._waiting.busy():
+                    raise
+                await deeds.do(Act(do="go-on", within_ms=WELL_MS))
+        return await self._until_moment(operator, folder)
+
     async def _until_beam(self, operator: OperatorClient, folder: Path) -> None:
+        """ChannelError where none comes: at once where something has taken it away."""
+        beam = asyncio.create_task(until_ions(folder))
+        stopped = asyncio.create_task(operator.until(lambda: operator.state in STOPPED, 2 * BEAM_WAIT_S, "a stop"))
         try:
-            await until_ions(folder)
-        except TimeoutError as problem:
-            what = f"no beam in {BEAM_WAIT_S:g} s: control is {operator.state.name}, " \
-                   f"tripped: {operator.first_fault or 'nothing'}"  # fmt: skip
-            raise ChannelError("scenario.no-beam", what, self._scenario.id) from problem
+            await asyncio.wait({beam, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if beam.done() and beam.exception() is None:
+                return
+            with contextlib.suppress(ChannelError):  # its name comes a little later than control's state
+                await operator.until(lambda: bool(operator.first_fault), NAMED_S, "name of the rule")
+            what = f"no beam: control is {operator.state.name}, tripped: {operator.first_fault or 'nothing'}"
+            raise ChannelError("scenario.no-beam", what, self._scenario.id)
+        finally:
+            for task in (beam, stopped):
+                task.cancel()
+            await asyncio.gather(beam, stopped, return_exceptions=True)
 
     async def _settle(self, operator: OperatorClient, folder: Path) -> None:
         wanted = self._wanted
