@@ -28,6 +28,8 @@ CALM_S = 1.5
 UNLOAD_S = 1.0
 """A cause that the loaded layer still shows so long after the mending goes with the layer: the operator stops it."""
 NUISANCES_MAX = 20
+PRESSED_MAX = 3
+STARTED_S = 5.0
 NAMED_S = 2.0
 NOT_STARTED = (State.LOADED, State.PREPARED, State.READY)
 STOPPED = (State.INTERRUPTED, State.TERMINATED)
@@ -80,6 +82,8 @@ class Deeds:
     summary: dict[str, Any] | None = None
     was_load: Callable[[str], bool] = lambda _rule: False
     """Whether a rule that took the beam says no more than that this machine is busy: a long field goes on then."""
+    patient: bool = False
+    """People press again where the field has not gone on, and let it go on before the next thing fails."""
     on_beam: Callable[[], None] = lambda: None
     """Called right before anybody may bring the beam back."""
     _search: bool = False
@@ -135,6 +139,9 @@ class Deeds:
     # --- faults ------------------------------------------------------------------------------------------------
     async def _fault(self, act: Act) -> None:
         if act.fault is None or not act.fault.startswith("operator/"):
+            if self.patient and self.operator.state in STOPPED and await self._was_busy():
+                await self._go_on(act.within_ms * MS)
+                await self._delivering(State.IRRADIATING, act.within_ms * MS)
             await self.hands.begin(act)
             return
         times = round(act.value or 0.0) or 5
@@ -230,7 +237,10 @@ class Deeds:
             await self.operator.ask("SAFE", "reset", role=role)
 
     async def _until_state(self, state: State, within_s: float) -> None:
-        await self.operator.until(lambda: self.operator.state is state, within_s, state.name)
+        if self.patient and state is State.IRRADIATING:
+            await self._started(within_s)
+            return await self._delivering(state, within_s)
+        return await self.operator.until(lambda: self.operator.state is state, within_s, state.name)
 
     # --- recovery ----------------------------------------------------------------------------------------------
     async def _go_on(self, within_s: float) -> None:
@@ -310,10 +320,33 @@ class Deeds:
         self.answers.append(Answer("machine", "busy", rule))
         return True
 
+    async def _started(self, within_s: float) -> None:
+        """The field has gone on; ChannelError if it has not."""
+        operator = self.operator
+        for left in reversed(range(PRESSED_MAX if self.patient else 1)):
+            try:
+                return await operator.until(lambda: operator.state not in STOPPED, STARTED_S, "a new start")
+            except ChannelError:
+                if not left:
+                    raise
+                await self._go_on(within_s)
+        return None
+
+    async def _delivering(self, state: State, within_s: float) -> None:
+        """Until this state; what this machine's load trips on the way is let go of."""
+        operator = self.operator
+        for _ in range(NUISANCES_MAX):
+            await operator.until(lambda: operator.state is state or operator.state in STOPPED, within_s, state.name)
+            if operator.state is state or not await self._was_busy():
+                break
+            await self._go_on(within_s)
+            await self._started(within_s)
+        await operator.until(lambda: operator.state is state, within_s, state.name)
+
     async def _ended(self, within_s: float) -> None:
         operator = self.operator
         for _ in range(NUISANCES_MAX):
-            await operator.until(lambda: operator.state not in STOPPED, 5.0, "a new start")
+            await self._started(within_s)
             await operator.until(lambda: operator.state in ENDED, within_s, "end of the session")
             if not await self._was_busy():
                 break

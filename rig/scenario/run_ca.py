@@ -161,6 +161,7 @@ class CaRun:
             deeds = Deeds(
                 self._scenario, operator, room, hands, str(plan), stage.room, stage.program.plan_hash,
                 was_load=self._was_load,
+                patient=bool(stage.facility.external),
                 on_beam=lambda: self._may_come_back(folder),
             )  # fmt: skip
             seen.answers, seen.failures = deeds.answers, deeds.failures
