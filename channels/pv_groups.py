@@ -64,6 +64,7 @@ BACKLOG_ELEMENTS = 65_536
 BACKLOG_UPDATES = 100
 INT_MAX = 2**31 - 1
 
+_READ_WRITE = AccessRights.READ | AccessRights.WRITE
 _ACKNOWLEDGE = (ChannelType.PUT_ACKS, ChannelType.PUT_ACKT)
 _STRING_TYPES = (ChannelType.STRING, ChannelType.STS_STRING, ChannelType.TIME_STRING, ChannelType.GR_STRING,
                  ChannelType.CTRL_STRING)  # fmt: skip
@@ -96,7 +97,7 @@ class _Catalogued:
         and protected by signatures and checks."""
         if self.pvspec.read_only:
             return AccessRights.READ
-        return AccessRights.READ | AccessRights.WRITE
+        return _READ_WRITE
 
     async def write(self, value: Any, **kwargs: Any) -> None:
         """Write with the facility's time unless a stamp is given."""

@@ -36,8 +36,22 @@ Advance = Callable[[int], int]
 """Plant: advance to at most the given time (ns), stop early on an event, return the time reached (ns)."""
 
 
-class _Timer(asyncio.TimerHandle):
+class _Soon(asyncio.Handle):
     """asyncio's, made without asking the loop whether it is being debugged: a run makes hundreds."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: VirtualLoop, context: Context | None
+    ) -> None:
+        self._callback, self._args = callback, args
+        self._loop, self._context = loop, copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class _Timer(asyncio.TimerHandle):
+    """As `_Soon`, with a time."""
 
     __slots__ = ()
     _scheduled: bool
@@ -119,6 +133,16 @@ class VirtualLoop(base_events.BaseEventLoop):
         due_ns = t_ns if t_ns > self._t_ns else self._t_ns
         heapq.heappush(self._timers, (due_ns, rank, self._timer_seq, handle))
         handle._scheduled = True
+        return handle
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """asyncio's, in this instant."""
+        if self._closed:
+            self._check_closed()
+        handle = _Soon(callback, args, self, context)
+        self._ready.append(handle)
         return handle
 
     def call_at(  # type: ignore[override]
