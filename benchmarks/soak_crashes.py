@@ -15,6 +15,7 @@ import numpy as np
 from control.plan.maker import make_small_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility, load_facility
+from facility.errors import IonctlError
 from rig.crashes import Crash, Crashes
 from rig.virtual_deaths import Victim
 
@@ -54,6 +55,14 @@ def drawn(rng: np.random.Generator, begun: int, end: int) -> Crash:
 
 
 def crash(number: int) -> str | tuple[str, dict[str, float]]:
+    """See `_crash`; an error of the facility's own is an objection like any other."""
+    try:
+        return _crash(number)
+    except IonctlError as problem:
+        return str(problem)
+
+
+def _crash(number: int) -> str | tuple[str, dict[str, float]]:
     """One session with up to MOST_DEATHS deaths; how many there were, and of whom, is kept."""
     facility, program, begun, end = _made()
     rng = np.random.default_rng(number)

@@ -113,8 +113,8 @@ class Crashes:
             operator = parts.operator
             await operator.reset()
             await operator.recover(session, "plan", program.room_id, program.qa, REASON)
-            await operator.prepare()
-            await operator.start()
+            if await operator.prepare(session):
+                await operator.start()
             await operator.ended(session, LONGEST_S)
             return await parts.control.sequencer.recorded(LONGEST_S)
 

@@ -100,10 +100,11 @@ async def _deliver(
         await client.reset()
         before = await truth_at(folder, 0)
         session = await _opened(client, request, program)
-        await client.prepare()
-        if request.going_on is not None:
+        left = await client.prepare("" if request.going_on is None else session)
+        if left and request.going_on is not None:
             request.going_on.shown()
-        await client.start()
+        if left:
+            await client.start()
         async with _interruptible(client):
             longest_s = _SLOWEST * program.expected_s / run.speed + _GRACE_S
             summary = await client.ended(session, longest_s, _shower(client, on_progress))

@@ -329,10 +329,16 @@ class OperatorClient:
         if self.field != session:
             await self.ask("SAFE", "open_field", {"session": session})
 
-    async def prepare(self) -> None:
-        """Prepare, and wait until control is READY."""
+    async def prepare(self, resumed: str = "") -> bool:
+        """Prepare, and wait until control is READY; False if nothing is left of the session that is `resumed`: whoever
+        delivered it died before it was recorded as complete, and now it is."""
+
+        def complete() -> bool:
+            return bool(resumed) and self.state is State.COMPLETED and self._final(resumed) is not None
+
         await self.ask("TCS", "prepare")
-        await self.until(lambda: self.state is State.READY, self.limits.ready_s, "READY")
+        await self.until(lambda: self.state is State.READY or complete(), self.limits.ready_s, "READY")
+        return not complete()
 
     async def start(self) -> None:
         """Start delivery."""

@@ -39,6 +39,7 @@ OPERATOR_PAUSE       -- -- -- -- IN IN IN IN IN IN -- -- --
 OPERATOR_STOP        -- -- -- -- TE TE TE TE TE TE -- TE --
 CLOSE                -- SB SB SB -- -- -- -- -- -- SB -- SB
 CHECKS_PASSED        .. PR .. .. .. .. .. .. .. .. .. .. ..
+NOTHING_LEFT         .. CO .. .. .. .. .. .. .. .. .. .. ..
 PERMIT_GIVEN         .. .. RD .. .. .. .. .. .. .. .. .. ..
 PERMIT_LOST          .. .. .. PR .. .. .. .. .. .. .. .. ..
 ENERGY_SELECTED      .. .. .. .. LS .. .. .. .. .. .. .. ..
@@ -76,6 +77,7 @@ EFFECTS = {
     ("HE", "ARMED_OK"): "PREFETCH",
     ("VL", "VERIFIED_MORE"): "SELECT_ENERGY",
     ("VL", "VERIFIED_LAST"): "END_CYCLE CLOSE_RECORD",
+    ("LD", "NOTHING_LEFT"): "CLOSE_RECORD",
     ("SB", "BEAM_ON"): "STOP_BEAM",
     ("CO", "BEAM_ON"): "STOP_BEAM",
     ("TE", "BEAM_ON"): "STOP_BEAM",

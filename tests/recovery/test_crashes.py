@@ -16,6 +16,8 @@ from rig.crashes import Crash, Crashes, Left
 from rig.virtual_deaths import Victim
 
 SEED = 1
+LAST_COMMIT = 4
+"""Of a delivery that nobody interrupts: the last layer, and the record."""
 
 
 @functools.cache
@@ -89,4 +91,19 @@ def test_whoever_dies_alone_or_in_a_commit_the_session_is_finished_to_the_spot(
     assert not left.completed
     left = it.resume(left, 2, None)
     assert left.completed
+    assert it.objections(left) == []
+
+
+def test_who_dies_after_the_last_layer_and_before_the_record_is_completed_without_beam(
+    whole: Left, tmp_path: Path
+) -> None:
+    """Every layer is verified in the journal, and no record says that the session is complete."""
+    it = crashes(tmp_path)
+    left = it.deliver(SEED, Crash(victim=Victim.ALL, commit=LAST_COMMIT))
+    assert left.crashed
+    assert not left.completed
+    before = {token: ions.copy() for token, ions in left.truth.items()}
+    left = it.resume(left, 2, None)
+    assert left.completed
+    assert all((left.truth[token] == ions).all() for token, ions in before.items())
     assert it.objections(left) == []

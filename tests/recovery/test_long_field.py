@@ -93,8 +93,8 @@ class Field:
             await operator.recover(session, "plan", program.room_id, program.qa, REASON)
         else:
             session = await operator.load("plan", program.room_id, program.qa, program.plan_hash)
-        await operator.prepare()
-        await operator.start()
+        if await operator.prepare(session):
+            await operator.start()
         return session
 
     async def _beam(self, parts: WorldParts) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -63,9 +64,9 @@ class Stack:
     def truth(self) -> TruthNow:
         return read_now(self.folder)
 
-    def deliver(self) -> subprocess.Popen[str]:
+    def deliver(self, plan: Path | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "console.main", "--home", str(self.supervisor.home.root), "deliver",
-                   str(self.plan), "--target", "ca", "--json"]  # fmt: skip
+                   str(plan or self.plan), "--target", "ca", "--json"]  # fmt: skip
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait_beam(self) -> None:
@@ -115,7 +116,9 @@ class Stack:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "plan.dcm"
-    write_dicom_plan(make_plan("cube", 20.0, 150.0, 4.0, "carbon", FACILITY, layer_spacing_mm=4.0), path)
+    made = make_plan("cube", 20.0, 150.0, 4.0, "carbon", FACILITY, layer_spacing_mm=4.0)
+    write_dicom_plan(made, path)
+    write_dicom_plan(dataclasses.replace(made, intent="CURATIVE"), path.with_name("treatment.dcm"))
     return path
 
 
@@ -225,7 +228,8 @@ def the_room_is_opened_without_a_trip(stack: Stack) -> None:
 
 def test_deliver_interrupt_and_end(stack):
     """A whole delivery; then one that Ctrl-C ends; then SIGTERM for all. In one go, since processes start slowly."""
-    out, err = ended(child := stack.deliver(), 200.0)
+    treatment = stack.plan.with_name("treatment.dcm")
+    out, err = ended(child := stack.deliver(treatment), 200.0)
     assert child.returncode == 0, err
     result = json.loads(out)
     assert result["status"] == "completed"
@@ -238,6 +242,12 @@ def test_deliver_interrupt_and_end(stack):
     with pytest.raises(ChannelError, match="already run"):
         stack.supervisor.up(FACILITY, RunOptions("1", "carbon"))
     the_room_is_opened_without_a_trip(stack)
+
+    before = stack.truth().total_ions
+    _, err = ended(child := stack.deliver(treatment), 60.0)
+    assert child.returncode == 5
+    assert f"all 1 fractions of this plan were given, 1 by session {result['session']}" in err
+    assert stack.truth().total_ions == before
 
     child = stack.deliver()
     stack.wait_beam()
