@@ -24,6 +24,7 @@ DEAF = 8
 def rogue(number: int) -> tuple[str, dict[str, float]]:
     """One facility among rogues; tried again where no beam came."""
     command = [sys.executable, "-m", "benchmarks.soak_rogue", str(number)]
+    why = ""
     for untried in range(TRIES):
         try:
             done = subprocess.run(
@@ -36,7 +37,8 @@ def rogue(number: int) -> tuple[str, dict[str, float]]:
         said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         if said["tried"]:
             return said["problem"], said["figures"] | {"tries without beam": float(untried)}
-    return "no beam came", {}
+        why = said["why"]
+    return f"no beam came in {TRIES} tries; at last: {why}", {}
 
 
 def main() -> int:
@@ -49,8 +51,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ionctl-soak-") as home:
         try:
             verdict = run_rogue_trial(load_facility("wuwei"), Home(Path(home)), trial)
-        except NoTrialError:
-            print(json.dumps({"tried": False}))
+        except NoTrialError as nothing:
+            print(json.dumps({"tried": False, "why": str(nothing)[-1000:]}))
             return 0
     figures: dict[str, float] = {
         "writes in one case": float(verdict.sent.get("writes", 0)), "subscriptions": float(verdict.subscriptions),

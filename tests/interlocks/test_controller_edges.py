@@ -113,6 +113,15 @@ def test_the_image_and_its_complement_are_compared(it: Small, left: int | None) 
     assert it.latched() == ["agree"]
 
 
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_copy_that_differs_in_one_code_either_way_is_another_image(it: Small, change: int) -> None:
+    codes = process_image.image_of(it.signals)
+    copy = list(complement_of(process_image.pack(codes), N_IMAGE))
+    copy[-1] += change
+    it.controller.scan(codes, it.t_ns, it.t_ns, True, it.fault, copy)
+    assert [event.data["same_image"] for event in it.events() if event.kind == "evaluators.disagree"] == [False]
+
+
 def test_evaluators_that_agree_trip_nothing(it: Small) -> None:
     it.run(3, gas__flow_rel=2.0)
     assert it.latched() == ["slow-pause"]

@@ -431,6 +431,15 @@ def test_a_run_is_told_from_its_beginning_to_its_end() -> None:
     assert it.book.words(7 + HOUR).startswith("A (a): expired; ")
 
 
+def test_what_has_passed_is_counted_beside_what_has_failed() -> None:
+    it = Bench(tuple(made(name, ProofAction.COUNTS, place) for place, name in enumerate("abcd")))
+    it.begin(0)
+    it.see(0)
+    result = it.see(1, proof__seq=1.0, proof__a=0.5, proof__b=1.5, proof__c=0.5, proof__d=0.5)
+    assert result is not None
+    assert result.data == {"passed": 3, "failed": ["b"]}
+
+
 def test_what_is_about_to_be_run_is_missing_already_and_another_run_leaves_the_rest() -> None:
     it = Bench(TWO[:2])
     it.begin(0)
