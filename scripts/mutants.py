@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import compileall
 import functools
+import gc
 import hashlib
 import importlib
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -27,6 +30,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib.util import cache_from_source
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -43,7 +47,7 @@ DOC = ROOT / "docs" / "reference" / "mutants.md"
 LINES = OUT / "lines.json"
 COPIED = (*OWN_PACKAGES, "tests", "docs")
 THIRD_PARTIES = ("numpy", "numba", "pydantic", "pytest", "pytest_asyncio", "hypothesis", "cryptography", "caproto",
-                 "structlog", "coverage")  # fmt: skip
+                 "structlog", "coverage", "xdist.plugin", "pytest_timeout", "_hypothesis_pytestplugin")  # fmt: skip
 FEW = 2
 """Files of tests that a mutant of what runs at import is shown first: each has to be imported."""
 DEPTH = 3
@@ -93,6 +97,7 @@ def run(wanted: list[str], settings: dict[str, Any], end: float, fresh: bool) ->
             prepare(module, settings, fresh)
         for name in THIRD_PARTIES:
             __import__(name)
+        keep_tables()
         in_fork(lambda: run_warm(wanted, settings, end))
         run_cold(wanted, settings, end)
         os.chdir(ROOT)
@@ -120,6 +125,24 @@ def copy_tree(tree: Path) -> None:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "mutants.toml"):
         shutil.copy2(ROOT / name, tree / name)
+
+
+def keep_tables() -> None:
+    """Parse TOML once for all forks: the parser is not ours, and the same text is the same table."""
+    parse = tomllib.loads
+    kept: dict[str, bytes] = {}
+
+    def loads(text: str, **options: Any) -> dict[str, Any]:
+        if options:
+            return parse(text, **options)
+        if text not in kept:
+            kept[text] = pickle.dumps(parse(text))
+        table: dict[str, Any] = pickle.loads(kept[text])
+        return table
+
+    tomllib.loads = loads
+    for path in sorted(Path("configs").rglob("*.toml")):
+        loads(path.read_text(encoding="utf-8"))
 
 
 def session_path(module: str) -> Path:
@@ -265,7 +288,11 @@ def run_cold(wanted: list[str], settings: dict[str, Any], end: float) -> None:
     uses = Uses()
     for path in sorted([*Path("facility").rglob("*.py"), *Path("channels").glob("*.py")]):  # they know no interlock
         importlib.import_module(path.as_posix().removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    compileall.compile_dir(".", quiet=2)
+    gc.collect()
+    gc.freeze()
     for module in wanted:
+        Path(cache_from_source(module)).unlink(missing_ok=True)
         count = killed = 0
         begin = time.monotonic()
         with use_db(str(session_path(module))) as work:

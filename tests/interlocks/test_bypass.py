@@ -58,6 +58,7 @@ def test_a_rule_is_bypassed_in_its_mode_and_laxer_ones_only(rule: str, modes: tu
         state, kinds = walk(want(rule, mode))
         assert (kinds == [Kind.BEGUN]) == (mode in modes)
         assert (state.of(rule) is not None) == (mode in modes)
+    assert bypass.CLINICAL == "clinical"
     assert walk(want("never", "service"))[1] == [Kind.REFUSED_NEVER]
     assert walk(want("critical", "clinical"))[1] == [Kind.REFUSED_CRITICAL]
     assert walk(want("service", "qa"))[1] == [Kind.REFUSED_MODE]

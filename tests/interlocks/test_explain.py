@@ -239,4 +239,6 @@ def test_a_row_of_the_matrix_is_what_the_bound_and_the_rule_say() -> None:
 @pytest.mark.parametrize(("changes", "read"), [({"when": "gate.open"}, ("lines",)), ({}, ())])
 def test_a_rule_reads_a_device_by_its_condition_too(changes: dict[str, str], read: tuple[str, ...]) -> None:
     fitted = SimpleNamespace(fitted=("ic1_hv", "lines"))
-    assert explain.external_inputs(one_rule(body(**changes)).rules[0], fitted) == read  # type: ignore[arg-type]
+    rule = one_rule(body(**changes)).rules[0]
+    assert explain.external_inputs(rule, fitted) == read  # type: ignore[arg-type]
+    assert explain.is_fast(rule, fitted) is (not read)  # type: ignore[arg-type]

@@ -78,6 +78,13 @@ def test_without_an_image_or_in_time_it_has_failed(event: tuple[proof.Event, int
     assert effects[-1] is Effect.FINISHED
 
 
+def test_without_an_image_each_of_the_four_values_of_an_action_is_none() -> None:
+    tests = tuple(made(name, ProofAction.COUNTS, place) for place, name in enumerate("abcd"))
+    state, _ = step(tests, LONGEST, ProofState((None,) * 4), Begin(frozenset(range(4))), 0)
+    state, _ = step(tests, LONGEST, state, Blind(), 1)
+    assert [outcome and outcome.passed for outcome in state.outcomes] == [False] * 4
+
+
 def test_what_is_missing_failed_or_expired_counts_and_a_run_takes_the_old_outcome_away() -> None:
     good = ProofState(tuple(Outcome(0.5, True, 0) for _ in TWO))
     assert proof.missing(TWO, good, HOUR - 1) == 0

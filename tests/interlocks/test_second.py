@@ -326,6 +326,27 @@ def test_a_copy_that_is_missing_or_short_is_a_disagreement() -> None:
         assert not out.permit
 
 
+def test_before_the_first_image_there_are_no_two_that_differ() -> None:
+    it = Safety()
+    it.link_ok = False
+    it.run(3)
+    assert not it.view("evaluators-disagree").present
+    assert not [event for event in it.controller.take_events() if event.kind == "evaluators.disagree"]
+
+
+@pytest.mark.parametrize(("permitted", "latched"), [((), True), ((True,), True), ((False,), False)])
+def test_what_stands_is_a_trip_unless_it_is_said_that_there_is_no_permit(
+    permitted: tuple[bool, ...], latched: bool
+) -> None:
+    it = SecondEvaluator(one_rule(body(tier="P", low=0.5, action="PAUSE", reset="operator", standing=True)))
+    for value, first in ((1.0, True), (0.1, False)):
+        codes = [0] * N_IMAGE
+        codes[PLACE["ring.brho_rel"]] = round(value / process_image.STEPS[PLACE["ring.brho_rel"]])
+        it.take([~code for code in codes], 0)
+        it.judge(OWN, True, 0, [first], *permitted)
+    assert list(it.decisions()) == [(False, True, latched)]
+
+
 def test_a_transient_is_reset_by_a_physicist() -> None:
     it = released()
     it.advance()
