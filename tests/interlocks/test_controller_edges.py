@@ -136,9 +136,16 @@ def test_what_stands_trips_under_a_permit_or_in_a_field_that_goes_on(it: Small, 
     assert it.view("standing").present
 
 
-def test_proof_tests_that_are_asked_for_are_a_reason_to_scan(it: Small) -> None:
+@pytest.mark.parametrize(
+    ("verb", "role", "arguments"),
+    [("prove", "operator", {}), ("resolve", "physicist", {"session": "", "words": "a test"}),
+     ("open_field", "operator", {"session": "S-1"}), ("close_field", "operator", {"session": "S-1"})],
+)  # fmt: skip
+def test_a_command_on_the_field_or_its_proofs_is_a_reason_to_scan(
+    it: Small, verb: str, role: str, arguments: dict[str, str]
+) -> None:
     quiet(it)
-    it.say("prove", "operator")
+    it.say(verb, role, **arguments)
     assert it.controller.next_deadline_ns(it.t_ns) == it.t_ns
 
 

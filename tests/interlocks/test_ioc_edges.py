@@ -149,6 +149,13 @@ def test_another_first_fault_is_published_at_once_and_only_once(shown: Shown) ->
     assert put == {"SAFE:FirstFault-RB": ("abort-a", MAJOR), "SAFE:Permit-Sts": (0, NO)}
     assert shown.refresh(2, permit=True) == {}
     assert shown.due_ns == 1 + ioc.PUBLISH_NS
+    for k, first in enumerate(("pause-b", "abort-a"), start=3):
+        assert shown.refresh(k, first_fault=first)["SAFE:FirstFault-RB"] == (first, MAJOR)
+
+
+def test_a_controller_that_has_scanned_nothing_is_published_too(shown: Shown) -> None:
+    shown.revision = 0
+    assert shown.refresh(0)["SAFE:Permit-Sts"] == (1, NO)
 
 
 @pytest.mark.parametrize("start", [3, ioc.HEARTBEAT_NS * 4])

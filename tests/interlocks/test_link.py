@@ -48,6 +48,7 @@ def test_lines_follow_the_command_once_the_peer_was_seen_without_a_permit() -> N
     assert pair.run(3, BEAM) == RackLines(False, False, False)
     assert pair.run(1, OFF) == RackLines(False, False, True)
     assert pair.run(1, BEAM) == RackLines(True, False, True)
+    assert not pair.run(1, BEAM).personnel  # a line that nobody speaks of is away
     assert pair.run(1, PermitCommand(True, True, 0, 0)) == RackLines(True, True, True)
     assert pair.heard
     assert pair.safety.peer_boot == 1

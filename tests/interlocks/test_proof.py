@@ -198,7 +198,7 @@ def test_wrong_arguments_are_refused(arguments: dict[str, object], code: str) ->
     assert it.prove(**arguments).code == code  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("changes", [{"fe__active": 1.0}, {"ring__flat_top": 1.0}])
+@pytest.mark.parametrize("changes", [{"fe__active": 1.0}, {"ring__flat_top": 1.0}, {"ring__flat_top": math.nan}])
 def test_not_with_a_layer_or_a_flat_top(changes: dict[str, float]) -> None:
     it = Proving()
     it.run(3, **changes)
