@@ -158,6 +158,13 @@ def test_a_controller_that_has_scanned_nothing_is_published_too(shown: Shown) ->
     assert shown.refresh(0)["SAFE:Permit-Sts"] == (1, NO)
 
 
+def test_proof_tests_are_published_when_there_is_another_list_of_them(shown: Shown) -> None:
+    assert shown.refresh(0)["SAFE:Proof-RB"] == (b"[]", NO)
+    rows = ({"id": "a", "valid": True},)
+    assert shown.refresh(ioc.PUBLISH_NS, proofs=rows)["SAFE:Proof-RB"] == (b'[{"id":"a","valid":true}]', NO)
+    assert "SAFE:Proof-RB" not in shown.refresh(2 * ioc.PUBLISH_NS, permit=False, proofs=rows)
+
+
 @pytest.mark.parametrize("start", [3, ioc.HEARTBEAT_NS * 4])
 def test_the_heartbeat_rises_by_one_each_quarter_of_a_second_and_begins_anew_at_its_end(start: int) -> None:
     shown = Shown()

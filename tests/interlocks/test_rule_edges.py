@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from facility.errors import ConfigError
@@ -53,6 +55,39 @@ def test_every_kind_takes_its_number_of_inputs(kind: str) -> None:
             assert "key inputs" in refused(kind, inputs=NAMES[:count])
     if least > 1:
         assert f"kind '{kind}' in tier H takes 2 to 2 inputs" in refused(kind, inputs=NAMES[:1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "key"),
+    [
+        ("digital", {"tier": "P", "inputs": ["link.plant_ok", "ring.nothing"], "unit": "bool"}, "inputs"),
+        ("beat", {"unit": "bool"}, "unit"), ("beat", {"unit": "s"}, "unit"),
+        ("limit", {"unit": "0"}, "unit"), ("limit", {"unit": "mm"}, "unit"),
+        ("limit", {"tier": "P", "window_us": 0.5}, "window_us"),
+        ("mismatch", {"tier": "P", "window_us": 0.5}, "window_us"),
+        ("limit", {"tier": "P", "chain": "personnel", "bypass": "clinical"}, "chain"),
+        ("limit", {"tier": "P", "chain": "personnel", "bypass": "qa"}, "chain"),
+        ("limit", {"tier": "T", "chain": "personnel", "inputs": ["control.age_ms"], "unit": "ms"}, "chain"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_in_either_direction_is_refused(
+    kind: str, changes: dict[str, object], key: str
+) -> None:
+    assert f"key {key}" in refused(kind, **changes)
+
+
+def test_only_a_fast_rule_on_the_lines_of_the_safety_controller_is_an_echo() -> None:
+    lines: dict[str, object] = {"inputs": ["p.permit"], "unit": "bool"}
+    assert made("digital", **lines).is_echo is True
+    assert made("digital", tier="P", **lines).is_echo is False
+    assert made("limit").is_echo is False
+
+
+def test_what_was_made_of_a_file_never_changes() -> None:
+    found = one_rule(body())
+    for thing, name in ((found, "facility"), (found.fast(), "bypassable")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, name, 1)
 
 
 def test_contacts_are_up_to_four_in_tier_p_and_one_in_tier_h() -> None:

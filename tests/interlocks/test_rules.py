@@ -77,7 +77,9 @@ def test_override_by_facility() -> None:
     [
         ("schema = ", "interlocks.syntax"),
         ('schema = "ionctl.interlocks/2"', "key schema"),
+        ('schema = "ionctl.interlocks/0"', "key schema"),
         ('schema = "ionctl.interlocks/1"\nextra = 1', "'extra'"),
+        ('schema = "ionctl.interlocks/1"\nmore = 1\nextra = 1', "'extra'"),
         ('schema = "ionctl.interlocks/1"\nlink = 1', "interlocks.toml, link"),
         ('schema = "ionctl.interlocks/1"\n[link]\nperiod_ms = 1.0', "link, key scan_ms"),
         (TEXT + "\n[override.wuwei.nothing]\nhigh = 1.0\n", "'nothing'"),

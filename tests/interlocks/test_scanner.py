@@ -114,6 +114,16 @@ def test_a_permit_that_comes_has_all_judged_again_though_no_input_has_changed() 
     assert it.scan(permitted=True) == [Effect.TRIPPED]
 
 
+@pytest.mark.parametrize("when", ["fe.active", "gate.open"])
+def test_a_condition_that_comes_has_its_rule_judged_though_no_input_has_changed(when: str) -> None:
+    it = Looked(when=when)
+    key = when.replace(".", "__")
+    it.scan(**{key: 1})
+    assert it.scan(**{key: 0}, ic1__hv_rel=200_000) == []
+    assert it.scan(**{key: 0}) == []
+    assert it.scan(**{key: 1}) == [Effect.APPEARED, Effect.TRIPPED]
+
+
 def test_the_end_of_a_debounce_comes_though_no_input_has_changed() -> None:
     it = Looked(debounce_us=5000.0)
     it.scan()

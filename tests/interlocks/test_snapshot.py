@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -26,6 +27,12 @@ def test_a_rule_of_which_nothing_is_known_shows_nothing() -> None:
     assert (it.present, it.latched, it.bypassed, it.since_ns, it.bypass_until_ns) == (False, False, False, 0, 0)
     assert (it.bypass_reason, it.bypass_by) == ("", "")
     assert all(math.isnan(x) for x in (it.value, it.limit, it.trip_value, it.trip_limit))
+
+
+def test_what_was_shown_never_changes() -> None:
+    for thing, name in ((RuleView(RULE), "present"), (snapshot(), "permit"), (SafetyEvent(0, "mode"), "kind")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(thing, name, True)
 
 
 @pytest.mark.parametrize(("value", "shown"), [(2.5, 2.5), (math.nan, None), (math.inf, None), (-math.inf, None)])
