@@ -283,6 +283,32 @@ def test_a_heartbeat_is_overdue_a_nanosecond_after_its_limit(image_ns: int, now_
     assert list(it.deadlines(beats=False)) == []
 
 
+def test_codes_are_what_32_bits_hold_and_the_lowest_is_none() -> None:
+    assert (MAX_CODE, INVALID) == (2**31 - 1, -(2**31))
+    values = np.zeros(N_IMAGE)
+    for code in (2**31 - 1, 2**31, 2**31 + 1, 2**32):
+        for signed in (code, -code):
+            values[PLACE["fe.token"]] = signed
+            found = int(process_image.encode(values)[PLACE["fe.token"]])
+            assert found == (signed if code == 2**31 - 1 else INVALID)
+
+
+def test_inputs_are_the_image_and_behind_it_what_the_controller_knows_by_itself() -> None:
+    assert sorted(INPUT_PLACE.values()) == list(range(N_IMAGE + len(OWN_UNITS)))
+    assert [INPUT_PLACE[name] for name in PLACE] == list(PLACE.values())
+
+
+@pytest.mark.parametrize(("permitted", "trips"), [((), True), ((True,), True), ((False,), False)])
+def test_what_stands_trips_unless_it_is_said_that_there_is_no_permit(permitted: tuple[bool, ...], trips: bool) -> None:
+    it = scanner(action="PAUSE", reset="operator", standing=True)
+    it.take(image(ic1__hv_rel=1.0), 0)
+    it.judge(ALIVE, True, 0, *permitted)
+    it.take(image(ic1__hv_rel=0.0), 1)
+    assert it.judge(ALIVE, True, 1, *permitted) == [
+        ("some-rule", effect) for effect in (Effect.APPEARED, *([Effect.TRIPPED] if trips else []))
+    ]
+
+
 def test_only_heartbeats_and_debounces_have_deadlines() -> None:
     it = scanner(debounce_us=1500.0)
     it.take(image(ic1__hv_rel=1.0), 5)

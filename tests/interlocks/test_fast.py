@@ -219,6 +219,7 @@ def stale_rule(**changes: object) -> RuleSet:
 
 
 def test_stale_trips_after_its_window_and_at_once_on_nan() -> None:
+    assert fast.TICK_NS == round(1000 * fast.TICK_US) == TICK
     it = rack(stale_rule())
     it.tick(6)
     assert it.present() == []

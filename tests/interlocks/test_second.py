@@ -22,12 +22,12 @@ from facility.states import Action
 from interlocks import agreement, evaluator, generate, latch, process_image, scanner, second
 from interlocks.evaluator import NS_PER_MS
 from interlocks.model import Rule
-from interlocks.own_inputs import OWN_INPUTS
+from interlocks.own_inputs import AGREE_INPUT, OWN_INPUTS
 from interlocks.process_image import INVALID, N_IMAGE, PLACE
 from interlocks.rules import RuleSet, load_rules
 from interlocks.scanner import Scanner
 from interlocks.second import SecondEvaluator, complement_of, source_of
-from tests.interlocks.support import MS, OWN, Safety, body, one_rule, rule_set
+from tests.interlocks.support import MS, OWN, Safety, body, one_rule, rule_set, several
 
 ALL = [
     load_rules(load_facility(name), room, species)
@@ -116,6 +116,31 @@ def test_ages_are_compared_to_the_nanosecond(high: float) -> None:
     for age_ns in (0, *(math.floor(high * NS_PER_MS) + k for k in (-1, 0, 1)), INVALID):
         both.judge([1, age_ns, *OWN[2:]], True, 0)
     assert not both.first.decisions()[0][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [(name, unit) for name, unit in OWN_INPUTS.items() if unit != "ms" and name != AGREE_INPUT]
+)
+def test_both_take_what_the_controller_knows_by_itself_in_whole_units(name: str, unit: str) -> None:
+    both = Both(one_rule(body(tier="P", inputs=[name], kind="digital", equals=1.0, unit=unit, low=None, high=None)))
+    own = [1] * len(OWN_INPUTS)
+    for value in (1, 0, 2, 1):
+        own[list(OWN_INPUTS).index(name)] = value
+        both.judge(own, True, 0)
+        assert both.first.decisions()[0][0] is (value == 1)
+
+
+def test_without_a_fresh_image_only_what_needs_none_is_judged_anew() -> None:
+    own: dict[str, object] = {"inputs": ["link.plant_ok"], "kind": "digital", "equals": 1.0, "unit": "bool"}
+    both = Both(several(body(id="image", tier="P", low=0.5), body(id="own", tier="P", low=None, high=None, **own)))
+    place = PLACE["ring.brho_rel"]
+    for code, ok, fresh, good in ((1.0, 1, True, (True, True)), (0.1, 0, False, (True, False)),
+                                  (0.1, 1, False, (True, True)), (0.1, 0, True, (False, False))):  # fmt: skip
+        codes = [0] * N_IMAGE
+        codes[place] = round(code / process_image.STEPS[place])
+        both.take(codes, 0)
+        both.judge([ok, *OWN[1:]], fresh, 0)
+        assert tuple(one for one, _, _ in both.first.decisions()) == good
 
 
 KINDS: list[dict[str, Any]] = [
@@ -324,6 +349,20 @@ def test_a_copy_that_is_missing_or_short_is_a_disagreement() -> None:
         it.advance()
         out = it.controller.scan(process_image.image_of(it.signals), it.t_ns, it.t_ns, True, it.fault, copy)
         assert not out.permit
+
+
+@pytest.mark.parametrize(
+    ("action", "reset", "latches"),
+    [("INHIBIT", "none", False), ("HOLD", "none", False), ("PAUSE", "operator", True), ("ABORT", "physicist", True)],
+)
+def test_the_second_latches_from_a_pause_on(action: str, reset: str, latches: bool) -> None:
+    it = SecondEvaluator(one_rule(body(tier="P", low=0.5, action=action, reset=reset)))
+    for value, first in ((1.0, True), (0.1, False)):
+        codes = [0] * N_IMAGE
+        codes[PLACE["ring.brho_rel"]] = round(value / process_image.STEPS[PLACE["ring.brho_rel"]])
+        it.take([~code for code in codes], 0)
+        it.judge(OWN, True, 0, [first])
+    assert list(it.decisions()) == [(False, True, latches)]
 
 
 def test_before_the_first_image_there_are_no_two_that_differ() -> None:
