@@ -143,6 +143,50 @@ def test_without_a_fresh_image_only_what_needs_none_is_judged_anew() -> None:
         assert tuple(one for one, _, _ in both.first.decisions()) == good
 
 
+def hv(a: int, b: int = 100_000) -> list[int]:
+    """Codes of an image in which only the voltages of both chambers are something."""
+    codes = [0] * N_IMAGE
+    codes[PLACE["ic1.hv_rel"]], codes[PLACE["ic2.hv_rel"]] = a, b
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("keys", "bad", "good"),
+    [
+        ({"kind": "digital", "equals": 1.0}, (100_000, 99_999), (100_000, 100_000)),
+        ({"kind": "either", "equals": 1.0}, (99_999, 99_999), (99_999, 100_000)),
+        ({"kind": "equal"}, (99_999, 100_000), (99_999, 99_999)),
+        ({"kind": "mismatch", "high": 0.5}, (49_999, 100_000), (250_000, 200_001)),
+        ({"kind": "excess", "relative": 1.5, "high": 0.25}, (175_001, 100_000), (174_999, 100_000)),
+    ],
+)
+def test_each_kind_of_two_inputs_at_its_edge(
+    keys: dict[str, object], bad: tuple[int, int], good: tuple[int, int]
+) -> None:
+    both = Both(
+        one_rule(body(**({"tier": "P", "inputs": ["ic1.hv_rel", "ic2.hv_rel"], "low": None, "high": None} | keys)))
+    )
+    for codes, wanted in ((bad, False), (good, True)):
+        both.take(hv(*codes), 0)
+        both.judge(OWN, True, 0)
+        assert both.first.decisions()[0][0] is wanted
+        assert list(both.second.code["boxes"](both.second._memory)) == []  # only limits of their own are a box
+
+
+def test_a_debounce_and_a_silence_end_at_the_same_nanosecond_for_both() -> None:
+    both = Both(one_rule(body(tier="P", inputs=["ic1.hv_rel"], debounce_us=1500.0)))
+    for code, now_ns, present in ((100_000, 0, False), (0, 7, False), (0, 1_500_006, False), (0, 1_500_007, True)):
+        both.take(hv(code), now_ns)
+        both.judge(OWN, True, now_ns)
+        assert both.first.decisions()[0][1] is present
+    beats = {"kind": "beat", "inputs": ["fe.heartbeat"], "unit": "ms", "low": None, "high": 20.0}
+    both = Both(one_rule(body(tier="P", **beats)))
+    for now_ns, alive in ((0, True), (20_000_000, True), (20_000_001, False)):
+        both.take(hv(0), now_ns)
+        both.judge(OWN, True, now_ns)
+        assert both.first.decisions()[0][0] is alive
+
+
 KINDS: list[dict[str, Any]] = [
     {"kind": "mismatch", "inputs": ["ic1.hv_rel", "ic2.hv_rel"], "relative": 0.1, "high": 0.5, "low": None},
     {"kind": "mismatch", "inputs": ["ic1.hv_rel", "ic2.hv_rel"], "high": 0.2, "low": None},
