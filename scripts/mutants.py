@@ -3,7 +3,7 @@
 cosmic-ray finds the mutants and writes each; what is its own here is only how tests are run.  Everything runs
 uncompiled.  A mutant is shown to tests that execute its line and to no others.  Mutants of functions are tried in forks
 of a process that has the tests collected (`warm_tests`); those of what runs at import are written into a copy of the
-tree, where a fork that has the third parties imported begins anew.
+tree, where a fork that has the third parties imported and the configuration's TOML parsed begins anew.
 
 A session is a SQLite file in build/mutants/, one for each module.  A stopped run goes on where it was; a session whose
 module or settings have changed begins anew; if tests have changed, what had survived and nobody argues is tried again.

@@ -285,6 +285,7 @@ def test_a_heartbeat_is_overdue_a_nanosecond_after_its_limit(image_ns: int, now_
 
 def test_codes_are_what_32_bits_hold_and_the_lowest_is_none() -> None:
     assert (MAX_CODE, INVALID) == (2**31 - 1, -(2**31))
+    assert NO_FAULT.rule < 0
     values = np.zeros(N_IMAGE)
     for code in (2**31 - 1, 2**31, 2**31 + 1, 2**32):
         for signed in (code, -code):

@@ -260,6 +260,22 @@ def test_a_file_holds_up_to_200_rules_of_which_60_are_fast() -> None:
         assert caught.value.code == ("interlocks.too-many" if count == 61 else "interlocks.no-rules")
 
 
+def test_how_many_rules_a_file_may_hold_to_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in (0, 1, rules.MAX_RULES, rules.MAX_RULES + 1):
+        rows = [{"id": f"rule-{k}"} for k in range(count)]
+        if 0 < count <= rules.MAX_RULES:
+            assert len(rules._entries(rows, "a file")) == count
+        else:
+            with pytest.raises(ConfigError, match="1 to 200"):
+                rules._entries(rows, "a file")
+    monkeypatch.setattr("interlocks.fast.MAX_RULES", 2)
+    fast = [body(id=f"one-of-{k}") for k in range(3)]
+    slow = [body(id=f"slow-{k}", tier="P") for k in range(3)]
+    assert len(several(*fast[:2], *slow).rules) == 5
+    with pytest.raises(ConfigError, match="3 rules of tier H"):
+        several(*fast, *slow)
+
+
 def test_a_set_of_rules_knows_them_by_tier_and_the_one_of_the_comparison() -> None:
     comparison = body(id="agree", inputs=["evaluators.agree"], kind="digital", equals=1.0, unit="bool", low=None,
                       high=None, tier="P")  # fmt: skip

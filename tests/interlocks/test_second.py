@@ -158,6 +158,7 @@ def hv(a: int, b: int = 100_000) -> list[int]:
         ({"kind": "equal"}, (99_999, 100_000), (99_999, 99_999)),
         ({"kind": "mismatch", "high": 0.5}, (49_999, 100_000), (250_000, 200_001)),
         ({"kind": "excess", "relative": 1.5, "high": 0.25}, (175_001, 100_000), (174_999, 100_000)),
+        ({"kind": "excess", "relative": 2.0, "high": 0.0}, (200_001, 100_000), (199_999, 100_000)),
     ],
 )
 def test_each_kind_of_two_inputs_at_its_edge(
@@ -171,6 +172,28 @@ def test_each_kind_of_two_inputs_at_its_edge(
         both.judge(OWN, True, 0)
         assert both.first.decisions()[0][0] is wanted
         assert list(both.second.code["boxes"](both.second._memory)) == []  # only limits of their own are a box
+
+
+def test_two_inputs_of_other_resolutions_are_compared_by_value() -> None:
+    both = Both(one_rule(body(tier="P", kind="equal", inputs=["ic1.hv_rel", "ring.brho_rel"], low=None, high=None)))
+    for code, other, good in ((100_000, 1_000_000, True), (100_000, 100_000, False), (99_999, 999_990, True)):
+        codes = hv(code)
+        codes[PLACE["ring.brho_rel"]] = other
+        both.take(codes, 0)
+        both.judge(OWN, True, 0)
+        assert both.first.decisions()[0][0] is good
+
+
+@pytest.mark.parametrize("keys", [{"kind": "digital", "equals": 1.000001, "low": None, "high": None},
+                                  {"low": 1.000004, "high": None}, {"low": None, "high": 0.999996}])  # fmt: skip
+def test_what_lies_between_two_codes_is_neither(keys: dict[str, object]) -> None:
+    both = Both(one_rule(body(**({"tier": "P", "inputs": ["ic1.hv_rel"]} | keys))))
+    for code in (99_999, 100_000, 100_001, 1_000_001):
+        both.take(hv(code), 0)
+        both.judge(OWN, True, 0)
+    both.take(hv(100_000), 0)
+    both.judge(OWN, True, 0)
+    assert both.first.decisions()[0][0] is False
 
 
 def test_a_debounce_and_a_silence_end_at_the_same_nanosecond_for_both() -> None:

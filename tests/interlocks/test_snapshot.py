@@ -30,7 +30,8 @@ def test_a_rule_of_which_nothing_is_known_shows_nothing() -> None:
 
 
 def test_what_was_shown_never_changes() -> None:
-    for thing, name in ((RuleView(RULE), "present"), (snapshot(), "permit"), (SafetyEvent(0, "mode"), "kind")):
+    whole = SafetySnapshot(0, False, False, False, Action.NONE, "", Mode.CLINICAL, True, ())
+    for thing, name in ((RuleView(RULE), "present"), (whole, "permit"), (SafetyEvent(0, "mode"), "kind")):
         with pytest.raises(FrozenInstanceError):
             setattr(thing, name, True)
 
