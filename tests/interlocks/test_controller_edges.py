@@ -108,8 +108,9 @@ def test_the_image_and_its_complement_are_compared(it: Small, left: int | None) 
     codes = process_image.image_of(it.signals)
     copy = None if left is None else tuple(complement_of(process_image.pack(codes), N_IMAGE))[:left]
     it.controller.scan(codes, it.t_ns, it.t_ns, True, it.fault, copy)
-    (event,) = [event for event in it.events() if event.kind == "evaluators.disagree"]
-    assert event.data["same_image"] is False
+    disagreed, trip = [event for event in it.events() if event.kind in ("evaluators.disagree", "interlock.trip")]
+    assert disagreed.data["same_image"] is False
+    assert trip.data["id"] == "agree"
     assert it.latched() == ["agree"]
 
 
@@ -120,6 +121,17 @@ def test_a_copy_that_differs_in_one_code_either_way_is_another_image(it: Small, 
     copy[-1] += change
     it.controller.scan(codes, it.t_ns, it.t_ns, True, it.fault, copy)
     assert [event.data["same_image"] for event in it.events() if event.kind == "evaluators.disagree"] == [False]
+
+
+def test_a_bypassed_fast_rule_that_appears_is_told_once_whatever_else_is_present() -> None:
+    it = Small()
+    it.controller = SafetyController(RULES, Mode.QA, it.console, 0)
+    it.run(3, key__a=2.0, key__b=2.0)
+    assert it.say("bypass", "physicist", rule="fast-pause", reason="phantom", seconds=60.0).status is Status.DONE
+    for present, told in ((0, 0), (3, 1), (3, 0), (1, 0), (2, 1)):
+        it.events()
+        it.run(1, h__present=float(present))
+        assert [event.data["id"] for event in it.events() if event.kind == "bypass.masked"] == ["fast-pause"] * told
 
 
 def test_evaluators_that_agree_trip_nothing(it: Small) -> None:

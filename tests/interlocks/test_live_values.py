@@ -42,6 +42,9 @@ def test_the_value_now_is_not_that_of_the_trip() -> None:
     it.run(1, h__latched=float(1 << place), gate__open=1.0)
     view = it.view("gate")
     assert (view.value, view.trip_value, view.trip_limit, view.since_ns) == (1.0, 0.0, 1.0, 7)
+    place = [rule.id for rule in it.rules.rules].index("gate")
+    assert it.controller.snapshot().rules[place] is view
+    assert it.controller.snapshot(live=False).rules[place].value == 0.0
 
 
 def test_a_rule_that_needs_each_tick_or_a_history_is_told_at_its_trip_alone() -> None:
