@@ -188,7 +188,7 @@ async def _attacked(
             if trial.beam_needed:
                 await until_ions(folder)
         except (IonctlError, TimeoutError) as problem:
-            what = f"no beam to be taken away: {problem}"
+            what = f"no beam to be taken away: {str(problem) or f'no ion came within {BEAM_WAIT_S:g} s'}"
             raise NoTrialError("trial.no-beam", what, "rig.link_trial_ca") from problem
         undo = attack(run, relay, trial)
         at = read_now(folder)

@@ -89,7 +89,7 @@ def run_rogue_trial(facility: Facility, home: Home, trial: RogueTrial) -> RogueV
 
     cut = RealTrial(
         Deed.CUT, Victim.PERMITS, after_s=trial.seconds, lasts_s=0.3, watched_s=1.0, speed=trial.speed, seed=trial.seed,
-        beam_needed=not any(trial.rogues),  # signed rogues may have ended the delivery, as is their right
+        beam_needed=False,  # a rogue may have ended the delivery: signed, or by what it has staged at the front end
     )  # fmt: skip
     link = run_real_trial(facility, home, cut, crowd)
     too_much, unplanned = _doses(facility, home, next(iter(facility.rooms)))
