@@ -5,6 +5,7 @@ COPY constraints.txt ./
 RUN pip install --no-cache-dir -c constraints.txt build hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY facility facility
+COPY dose dose
 COPY channels channels
 COPY journal journal
 COPY interlocks interlocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -35,6 +36,17 @@ def _number(
 
     return click.option(name, type=kind, default=default, show_default=default is not None, help=words,
                         callback=checked)  # fmt: skip
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; what is no number lies in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; a usage error for one outside, NaN among them."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 class OutputFile(click.Path):

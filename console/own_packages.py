@@ -10,6 +10,7 @@ from facility.errors import ConfigError
 
 OWN_PACKAGES = (
     "facility",
+    "dose",
     "channels",
     "journal",
     "interlocks",

@@ -15,6 +15,7 @@ from rig.external.hazard import require_hazard_bounds
 from rig.external.watch import require_target
 from rig.home import Home
 from rig.result import DeliveryResult
+from rig.truth_log import TRUTH_LOG_FILE
 
 if TYPE_CHECKING:
     from rig.operator_client import Progress
@@ -137,5 +138,6 @@ FILE_KINDS = {
     SAMPLES_FILE: "sample log",
     EVENTS_FILE: "events",
     RECORD_FILE: "record",
+    TRUTH_LOG_FILE: "truth",
     SUMMARY_FILE: "summary",
 }

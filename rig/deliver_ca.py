@@ -35,6 +35,7 @@ from rig.supervisor import RunOptions, Supervisor
 from rig.trip_history import PLANT_LOG, read_events
 from rig.truth_check import TruthReport, judge_truth
 from rig.truth_file import SpotTruth, TruthNow, gained, read_now, read_spots
+from rig.truth_log import TRUTH_LOG_FILE, write_truth_log
 from rig.wall_clock import monotonic_s
 
 MQTT_ENV = "IONCTL_MQTT"
@@ -112,7 +113,11 @@ async def _deliver(
         after = await truth_at(folder, int(summary["t_ended_ns"])) if is_alive(folder, "plant") else None
         truth = None
         if before is not None and after is not None and request.going_on is None:  # the rest of it is an earlier run's
-            truth = judge_truth(program.layers, gained(after, before), request.facility)
+            came = gained(after, before)
+            truth = judge_truth(program.layers, came, request.facility)
+            write_truth_log(
+                request.home.session_dir(session) / TRUTH_LOG_FILE, session, program, came, request.facility
+            )
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
         pacing = await client.pace() if is_alive(folder, "plant") else None
@@ -228,7 +233,11 @@ def _result(
     pacing: dict[str, Any] | None,
 ) -> DeliveryResult:
     folder = request.home.session_dir(summary["session"])
-    names = [name for name in (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE) if (folder / name).exists()]
+    names = [
+        name
+        for name in (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE, TRUTH_LOG_FILE)
+        if (folder / name).exists()
+    ]
     files = {FILE_KINDS[name]: str(folder / name) for name in (*names, SUMMARY_FILE)}
     result = DeliveryResult(
         target, request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s, files, pacing,

@@ -23,6 +23,7 @@ from records.account import read_account
 from records.dicom_record import record_bytes
 from rig.deliver import (
     EVENTS_FILE,
+    FILE_KINDS,
     RECORD_FILE,
     SAMPLES_FILE,
     SPOTS_FILE,
@@ -35,6 +36,7 @@ from rig.deliver import (
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
 from rig.truth_check import judge_truth
+from rig.truth_log import TRUTH_LOG_FILE, write_truth_log
 from rig.virtual_world import World, WorldOptions, WorldParts
 from rig.wall_clock import monotonic_s
 
@@ -68,7 +70,8 @@ def deliver_virtual(
             world = World(request.facility, request.room, species_of(program), request.first_seed, options)
             with _pause_on_interrupt(world):
                 session, summary = deliver_in(world, program, on_progress)
-            truth = judge_truth(program.layers, world.plant.truth_spots(), request.facility)
+            spots = world.plant.truth_spots()
+            truth = judge_truth(program.layers, spots, request.facility)
             wall_s = monotonic_s() - started_s
             record = {} if kept is None else _record(kept, session.id, program)
         folder = request.home.session_dir(summary.session)
@@ -77,6 +80,8 @@ def deliver_virtual(
     config = request.facility.canonical_json()
     logs = {SPOTS_FILE: spot_log_bytes(session, config), SAMPLES_FILE: samples.to_bytes(session, config)}
     files = write_files(folder, {**logs, EVENTS_FILE: world.events.to_bytes(), **record})
+    write_truth_log(folder / TRUTH_LOG_FILE, session.id, program, spots, request.facility)
+    files[FILE_KINDS[TRUTH_LOG_FILE]] = str(folder / TRUTH_LOG_FILE)
     write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)
     result = DeliveryResult(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from console.options import FACILITY, JSON, OutputFile, seed_option
+from console.options import FACILITY, JSON, FiniteRange, OutputFile, seed_option
 from console.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MIDDLE_MEV_U = 250.0
 
 @click.group()
 def machine() -> None:
-    """Physics of the ring, in numbers and pictures; nothing has to run."""
+    """Physics of the machine, in numbers and pictures; nothing has to run."""
 
 
 @machine.command()
@@ -105,6 +105,74 @@ def separatrix(
     print_table(
         f"{optics.name}, dQ = {found.distance:g}", ("", "tracked", "Kobayashi", "deviation"), rows, right=(1, 2)
     )
+    if plot is not None:
+        print(f"drawn into {plot}")
+
+
+REFERENCE = click.option("--reference", type=click.Path(path_type=Path, file_okay=False, exists=True),
+                         help="Folder with published tables to draw beside: ICRU 90, matRad.")  # fmt: skip
+
+
+@machine.command("range")
+@FACILITY
+@SPECIES
+@REFERENCE
+@PLOT
+@JSON
+@click.pass_obj
+def range_in_water(
+    settings: Settings,
+    facility_name: str,
+    species: str | None,
+    reference: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Ranges in water of the energies of a species, with their straggling and scattering."""
+    from console.beam_figures import print_ranges, range_figures
+    from console.tables import print_json
+
+    facility = settings.facility(facility_name)
+    figures = range_figures(facility, species or next(iter(facility.species)), reference)
+    if plot is not None:
+        figures.draw(plot)
+    if as_json:
+        print_json(figures.to_data())
+        return
+    print_ranges(figures)
+    if plot is not None:
+        print(f"drawn into {plot}")
+
+
+@machine.command()
+@FACILITY
+@SPECIES
+@click.option("--energy", "energy_mev_u", type=float, help="MeV/u; default 250 or the nearest the species has.")
+@click.option("--ripple-mm", type=FiniteRange(0.0, 10.0), help="Ripple filter, one sigma; default the facility's.")
+@click.option("--before-mm", type=FiniteRange(0.0, 200.0),
+              help="Water equivalent in front of the water; default the chambers.")  # fmt: skip
+@REFERENCE
+@PLOT
+@JSON
+@click.pass_obj
+def bragg(
+    settings: Settings, facility_name: str, species: str | None, energy_mev_u: float | None, ripple_mm: float | None,
+    before_mm: float | None, reference: Path | None, plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Depth dose of one energy in water: peak, widths, tail, and what the dose consists of."""
+    from console.beam_figures import bragg_figures, print_bragg
+    from console.tables import print_json
+
+    facility = settings.facility(facility_name)
+    name = species or next(iter(facility.species))
+    energy = _energy(facility, name) if energy_mev_u is None else energy_mev_u
+    figures = bragg_figures(facility, name, energy, ripple_mm, before_mm, reference)
+    if plot is not None:
+        figures.draw(plot)
+    if as_json:
+        print_json(figures.to_data())
+        return
+    print_bragg(figures)
     if plot is not None:
         print(f"drawn into {plot}")
 

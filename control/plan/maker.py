@@ -7,21 +7,21 @@ DICOM file holds them exactly: positions and weights in 32 bits, whole ions.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 import numpy as np
 
 from control.plan.dose import depth_curve
 from control.plan.model import Beam, FloatArray, Layer, Plan, beam_meterset, make_layer, plan_hash, require_layers
-from control.plan.optimise import BoolArray, DoseProblem, lateral_shares, optimise
+from control.plan.optimise import DoseProblem, Limits, lateral_shares, optimise
+from control.plan.target import Target, target_of
 from control.plan.uids import derived_uid
+from control.plan.water import weights_in_water
 from facility.config import Facility
 from facility.constants import TICK_S
 from facility.energy_table import EnergyTable, load_energy_table
-from facility.errors import PlanError, UsageError
+from facility.errors import PlanError
 from facility.physics.transport import spot_sigma_mm
 
-SHAPES = ("sphere", "cube")
 DEPTH_STEP_MM = 1.0
 ITERATIONS = 200
 #: Spots lighter than this share of their layer's mean are given up: they would slow the whole layer down.
@@ -30,29 +30,6 @@ FLOOR_MARGIN = 1.5
 #: A plan whose dose varies more than this (one sigma, over the inner 80 % of the target) is not handed out.
 WORST_SIGMA = 0.05
 F_STROKES = ((-20.0, 30.0, -20.0, -30.0), (-15.0, 30.0, 15.0, 30.0), (-15.0, 5.0, 5.0, 5.0))
-
-
-@dataclass(frozen=True)
-class _Target:
-    shape: str
-    half_mm: float
-    depth_mm: float
-
-    def half_width_mm(self, depth_mm: FloatArray) -> FloatArray:
-        """Half width across at these depths (radius of a sphere's slice); negative outside."""
-        off = np.abs(depth_mm - self.depth_mm)
-        if self.shape == "cube":
-            return np.where(off <= self.half_mm + 1e-9, self.half_mm, -1.0)
-        inside = self.half_mm**2 - off**2
-        return np.where(inside >= -1e-9, np.sqrt(np.maximum(inside, 0.0)), -1.0)
-
-    def covers(self, grid_mm: FloatArray, half_width_mm: FloatArray) -> BoolArray:
-        """(k, n, n): grid points within half widths of shape (k,)."""
-        width = half_width_mm[:, None, None] + 1e-9
-        x, y = grid_mm[None, None, :], grid_mm[None, :, None]
-        if self.shape == "cube":
-            return np.asarray((np.abs(x) <= width) & (np.abs(y) <= width), dtype=np.bool_)
-        return np.asarray((x**2 + y**2 <= width**2) & (width > 0.0), dtype=np.bool_)
 
 
 TRIAL_GROUPS_MM = (-43.0, 10.0)
@@ -72,6 +49,7 @@ def make_plan(
     layer_spacing_mm: float = 2.0,
     gantry_angle_deg: float | None = None,
     patient_id: str = "QA",
+    in_water: bool = False,
 ) -> Plan:
     """A one-beam plan in particles that gives a target in water one absorbed dose (RBE never enters).
 
@@ -83,12 +61,13 @@ def make_plan(
         lateral_spacing_mm: distance between spots; 0.5 to 10.
         layer_spacing_mm: distance between layers in depth, rounded to whole steps of the energy table.
         gantry_angle_deg: default is that of the facility's first room.
+        in_water: weights by the depth dose and the scattering of `dose`; else by the first-order model.
 
     Raises:
         PlanError: the target does not fit the energies or the scan field, or its dose would not be flat.
         UsageError: a number makes no sense, or the facility has no such species.
     """
-    target = _target(shape, size_mm, depth_mm, dose_gy, lateral_spacing_mm, layer_spacing_mm)
+    target = target_of(shape, size_mm, depth_mm, dose_gy, lateral_spacing_mm, layer_spacing_mm)
     table = load_energy_table(facility, species)
     margin = _margin_mm(target, table, facility, species, lateral_spacing_mm)
     wide = dataclasses.replace(target, half_mm=target.half_mm + margin)
@@ -97,8 +76,14 @@ def make_plan(
     grid = _grid(wide.half_mm, lateral_spacing_mm)
     problem = _problem(target, wide, codes, table, facility, species, grid, dose_gy)
     floor = FLOOR_MARGIN * _lightest_ions(facility, species, table.energy_mev_u[codes])
-    weights = optimise(problem, lightest_ions=floor, lightest_share=LIGHTEST_SHARE, iterations=ITERATIONS)
-    _require_uniform(problem, weights, target, grid)
+    limits = Limits(floor, LIGHTEST_SHARE, ITERATIONS)
+    if in_water:
+        energies, depths = table.energy_mev_u[codes], _depths_mm(target)
+        weights, dose = weights_in_water(problem, energies, grid, depths, facility, species, limits)
+    else:
+        weights = optimise(problem, limits)
+        dose = problem.dose(weights)
+    _require_uniform(problem, dose, target, grid)
     layers = [
         _grid_layer(k, float(table.energy_mev_u[code]), grid, weights[k], facility, species)
         for k, code in enumerate(codes)
@@ -194,25 +179,7 @@ def make_grid_plan(facility: Facility, species: str, n_layers: int, n_spots: int
 # geometry ------------------------------------------------------------------------------------------------------------
 
 
-def _target(shape: str, size: float, depth: float, dose: float, lateral: float, layer: float) -> _Target:
-    if shape not in SHAPES:
-        raise UsageError("plan.shape", f"no shape {shape!r}", "plan make", f"choose {' or '.join(SHAPES)}")
-    limits = {
-        "size": (size, 2.0, 300.0, "mm"),
-        "depth": (depth, 1.0, 400.0, "mm"),
-        "dose": (dose, 1e-3, 100.0, "Gy"),
-        "lateral spacing": (lateral, 0.5, 10.0, "mm"),
-        "layer spacing": (layer, 0.5, 20.0, "mm"),
-    }
-    for name, (value, low, high, unit) in limits.items():
-        if not low <= value <= high:
-            raise UsageError(
-                "plan.make", f"{name} of {value:g} {unit}", "plan make", f"give {low:g} to {high:g} {unit}"
-            )
-    return _Target(shape, size / 2.0, depth)
-
-
-def _margin_mm(target: _Target, table: EnergyTable, facility: Facility, species: str, spacing_mm: float) -> float:
+def _margin_mm(target: Target, table: EnergyTable, facility: Facility, species: str, spacing_mm: float) -> float:
     """How far outside the target spots may lie: one sigma of the spot, half a spacing at least.
 
     With half a sigma the weights overshoot along the edge to hold the dose there, and dose inside varies by 5 %.
@@ -221,7 +188,7 @@ def _margin_mm(target: _Target, table: EnergyTable, facility: Facility, species:
     return max(0.5 * spacing_mm, float(table.spot_sigma_mm[code]))
 
 
-def _require_field(wide: _Target, facility: Facility) -> None:
+def _require_field(wide: Target, facility: Facility) -> None:
     reach = min(min(room.field_half_mm) for room in facility.rooms.values())
     if wide.half_mm > reach:
         what = f"with its margin the target is {2.0 * wide.half_mm:.1f} mm wide and does not fit the scan field"
@@ -234,7 +201,7 @@ def _grid(half_mm: float, spacing_mm: float) -> FloatArray:
 
 
 def _layer_codes(
-    target: _Target, table: EnergyTable, facility: Facility, species: str, layer_spacing_mm: float
+    target: Target, table: EnergyTable, facility: Facility, species: str, layer_spacing_mm: float
 ) -> list[int]:
     """Energy codes whose Bragg peaks lie in the target, from the distal edge on, high to low."""
     before = facility.water_equivalent_upstream_mm()
@@ -263,8 +230,8 @@ def _peak_offset_mm(table: EnergyTable, facility: Facility, species: str, code: 
 
 
 def _problem(
-    target: _Target,
-    wide: _Target,
+    target: Target,
+    wide: Target,
     codes: list[int],
     table: EnergyTable,
     facility: Facility,
@@ -288,20 +255,20 @@ def _problem(
     )
 
 
-def _depths_mm(target: _Target) -> FloatArray:
+def _depths_mm(target: Target) -> FloatArray:
     """Depths of the target's voxels."""
     steps = round(2.0 * target.half_mm / DEPTH_STEP_MM)
     return np.linspace(target.depth_mm - target.half_mm, target.depth_mm + target.half_mm, steps + 1)
 
 
-def _require_uniform(problem: DoseProblem, weights: FloatArray, target: _Target, grid: FloatArray) -> None:
+def _require_uniform(problem: DoseProblem, found: FloatArray, target: Target, grid: FloatArray) -> None:
     core = dataclasses.replace(target, half_mm=0.8 * target.half_mm)
-    dose = problem.dose(weights)[core.covers(grid, core.half_width_mm(_depths_mm(target)))]
-    sigma = float(dose.std()) / problem.dose_gy
-    if sigma > WORST_SIGMA or abs(float(dose.mean()) / problem.dose_gy - 1.0) > WORST_SIGMA:
+    dose = found[core.covers(grid, core.half_width_mm(_depths_mm(target)))]
+    sigma = float(dose.std()) / problem.mean_gy
+    if sigma > WORST_SIGMA or abs(float(dose.mean()) / problem.mean_gy - 1.0) > WORST_SIGMA:
         raise PlanError(
             "plan.make",
-            f"{problem.dose_gy:g} Gy cannot be made even: it varies by {sigma:.0%} over the target, since spots that "
+            f"{problem.mean_gy:g} Gy cannot be made even: it varies by {sigma:.0%} over the target, since spots that "
             "the monitors can resolve are too heavy for it",
             "plan make",
             "give more dose or wider spacings",

@@ -27,14 +27,20 @@ class DoseProblem:
     """Spots and voxels on one lateral grid of n x n points (axis order: y, x).
 
     `depth_dose`: (layers, depths) MeV cm2/g per ion; `across`: (layers, n, n), share of a spot at one grid position
-    found per cm of another one, along one axis; `spots`: (layers, n, n), where spots may be; `target`: (depths, n, n).
+    found per cm of another one, along one axis; `spots`: (layers, n, n), where spots may be; `target`: (depths, n, n);
+    `dose_gy`: one for the whole target, or one for each voxel.
     """
 
     depth_dose: FloatArray
     across: FloatArray
     spots: BoolArray
     target: BoolArray
-    dose_gy: float
+    dose_gy: float | FloatArray
+
+    @property
+    def mean_gy(self) -> float:
+        """Mean dose that the target is to have."""
+        return float(self.dose_gy[self.target].mean()) if isinstance(self.dose_gy, np.ndarray) else self.dose_gy
 
     def dose(self, weights: FloatArray) -> FloatArray:
         """Dose in Gy, (depths, n, n), of weights in ions, (layers, n, n)."""
@@ -57,22 +63,35 @@ def lateral_shares(grid_mm: FloatArray, sigma_mm: FloatArray) -> FloatArray:
     return np.asarray(np.exp(-0.5 * (distance / sigma) ** 2) / (np.sqrt(2.0 * np.pi) * sigma) * 10.0, dtype=np.float64)
 
 
-def optimise(problem: DoseProblem, *, lightest_ions: FloatArray, lightest_share: float, iterations: int) -> FloatArray:
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """Which spots are given up, and how long is optimised.
+
+    `lightest_ions`: per layer; `lightest_share`: of the layer's mean.
+    """
+
+    lightest_ions: FloatArray
+    lightest_share: float
+    iterations: int
+
+
+def optimise(problem: DoseProblem, limits: Limits) -> FloatArray:
     """Weights in ions, (layers, n, n); zero where there is no spot.
 
-    After half of the iterations, spots lighter than `lightest_ions` (per layer), or than `lightest_share` of their
-    layer's mean, are given up; the rest is optimised on. What is still too light at the end is given up too.
+    After half of the iterations, spots that are too light are given up; the rest is optimised on. What is still below
+    `lightest_ions` at the end is given up too.
     """
+    lightest_ions, lightest_share, iterations = limits.lightest_ions, limits.lightest_share, limits.iterations
     sensitivity = problem.back(problem.target.astype(np.float64))
     weights = np.where(problem.spots & (sensitivity > 0.0), 1.0, 0.0)
     level = problem.dose(weights)[problem.target].mean()
-    weights *= problem.dose_gy / level if level > 0.0 else 0.0
+    weights *= problem.mean_gy / level if level > 0.0 else 0.0
     weights = _iterate(problem, weights, sensitivity, iterations - iterations // 2)
     weights = _drop_light(weights, lightest_ions, lightest_share)
     weights = _iterate(problem, weights, sensitivity, iterations // 2)
     weights = _drop_light(weights, lightest_ions, 0.0)
     dose = problem.dose(weights)[problem.target]
-    return weights * (problem.dose_gy / dose.mean() if dose.mean() > 0.0 else 0.0)
+    return weights * (problem.mean_gy / dose.mean() if dose.mean() > 0.0 else 0.0)
 
 
 def _iterate(problem: DoseProblem, weights: FloatArray, sensitivity: FloatArray, iterations: int) -> FloatArray:

@@ -13,7 +13,7 @@ import pytest
 from console.own_packages import OWN_PACKAGES as PRODUCTION
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMELESS = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "records")
+TIMELESS = ("facility", "dose", "channels", "journal", "interlocks", "ioc_sim", "control", "records")
 """Folders below rig: they get time, ids and random numbers handed in."""
 
 ADAPTERS: dict[str, str] = {}

@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests" / "mutants"
-OURS = ("facility", "channels", "journal", "interlocks", "ioc_sim", "control", "records", "rig", "console")
+OURS = ("facility", "dose", "channels", "journal", "interlocks", "ioc_sim", "control", "records", "rig", "console")
 
 
 class Patched(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -237,7 +237,7 @@ def test_deliver_interrupt_and_end(stack):
     assert result["truth"]["spots_within"] == result["truth"]["spots"] == result["spots"]
     assert abs(result["truth"]["total_error_pct"]) < 0.5
     assert result["p99_position_error_mm"] < 0.3
-    assert set(result["files"]) == {"summary", "events", "spot log", "sample log", "record"}
+    assert set(result["files"]) == {"summary", "events", "spot log", "sample log", "record", "truth"}
     assert all(Path(path).exists() for path in result["files"].values())
     with pytest.raises(ChannelError, match="already run"):
         stack.supervisor.up(FACILITY, RunOptions("1", "carbon"))

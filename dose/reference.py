@@ -1,0 +1,91 @@
+"""Published curves to hold ours against, where their files are at hand: matRad's carbon data, ICRU 90 ranges, TRiP98.
+
+Nothing of the product depends on these files, and nothing in it is fitted to them.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facility.errors import ConfigError
+from facility.physics.relativity import FloatArray
+
+MATRAD_FILE = "carbon_Generic.mat"
+RANGE_FILES = {
+    "carbon": ("range_c12_water.csv", "R_CSDA_ICRU90_I78_g_cm2"),
+    "proton": ("range_p_water.csv", "R_CSDA_ICRU90_I78"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceCurve:
+    """A depth-dose curve of matRad's carbon data: MeV cm2/g over mm, and one sigma across added in water (mm)."""
+
+    energy_mev_u: float
+    depth_mm: FloatArray
+    dose: FloatArray
+    sigma_mm: FloatArray
+
+    def at(self, depth_mm: FloatArray) -> FloatArray:
+        """Between its points: monotone cubic, as its few points ask for; 0 behind the last."""
+        from scipy.interpolate import PchipInterpolator
+
+        found = PchipInterpolator(self.depth_mm, self.dose, extrapolate=False)(depth_mm)
+        return np.asarray(np.nan_to_num(found, nan=0.0), dtype=np.float64)
+
+
+def matrad_curves(folder: Path) -> list[ReferenceCurve]:
+    """All curves of the file, by rising energy; ConfigError without file or reader."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as problem:
+        raise ConfigError("reference.scipy", "matRad's file needs scipy to be read", str(folder),
+                          "pip install scipy") from problem  # fmt: skip
+    path = folder / MATRAD_FILE
+    try:
+        machine: Any = loadmat(path, squeeze_me=True, struct_as_record=False)["machine"]
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError("reference.missing", f"no reference: {problem}", str(path)) from problem
+    rows = [
+        ReferenceCurve(float(one.energy), *(np.asarray(a, dtype=np.float64) for a in (one.depths, one.Z, one.sigma)))
+        for one in machine.data
+    ]
+    return sorted(rows, key=lambda one: one.energy_mev_u)
+
+
+def icru_ranges(folder: Path, species: str) -> tuple[FloatArray, FloatArray]:
+    """Energies (MeV/u) and CSDA ranges (mm) of ICRU 90, I = 78 eV; ConfigError without the file."""
+    name, column = RANGE_FILES[species]
+    try:
+        with (folder / name).open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        energy = np.array([float(next(iter(row.values()))) for row in rows])
+        return energy, 10.0 * np.array([float(row[column]) for row in rows])
+    except (OSError, KeyError, ValueError, StopIteration) as problem:
+        raise ConfigError("reference.missing", f"no reference: {problem}", str(folder / name)) from problem
+
+
+def trip98_depth_curve(path: Path) -> tuple[FloatArray, FloatArray]:
+    """Depth (mm, as written) and dose (Gy) of the first curve of a TRiP98 `.gd` file; ConfigError if there is none."""
+    try:
+        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as problem:
+        raise ConfigError("reference.missing", f"no reference: {problem}", str(path)) from problem
+    rows: list[tuple[float, float]] = []
+    for parts in words:
+        try:
+            point = float(parts[0]), float(parts[1])
+        except (IndexError, ValueError):
+            continue
+        if rows and point[0] < rows[-1][0]:
+            break
+        rows.append(point)
+    if not rows:
+        raise ConfigError("reference.empty", "no curve in the file", str(path))
+    found = np.array(rows)
+    return found[:, 0], found[:, 1]
