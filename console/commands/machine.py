@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PLOT = click.option("--plot", type=OutputFile((".png", ".svg", ".pdf")), help="Draw into this file.")
 SPECIES = click.option("--species", help="Species; default the facility's first one.")
+TABLE_ENERGY = click.option("--energy", "energy_mev_u", type=FiniteRange(1.0, 500.0),
+                            help="MeV/u of the energy table; default the nearest to 250.")  # fmt: skip
 MIDDLE_MEV_U = 250.0
 
 
@@ -175,6 +177,91 @@ def bragg(
     print_bragg(figures)
     if plot is not None:
         print(f"drawn into {plot}")
+
+
+@machine.command()
+@FACILITY
+@click.option("--room", help="Room; default the first one.")
+@SPECIES
+@TABLE_ENERGY
+@seed_option(1)
+@PLOT
+@JSON
+@click.pass_obj
+def cycle(
+    settings: Settings, facility_name: str, room: str | None, species: str | None, energy_mev_u: float | None,
+    seed: int, plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run one cycle of the ring in the plant: phases, field, stored ions, ions that arrive."""
+    from console.tables import print_json, print_table
+    from ioc_sim.studies.cycle import cycle_study
+
+    facility = settings.facility(facility_name)
+    name = species or next(iter(facility.species))
+    energy = _table_energy(facility, name, energy_mev_u)
+    found = cycle_study(facility, room or next(iter(facility.rooms)), name, energy, seed)
+    if plot is not None:
+        from console.machine_picture import draw_cycle
+
+        draw_cycle(found, plot)
+    if as_json:
+        print_json(found.to_data())
+        return
+    rows = [(phase.lower(), f"{seconds:.3f}") for phase, seconds in found.durations_s().items()]
+    print_table(f"{facility.id}, {name} of {energy:.2f} MeV/u", ("phase", "s"), rows, right=(1,))
+    print(f"one cycle of {found.time_s[-1] + 1e-3:.3f} s, {found.stored_ions.max():.3e} ions stored, "
+          f"{found.arriving.sum() * 1e-3:.3e} arrived")  # fmt: skip
+    if plot is not None:
+        print(f"drawn into {plot}")
+
+
+@machine.command()
+@FACILITY
+@click.option("--room", help="Room; default the first one.")
+@SPECIES
+@TABLE_ENERGY
+@PLOT
+@JSON
+@click.pass_obj
+def scan(
+    settings: Settings, facility_name: str, room: str | None, species: str | None, energy_mev_u: float | None,
+    plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Steps of the scanning supplies: how long until beam may come, overshoot, speed."""
+    from console.tables import print_json, print_table
+    from ioc_sim.studies.scan import scan_study
+
+    facility = settings.facility(facility_name)
+    name = species or next(iter(facility.species))
+    energy = _table_energy(facility, name, energy_mev_u)
+    found = scan_study(facility, room or next(iter(facility.rooms)), name, energy)
+    if plot is not None:
+        from console.machine_picture import draw_scan
+
+        draw_scan(found, plot)
+    if as_json:
+        print_json(found.to_data())
+        return
+    rows = [
+        (step.axis, "upstream" if step.supply == 0 else "downstream", f"{step.distance_mm:g}",
+         f"{step.settled_s * 1e6:.0f}", f"{(step.settled_s + found.wait_s) * 1e6:.0f}",
+         f"{step.overshoot_mm:.3f}", f"{step.speed_mm_s * 1e-3:.1f}")
+        for step in found.steps
+    ]  # fmt: skip
+    heads = ("axis", "magnet", "step mm", "settled us", "beam after us", "overshoot mm", "m/s")
+    print_table(f"{facility.id}, room {found.room}, {name} of {energy:.2f} MeV/u", heads, rows, right=(2, 3, 4, 5, 6))
+    if plot is not None:
+        print(f"drawn into {plot}")
+
+
+def _table_energy(facility: Facility, species: str, wanted: float | None) -> float:
+    """An energy of the facility's table: the one demanded, or the nearest to the middle."""
+    from facility.energy_table import load_energy_table
+
+    facility.species_named(species)
+    table = load_energy_table(facility, species)
+    code = table.nearest(_energy(facility, species)) if wanted is None else table.code_for(wanted)
+    return float(table.energy_mev_u[code])
 
 
 def _energy(facility: Facility, species: str) -> float:

@@ -66,6 +66,22 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--facility nowhere", CONFIGURATION, "known: "),
         ("--plot away/a.svg", USAGE, "no folder 'away'"),
     ],
+    "machine cycle": [
+        ("--facility nowhere", CONFIGURATION, "known: "),
+        ("--room 9", USAGE, "known: 1"),
+        ("--species helium", USAGE, "known: carbon"),
+        ("--energy nan", USAGE, "1.0<=x<=500.0"),
+        ("--energy 20", CONFIGURATION, "allowed: "),
+        ("--seed -1", USAGE, "seed of -1"),
+        ("--plot away/a.svg", USAGE, "no folder 'away'"),
+    ],
+    "machine scan": [
+        ("--facility nowhere", CONFIGURATION, "known: "),
+        ("--room 9", USAGE, "known: 1"),
+        ("--species helium", USAGE, "known: carbon"),
+        ("--energy 20", CONFIGURATION, "allowed: "),
+        ("--plot away/a.svg", USAGE, "no folder 'away'"),
+    ],
     "machine range": [
         ("--facility nowhere", CONFIGURATION, "known: "),
         ("--species helium", USAGE, "known: carbon"),

@@ -1,0 +1,136 @@
+"""A cycle of the ring as the plant runs it: phases, stored ions, ions that arrive, each millisecond."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facility import signals as g
+from facility.config import Facility
+from facility.energy_table import load_energy_table
+from facility.errors import InternalError
+from facility.physics.relativity import energy_for_rigidity_mev_u, revolution_frequency_hz, rigidity_tm
+from facility.pv_catalogue import SPOT_COLUMNS
+from facility.states import RingPhase
+from ioc_sim.plant import Plant
+
+FloatArray = npt.NDArray[np.float64]
+SCHEMA = "ionctl.cycle/1"
+MS_NS = 1_000_000
+_FIRST_MS, _LONGEST_MS = 2, 120_000
+_SPOTS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class CycleStudy:
+    """One cycle, from injection to standby or the next injection; arrays are (n,), one entry a millisecond.
+
+    Attributes:
+        time_s: from injection on.
+        phase: of `RingPhase`.
+        stored_ions: by the current transformer.
+        arriving: ions a second at the isocentre, by truth.
+        rigidity_tm: by the field programme: constant, or a straight ramp.
+        f_rev_hz: revolution frequency at that rigidity.
+    """
+
+    facility: str
+    species: str
+    energy_mev_u: float
+    level: float
+    time_s: FloatArray
+    phase: npt.NDArray[np.int64]
+    stored_ions: FloatArray
+    arriving: FloatArray
+    rigidity_tm: FloatArray
+    f_rev_hz: FloatArray
+
+    def durations_s(self) -> dict[str, float]:
+        """Seconds of each phase that was there, in order."""
+        found: dict[str, int] = {}
+        for phase in self.phase:
+            name = RingPhase(int(phase)).name
+            found[name] = found.get(name, 0) + 1
+        return {name: 1e-3 * ms for name, ms in found.items()}
+
+    def to_data(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        columns = {
+            "time_s": self.time_s, "phase": self.phase, "stored_ions": self.stored_ions,
+            "arriving_ions_per_s": self.arriving, "rigidity_tm": self.rigidity_tm, "f_rev_hz": self.f_rev_hz,
+        }  # fmt: skip
+        return {
+            "schema": SCHEMA, "facility": self.facility, "species": self.species, "energy_mev_u": self.energy_mev_u,
+            "level_ions_per_s": self.level, "durations_s": self.durations_s(),
+            "phases": {phase.name: int(phase) for phase in RingPhase},
+            **{name: values.tolist() for name, values in columns.items()},
+        }  # fmt: skip
+
+
+def cycle_study(facility: Facility, room: str, species: str, energy_mev_u: float, seed: int) -> CycleStudy:
+    """Run one cycle with a layer of one spot after the other in the middle, at a level that lasts two seconds or so.
+
+    ConfigError for an energy that the facility's table does not have, UsageError for another room or species.
+    """
+    table = load_energy_table(facility, species)
+    code = table.code_for(energy_mev_u)
+    ion = facility.species_named(species)
+    wanted = 0.5 * ion.fill_ions * ion.transmission / 2.0
+    level = min(ion.intensity_levels_ions_per_s, key=lambda one: abs(one - wanted))
+    plant = Plant(facility, room, species, seed=seed)
+    plant.set_room_beam(True)
+    plant.set_safety_lines(True, False, True, field=1, personnel=True)
+    plant.open_field(1, 1e15, 1e9)
+    plant.advance(_FIRST_MS * MS_NS)
+    spots = np.zeros((_SPOTS, len(SPOT_COLUMNS)))
+    spots[:, 4], spots[:, 7] = 2.0 * level / _SPOTS, 1e6
+    plant.load_layer(1, code, level, spots)
+    plant.request_cycle(1, code)
+    rows = _run(plant)
+    phase = rows[:, 1].astype(np.int64)
+    time = (rows[:, 0] - rows[0, 0]) * 1e-9
+    rigidity = _rigidity(phase, facility, species, float(table.energy_mev_u[code]))
+    energy = energy_for_rigidity_mev_u(rigidity, ion)
+    arriving = np.diff(rows[:, 3], prepend=rows[0, 3]) / 1e-3
+    return CycleStudy(facility.id, species, float(table.energy_mev_u[code]), level, time, phase, rows[:, 2], arriving,
+                      rigidity, revolution_frequency_hz(energy, ion, facility.ring.circumference_m))  # fmt: skip
+
+
+def _run(plant: Plant) -> FloatArray:
+    """Rows of (time ns, phase, stored ions, ions by truth), from the first injection to the end of the cycle."""
+    rows: list[tuple[float, float, float, float]] = []
+    armed = False
+    for ms in range(_FIRST_MS + 1, _LONGEST_MS):
+        while plant.t_ns < ms * MS_NS:
+            plant.advance(ms * MS_NS)
+        status = plant.status
+        if not armed and status.permit:
+            plant.arm(1, status.permit_epoch)
+            armed = True
+        began = bool(rows)
+        if began and status.phase in (RingPhase.STANDBY, RingPhase.INJECTION) and rows[-1][1] != RingPhase.INJECTION:
+            return np.array(rows)
+        if began or status.phase is RingPhase.INJECTION:
+            stored = float(plant.signals[g.RING_IONS])
+            if not began:  # injection began with this millisecond
+                rows.append((float(plant.t_ns - MS_NS), float(status.phase), 0.0, 0.0))
+            rows.append((float(plant.t_ns), float(status.phase), stored, plant.truth_total_ions))
+        if any(event.kind == "LAYER_DONE" for event in plant.take_events()):
+            plant.end_cycle()
+    raise InternalError("cycle.endless", f"no end of a cycle within {_LONGEST_MS} ms", plant.facility.id)
+
+
+def _rigidity(phase: npt.NDArray[np.int64], facility: Facility, species: str, energy: float) -> FloatArray:
+    """Rigidity by phase: straight from injection to flat top within the ramp, and back within the ramp down."""
+    ion = facility.species_named(species)
+    low, high = (float(rigidity_tm(e, ion)) for e in (facility.ring.injection_energy_mev_u, energy))
+    found = np.full(phase.size, low)
+    top = (phase >= RingPhase.STABILISE) & (phase <= RingPhase.DUMP)
+    found[top] = high
+    for which, ends in ((RingPhase.RAMP, (low, high)), (RingPhase.RAMP_DOWN, (high, low))):
+        at = np.flatnonzero(phase == which)
+        found[at] = np.linspace(*ends, at.size)
+    return found
