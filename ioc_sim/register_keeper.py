@@ -53,11 +53,12 @@ class RegisterKeeper:
         """Of the field that is open."""
 
     def _take_over(self, left: DoseRecord) -> None:
-        """The backup counter goes on from where an earlier process has left it; so will the field, once it is open."""
+        """The backup counter goes on from where an earlier process has left it; so will the field, once it is open.
+        What a field has had and nobody knows stays unknown: NaN, at which `backup-field` trips."""
         if math.isfinite(left.backup_counts):
             self._v[at.BACKUP_COUNTS] = left.backup_counts
             self._v[at.BACKUP_FC] = left.backup_counts * BACKUP_QUANTUM_FC
-        self.fields[left.layer.field] = (left.field_ions if math.isfinite(left.field_ions) else 0.0, 1e3 * left.timer_s)
+        self.fields[left.layer.field] = (left.field_ions, 1e3 * left.timer_s)
 
     def counted(self, field: int) -> tuple[float, float]:
         """Ions by the backup counter and beam-on time, ms, that a field has had when it is opened again, in whatever
