@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -123,10 +124,10 @@ def end(children: dict[str, subprocess.Popen[bytes]], folder: Path) -> None:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-    run = read_run_file(folder)
-    for name, ready in (run.processes if run else {}).items():
-        if is_alive(folder, name):
-            os.kill(int(ready["pid"]), signal.SIGKILL)
+    for process in Path("/proc").glob("[0-9]*"):  # also what has not come so far that the run file names it
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 WAIT = """
