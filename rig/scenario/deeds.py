@@ -100,6 +100,13 @@ class Deeds:
         for step in steps[begin]:
             await step()
 
+    async def begin_again(self, within_s: float) -> None:
+        """What was begun has been stopped before anything was tried, on its way to READY or later: on from there."""
+        await self.operator.until(lambda: self.operator.state in (*STOPPED, *NOT_STARTED), within_s, "a stop")
+        if self.operator.state in NOT_STARTED and not self.operator.permit:
+            await self._let_go(within_s)
+        await self._go_on_once(within_s, NOT_STARTED)
+
     async def _load(self) -> None:
         self.session = await self.operator.load(self.plan, self.room_id, True, self.plan_hash)
 

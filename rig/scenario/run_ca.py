@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from control.plan.dicom_writer import write_dicom_plan
-from facility.errors import ChannelError, IonctlError
+from facility.errors import ChannelError, CommandRefused, IonctlError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.deliver_ca import truth_at
 from rig.external.soft_devices import LOADED, LOST, SoftIoc, processes_of
@@ -36,7 +37,7 @@ from rig.scenario.ca_hands import CaHands
 from rig.scenario.deeds import NAMED_S, STOPPED, Deeds
 from rig.scenario.judge import Seen, Wanted, beam_off, failures, final_dose, surplus_bound
 from rig.scenario.loader import Loaded
-from rig.scenario.model import Act, Scenario, Target
+from rig.scenario.model import Scenario, Target
 from rig.scenario.plans import make
 from rig.scenario.result import ScenarioResult, no_result
 from rig.scenario.run_virtual import facts
@@ -56,7 +57,7 @@ LATEST_S = 10.0
 AFTER_S = 0.3
 POLL_S = 0.005
 ATTEMPTS = 3
-WELL_MS = 60_000.0
+WELL_S = 60.0
 LOOKED_BACK = 1 << 20
 """10 s of ticks with beam."""
 SAFETY_LOG = "safety.events.jsonl"
@@ -165,7 +166,6 @@ class CaRun:
                 on_beam=lambda: self._may_come_back(folder),
             )  # fmt: skip
             seen.answers, seen.failures = deeds.answers, deeds.failures
-            await deeds.go(self._scenario.begin)
             await self._to_the_moment(operator, folder, deeds)
             for act in self._scenario.before:
                 await deeds.do(act)
@@ -237,15 +237,19 @@ class CaRun:
         await asyncio.sleep(max(0.0, at.after_ms) * 1e-3 / SPEED)
 
     async def _to_the_moment(self, operator: OperatorClient, folder: Path, deeds: Deeds) -> None:
-        """What this machine's load trips on the way is let go of there: a facility brought up anew takes a minute."""
-        for _ in range(ATTEMPTS):
+        """As far as the first act needs it. What this machine's load trips on the way is let go of there: a facility
+        brought up anew takes a minute."""
+        begin: Callable[[], Awaitable[None]] = functools.partial(deeds.go, self._scenario.begin)
+        for left in reversed(range(ATTEMPTS)):
             try:
+                await begin()
                 return await self._until_moment(operator, folder)
-            except ChannelError:
-                if operator.first_fault not in LOADED or self._waiting is None or not self._waiting.busy():
+            except (ChannelError, CommandRefused):
+                waiting, tripped = self._waiting, operator.first_fault in LOADED
+                if not left or waiting is None or not (tripped and waiting.busy()):
                     raise
-                await deeds.do(Act(do="go-on", within_ms=WELL_MS))
-        return await self._until_moment(operator, folder)
+                begin = functools.partial(deeds.begin_again, WELL_S)
+        return None
 
     async def _until_beam(self, operator: OperatorClient, folder: Path) -> None:
         """ChannelError where none comes: at once where something has taken it away."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import soak_hil
+from facility.errors import ChannelError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.external.soft_devices import LOADED, LOST, SUPPLY, VOLTAGE, with_devices
 from rig.external.trial import Verdict, _Field
@@ -85,6 +86,38 @@ def test_a_trip_that_nobody_waited_for_is_held_against_the_device(
     assert run.seen.busy == (frozenset({"plant-late"}) if busy else frozenset())
     assert run.seen.failures == ([] if busy else ["plant-late tripped, and this machine was not busy"])
     assert [run._was_load(rule) for rule in ("external-device", "chamber-voltage-ic1")] == [busy, False]
+
+
+@pytest.mark.parametrize(("rule", "busy", "again"), [
+    ("link-plant", True, True), ("link-plant", False, False), ("scan-settling", True, False),
+])  # fmt: skip
+async def test_what_load_trips_before_the_moment_is_let_go_of_in_the_same_facility(
+    run: CaRun, rule: str, busy: bool, again: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine, done = Machine(), list[str]()
+    run._waiting = machine.waiting
+    machine.passes(200, 60 if busy else 0)
+
+    async def go(_begin: str) -> None:
+        done.append("go")
+        raise ChannelError("console.timeout", "no READY")
+
+    async def begin_again(_within_s: float) -> None:
+        done.append("begin again")
+
+    async def moment(*_: object) -> None:
+        done.append("moment")
+
+    monkeypatch.setattr(run, "_until_moment", moment)
+    deeds, operator = SimpleNamespace(go=go, begin_again=begin_again), SimpleNamespace(first_fault=rule)
+    came: Any = run._to_the_moment(operator, tmp_path, deeds)  # type: ignore[arg-type]
+    if again:
+        await came
+        assert done == ["go", "begin again", "moment"]
+        return
+    with pytest.raises(ChannelError):
+        await came
+    assert done == ["go"]
 
 
 @pytest.mark.parametrize(("rule", "busy", "known"), [
