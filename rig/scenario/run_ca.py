@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import math
 import multiprocessing
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -112,6 +113,10 @@ class CaRun:
         self._devices = devices or {}
         self._waiting: Waiting | None = None
         self._judged = 0
+        self._at_first: float = math.inf
+        """Trips until somebody goes on: those that the scenario expects are its own."""
+        self._load: set[str] = set()
+        """Rules that this machine's load has tripped where that is not let pass."""
         self._loaded = loaded
         self._scenario: Scenario = loaded.scenario
         self._stage = stage
@@ -175,8 +180,8 @@ class CaRun:
                 await deeds.do(act)
             await self._settle(operator, folder)
             await asyncio.to_thread(self._note, operator, folder)  # the console's signs of life go on
-            if stage.facility.external:
-                self._judge_trips(folder)
+            self._judge_trips(folder)
+            self._at_first = self._judged
             for act in self._scenario.then:
                 await deeds.do(act)
             resets = [answer.who for answer in deeds.answers if (answer.deed, answer.answer) == ("reset", "done")]
@@ -191,9 +196,7 @@ class CaRun:
         """With hardware in the loop each trip that may be this machine's load is held against how long everybody has
         waited for a processor right before it; one that they have not waited for counts like any other."""
         self._waiting = Waiting(lambda: processes_of(run, self._devices), monotonic_ns)
-        watching = [asyncio.create_task(self._waiting.watch())]
-        if self._stage.facility.external:
-            watching.append(asyncio.create_task(self._judge_load(folder)))
+        watching = [asyncio.create_task(self._waiting.watch()), asyncio.create_task(self._judge_load(folder))]
         try:
             yield
         finally:
@@ -208,11 +211,16 @@ class CaRun:
                 self._judge_trips(folder)
 
     def _judge_trips(self, folder: Path) -> None:
+        """With hardware in the loop load is no verdict; without, it is none once: the scenario is tried again."""
         trips, expect, seen = self._trips(folder), self._scenario.expect, self.seen
-        for rule in trips[self._judged :]:
-            if rule not in LOADED or rule in {expect.first, *expect.also, *expect.besides, *expect.trips}:
+        for number, rule in enumerate(trips[self._judged :], start=self._judged):
+            own = rule in {expect.first, *expect.also, *expect.besides, *expect.trips}
+            if rule not in LOADED or (own and number < self._at_first):
                 continue
-            if self._was_load(rule):
+            busy = self._waiting is not None and self._waiting.busy()
+            if not self._stage.facility.external:
+                self._load |= {rule} if busy else set()
+            elif busy:
                 seen.busy |= {rule}
             else:
                 seen.failures.append(f"{rule} tripped, and this machine was not busy")
@@ -330,6 +338,9 @@ class CaRun:
         off_ns, ions = beam_off(seen)
         ions_bound = surplus_bound(self._wanted, stage.level(scenario.at.layer), stage.facility)
         found = tuple(failures(self._wanted, seen, off_ns, ions, ions_bound))
+        if found and self._load:
+            raise ChannelError("scenario.busy", f"{', '.join(sorted(self._load))} tripped while this machine kept "
+                               f"everybody waiting for a processor: {'; '.join(found)}", scenario.id)  # fmt: skip
         return ScenarioResult(
             scenario.id, scenario.title, self._target.value, scenario.rules, recovery=scenario.recovery,
             source=self._loaded.source, seed=scenario.seed, facility=stage.facility.id,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import soak_hil
+from facility.config import load_facility
 from facility.errors import ChannelError
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.external.soft_devices import LOADED, LOST, SUPPLY, VOLTAGE, with_devices
@@ -86,6 +87,25 @@ def test_a_trip_that_nobody_waited_for_is_held_against_the_device(
     assert run.seen.busy == (frozenset({"plant-late"}) if busy else frozenset())
     assert run.seen.failures == ([] if busy else ["plant-late tripped, and this machine was not busy"])
     assert [run._was_load(rule) for rule in ("external-device", "chamber-voltage-ic1")] == [busy, False]
+
+
+def test_without_hardware_a_busy_machine_makes_a_failure_no_verdict(
+    run: CaRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = Machine()
+    alone = CaRun(run._loaded, replace(run._stage, facility=load_facility("wuwei")), Home(tmp_path), Target.CA)
+    alone._waiting, alone._at_first = machine.waiting, 1
+    monkeypatch.setattr(alone, "_trips", lambda _: ("external-device", "link-plant"))
+    alone._judge_trips(tmp_path)
+    assert not alone._load
+    assert alone._result(trace=False).verdict == "failed"
+    alone._judged = 0
+    machine.passes(200, 60)
+    alone._judge_trips(tmp_path)
+    assert alone._load == {"link-plant"}
+    assert not alone.seen.busy
+    with pytest.raises(ChannelError, match="kept everybody waiting"):
+        alone._result(trace=False)
 
 
 @pytest.mark.parametrize(("rule", "busy", "again"), [
