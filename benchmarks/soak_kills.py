@@ -20,6 +20,7 @@ AGAIN = 0.35
 """How likely the next console is killed, too."""
 MOST_DEATHS = 4
 SEED = 1
+TRIES = 5
 LONGEST_S = 7.0
 """About what a console needs for the small plan, wall time."""
 
@@ -34,9 +35,9 @@ def _site() -> KilledFacility:
     return site
 
 
-def deaths(number: int) -> list[Death]:
-    """Those of this case."""
-    rng = np.random.default_rng(20_000 + number)
+def deaths(number: int, attempt: int = 0) -> list[Death]:
+    """Those of this case; drawn anew where a console had ended before the first of them came."""
+    rng = np.random.default_rng([20_000 + number, attempt])
     found: list[Death] = []
     while not found or (len(found) < MOST_DEATHS and rng.random() < AGAIN):
         victim = list(Victim)[int(rng.integers(len(Victim)))]
@@ -49,7 +50,11 @@ def deaths(number: int) -> list[Death]:
 
 def kill(number: int) -> tuple[str, dict[str, float]]:
     """One session with a kill, or several."""
-    planned = deaths(number)
-    verdict = _site().run(planned)
+    for attempt in range(TRIES):
+        planned = deaths(number, attempt)
+        verdict = _site().run(planned)
+        if verdict.kills or verdict.problem:
+            break
     figures = {"kills of one session": float(len(verdict.kills)), "resumes of one session": float(verdict.resumes)}
-    return (f"{planned}: {verdict}" if verdict.problem else ""), figures
+    problem = verdict.problem or ("" if verdict.kills else "nobody was killed")
+    return (f"{planned}: {verdict}" if problem else ""), figures
