@@ -113,6 +113,9 @@ def commit(p: Record, s: Record, v: np.ndarray, reg: np.ndarray, slots: np.ndarr
     if ARMED <= s.fe_state <= PAUSED:
         ions1 += v[at.EST_IONS] - v[at.SPOT_CUM0]
         ions2 += v[at.EST_IONS + 1] - v[at.SPOT_CUM0 + 1]
+    elif s.fe_state == ABORTED and s.spot >= 0:  # all of the spot that was cut: its row may reach a disk later
+        ions1 += reg[s.spot, R_IC1]
+        ions2 += reg[s.spot, R_IC2]
     s.register_seq += 1
     k = s.register_seq & 1
     slots[k, SEQ] = s.register_seq

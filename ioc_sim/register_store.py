@@ -296,8 +296,9 @@ def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecor
     open_spot, state = int(slot[reg.SPOT]), FrontEndState(int(slot[reg.STATE]))
     if 0 <= open_spot < layer.spots and not spots.done[open_spot]:
         extra = _number(slot[[reg.IC1, reg.IC2]])
-        under_way = FrontEndState.ARMED <= state <= FrontEndState.PAUSED
-        if under_way:  # the slot has all of it; a row of the spot comes when it ends
+        cut = state == FrontEndState.ABORTED
+        if cut or FrontEndState.ARMED <= state <= FrontEndState.PAUSED:
+            # the slot has all of it; a row of the spot comes when it ends, and may be older after an ABORT
             spots.ions[open_spot] = extra
             spots.unknown[open_spot] = bool(np.isnan(extra).any())
         else:
@@ -307,8 +308,6 @@ def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecor
     if power_lost:  # the slot may have reached the disk before rows of spots that it has left behind
         behind = layer.spots if state == FrontEndState.DONE else max(open_spot, 0)
         spots.unknown[:behind] |= ~spots.done[:behind]
-        if state == FrontEndState.ABORTED and open_spot >= 0:
-            spots.unknown[open_spot] |= not spots.mine[open_spot]
     if power_lost and lease != reg.NO_LEASE and state not in (FrontEndState.DONE, FrontEndState.ABORTED):
         uncertain += max(lease, 0) * 1e-3
     return _made(slot, load, layer, spots, state, open_spot, uncertain, previous=False)
@@ -335,8 +334,6 @@ class _Spots:
     t_end_ns: NDArray[np.float64]
     done: NDArray[np.bool_]
     unknown: NDArray[np.bool_]
-    mine: NDArray[np.bool_]
-    """There is a sound row of this load."""
 
     @staticmethod
     def read(banks: Banks, load: int, n: int) -> _Spots:
@@ -353,7 +350,6 @@ class _Spots:
             t_end_ns=kept[:, reg.ROW_END_NS].astype(np.float64),
             done=(kept[:, reg.ROW_LOAD] & 1).astype(bool),
             unknown=(written & ~mine) | np.isnan(ions).any(axis=1),
-            mine=mine,
         )
 
 

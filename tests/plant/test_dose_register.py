@@ -236,21 +236,44 @@ def test_a_loss_of_power_never_leaves_more_delivered_than_the_register_and_its_l
     assert {SyncPoint.ARMED, SyncPoint.LEASE, SyncPoint.STOPPED} <= set(disk.points)
 
 
-@pytest.mark.parametrize(("deed", "spot"), [("finish", -1), ("disarm", None)])
-def test_a_row_that_the_last_slot_went_ahead_of_counts_whole(deed: str, spot: int | None) -> None:
+def with_row(plant: Plant, spot: int, row: np.ndarray | int, *, lost: bool) -> DoseRecord:
+    """What is read where the row of a spot is another than the last slot stands for."""
+    store = plant.dose.store.copy()
+    store.power_lost = lost
+    rows_of(store, now(plant).load)[spot] = row
+    (record, *_) = read_records(store)
+    return record
+
+
+def rows_of(store: MemoryStore, load: int) -> np.ndarray:
+    return store.words[ROWS:].reshape(2, -1, reg.ROW_WORDS)[load & 1]
+
+
+def test_a_row_that_the_last_slot_went_ahead_of_counts_whole() -> None:
     """The system wrote the sector of the slot, and not yet that of the row, when the power was lost."""
     plant = under_way()
-    if deed == "disarm":
-        plant.disarm()
-    go(plant, plant._now_ns + (50 * MS if deed == "disarm" else 30 * S))
-    assert now(plant).state == (FrontEndState.DONE if deed == "finish" else FrontEndState.ABORTED)
-    at = now(plant).spot if spot is None else len(now(plant).done) + spot
+    go(plant, plant._now_ns + 30 * S)
+    assert now(plant).state == FrontEndState.DONE
+    last = len(now(plant).done) - 1
+    assert np.flatnonzero(with_row(plant, last, 0, lost=True).unknown).tolist() == [last]
+    assert not with_row(plant, last, 0, lost=False).unknown.any()
+
+
+@pytest.mark.parametrize("age", ["none", "as at the stop"])
+def test_what_a_stop_let_through_is_known_without_the_row_of_the_spot(age: str) -> None:
+    """The slot has it, so that a row that reached the disk before the last ions came takes nothing away."""
+    plant = under_way()
+    plant.disarm()
+    go(plant, plant._now_ns + 10_000)
+    cut, stopped = now(plant).spot, now(plant)
+    row = rows_of(plant.dose.store, stopped.load)[cut].copy() if age != "none" else 0
+    go(plant, plant._now_ns + 50 * MS)
+    assert now(plant).state == FrontEndState.ABORTED
+    assert now(plant).ions[cut, 0] > stopped.ions[cut, 0] + 300.0  # the beam takes its time
     for lost in (True, False):
-        store = plant.dose.store.copy()
-        store.power_lost = lost
-        store.words[ROWS:].reshape(2, -1, reg.ROW_WORDS)[now(plant).load & 1][at] = 0
-        (record, *_) = read_records(store)
-        assert np.flatnonzero(record.unknown).tolist() == ([at] if lost else [])
+        record = with_row(plant, cut, row, lost=lost)
+        assert record.ions[cut] == pytest.approx(now(plant).ions[cut])
+        assert not record.unknown[cut]
 
 
 def test_a_disk_that_fails_holds_the_beam_and_one_that_recovers_lets_it_go_on() -> None:
