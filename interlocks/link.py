@@ -197,10 +197,14 @@ class RackEnd(_End):
         self._proof: tuple[int, int] | None = None
 
     def receive(self, frame: bytes, now_ns: int) -> bool:
-        """Take a frame; True if it brought a command."""
+        """Take a frame; True if it brought a command.  A sound frame that brings none ends the one before it: whoever
+        sent it does not say what this end takes it for."""
         accepted = self._accept(frame, now_ns)
-        command = None if accepted is None else unpack_permit(accepted.payload)
-        if command is None or self._state.boot is None:
+        if accepted is None or self._state.boot is None:
+            return False
+        command = unpack_permit(accepted.payload)
+        if command is None:
+            self._command, self._believed = None, False
             return False
         if not command.permit:
             self._believed = True

@@ -104,7 +104,7 @@ def chamber_idle(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
     if volt != v[at.IC_VOLT + k]:
         voltage_changed(p, q, s, v, k, volt)
     leak = q[at.IC_LEAK_FC_PER_TICK + k] + faulted(s, faults, fp.IC1_LEAKAGE + k, 0.0, s.t_ns) * PA_FC_PER_TICK
-    v[at.IC_CHARGE_FC + k] += leak * ticks
+    v[at.IC_CHARGE_FC + k] += leak * ticks if leak == leak else 0.0
     v[at.IC_COUNTS + k] = max(v[at.IC_COUNTS + k], math.floor(v[at.IC_CHARGE_FC + k] * q[at.IC_COUNTS_PER_FC + k]))
 
 

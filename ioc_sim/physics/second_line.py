@@ -108,8 +108,9 @@ def spot_width(p: Record, s: Record, v: np.ndarray, sig: np.ndarray, faults: np.
         elif s.strip_valid == 1 and ions >= WIDTH_IONS:
             noise = math.sqrt(0.5 / ions + WIDTH_NOISE * WIDTH_NOISE) * triangle(bits, axis == 1)
             seen = faulted(s, faults, fp.BEAM_WIDTH_X + axis, 1.0, s.t_ns) * (1.0 + noise)
-            if seen == seen:
-                v[at.WIDTH_REL + axis] += WIDTH_SHARE * (seen - v[at.WIDTH_REL + axis])
+            last = v[at.WIDTH_REL + axis]
+            # a width that is no number stands until there is one again
+            v[at.WIDTH_REL + axis] = last + WIDTH_SHARE * (seen - last) if last == last else seen
         sig[g.STRIP_WIDTH_X + axis] = v[at.WIDTH_REL + axis]
 
 

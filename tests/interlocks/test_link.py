@@ -225,10 +225,24 @@ def test_well_formed_frames_with_nonsense_inside_are_no_message(payload: bytes) 
     assert not pair.safety.receive(frame, pair.t_ns)
     assert pair.safety.image is None
     assert not pair.safety.link_ok(pair.t_ns)
-    back = make_link("hash", "safety", "rack", watchdog_ns=10 * MS, max_age_ns=5 * MS)
-    seq = pair.safety._sender.seq
-    _, frame = send(SendState(back, 1, seq), Kind.PERMIT, payload, pair.safety._state.seq, pair.t_ns)
+    pair.run()
+    frame = pair.safety._send(Kind.PERMIT, payload, pair.t_ns)
+    assert pair.rack.lines(pair.t_ns) != DEAD_LINES
     assert not pair.rack.receive(frame, pair.t_ns)
+    assert pair.rack.lines(pair.t_ns) == DEAD_LINES, "what it said before is not what it says now"
+
+
+def test_after_a_frame_that_is_no_command_a_permit_is_believed_only_after_none() -> None:
+    pair = Pair()
+    pair.run(3, OFF)
+    assert pair.run(1, BEAM).permit
+    assert not pair.rack.receive(pair.safety._send(Kind.PERMIT, b"nonsense", pair.t_ns), pair.t_ns)
+    assert pair.rack.bad_frames == 0
+    assert pair.rack.lines(pair.t_ns) == DEAD_LINES
+    assert pair.rack.lost_by_trip
+    assert not pair.run(3, BEAM).permit
+    pair.run(1, OFF)
+    assert pair.run(1, BEAM).permit
 
 
 def test_the_first_fault_travels_with_the_image() -> None:

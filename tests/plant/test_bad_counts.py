@@ -46,3 +46,14 @@ def test_leakage_without_beam_does_not_add_up() -> None:
     after = plant.status
     assert abs(after.ic1_ions - before.ic1_ions) < 500
     assert abs(after.ic2_ions - before.ic2_ions) < 500
+
+
+def test_leakage_that_is_no_number_for_a_moment_leaves_the_chamber_whole() -> None:
+    plant = new_plant()
+    go(plant, 10 * MS)
+    plant.inject(Fault("ic1.leakage", FaultKind.NAN, 0.0, plant._now_ns, plant._now_ns + 3 * MS))
+    go(plant, plant._now_ns + 50 * MS)
+    spots = grid(half_mm=6.0)
+    start(plant, spots, level=1e7)
+    run_until(plant, "LAYER_DONE")
+    check_truth(plant, spots, 1e7)

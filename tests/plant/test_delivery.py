@@ -268,3 +268,16 @@ def test_a_resume_waits_for_the_ring_and_not_for_magnets() -> None:
         go(plant, plant._now_ns + MS)
         longest = max(longest, plant.signals[SCAN_SETTLE_MS])
     assert longest == 0.0
+
+
+def test_range_shifters_do_not_move_for_a_layer_that_was_armed_in_the_same_moment() -> None:
+    plant = new_plant()
+    spots = grid(half_mm=6.0)
+    start(plant, spots, level=LEVEL)
+    plant.insert_range_shifters(1, 1)  # the layer is not armed yet: taken, and looked at once more when it acts
+    run_until(plant, "LAYER_DONE")
+    assert plant.signals[g.RANGE_SHIFTER] == plant.signals[g.RANGE_SHIFTER_PLAN] == 0.0
+    check_truth(plant, spots, LEVEL)
+    plant.insert_range_shifters(1, 1)
+    go(plant, plant._now_ns + 600 * MS)
+    assert plant.signals[g.RANGE_SHIFTER] == 1.0

@@ -179,3 +179,14 @@ def test_the_image_carries_what_tier_p_judges() -> None:
     judged_in_p = {name for rule in rule_set().p for name in rule.inputs} & set(SECOND_LINE)
     assert len(judged_in_p) >= 8
     assert judged_in_p <= set(process_image.PLACE)
+
+
+def test_a_width_that_is_no_number_shows_until_there_is_one_again() -> None:
+    plant = begun(grid(half_mm=12.0, low=2e6, high=4e6), 1e8)
+    now_ns = plant._now_ns
+    plant.inject(Fault("beam.width_x", FaultKind.NAN, 0.0, now_ns + 10 * MS, now_ns + 30 * MS))
+    go(plant, now_ns + 28 * MS)
+    assert np.isnan(plant.signals[g.STRIP_WIDTH_X])
+    assert not judged("spot-width-x", plant.signals).good
+    go(plant, now_ns + 60 * MS)
+    assert plant.signals[g.STRIP_WIDTH_X] == pytest.approx(1.0, abs=0.1)
