@@ -98,7 +98,7 @@ async def _deliver(
         await client.require_devices(request.facility)
         await _tidy(client)
         await make_ready(request.facility, request.home, run, client)
-        await client.reset()
+        await client.reset("operator")  # what only a physicist may let go of is for a physicist to let go of
         before = await truth_at(folder, 0)
         session = await _opened(client, request, program)
         left = await client.prepare("" if request.going_on is None else session)

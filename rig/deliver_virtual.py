@@ -127,7 +127,7 @@ async def delivered(
     """Reset, load, prepare, start, and wait for the record."""
     limit_s = _SLOWEST * program.expected_s + _GRACE_S
     operator = parts.operator
-    await operator.reset()
+    await operator.reset("operator")
     session_id = await operator.load("plan", program.room_id, program.qa, program.plan_hash)
     await operator.prepare()
     await operator.start()

@@ -24,7 +24,7 @@ from control.plan.load import load_plan
 from control.plan.maker import make_small_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
-from facility.errors import ChannelError, IonctlError
+from facility.errors import ChannelError, ExitCode, IonctlError
 from ioc_sim.register_store import MemoryStore
 from journal import read
 from journal.store import open_journal
@@ -224,12 +224,16 @@ class KilledFacility:
     def _resolve(self, *, resume: bool) -> None:
         """Account for a termination, so that the field goes on or is closed."""
         record = FieldFile(self._folder).load()
-        if record is None or not record["unresolved"]:
-            return
-        child = self._ionctl(["interlocks", "resolve", "--words", REASON, "--json", *["--resume"] * resume])
+        if record is not None and record["unresolved"]:
+            self._physicist("resolve", "--words", REASON, *["--resume"] * resume)
+        self._physicist("reset")
+
+    def _physicist(self, verb: str, *words: str) -> None:
+        """What only a physicist may do, and `deliver` and `resume` therefore do not."""
+        child = self._ionctl(["interlocks", verb, *words, "--json"])
         _, err = child.communicate(timeout=CONSOLE_S)
-        if child.returncode:
-            raise ChannelError("kills.resolve", f"exit code {child.returncode}: {err[-1000:]}", "resolve")
+        if child.returncode and not (verb == "reset" and child.returncode == ExitCode.INTERRUPTED):
+            raise ChannelError("kills.physicist", f"exit code {child.returncode}: {err[-1000:]}", verb)
 
     # --- what is known ----------------------------------------------------------------------------------------
     @property

@@ -261,10 +261,11 @@ class OperatorClient:
         result = await Caller(client).call(verb, args or {}, self.limits.command_s if timeout_s is None else timeout_s)
         return result.data
 
-    async def reset(self) -> Mapping[str, Any]:
-        """Let go of latched rules whose cause is gone; as the physicist, who may reset every class."""
+    async def reset(self, role: str = "physicist") -> Mapping[str, Any]:
+        """Let go of latched rules whose cause is gone, as somebody: a physicist may reset every class.  The refusal
+        names what another role must reset."""
         await asyncio.wait_for(self._alive.wait(), self.limits.command_s)
-        return await self.ask("SAFE", "reset", role="physicist")
+        return await self.ask("SAFE", "reset", role=role)
 
     async def resolve(self, words: str, resume: bool = False) -> Mapping[str, Any]:
         """Account for a termination, as the physicist: what became of the field, and whether it goes on."""
@@ -301,7 +302,7 @@ class OperatorClient:
             return
         if tests is None:
             with contextlib.suppress(CommandRefused):  # nothing is latched: what is missing are the tests
-                await self.reset()
+                await self.reset("operator")
         args = {} if tests is None else {"tests": tests}
         await self.ask("SAFE", "prove", args, timeout_s=self.limits.prove_s)
         await self.until(

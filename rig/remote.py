@@ -11,7 +11,7 @@ from channels.command import Signer
 from channels.epics_bridge import EpicsProvider, configure_libca
 from channels.keepalive import KeepAliveMaker
 from facility.config import Facility
-from facility.errors import ChannelError
+from facility.errors import ChannelError, IonctlError
 from rig.clocks import NominalClock
 from rig.external.watch import devices
 from rig.home import Home
@@ -109,11 +109,25 @@ async def _reading(run: RunFile, work: Callable[[EpicsProvider], Awaitable[T]]) 
 
 
 def resolve_termination(facility: Facility, home: Home, words: str, *, resume: bool) -> Mapping[str, Any]:
-    """Account for the termination at the facility that is up; the answer, with its session in `resolved`."""
+    """Account for the termination at the facility that is up; the answer, with its session in `resolved`.
+
+    A field that does not go on is closed in the journal, too (`closed`), so that nobody resumes it; where that cannot
+    be, `not_closed` says why.
+    """
     run = running(facility, home)
 
     async def resolve() -> Mapping[str, Any]:
         async with operator_at(facility, home, run) as client:
-            return await client.resolve(words, resume)
+            answer = await client.resolve(words, resume)
+            return answer if resume or not answer["resolved"] else {**answer, **await _closed(client, answer, words)}
 
     return asyncio.run(resolve())
+
+
+async def _closed(client: OperatorClient, answer: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """Close the field's session as partial, unless it has ended already."""
+    try:
+        await client.ask("TCS", "close_partial", {"session": answer["resolved"], "reason": words})
+    except IonctlError as problem:
+        return {"closed": True} if problem.code == "session.ended" else {"closed": False, "not_closed": str(problem)}
+    return {"closed": True}

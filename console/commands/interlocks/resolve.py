@@ -25,3 +25,6 @@ def resolve(settings: Settings, words: str, resume: bool, facility_name: str, as
     else:
         name = answer.get("resolved") or "without a name"
         print(f"field {name} {'goes on' if resume else 'is closed'}; release the permit with: ionctl interlocks reset")
+        if not answer.get("closed", True):
+            print(f"the journal does not know that it is closed, and it could be resumed: {answer['not_closed']}")
+            print(f"close it there with: ionctl session close {name} --reason ...")
