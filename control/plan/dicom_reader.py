@@ -23,6 +23,8 @@ RT_ION_PLAN = "1.2.840.10008.5.1.4.1.1.481.8"
 RT_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
 #: Weights and cumulative metersets are rounded by vendors; the largest difference seen in five plans is 7e-5.
 METERSET_TOLERANCE = 1e-3
+#: Energies of a layer's two control points may be rounded apart by so much of themselves.
+ENERGY_TOLERANCE = 1e-3
 _SCAN_MODES = ("MODULATED", "MODULATED_SPEC")
 _DELIVERED_TYPES = ("", "TREATMENT", "CONTINUATION")
 
@@ -218,6 +220,7 @@ def _read_layers(item: Dataset, points: list[Dataset], context: _BeamContext) ->
         _require_cumulative(points, index, float(np.sum(weights)), final, context)
         if not np.any(weights != 0.0):
             continue
+        _require_one_energy(points, index, energy, context)
         layer = _read_layer(point, energy, weights, len(layers), where, context)
         layers.append(None if layer is None else replace(layer, control_point=index))
     return layers
@@ -234,6 +237,21 @@ def _energy(point: Dataset, before: float | None, where: str) -> float:
     if before is None:
         return tags.number(point, "NominalBeamEnergy", where)
     return before
+
+
+def _require_one_energy(points: list[Dataset], index: int, energy: float, context: _BeamContext) -> None:
+    """The control point that ends a layer has no spots; where it states an energy, it is that of the layer."""
+    if index + 1 == len(points):
+        return
+    where = context.control_point(index + 1)
+    if np.any(tags.numbers(points[index + 1], "ScanSpotMetersetWeights", where) != 0.0):
+        return
+    said = tags.optional_number(points[index + 1], "NominalBeamEnergy", where)
+    if said is not None and not abs(said - energy) <= ENERGY_TOLERANCE * energy:
+        what = f"{tags.tag_name('NominalBeamEnergy')} is {said:g} at the end of a layer of {energy:g}"
+        raise PlanError(
+            "plan.energy", what, where, "both control points of a layer have one energy; export the plan again"
+        )
 
 
 def _require_cumulative(points: list[Dataset], index: int, total: float, final: float, context: _BeamContext) -> None:

@@ -293,6 +293,10 @@ def _drop_meterset(dataset: Dataset) -> None:
     del dataset.FractionGroupSequence[0].ReferencedBeamSequence[0].BeamMeterset
 
 
+def _other_energy(index: int) -> Callable[[Dataset], None]:
+    return lambda dataset: setattr(point_of(dataset, index), "NominalBeamEnergy", "400")
+
+
 def _moving_gantry(dataset: Dataset) -> None:
     point_of(dataset, 2).GantryAngle = "91"
 
@@ -312,6 +316,8 @@ def _moving_gantry(dataset: Dataset) -> None:
         (_nan_weight, "plan.not-finite", "layer 0, spot 5"),
         (_heavy_weight, "plan.meterset", "control point 0"),
         (_moving_gantry, "plan.moving-angle", "GantryAngle"),
+        (_other_energy(0), "plan.energy", "at the end of a layer of 400"),
+        (_other_energy(1), "plan.energy", "control point 1"),
         (_set("ScanMode", "UNIFORM"), "plan.scan-mode", "UNIFORM"),
         (_set("RadiationType", "PHOTON"), "plan.radiation", "PHOTON"),
         (_set("PrimaryDosimeterUnit", "GY"), "plan.unit", "GY"),
