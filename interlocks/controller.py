@@ -140,7 +140,7 @@ class SafetyController:
         self._step_proofs(image_t_ns, now_ns)
         self._judge(now_ns)
         self._step_permit(now_ns)
-        self._due = self._step_field()
+        self._due = self._step_field() or (self._proofs.raises and self._tripped)
         self._lines.scanned(now_ns)
         return self.command_to_rack()
 
@@ -204,15 +204,21 @@ class SafetyController:
 
     def _step_proofs(self, image_t_ns: int, now_ns: int) -> None:
         """Follow the proof tests; what is asked of the rack goes out with this very scan."""
-        answer = self._proofs.observe(self._scanner.value, image_t_ns, self._link_ok, now_ns)
+        answer = self._proofs.observe(self._scanner.value, image_t_ns, self._link_ok, now_ns, tripped=self._tripped)
         if answer is not None:
             self._outbox.results.append(answer)
 
     def _prove(self, command: Command) -> CommandResult:
-        """Run proof tests: without a permit, with the ring empty and no layer active."""
+        """Run proof tests: without a permit, with the ring empty, no layer active and nothing tripped."""
         self._due = True
         busy = self._layer_active() or self._scanner.value("ring.flat_top") != 0.0
-        return self._proofs.begin(command, proofs_objection(self._permit.released, busy), self._now_ns)
+        against = proofs_objection(self._permit.released, busy, self._views.all(live=False))
+        return self._proofs.begin(command, against, self._now_ns)
+
+    @property
+    def _tripped(self) -> bool:
+        """A PAUSE or an ABORT is in force."""
+        return self._permit.state.action >= Action.PAUSE
 
     def _trip(self, view: RuleView) -> None:
         earlier = self._first.note(view)
@@ -227,7 +233,7 @@ class SafetyController:
     def command_to_rack(self) -> PermitCommand:
         """What the rack is told as things stand."""
         lines, state = self._permit.lines, self._permit.state
-        if self._proofs.raises and not state.released:
+        if self._proofs.raises and not state.released and not self._tripped:
             lines = Lines(True, True)  # the loop is tried: permit and hold, which lets no beam
         return PermitCommand(
             lines.permit, lines.hold, state.reset_mask, state.reset_seq, self._fast.bypassed_mask,

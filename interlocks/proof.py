@@ -4,7 +4,7 @@ The rack carries out one action after another; each gives up to four values, and
 What was judged is remembered with its time and expires.  A test that is being run is missing until it is judged again.
 
 The permit loop is proven from this end: both lines are raised to permit *and hold*, which lets no beam, and must be
-seen in the process image, then dropped, and seen again.
+seen in the process image, then dropped, and seen again.  Whatever trips meanwhile ends the test as failed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Seen(NamedTuple):
     permit: float
     hold: float
     quiet: bool
-    """No flat top, no active layer."""
+    """No flat top, no active layer, no PAUSE and no ABORT in force."""
 
 
 class Blind(NamedTuple):

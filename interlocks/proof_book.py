@@ -103,8 +103,11 @@ class ProofBook:
         self._begins_ns = t_ns
         return CommandResult(command.id, Status.ACCEPTED, words=f"{len(self._ran)} proof tests")
 
-    def observe(self, value: Callable[[str], float], image_t_ns: int, fresh: bool, t_ns: int) -> CommandResult | None:
-        """Follow an image, `value(name)`; the answer to the command when its tests are over.
+    def observe(
+        self, value: Callable[[str], float], image_t_ns: int, fresh: bool, t_ns: int, *, tripped: bool
+    ) -> CommandResult | None:
+        """Follow an image, `value(name)`; the answer to the command when its tests are over.  `tripped`: a PAUSE or an
+        ABORT is in force, which ends the test of the permit loop as failed.
 
         Tests begin with the first image that is not older than the command, whether or not scans are left out.
         """
@@ -115,7 +118,7 @@ class ProofBook:
             return None
         event: proof.Event = proof.Blind()
         if fresh:
-            quiet = value("ring.flat_top") == 0.0 and value("fe.active") == 0.0
+            quiet = not tripped and value("ring.flat_top") == 0.0 and value("fe.active") == 0.0
             values = tuple(value(name) for name in VALUE_SIGNALS)
             event = proof.Seen(value("proof.seq"), values, value("p.permit"), value("p.hold"), quiet)
         return self._answer() if Effect.FINISHED in self._step(event, t_ns) else None

@@ -32,6 +32,11 @@ def _present(view: RuleView) -> str:
     return f"{view.rule.title}: present{and_remedy(view.rule)}"
 
 
+def _words(views: Sequence[RuleView]) -> str:
+    """What tripped or is present; the first few."""
+    return "; ".join(view.words() if view.latched else _present(view) for view in views[:5])
+
+
 def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | None:
     """What stands against a reset: a latching rule that is present, a latch that the role may not reset.
 
@@ -41,8 +46,7 @@ def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | No
     if not standing and not any(view.latched for view in views):
         standing = [view for view in views if inhibits(view)]
     if standing:
-        words = "; ".join(view.words() if view.latched else _present(view) for view in standing[:5])
-        return refused(command, "safety.present", words, standing)
+        return refused(command, "safety.present", _words(standing), standing)
     beyond = [view for view in views if view.latched and RANK[view.rule.reset] > RANK[command.role]]
     if beyond:
         words = f"{', '.join(view.rule.id for view in beyond)}: a physicist must reset it"
@@ -50,8 +54,14 @@ def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | No
     return None
 
 
-def proofs_objection(released: bool, busy: bool) -> str:
-    """What stands against proof tests, in words: a permit, or a layer or a flat top (`busy`); nothing: empty."""
+def proofs_objection(released: bool, busy: bool, views: Sequence[RuleView]) -> str:
+    """What stands against proof tests, in words; nothing: empty.
+
+    A permit, a layer or a flat top (`busy`), a PAUSE or an ABORT in force: against one the loop's lines are not raised.
+    """
     if released:
         return "the beam is permitted: proof tests run without a permit"
-    return "a layer is active, or the ring stands on the flat top" if busy else ""
+    if busy:
+        return "a layer is active, or the ring stands on the flat top"
+    against = [view for view in views if acts(view) and view.rule.strength >= Action.PAUSE]
+    return f"proof tests run when nothing has tripped: {_words(against)}" if against else ""

@@ -10,6 +10,7 @@ from channels.command import Command, CommandResult, Status
 from channels.frames import Kind
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
+from facility.signals import INDEX
 from facility.states import ProofAction
 from interlocks import process_image, proof, proof_book, proof_file
 from interlocks.link import PermitCommand, RackEnd, pack_permit, unpack_permit
@@ -205,6 +206,44 @@ def test_not_with_a_layer_or_a_flat_top(changes: dict[str, float]) -> None:
     assert it.prove().code == "proof.not-now"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("bad", [{"estop__a_ok": 0.0}, {"door__a_closed": 0.0}, {"gas__flow_rel": 0.0}])
+def test_not_with_a_pause_or_an_abort_latched_or_present(bad: dict[str, float]) -> None:
+    it = Proving()
+    it.run(3)
+    good = {name: it.signals[INDEX[name.replace("__", ".")]] for name in bad}
+    it.run(3000, **bad)
+    refused: CommandResult = it.prove()  # type: ignore[assignment]
+    assert (refused.status, refused.code) == (Status.REFUSED, "proof.not-now")
+    assert refused.words.startswith("proof tests run when nothing has tripped: ")
+    lines = [(out.permit, out.hold) for out in (it.run() for _ in range(12))]
+    assert (True, True) not in lines
+    it.run(3, **good)
+    latched = bool(it.latched())
+    assert latched is ("door__a_closed" not in bad)  # a room that is opened without a permit is no trip
+    assert (it.prove().status is Status.ACCEPTED) is not latched  # type: ignore[attr-defined]
+    if latched:
+        assert it.say("reset", "physicist").status is Status.DONE  # the tests, which are missing, inhibit alone
+        assert it.prove().status is Status.ACCEPTED  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("scans", [1, 2])
+def test_a_trip_takes_the_lines_of_the_loop_with_its_scan_and_fails_it(scans: int) -> None:
+    it = Proving()
+    it.run(3)
+    it.prove(tests=["loop"])
+    it.run(1)
+    assert (it.out.permit, it.out.hold) == (True, True)
+    it.set(p__permit=0.0, p__hold=0.0)  # the rack's echo does not come
+    out = it.run(1, estop__a_ok=0.0, estop__b_ok=0.0)
+    assert (out.permit, out.hold) == (False, False)
+    assert it.controller.next_deadline_ns(it.t_ns) == it.t_ns
+    it.run(scans)
+    result = it.controller.take_results()[-1]
+    assert (result.status, result.words) == (Status.FAILED, "Loop (loop): no value, limit 0 to 10")
+    assert not it.controller.snapshot().proofs_running
+    assert (it.out.permit, it.out.hold) == (False, False)
+
+
 def test_control_may_not_prove() -> None:
     it = Proving()
     it.run(3)
@@ -397,13 +436,14 @@ class Bench:
         self.book = ProofBook(tests, 10.0, lambda kind, **data: self.events.append((kind, data)))
         self.signals = dict.fromkeys(("ring.flat_top", "fe.active", "p.permit", "p.hold", "proof.seq"), 0.0)
         self.signals |= dict.fromkeys(("proof.a", "proof.b", "proof.c", "proof.d"), math.nan)
+        self.tripped = False
 
     def begin(self, t_ns: int = 0, objection: str = "", **args: object) -> CommandResult:
         return self.book.begin(Command("C-1", "op", "operator", 0, 1, "prove", args), objection, t_ns)
 
     def see(self, t_ns: int, *, fresh: bool = True, **changes: float) -> CommandResult | None:
         self.signals |= {name.replace("__", "."): value for name, value in changes.items()}
-        return self.book.observe(self.signals.__getitem__, t_ns, fresh, t_ns)
+        return self.book.observe(self.signals.__getitem__, t_ns, fresh, t_ns, tripped=self.tripped)
 
     def kinds(self) -> list[str]:
         found = [kind for kind, _ in self.events]
@@ -486,6 +526,17 @@ def test_the_loop_is_tried_only_without_flat_top_and_layer(flat_top: float, acti
     assert it.book.raises
     result = it.see(1, ring__flat_top=flat_top, fe__active=active)
     assert (result is None) is (flat_top == active == 0.0)
+
+
+def test_what_trips_fails_the_loop_and_leaves_other_tests_their_values() -> None:
+    it = Bench()
+    it.begin(0)
+    it.see(0)
+    it.tripped = True
+    it.see(1, proof__seq=1.0, proof__a=0.5, proof__b=0.5)
+    result = it.see(2)
+    assert result is not None
+    assert result.data == {"passed": 2, "failed": ["loop"]}
 
 
 def test_why_no_tests_begin() -> None:

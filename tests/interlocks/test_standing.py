@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -135,3 +136,18 @@ def test_pvs_of_a_rule_carry_its_unit_and_six_digits(unit: str, shown: str) -> N
         entry: PvEntry = found[name]
         assert (entry.kind, entry.unit, entry.precision) == ("float", shown, 6)
     assert found["SAFE:SOME-RULE:Present-Sts"].states == ("ABSENT", "PRESENT")
+
+
+@pytest.mark.parametrize(("keys", "objects"), [(INHIBIT, False), (HOLD, False), (PAUSE, True), ({}, True)])
+@pytest.mark.parametrize("present", [False, True])
+def test_a_pause_or_an_abort_in_force_stands_against_proof_tests(
+    keys: Mapping[str, object], objects: bool, present: bool
+) -> None:
+    view = RuleView(rule(**keys), present, latched=not present)
+    words = standing.proofs_objection(False, False, [view])
+    assert words.startswith("proof tests run when nothing has tripped: Some rule") is objects
+    assert (words == "") is not objects
+    assert standing.proofs_objection(False, False, [replace(view, bypassed=True)]) == ""
+    assert standing.proofs_objection(False, False, [RuleView(rule(**ECHO), present=True)]) == ""
+    assert standing.proofs_objection(False, True, [view]) == "a layer is active, or the ring stands on the flat top"
+    assert standing.proofs_objection(True, True, [view]) == "the beam is permitted: proof tests run without a permit"

@@ -47,6 +47,13 @@ def test_a_good_facility_passes_all_in_half_a_second_without_an_ion(name: str) -
     assert [e for e in world.events.events if e.kind == "interlock.trip"] == []
 
 
+TRIPS = {
+    "beam-off-drive": Fault("rfko.on", FaultKind.SET, 1.0),
+    "beam-off-quadrupole": Fault("quad.open", FaultKind.SET, 1.0),
+    "beam-off-dump": Fault("dump.cmd", FaultKind.SET, 0.0),
+    "source-inhibit": Fault("source.inhibit", FaultKind.SET, 0.0),
+}
+"""Devices that a rule watches too."""
 FAULTS = {
     "charge-ic1": Fault("ic1.gain", FaultKind.SCALE, 0.9),
     "charge-ic2": Fault("ic2.injector", FaultKind.SCALE, 1.1),
@@ -59,11 +66,7 @@ FAULTS = {
     "scan-zero-x": Fault("scan_x.readback", FaultKind.OFFSET, 3.0),
     "scan-step-y": Fault("scan_y.current", FaultKind.SCALE, 0.5),
     "probe-zero-y": Fault("scan_y.probe", FaultKind.OFFSET, 0.05),
-    "beam-off-drive": Fault("rfko.on", FaultKind.SET, 1.0),
-    "beam-off-quadrupole": Fault("quad.open", FaultKind.SET, 1.0),
-    "beam-off-dump": Fault("dump.cmd", FaultKind.SET, 0.0),
     "stopper": Fault("stopper.in", FaultKind.SET, 0.0),
-    "source-inhibit": Fault("source.inhibit", FaultKind.SET, 0.0),
 }
 
 
@@ -81,10 +84,38 @@ def test_a_failed_device_fails_its_test_and_there_is_no_permit(test: str) -> Non
     assert world.plant.truth_total_ions == 0.0
 
 
-def test_chopper_of_a_facility_that_has_one() -> None:
-    world = world_of("pimms", Fault("chopper.open", FaultKind.SET, 1.0))
-    with pytest.raises(IonctlError, match="beam-off-chopper"):
+def fails_as_it_runs(world: World, test: str, fault: Fault) -> str:
+    """Run all tests, with the fault once they have begun; what is said."""
+
+    async def work(parts: WorldParts) -> None:
+        proving = asyncio.create_task(parts.operator.prove([row["id"] for row in parts.operator.proofs()]))
+        await parts.operator.until(lambda: world.controller.snapshot().proofs_running, 1.0, "proof tests")
+        world.plant.inject(fault)
+        await proving
+
+    with pytest.raises(IonctlError) as failed:
+        world.run(work)
+    assert test in [row["id"] for row in world.controller.snapshot().proofs if not row["valid"]]
+    assert world.plant.truth_total_ions == 0.0
+    return str(failed.value)
+
+
+@pytest.mark.parametrize("test", TRIPS)
+def test_a_device_that_fails_under_test_fails_it_and_the_loop_and_none_begins_while_it_is_failed(test: str) -> None:
+    said = fails_as_it_runs(world_of(), test, TRIPS[test])
+    assert f"({test}):" in said
+    assert "(permit-loop-drop): no value" in said, "the lines are not raised when something has tripped"
+    world = world_of("wuwei", TRIPS[test])
+    with pytest.raises(IonctlError, match="when nothing has tripped: .* does not obey"):
         world.run(nothing)
+    assert not world.controller.snapshot().permit
+    assert world.plant.truth_total_ions == 0.0
+
+
+def test_chopper_of_a_facility_that_has_one() -> None:
+    assert "(beam-off-chopper):" in fails_as_it_runs(
+        world_of("pimms"), "beam-off-chopper", Fault("chopper.open", FaultKind.SET, 1.0)
+    )
 
 
 def test_a_delivery_whose_tests_fail_ends_before_beam_and_names_test_value_and_limit() -> None:
