@@ -127,12 +127,17 @@ def _waiting(state: PermitState, event: Observed, t_ns: int) -> tuple[PermitStat
     foreign = event.fast_latched & ~state.reset_mask
     if state.blocked or foreign != 0:
         worst = max(state.dropped, state.action)
-        return state._replace(waits_until_ns=None, dropped=worst), (Effect.RESET_INCOMPLETE,)
+        return _given_up(state._replace(dropped=worst))
     if event.fast_latched == 0:
         return _release(state)
     if state.waits_until_ns is not None and t_ns >= state.waits_until_ns:
-        return state._replace(waits_until_ns=None), (Effect.RESET_INCOMPLETE,)
+        return _given_up(state)
     return state, ()
+
+
+def _given_up(state: PermitState) -> tuple[PermitState, tuple[Effect, ...]]:
+    """A reset that has failed is not carried out later: frames that still say its number ask for nothing."""
+    return state._replace(waits_until_ns=None, reset_mask=0), (Effect.RESET_INCOMPLETE,)
 
 
 def _release(state: PermitState) -> tuple[PermitState, tuple[Effect, ...]]:

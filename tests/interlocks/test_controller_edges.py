@@ -362,6 +362,7 @@ def test_a_reset_through_the_rack_is_accepted_then_done_or_failed(it: Small) -> 
             assert result.data == {"cleared": ["fast-pause"], "latched": [], "inhibited": [], "permit": True}
         else:
             it.run(201)
+            assert (it.out.reset_mask, it.out.reset_seq) == (0, seq + 1)  # what has failed is not asked for later
             result = it.controller.take_results()[0]
             assert (result.id, result.status, result.code) == (accepted.id, Status.FAILED, "safety.reset-incomplete")
             assert result.data == {"cleared": [], "latched": ["fast-pause"], "inhibited": [], "permit": False}

@@ -194,6 +194,8 @@ def test_a_reset_is_carried_out_once_and_only_when_its_number_rises() -> None:
     assert pair.rack.take_reset() == 0
     pair.run(3, PermitCommand(False, False, 6, 8))
     assert pair.rack.take_reset() == 6
+    pair.run(3, PermitCommand(False, False, 0, 9))  # given up before it was heard
+    assert pair.rack.take_reset() == 0
     assert pair.rack.take_reset() == 0
     pair.run(3)
     assert pair.rack.take_reset() == 0

@@ -194,6 +194,7 @@ def test_a_reset_of_fast_latches_waits_for_the_rack() -> None:
     for hindrance in (seen(Action.PAUSE, 1), seen(mask=4)):
         state, effects = permit_walk(*sent, hindrance)
         assert (state.released, effects[-1]) == (False, permit.Effect.RESET_INCOMPLETE)
+        assert (state.reset_seq, state.reset_mask) == (1, 0)  # a frame that comes late asks for nothing
         state, _ = permit_walk(*sent, hindrance, seen())
         assert not state.released
 
@@ -204,6 +205,7 @@ def test_a_rack_that_does_not_let_go_ends_the_wait() -> None:
     assert permit.step(state, seen(mask=1), late - 1)[1] == ()
     state, effects = permit.step(state, seen(mask=1), late)
     assert effects == (permit.Effect.RESET_INCOMPLETE,)
+    assert (state.reset_seq, state.reset_mask) == (1, 0)
     state, _ = permit.step(state, seen(), late + MS)
     assert not state.released
 
