@@ -74,7 +74,7 @@ class FieldBook:
         self._emit = emit
         self.state = self._restored()
         if self.state.unresolved:
-            self._save()
+            self._save(self.state)
 
     # --- the record ---------------------------------------------------------------------------------------------
     def _restored(self) -> FieldState:
@@ -89,8 +89,7 @@ class FieldBook:
             return state._replace(unresolved=True)
         return state
 
-    def _save(self) -> None:
-        state = self.state
+    def _save(self, state: FieldState) -> None:
         self._store.save(
             {
                 "schema": RECORD_SCHEMA,
@@ -123,14 +122,16 @@ class FieldBook:
         return field_number(self.state.session)
 
     def _step(self, event: field.Event, **data: object) -> tuple[Effect, ...]:
+        """The record is written first: where that fails (OSError) nothing has happened."""
         before = self.state
-        self.state, effects = field.step(self.spec, before, event)
+        state, effects = field.step(self.spec, before, event)
+        if effects and state != before:
+            self._save(state)
+        self.state = state
         for effect in effects:
             if effect in _EVENTS:
-                named = self.state.session or before.session
-                self._emit(_EVENTS[effect], **{"session": named, "pauses": self.state.pauses, **data})
-        if effects and self.state != before:
-            self._save()
+                named = state.session or before.session
+                self._emit(_EVENTS[effect], **{"session": named, "pauses": state.pauses, **data})
         return effects
 
     # --- commands -----------------------------------------------------------------------------------------------
@@ -139,12 +140,11 @@ class FieldBook:
         session = _session(command)
         if not session:
             return refused(command, "field.session", f"give a session of 1 to {SESSION_MAX} characters")
-        return self._answer(command, session, self._step(field.Opened(session, active), by=command.issuer))
+        return self._carry_out(command, field.Opened(session, active))
 
     def close(self, command: Command, active: bool) -> CommandResult:
         """Verb `close_field` {session}: the field is over and accounted for."""
-        session = _session(command)
-        return self._answer(command, session, self._step(field.Closed(session, active), by=command.issuer))
+        return self._carry_out(command, field.Closed(_session(command), active))
 
     def resolve(self, command: Command) -> CommandResult:
         """Verb `resolve` {session, words, resume}: a physicist accounts for a termination."""
@@ -154,7 +154,17 @@ class FieldBook:
         if not isinstance(resume, bool):
             return refused(command, "field.resume", "resume is true or false")
         event = field.Resolved(_session(command), resume)
-        return self._answer(command, event.session, self._step(event, by=command.issuer, words=words, resume=resume))
+        return self._carry_out(command, event, words=words, resume=resume)
+
+    def _carry_out(
+        self, command: Command, event: field.Opened | field.Closed | field.Resolved, **data: object
+    ) -> CommandResult:
+        try:
+            effects = self._step(event, by=command.issuer, **data)
+        except OSError as problem:
+            words = f"the record of the field cannot be written: {problem}; all is as before"
+            return refused(command, "field.record", words)
+        return self._answer(command, event.session, effects)
 
     def _answer(self, command: Command, session: str, effects: tuple[Effect, ...]) -> CommandResult:
         effect = effects[-1]

@@ -46,7 +46,7 @@ class FieldFile:
 
     def save(self, record: Mapping[str, Any]) -> None:
         """Replace the record.  OSError, also the disk's since the last time, ends the safety controller, and so the
-        permit."""
+        permit; a command that wanted it is refused."""
         if self._failure is not None:
             raise self._failure
         new = self.path.with_suffix(".new")

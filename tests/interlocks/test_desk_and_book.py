@@ -187,6 +187,7 @@ class Store(MemoryStore):
         super().__init__()
         self.record = record
         self.broken = broken
+        self.full = False
         self.writes = 0
 
     def load(self) -> Mapping[str, Any] | None:
@@ -195,6 +196,8 @@ class Store(MemoryStore):
         return super().load()
 
     def save(self, record: Mapping[str, Any]) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
         self.writes += 1
         super().save(record)
 
@@ -350,6 +353,29 @@ def test_a_termination_is_resolved_in_words() -> None:
     assert (it.state.pauses, it.state.begun, it.state.unresolved) == (0, False, False)
     nothing = resolve(it)
     assert (nothing.code, nothing.words) == ("field.nothing", "no termination is unresolved")
+
+
+def test_a_command_whose_record_cannot_be_written_is_refused_and_changes_nothing() -> None:
+    it, heard, store = book()
+    it.open(command("open_field", session="S-1"), False)
+    before, record = it.state, store.record
+    heard.take()
+    store.full = True
+    words = "the record of the field cannot be written: [Errno 28] No space left on device; all is as before"
+    for result in (
+        it.open(command("open_field", session="S-2"), False),
+        it.close(command("close_field", session="S-1"), False),
+    ):
+        assert (result.status, result.code, result.words) == (Status.REFUSED, "field.record", words)
+    with pytest.raises(OSError, match="No space"):  # nobody has asked for a scan: the controller ends
+        observed(it)
+    assert (it.state, store.record, heard.take()) == (before, record, [])
+    store.full = False
+    observed(it)
+    observed(it, released=False, aborted=True)
+    store.full = True
+    assert resolve(it, resume=True).code == "field.record"
+    assert (it.state.unresolved, store.record and store.record["unresolved"]) == (True, True)
 
 
 def test_a_field_that_does_not_go_on_is_closed_by_its_resolution() -> None:
