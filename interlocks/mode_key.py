@@ -38,13 +38,13 @@ class ModeKey:
         """Verb `set_mode` {mode}: without a permit, between fields; QA and service with the key turned to them."""
         wanted = command.args.get("mode")
         known = {mode.value: mode for mode in Mode}
-        if wanted not in known:
-            return refused(command, "safety.mode", f"no mode {wanted!r}; there are {', '.join(known)}")
+        if not isinstance(wanted, str) or wanted not in known:
+            return refused(command, "safety.mode", f"no mode {str(wanted)[:60]!r}; there are {', '.join(known)}")
         if released:
             return refused(command, "safety.permit", "the mode changes only without a permit")
-        if field.session or field.unresolved:
+        if field.session or field.begun or field.unresolved:
             return refused(command, "safety.field", f"field {field.session or 'without a name'} is not closed")
-        if wanted != Mode.CLINICAL.value and not self.stands_at(str(wanted)):
+        if wanted != Mode.CLINICAL.value and not self.stands_at(wanted):
             return refused(command, "safety.key", f"turn the key switch to {wanted} first")
-        self.mode = known[str(wanted)]
+        self.mode = known[wanted]
         return CommandResult(command.id, Status.DONE, data={"mode": self.mode.value})

@@ -246,6 +246,13 @@ class Safety:
             raise AssertionError(result)
         self.run()
 
+    def close(self) -> None:
+        """The layer is over, and so is the field."""
+        self.run(1, fe__active=0.0)
+        result = self.say("close_field", "operator", session=self.controller.snapshot().session)
+        if result.status.value != "done":
+            raise AssertionError(result)
+
     def release(self) -> None:
         """Run until everything is good, and reset."""
         self.run(3)

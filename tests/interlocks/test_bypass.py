@@ -295,6 +295,7 @@ def test_the_key_ends_bypasses_and_inhibits() -> None:
     it.run(8)
     it.run(2, pacing__late_ms=0.0)
     assert not it.say("reset", "physicist").data["permit"]
+    it.close()
     assert it.say("set_mode", "physicist", mode="service").code == "safety.key"
     assert it.say("set_mode", "physicist", mode="clinical").status is Status.DONE
     it.run()

@@ -247,7 +247,13 @@ def mode(it: Small, wanted: object) -> CommandResult:
 def test_a_mode_is_set_without_a_permit_after_the_key(it: Small) -> None:
     assert mode(it, "qa").code == "safety.permit"
     assert mode(it, "party").words == "no mode 'party'; there are clinical, qa, service"
+    for wrong in ([], {}, ["qa"], None, 1, "x" * 61):
+        assert mode(it, wrong).code == "safety.mode"
+        assert mode(it, wrong).words == f"no mode {str(wrong)[:60]!r}; there are clinical, qa, service"
     it.run(1, gas__flow_rel=2.0)
+    begun = mode(it, "clinical")  # a field that nobody has opened by name, interrupted
+    assert (begun.code, begun.words) == ("safety.field", "field without a name is not closed")
+    it.close()
     for a, b, code in KEYS:
         it.run(1, key__a=a, key__b=b)
         result = mode(it, "qa")
@@ -298,6 +304,7 @@ def test_a_bypass_acts_on_both_tiers_until_its_end_and_is_a_deadline(it: Small) 
 
 def test_a_bypass_of_a_fast_rule_is_told_to_the_rack_and_ends_with_its_mode(it: Small) -> None:
     it.run(1, gas__flow_rel=2.0)
+    it.close()
     it.run(1, key__a=2.0, key__b=2.0, gas__flow_rel=1.0)
     assert mode(it, "qa").status is Status.DONE
     assert bypass(it, "fast-pause").status is Status.DONE
@@ -493,6 +500,7 @@ def test_a_controller_that_has_just_started_knows_nothing_and_is_due() -> None:
 
 def test_a_fast_latch_of_a_bypassed_rule_that_is_present_is_not_told_as_gone(it: Small) -> None:
     it.fast(0b010, first=1)
+    it.close()
     it.run(1, key__a=2.0, key__b=2.0)
     assert mode(it, "qa").status is Status.DONE
     assert bypass(it, "fast-pause").status is Status.DONE
