@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,8 @@ from interlocks.snapshot import RuleView
 Emit = Callable[..., None]
 REASON_MAX = 300
 """Longest reason, characters."""
+SECONDS_MAX = 1_000_000
+"""Longest time that is looked at as one, s; `[policy]` allows far less."""
 _EVENTS = {
     Kind.BEGUN: "bypass.begun",
     Kind.ENDED: "bypass.ended",
@@ -49,8 +50,8 @@ class BypassDesk:
             return refused(command, "safety.no-rule", "give the id of a rule as rule")
         if not isinstance(reason, str) or len(reason) > REASON_MAX:
             return refused(command, "bypass.reason", f"give a reason of at most {REASON_MAX} characters")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
-            return refused(command, "bypass.time", "give seconds as a number")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not abs(seconds) <= SECONDS_MAX:
+            return refused(command, "bypass.time", f"give seconds as a number, at most {self.spec.max_ns // NS_PER_S}")
         event = steps.Wanted(rule, command.issuer, reason, round(seconds * NS_PER_S), mode)
         effect = self._step(event, now_ns)
         if effect.kind is not Kind.BEGUN:
