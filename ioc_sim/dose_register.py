@@ -18,19 +18,21 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facility.jit import Record, kernel
 from ioc_sim import layout as at
 from ioc_sim.codes import ABORTED, ARMED, HELD, PAUSED
 from ioc_sim.spot_book import R_BEAM_US, R_DONE, R_END, R_IC1, R_IC2, R_X, R_Y
 
-# words of a slot
+# words of a slot; STATE is the front end's state, and FIELD_BITS up the number of the field that is open
 (SEQ, T_NS, LOAD, STATE, SPOT, FIELD_IONS, IC1, IC2, COUNTS1, COUNTS2, BACKUP, TIMER_US, BEAM_TICKS, UNCERTAIN, LEASE,
  CHECK) = range(16)  # fmt: skip
 # words of a row: ROW_LOAD is twice the load's number, plus 1 where the spot is done
 ROW_LOAD, ROW_IC1, ROW_IC2, ROW_X_NM, ROW_Y_NM, ROW_BEAM_TICKS, ROW_END_NS, ROW_CHECK = range(8)
 ROW_WORDS = 8
 UNKNOWN = -(1 << 62)
+FIELD_BITS = 8
 NO_LEASE = -1
 _LARGEST = 1e15
 _FOLD = np.uint64(32)
@@ -57,6 +59,11 @@ def checksum(words: np.ndarray, k: int, n: int) -> int:
 def thousandths(value: float) -> int:
     """A whole number of thousandths; UNKNOWN for what is no number."""
     return math.floor(value * 1000.0 + 0.5) if abs(value) < _LARGEST else UNKNOWN
+
+
+def thousandths_read(words: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What `thousandths` has written; NaN for UNKNOWN."""
+    return np.where(words == UNKNOWN, np.nan, words * 1e-3)
 
 
 @kernel
@@ -121,7 +128,7 @@ def commit(p: Record, s: Record, v: np.ndarray, reg: np.ndarray, slots: np.ndarr
     slots[k, SEQ] = s.register_seq
     slots[k, T_NS] = s.t_ns
     slots[k, LOAD] = s.load_seq
-    slots[k, STATE] = s.fe_state
+    slots[k, STATE] = s.field << FIELD_BITS | s.fe_state
     slots[k, SPOT] = s.spot
     slots[k, FIELD_IONS] = thousandths(v[at.FIELD_IONS])
     slots[k, IC1] = thousandths(ions1)

@@ -42,8 +42,8 @@ class DeliveryCommands(PlantCore):
 
         Counter and timer of the field go on from layer to layer, and from where they were when a field is opened again,
         after another one or in another process (the dose register keeps them); only a new field begins at zero.  It
-        is the one that the safety controller has opened, and no other, and not while a layer is active.  The field that
-        is open may be named again, with the same presets.
+        is the one that the safety controller has opened, and no other, and not while a layer is active.  A field that
+        has been open may be named again, with the same presets.
         """
         commands.check_token(field, "field")
         for name, value in (("preset_ions", preset_ions), ("expected_ms", expected_ms)):
@@ -51,24 +51,21 @@ class DeliveryCommands(PlantCore):
                 raise CommandRefused("fe.field", f"{name} {value!r}", "open_field", "give a positive number")
         if plan_hash and not is_plan_hash(plan_hash):
             raise CommandRefused("fe.field", f"plan hash {plan_hash[:80]!r}", "open_field", "give 64 hex digits")
-        s, v = self._state[0], self._v
+        s = self._state[0]
         if int(s.field) != field:
             self._refuse_while_active("open_field")
             if field != self._field_told:
                 told = f"field {self._field_told}" if self._field_told else "none"
                 what = f"field {field} is not the one that the safety controller has opened, which is {told}"
                 raise CommandRefused("fe.other-field", what, "open_field", "let an operator open the field first")
-        elif (v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS]) != (preset_ions, expected_ms):
-            raise CommandRefused("fe.field", f"field {field} is open with other presets", "open_field",
-                                 "what a field should get is fixed when it is opened")  # fmt: skip
-        had = self.dose.counted(field)
+        had = self.dose.counted(field, preset_ions, expected_ms)
         self._later(self._open_now, field, float(preset_ions), float(expected_ms), plan_hash, had)
 
     def _open_now(
         self, field: int, preset_ions: float, expected_ms: float, plan_hash: str, had: tuple[float, float]
     ) -> None:
         s = self._state[0]
-        if commands.may_open(s, field):
+        if commands.may_open(s, field) and self.dose.opens(field, preset_ions, expected_ms, had):
             self.dose.plan_hash = plan_hash
             second_line.open_field(s, self._v, field, preset_ions, expected_ms, had)
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from facility.errors import ConfigError
 from facility.states import FrontEndState
 from ioc_sim import layout as at
 from ioc_sim.dose_register import commit
+from ioc_sim.field_table import CLOSED, FieldCount, FieldTable
 from ioc_sim.physics.second_line import BACKUP_QUANTUM_FC
 from ioc_sim.register_store import Banks, DoseRecord, LoadedLayer, MemoryStore, RegisterStore, read_records
 
 LEASE_S = 0.25
 """Beam at the layer's intensity that a lease covers, facility time."""
-KEPT_FIELDS = 100
-"""Fields whose counters are kept while others are open."""
 TICK_S = 1e-5
 
 
@@ -40,8 +41,7 @@ class RegisterKeeper:
         state.register_kept = 0 if store is None else 1
         self.banks = Banks(self.store)
         self._p, self._s, self._v = parameters, state, vector
-        self.fields: dict[int, tuple[float, float]] = {}
-        """What fields have had, the last one last: see `counted`."""
+        self.fields = FieldTable(self.banks.fields)
         self.found = read_records(self.store)
         """What an earlier process has left; empty if there was none.  It stays as it is until a layer is loaded."""
         if self.found:
@@ -54,22 +54,41 @@ class RegisterKeeper:
 
     def _take_over(self, left: DoseRecord) -> None:
         """The backup counter goes on from where an earlier process has left it; so will the field, once it is open.
-        What a field has had and nobody knows stays unknown: NaN, at which `backup-field` trips."""
+        What a field has had and nobody knows is unknown from now on: NaN, at which `backup-field` trips."""
         if math.isfinite(left.backup_counts):
             self._v[at.BACKUP_COUNTS] = left.backup_counts
             self._v[at.BACKUP_FC] = left.backup_counts * BACKUP_QUANTUM_FC
-        self.fields[left.layer.field] = (left.field_ions, 1e3 * left.timer_s)
+        counts = self.fields.counts
+        for field, count in counts.items():
+            if self.store.power_lost and field != left.field and CLOSED < count.opened < left.seq:
+                counts[field] = replace(count, ions=math.nan, timer_ms=math.nan)  # its last row was not synchronised
+        if left.field in counts:
+            row, (ions, timer_ms) = counts[left.field], _at_most(left)
+            counts[left.field] = replace(
+                row, ions=float(np.maximum(row.ions, ions)), timer_ms=float(np.maximum(row.timer_ms, timer_ms))
+            )
+        elif left.field and not self.store.power_lost:  # else it was never synchronised, so it had no lease
+            raise ConfigError("register.torn", f"the row of field {left.field} is missing", "dose register",
+                              "count the field as delivered; find out what has become of the medium")  # fmt: skip
 
-    def counted(self, field: int) -> tuple[float, float]:
-        """Ions by the backup counter and beam-on time, ms, that a field has had when it is opened again, in whatever
-        process; zeros for a new one.  What the open one has had is kept."""
-        s, v = self._s, self._v
-        if int(s.field):
-            self.fields.pop(int(s.field), None)
-            self.fields[int(s.field)] = (float(v[at.FIELD_IONS]), float(v[at.FIELD_TIMER_MS]))
-        while len(self.fields) > KEPT_FIELDS:
-            self.fields.pop(next(iter(self.fields)))
-        return self.fields.get(field, (0.0, 0.0))
+    def counted(self, field: int, preset_ions: float, expected_ms: float) -> tuple[float, float]:
+        """See `FieldTable.counted`; of the open field as it stands."""
+        had = self.fields.counted(field, preset_ions, expected_ms)
+        is_open = int(self._s.field) == field
+        return (float(self._v[at.FIELD_IONS]), float(self._v[at.FIELD_TIMER_MS])) if is_open else had
+
+    def opens(self, field: int, preset_ions: float, expected_ms: float, had: tuple[float, float]) -> bool:
+        """Another field is about to be opened: what the open one has had goes into its row, then the new one gets its
+        own, both before a slot names it.  False where no row is left; the open one may be named again."""
+        s, v, fields = self._s, self._v, self.fields
+        if int(s.field) == field:
+            return True
+        for other, count in list(fields.counts.items()):
+            if other == int(s.field):
+                count = replace(count, ions=float(v[at.FIELD_IONS]), timer_ms=float(v[at.FIELD_TIMER_MS]))
+            if count.opened != CLOSED:
+                fields.write(other, replace(count, opened=CLOSED))
+        return fields.write(field, FieldCount(preset_ions, expected_ms, *had, opened=int(s.register_seq)))
 
     @property
     def slots(self) -> np.ndarray:
@@ -88,7 +107,8 @@ class RegisterKeeper:
         s.load_seq = s.last_load
         s.book_from = -1
         crc = zlib.crc32(np.ascontiguousarray(table, dtype="<f8").tobytes())
-        layer = LoadedLayer(token, self.plan_hash, int(s.field), energy_code, level, len(table), crc, int(s.t_ns))
+        layer = LoadedLayer(token, self.plan_hash, int(s.field), energy_code, level, len(table), crc, int(s.t_ns),
+                            float(self._v[at.FIELD_IONS] + self._v[at.LAYER_PRESET_IONS]))  # fmt: skip
         self.banks.begin(int(s.load_seq), layer)
         self.rows = self.banks.rows(int(s.load_seq))
         self._v[at.LEASE_IONS] = self._v[at.LEASE_NEXT_IONS] = 0.0 if self.store.durable else math.inf
@@ -115,3 +135,13 @@ class RegisterKeeper:
         """What the register says now; see `read_records`."""
         self.bring_up_to_date(register)
         return read_records(self.store)
+
+
+def _at_most(left: DoseRecord) -> tuple[float, float]:
+    """Ions and beam-on time, ms, that the open field can have had: with what is uncertain (after a loss of power the
+    lease), but no more than completes the layer.  Control counts the same as delivered, so that what it goes on with
+    still ends at the preset."""
+    more = left.uncertain_ions
+    if left.layer.field == left.field:
+        more = min(more, max(left.layer.field_end_ions - left.field_ions, 0.0))
+    return left.field_ions + more, 1e3 * (left.timer_s + more / left.layer.level_ions_per_s)

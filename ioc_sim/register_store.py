@@ -1,7 +1,7 @@
 """Where the dose register lies: words of memory that outlive the plant's process, and how they are read afterwards.
 
 One image of int64 words, in pages of 4096 bytes so that no two records share one: a header, two layer records (the
-present load's and the one before, with the plan's hash), two slots, two banks of rows.
+present load's and the one before, with the plan's hash), two slots, two banks of rows, the table of the fields.
 
 What is safe when:
 
@@ -29,20 +29,22 @@ from facility.errors import ConfigError
 from facility.pv_catalogue import MAX_SPOTS_PER_LAYER
 from facility.states import FrontEndState
 from ioc_sim import dose_register as reg
+from ioc_sim.field_table import FIELD_ROW_WORDS, MOST_FIELDS, PLACE_WORDS
 
 Words = NDArray[np.int64]
 
 PAGE_WORDS = 512
 MAGIC = 0x494F4E52454749  # "IONREGI"
-VERSION = 1
+VERSION = 2
 HEADER, LAYERS, SLOTS, ROWS = 0, PAGE_WORDS, 3 * PAGE_WORDS, 5 * PAGE_WORDS
 BANK_WORDS = MAX_SPOTS_PER_LAYER * reg.ROW_WORDS
-IMAGE_WORDS = ROWS + 2 * BANK_WORDS
+FIELDS = ROWS + 2 * BANK_WORDS
+IMAGE_WORDS = FIELDS + MOST_FIELDS * FIELD_ROW_WORDS
 # words of the header
 H_MAGIC, H_VERSION, H_BOOT, H_CHECK = range(4)
 # words of a layer record
 (L_LOAD, L_TOKEN, L_FIELD, L_ENERGY, L_LEVEL, L_SPOTS, L_TABLE_CRC, L_T_NS, L_HASH0, L_HASH1, L_HASH2, L_HASH3,
- L_CHECK) = range(13)  # fmt: skip
+ L_FIELD_END, L_CHECK) = range(14)  # fmt: skip
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -55,6 +57,9 @@ class SyncPoint(Enum):
     """Layer done, held, paused, aborted or disarmed, or a fast rule has tripped."""
     LEASE = "lease"
     CLOSED = "closed"
+
+
+_OF_A_LAYER = (SyncPoint.LOADED, SyncPoint.ARMED, SyncPoint.LEASE)
 
 
 class RegisterStore(Protocol):
@@ -112,7 +117,7 @@ class MappedStore:
 
     def __init__(self, path: Path, boot: int | None = None) -> None:
         self.path = path
-        boot = machine_boot() if boot is None else boot
+        self._boot = machine_boot() if boot is None else boot
         size = IMAGE_WORDS * 8
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         found = os.fstat(self._file).st_size
@@ -123,7 +128,7 @@ class MappedStore:
             os.ftruncate(self._file, size)
         self._map = mmap.mmap(self._file, size)
         self.words: Words = np.frombuffer(self._map, dtype=np.int64)
-        self.power_lost = self._open(boot)
+        self.power_lost = self._open(self._boot)
 
     def _open(self, boot: int) -> bool:
         head = self.words[HEADER : HEADER + PAGE_WORDS].reshape(1, PAGE_WORDS)
@@ -134,13 +139,21 @@ class MappedStore:
             raise _not_a_register(self.path, "its header is not whole, or of another version")
         else:
             lost = int(head[0, H_BOOT]) != boot
-        head[0, H_BOOT] = boot
-        head[0, H_CHECK] = reg.checksum(head, 0, H_CHECK)
-        self.sync(SyncPoint.LOADED)
+        if not lost:
+            self._write_boot()
+            os.fsync(self._file)
         return lost
 
+    def _write_boot(self) -> None:
+        head = self.words[HEADER : HEADER + PAGE_WORDS].reshape(1, PAGE_WORDS)
+        head[0, H_BOOT] = self._boot
+        with np.errstate(over="ignore"):
+            head[0, H_CHECK] = reg.checksum(head, 0, H_CHECK)
+
     def sync(self, point: SyncPoint) -> None:
-        """Write the mapped pages and wait for the disk."""
+        """Write the mapped pages and wait for the disk.  A loss of power stands in it until a layer is loaded."""
+        if point in _OF_A_LAYER and int(self.words[HEADER + H_BOOT]) != self._boot:
+            self._write_boot()
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -173,7 +186,8 @@ class Banks:
         words = store.words
         self.layers = words[LAYERS:SLOTS].reshape(2, PAGE_WORDS)
         self.slots = words[SLOTS:ROWS].reshape(2, PAGE_WORDS)
-        self._rows = words[ROWS:].reshape(2, MAX_SPOTS_PER_LAYER, reg.ROW_WORDS)
+        self.fields = words[FIELDS:].reshape(MOST_FIELDS, 2, PLACE_WORDS)
+        self._rows = words[ROWS:FIELDS].reshape(2, MAX_SPOTS_PER_LAYER, reg.ROW_WORDS)
 
     def rows(self, load: int) -> Words:
         """Rows of a load, int64 (MAX_SPOTS_PER_LAYER, ROW_WORDS)."""
@@ -187,6 +201,7 @@ class Banks:
         record[k, :L_CHECK] = (
             load, layer.token, layer.field, layer.energy_code, round(layer.level_ions_per_s * 1e3), layer.spots,
             layer.table_crc32, layer.t_ns, *(int(word) for word in _hash_words(layer.plan_hash)),
+            reg.thousandths(layer.field_end_ions),
         )  # fmt: skip
         with np.errstate(over="ignore"):
             record[k, L_CHECK] = reg.checksum(record, k, L_CHECK)
@@ -216,6 +231,8 @@ class LoadedLayer:
     table_crc32: int
     """Of the layer table, float64, little-endian: it says what was delivered before this load, too."""
     t_ns: int
+    field_end_ions: float
+    """Counter of the field where the layer is complete."""
 
 
 @dataclass(frozen=True)
@@ -232,10 +249,12 @@ class DoseRecord:
     counts: tuple[float, float]
     """Cumulative counts of both chambers; NaN where unknown."""
     backup_counts: float
+    field: int
+    """The field that was open, be it that of the layer or not; 0: none."""
     timer_s: float
-    """The field's own timer."""
+    """Its own timer; NaN where unknown."""
     field_ions: float
-    """The field's ions by the backup counter, at most 1 ms old; NaN where unknown."""
+    """Its ions by the backup counter, at most 1 ms old; NaN where unknown."""
     beam_s: float
     ions: NDArray[np.float64]
     """By spot and chamber, (n, 2); NaN where unknown."""
@@ -282,6 +301,7 @@ def _layer(banks: Banks, load: int) -> LoadedLayer | None:
         token=int(words[L_TOKEN]), plan_hash=plan_hash if plan_hash.strip("0") else "", field=int(words[L_FIELD]),
         energy_code=int(words[L_ENERGY]), level_ions_per_s=int(words[L_LEVEL]) * 1e-3, spots=int(words[L_SPOTS]),
         table_crc32=int(words[L_TABLE_CRC]), t_ns=int(words[L_T_NS]),
+        field_end_ions=float(reg.thousandths_read(words[[L_FIELD_END]])[0]),
     )  # fmt: skip
 
 
@@ -293,9 +313,9 @@ def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecor
         raise ConfigError("register.torn", f"the layer record of load {load} is damaged", "dose register",
                           "count the whole layer as delivered")  # fmt: skip
     spots = _Spots.read(banks, load, layer.spots)
-    open_spot, state = int(slot[reg.SPOT]), FrontEndState(int(slot[reg.STATE]))
+    open_spot, state = int(slot[reg.SPOT]), FrontEndState(int(slot[reg.STATE]) & (1 << reg.FIELD_BITS) - 1)
     if 0 <= open_spot < layer.spots and not spots.done[open_spot]:
-        extra = _number(slot[[reg.IC1, reg.IC2]])
+        extra = reg.thousandths_read(slot[[reg.IC1, reg.IC2]])
         cut = state == FrontEndState.ABORTED
         if cut or FrontEndState.ARMED <= state <= FrontEndState.PAUSED:
             # the slot has all of it; a row of the spot comes when it ends, and may be older after an ABORT
@@ -303,7 +323,7 @@ def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecor
             spots.unknown[open_spot] = bool(np.isnan(extra).any())
         else:
             spots.ions[open_spot] += extra
-    uncertain = float(_number(slot[[reg.UNCERTAIN]])[0])
+    uncertain = float(reg.thousandths_read(slot[[reg.UNCERTAIN]])[0])
     lease = int(slot[reg.LEASE])
     if power_lost:  # the slot may have reached the disk before rows of spots that it has left behind
         behind = layer.spots if state == FrontEndState.DONE else max(open_spot, 0)
@@ -342,19 +362,15 @@ class _Spots:
         sound = np.array([written[i] and _sound(rows, i, reg.ROW_CHECK) for i in range(n)], dtype=np.bool_)
         mine = sound & (rows[:, reg.ROW_LOAD] >> 1 == load)
         kept = np.where(mine[:, None], rows, 0)
-        ions = _number(kept[:, [reg.ROW_IC1, reg.ROW_IC2]])
+        ions = reg.thousandths_read(kept[:, [reg.ROW_IC1, reg.ROW_IC2]])
         return _Spots(
             ions=ions,
-            centre_mm=_number(kept[:, [reg.ROW_X_NM, reg.ROW_Y_NM]]) * 1e-3,
+            centre_mm=reg.thousandths_read(kept[:, [reg.ROW_X_NM, reg.ROW_Y_NM]]) * 1e-3,
             beam_us=kept[:, reg.ROW_BEAM_TICKS] * 10.0,
             t_end_ns=kept[:, reg.ROW_END_NS].astype(np.float64),
             done=(kept[:, reg.ROW_LOAD] & 1).astype(bool),
             unknown=(written & ~mine) | np.isnan(ions).any(axis=1),
         )
-
-
-def _number(words: Words) -> NDArray[np.float64]:
-    return np.where(words == reg.UNKNOWN, np.nan, words * 1e-3)
 
 
 def _made(
@@ -363,10 +379,11 @@ def _made(
 ) -> DoseRecord:  # fmt: skip
     counts = [float("nan") if int(word) == reg.UNKNOWN else float(word) for word in
               slot[[reg.COUNTS1, reg.COUNTS2, reg.BACKUP]]]  # fmt: skip
+    field_ions, timer_ms = (float(one) for one in reg.thousandths_read(slot[[reg.FIELD_IONS, reg.TIMER_US]]))
     return DoseRecord(
         seq=int(slot[reg.SEQ]), t_ns=int(slot[reg.T_NS]), load=load, layer=layer, state=state, spot=spot,
-        counts=(counts[0], counts[1]), backup_counts=counts[2], timer_s=int(slot[reg.TIMER_US]) * 1e-6,
-        field_ions=float(_number(slot[[reg.FIELD_IONS]])[0]),
+        counts=(counts[0], counts[1]), backup_counts=counts[2], field=int(slot[reg.STATE]) >> reg.FIELD_BITS,
+        timer_s=timer_ms * 1e-3, field_ions=field_ions,
         beam_s=int(slot[reg.BEAM_TICKS]) * 1e-5, ions=spots.ions, centre_mm=spots.centre_mm, beam_us=spots.beam_us,
         t_end_ns=spots.t_end_ns, done=spots.done, unknown=spots.unknown, uncertain_ions=uncertain, previous=previous,
     )  # fmt: skip

@@ -36,15 +36,15 @@ class RegisterSync:
     def __init__(self, plant: Plant, store: RegisterStore) -> None:
         self._plant = plant
         self._store = store
-        self._last: tuple[FrontEndState, tuple[int, float] | None] | None = None
+        self._last: tuple[FrontEndState, int, tuple[int, float] | None] | None = None
         self.syncs = 0
         self.failures = 0
 
     def look(self) -> None:
-        """Ask for a lease; synchronise where it is a new one or the state has changed; grant it."""
+        """Ask for a lease; synchronise where it is a new one, or the state or a field has changed; grant it."""
         lease = self._plant.ask_lease()
-        state = self._plant.status.state
-        if (state, lease) == self._last:
+        state, fields = self._plant.status.state, self._plant.dose.fields.writes
+        if (state, fields, lease) == self._last:
             return
         try:
             self._store.sync(_POINTS.get(state, SyncPoint.STOPPED))
@@ -54,7 +54,7 @@ class RegisterSync:
             self.failures += 1
             return
         self.syncs += 1
-        self._last = (state, lease)
+        self._last = (state, fields, lease)
         if lease is not None:
             self._plant.grant_lease(*lease)
 

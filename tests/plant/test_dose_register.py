@@ -15,6 +15,9 @@ from ioc_sim import dose_register as reg
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
 from ioc_sim.register_store import (
+    FIELDS,
+    H_CHECK,
+    H_VERSION,
     IMAGE_WORDS,
     PAGE_WORDS,
     ROWS,
@@ -76,6 +79,7 @@ def test_it_says_what_the_front_end_knows_at_every_moment() -> None:
     assert record.counts == (plant.read("IC_READ"), plant.read("IC_READ", 1))
     assert record.backup_counts == plant.read("BACKUP_COUNTS") > 0
     assert record.timer_s == pytest.approx(plant.read("FIELD_TIMER_MS") * 1e-3)
+    assert (record.field, record.field_ions) == (9, pytest.approx(plant.read("FIELD_IONS"), abs=0.001))
 
 
 def test_sequence_numbers_rise_by_one_a_tick_and_go_on_in_the_next_process() -> None:
@@ -88,7 +92,7 @@ def test_sequence_numbers_rise_by_one_a_tick_and_go_on_in_the_next_process() -> 
     words = left.words.copy()
     again = new_plant(register_store=left)
     go(again, again._now_ns + S)
-    assert (left.words == words).all()  # nobody writes before there is something to write
+    assert (left.words[:FIELDS] == words[:FIELDS]).all()  # nobody writes before there is something to write
     start(again, grid(half_mm=9.0), token=78)
     go(again, again._now_ns + MS)
     assert (now(again).load, again.dose_records()[1].load) == (load + 1, load)
@@ -174,7 +178,7 @@ def test_rows_that_are_torn_are_called_unknown() -> None:
     plant = under_way()
     store = plant.dose.store.copy()
     load = now(plant).load
-    bank = store.words[ROWS:].reshape(2, -1, reg.ROW_WORDS)[load & 1]
+    bank = store.words[ROWS:FIELDS].reshape(2, -1, reg.ROW_WORDS)[load & 1]
     bank[3, reg.ROW_IC1] += 1
     (record, *_) = read_records(store)
     assert record.unknown[3]
@@ -196,6 +200,20 @@ def test_a_file_survives_the_process_and_knows_a_loss_of_power(tmp_path: Path) -
     again = MappedStore(path, boot=2)
     assert (again.power_lost, int(again.words[ROWS])) == (True, 7)
     again.close()
+    assert MappedStore(path, boot=2).power_lost  # who died before a layer was loaded has used nothing of it up
+    again = MappedStore(path, boot=2)
+    again.sync(SyncPoint.LOADED)
+    again.close()
+    assert not MappedStore(path, boot=2).power_lost
+
+
+def test_a_register_of_another_version_is_refused(tmp_path: Path) -> None:
+    store = MappedStore(tmp_path / "dose.register")
+    head = store.words[:PAGE_WORDS].reshape(1, PAGE_WORDS)
+    head[0, H_VERSION] -= 1
+    head[0, H_CHECK] = reg.checksum(head, 0, H_CHECK)
+    with pytest.raises(ConfigError, match="of another version"):
+        MappedStore(tmp_path / "dose.register")
 
 
 @pytest.mark.parametrize("data", [b"x", b"\1" * (8 * IMAGE_WORDS)])
@@ -246,7 +264,7 @@ def with_row(plant: Plant, spot: int, row: np.ndarray | int, *, lost: bool) -> D
 
 
 def rows_of(store: MemoryStore, load: int) -> np.ndarray:
-    return store.words[ROWS:].reshape(2, -1, reg.ROW_WORDS)[load & 1]
+    return store.words[ROWS:FIELDS].reshape(2, -1, reg.ROW_WORDS)[load & 1]
 
 
 def test_a_row_that_the_last_slot_went_ahead_of_counts_whole() -> None:

@@ -91,7 +91,6 @@ def test_a_field_of_which_nobody_knows_what_it_has_had_gets_no_beam() -> None:
     plant._v[at.FIELD_IONS] = np.nan
     go(plant, plant._now_ns + 5 * MS)
     again = with_rules(register_store=store.copy())
-    assert again.dose.fields.keys() == {5}
     open_field(again, 5, 1e9, 1e5)
     one_layer(again, 79)
     assert "backup-field" in tripped(again)
@@ -170,7 +169,7 @@ def test_control_that_names_another_field_between_two_layers_is_refused_and_the_
         counted = float(made.plant._v[at.FIELD_IONS])
         for other in (field_number("another"), field_number(session)):
             arguments = {"field": other, "preset_ions": 1e15, "expected_ms": 1e9, "plan_hash": ""}
-            with pytest.raises(CommandRefused, match=r"is not the one|is open with other presets"):
+            with pytest.raises(CommandRefused, match=r"is not the one|was opened with"):
                 await parts.control.link.command("FE", "open_field", arguments)
         await operator.ended(session, 600.0)
         return session, counted
