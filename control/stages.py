@@ -118,7 +118,8 @@ class Stages:
             if (fault := program_fault(book.layer)) is not None:
                 where = f"beam {book.layer.beam_index}, layer {book.layer.layer_index}"
                 raise StageFault(Event.VERIFY_FAILED, f"{where}: {fault}")
-        await self._disarm()
+        if await self._disarm():  # what comes after a stop is waited for
+            await asyncio.sleep(self._limits.settle_s * self._limits.scale)
         if session.recovering:
             await self.reconcile(session, t_ns)
         if session.unaccounted:
@@ -296,11 +297,14 @@ class Stages:
         state = self._fe_state()
         return state in ACTIVE or (self._arming and state is FrontEndState.LOADED)
 
-    async def _disarm(self) -> None:
-        if self._fe_state() in UNFINISHED or self._may_have_beam():
+    async def _disarm(self) -> bool:
+        """Take an unfinished layer out of action; True if there was one."""
+        unfinished = self._fe_state() in UNFINISHED or self._may_have_beam()
+        if unfinished:
             self._arming = False
             await self._link.command("FE", "disarm", {})
             await self._until(lambda: self._fe_state() not in UNFINISHED, self._limits.loaded_s, "disarm", urgent=True)
+        return unfinished
 
     async def end_cycle(self) -> None:
         """End the ring's cycle if one is running."""

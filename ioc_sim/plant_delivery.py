@@ -54,6 +54,7 @@ class DeliveryCommands(PlantCore):
         s = self._state[0]
         if int(s.field) != field:
             self._refuse_while_active("open_field")
+            self._refuse_before_quiet("open_field")
             if field != self._field_told:
                 told = f"field {self._field_told}" if self._field_told else "none"
                 what = f"field {field} is not the one that the safety controller has opened, which is {told}"
@@ -80,6 +81,7 @@ class DeliveryCommands(PlantCore):
                 "fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level"
             )
         self._refuse_while_active("load_layer")
+        self._refuse_before_quiet("load_layer")
         self._later(self._load_now, token, energy_code, float(level_ions_per_s), table)
 
     def _load_now(self, token: int, energy_code: int, level: float, table: np.ndarray) -> None:
@@ -147,6 +149,13 @@ class DeliveryCommands(PlantCore):
         if commands.is_active(s):
             raise CommandRefused("fe.active", f"a layer is {FrontEndState(int(s.fe_state)).name}", verb,
                                  "wait until it is done, or disarm it")  # fmt: skip
+
+    def _refuse_before_quiet(self, verb: str) -> None:
+        """What comes after a stop belongs to the layer that was stopped, and to its field."""
+        s, quiet = self._state[0], int(self._parameters[0].quiet_ticks)
+        if int(s.fe_state) == FrontEndState.ABORTED and int(s.stop_ticks) < quiet:
+            raise CommandRefused("fe.tail", f"beam may still come, {int(s.stop_ticks)} ticks after the stop", verb,
+                                 f"wait for {quiet} ticks of 10 us")  # fmt: skip
 
     def insert_range_shifters(self, code: int, plan_code: int) -> None:
         """Move range shifters (bit mask over the facility's list); takes 500 ms."""

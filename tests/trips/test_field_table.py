@@ -191,3 +191,22 @@ def test_a_row_that_a_loss_of_power_has_left_behind_its_field_is_not_believed() 
     assert sync.syncs == syncs + 1  # a field that is opened is synchronised
     kept = with_rules(register_store=disk.after_power_loss())
     assert opened(kept, 5, total, 1e5) == pytest.approx((total, 1e3 * total / LEVEL), rel=0.2)
+
+
+def test_what_comes_after_a_stop_is_of_the_layer_and_the_field_that_were_stopped() -> None:
+    plant = with_rules()
+    open_field(plant, 5, 1e9, 1e5)
+    start(plant, spots(), level=LEVEL)
+    run_until(plant, "BEAM_ON")
+    go(plant, plant._now_ns + 100 * MS)
+    plant.disarm()
+    go(plant, plant._now_ns + 10_000)
+    with pytest.raises(CommandRefused, match=r"beam may still come, . ticks after the stop"):
+        plant.load_layer(79, 150, LEVEL, spots().table(plant, 150))
+    with pytest.raises(CommandRefused, match="beam may still come"):
+        open_field(plant, 6, 1e9, 1e5)
+    go(plant, plant._now_ns + 5 * MS)
+    given = plant.truth_total_ions
+    plant.load_layer(79, 150, LEVEL, spots().table(plant, 150))
+    go(plant, plant._now_ns + 20 * MS)
+    assert plant.truth_total_ions == given
