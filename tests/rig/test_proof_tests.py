@@ -106,7 +106,7 @@ def test_a_device_that_fails_under_test_fails_it_and_the_loop_and_none_begins_wh
     assert f"({test}):" in said
     assert "(permit-loop-drop): no value" in said, "the lines are not raised when something has tripped"
     world = world_of("wuwei", TRIPS[test])
-    with pytest.raises(IonctlError, match="when nothing has tripped: .* does not obey"):
+    with pytest.raises(IonctlError, match=r"when nothing has tripped: .* does not obey"):
         world.run(nothing)
     assert not world.controller.snapshot().permit
     assert world.plant.truth_total_ions == 0.0
