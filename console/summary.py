@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from console.tables import print_table, screen
+from rig.result import layer_s
 
 if TYPE_CHECKING:
     from rig.result import DeliveryResult
@@ -22,13 +23,14 @@ def print_result(result: DeliveryResult) -> None:
         _LAYERS, rows, right=range(len(_LAYERS)), spare=("time s", "IC2 %", "worst mm", "prescribed", "MeV/u"),
     )  # fmt: skip
     print_table("Session", ("", ""), _totals(result))
+    for why, layers in _unknown_times(result).items():
+        screen().print(f"Time of layer {', '.join(layers)} is not known: {why}.", soft_wrap=True)
     interlocks = result.summary["interlocks"]
     if interlocks:
-        print_table(
-            "Interlocks",
-            ("facility time, s", "rule", "action", "layer", "value", "limit", "unit"),
-            [_interlock(i) for i in interlocks],
-        )
+        shown = [(*_interlock(i), i.get("part", 1)) for i in interlocks]
+        columns = ("facility time, s", "rule", "action", "layer", "value", "limit", "unit", "part")
+        several = None if result.part > 1 else -1
+        print_table("Interlocks", columns[:several], [row[:several] for row in shown])
     else:
         screen().print("No interlock took the beam.")
     for line in next_steps(result):
@@ -43,16 +45,17 @@ def next_steps(result: DeliveryResult) -> list[str]:
         return []
     s, facility = result.summary, result.facility
     layers = sum(1 for layer in s["layers"] if layer["verified"])
-    why = "as an interlock took it" if s["interlocks"] else s["reason"]
+    now = [one for one in s["interlocks"] if one.get("part", result.part) == result.part]
+    why = "as an interlock took it" if now else s["reason"]
     lines = [
         f"The beam is off. The field is {s['status']} ({why}): {s['spots_done']} of {s['spots']} spots are delivered "
         f"and on record, {layers} of {s['layers_total']} layers verified."
     ]
     if result.target == "virtual":
         return [*lines, "This facility was in virtual time and is gone; another delivery begins with a new one."]
-    rules = list(dict.fromkeys(one["rule"] for one in s["interlocks"]))
+    rules = list(dict.fromkeys(one["rule"] for one in now))
     lines += [f"See why: ionctl interlocks show {rule} --facility {facility}" for rule in rules]
-    if any(one["action"] == "ABORT" for one in s["interlocks"]):
+    if any(one["action"] == "ABORT" for one in now):
         lines.append(
             f"Then: ionctl interlocks reset --facility {facility}, and say what became of the field: ionctl interlocks "
             f"resolve --words TEXT --facility {facility}. No other field is opened before."
@@ -79,8 +82,17 @@ def _layer(layer: Mapping[str, Any], truth: LayerTruth | None) -> tuple[Any, ...
         "" if truth is None else _percent(truth.truth_ions, prescribed),
         f"{worst:+.2f}",
         "" if position is None else f"{position:.2f}",
-        f"{(layer['t_done_ns'] - layer['t_armed_ns']) * 1e-9:.2f}",
+        "-" if (time_s := layer_s(layer)) is None else f"{time_s:.2f}",
     )
+
+
+def _unknown_times(result: DeliveryResult) -> dict[str, list[str]]:
+    """Layers whose time is not known, by the reason."""
+    found: dict[str, list[str]] = {}
+    for layer in result.summary["layers"]:
+        if layer_s(layer) is None:
+            found.setdefault(layer["time_why"], []).append(str(layer["index"]))
+    return found
 
 
 def _percent(delivered: float, prescribed: float) -> str:
@@ -101,13 +113,23 @@ def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
     ]
     if truth is not None:
         rows += _truth(truth, s["prescribed_ions"])
+    elif result.truth_words:
+        rows.append(("delivered by truth", result.truth_words))
     if result.pacing is not None:
         rows.append(("pacing", _pacing(result.pacing)))
     if result.not_fast:
         rows.append(("not fast", ", ".join(f"{one['rule']} {one['bound_ms']:g} ms" for one in result.not_fast)))
+    if result.part == 1:
+        return [*rows, ("time", f"{s['facility_s']:.1f} s of facility time, {s['beam_on_s']:.1f} s with beam; {wall}")]
+    in_all = result.session_facility_s
+    all_parts = (
+        "facility time not known, as a part left no summary" if in_all is None else f"{in_all:.1f} s of facility time"
+    )
     return [
         *rows,
-        ("time", f"{s['facility_s']:.1f} s of facility time, {s['beam_on_s']:.1f} s with beam; {wall}"),
+        (f"time of part {result.part}", f"{s['facility_s']:.1f} s of facility time; {wall}"),
+        ("time of all parts", f"{all_parts}, {s['beam_on_s']:.1f} s with beam"),
+        ("told of", f"part {result.part} alone: status, pacing and its time; of the whole session: all else"),
     ]
 
 

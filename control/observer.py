@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from control.layer_machine import BEAM_POSSIBLE, DELIVERING, Event, State, matters
 from control.machine_link import FeStatus, MachineLink
@@ -30,14 +30,17 @@ class Observer:
         link: the machine.
         progress_limit_s: event-loop s without any delivery, with a layer armed, that are a time-out.
         journal_fault: why the journal cannot be relied upon, None if it can: nothing is delivered that is not booked.
+        fast_rules: ids of the fast rules, in the order by which the front end numbers them.
     """
 
     def __init__(
-        self, link: MachineLink, progress_limit_s: float, journal_fault: Callable[[], str | None] = lambda: None
-    ) -> None:
+        self, link: MachineLink, progress_limit_s: float, journal_fault: Callable[[], str | None] = lambda: None,
+        fast_rules: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._link = link
         self._journal_fault = journal_fault
         self._limit_s = progress_limit_s
+        self._fast_rules = tuple(fast_rules)
         self._last: tuple[object, ...] = ()
         self._since_s = 0.0
         self._stray_s = -math.inf
@@ -137,7 +140,8 @@ class Observer:
             return self._link.tripped
         fe = self._link.fe
         if fe is not None and fe.first_rule >= 0:
-            return f"fast rule {fe.first_rule}"
+            known = fe.first_rule < len(self._fast_rules)
+            return self._fast_rules[fe.first_rule] if known else f"fast rule {fe.first_rule}"
         return "unknown rule"
 
     def _own(self, session: Session | None) -> FeStatus | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -61,11 +61,13 @@ class Sequencer:
         rules, limits: numbers of the front end, longest waits.
         facility_hash: configuration that programs must be made for; None: not checked.
         books: the journal; None: nothing is written down.
+        fast_rules: see `Observer`.
     """
 
     def __init__(
         self, link: MachineLink, clock: Clock, ids: IdSource, events: EventLog, *, rules: LayerRules | None = None,
         limits: SequencerLimits | None = None, facility_hash: str | None = None, books: Bookkeeper | None = None,
+        fast_rules: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.rules = rules or LayerRules()
         self.books = books or Bookkeeper()
@@ -82,7 +84,7 @@ class Sequencer:
         self.on_turn: Callable[[], None] = lambda: None
         """Called at every turn of the task: something may have changed that `lines` shows."""
         self._stages = Stages(link, self.rules, self._limits, self._must_stop, self._procedure, self.books)
-        self._observer = Observer(link, self._limits.progress_s * self._limits.scale, self.books.fault)
+        self._observer = Observer(link, self._limits.progress_s * self._limits.scale, self.books.fault, fast_rules)
         self._requests: deque[_Request] = deque()
         self._results: deque[tuple[Event, str]] = deque()
         self._prefetch_due = False

@@ -307,8 +307,7 @@ class Session:
         """Take the account of the present layer over from the journal; a verified one is left behind."""
         book = self.book
         book.rows, book.uncertain, book.loads = rows, uncertain, loads
-        book.t_armed_ns = t_ns
-        book.result = self._result(rows, t_ns, verified=verified)
+        book.result = self._result(rows, t_ns, verified=verified)  # when it was armed the journal does not say
         if verified:
             self.index += 1
 
@@ -361,6 +360,7 @@ class Session:
         error = np.where(done, ic1 - layer.target_ions, 0.0)
         worst = int(np.argmax(np.abs(error)))
         position = worst_position_mm(layer, rows)
+        done_ns = self._last_ns(rows, t_ns)
         return LayerResult(
             index=self.index,
             beam=layer.beam_index,
@@ -378,9 +378,9 @@ class Session:
             worst_spot_error_ions=float(error[worst]),
             worst_position_mm=None if math.isnan(position) else position,
             loads=book.loads,
-            t_armed_ns=t_ns if book.t_armed_ns is None else book.t_armed_ns,
+            t_armed_ns=done_ns if book.t_armed_ns is None else book.t_armed_ns,
             t_first_beam_ns=book.t_first_beam_ns,
-            t_done_ns=self._last_ns(rows, t_ns),
+            t_done_ns=done_ns,
             beam_on_s=float(rows[:, COLUMN["beam_us"]].sum()) * 1e-6,
             verified=verified,
         )

@@ -166,6 +166,10 @@ def open_journal(url: str, facility: str, *, read_only: bool = False) -> Journal
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ModuleNotFoundError) as problem:
         raise JournalError("journal.url", f"no journal can be opened there: {problem}", _shown(url),
                            "give sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE") from problem  # fmt: skip
+    file = engine.url.database if read_only and engine.dialect.name == "sqlite" else None
+    if file and not Path(file).exists():
+        engine.dispose()
+        raise JournalError("journal.missing", "there is no such file", file, "deliver something first, or name another")
     journal = Journal(engine, facility, _shown(url))
     try:
         with journal._guarded("cannot be opened"):

@@ -121,6 +121,8 @@ class ControlParts:
     """See `CommandVerifier`."""
     signing_clock: Clock | None = None
     """What commands are signed and their age is judged by; `clock` where it is None."""
+    fast_rules: tuple[str, ...] = ()
+    """See `Observer`."""
     samples: SampleLog | None = None
     """Where the samples of a session go; None: nowhere."""
     command_age_ns: int | None = None
@@ -161,7 +163,7 @@ async def control_stack(
         async with (
             Sequencer(
                 link, parts.clock, parts.ids, parts.events, rules=rules, limits=limits,
-                facility_hash=parts.facility.hash, books=books,
+                facility_hash=parts.facility.hash, books=books, fast_rules=parts.fast_rules,
             ) as sequencer,
             LineSender(link.write_lines, parts.keep_alive, sequencer.lines, parts.lines_s) as lines,
             ControlServer(

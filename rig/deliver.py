@@ -19,6 +19,7 @@ from rig.truth_log import TRUTH_LOG_FILE
 
 if TYPE_CHECKING:
     from rig.operator_client import Progress
+    from rig.parts import Earlier
 
 OnProgress = Callable[["Progress"], None]
 TARGETS = ("virtual", "ca", "hil")
@@ -32,6 +33,8 @@ class GoingOn:
     reason: str
     shown: Callable[[], None]
     """Called when journal and register have been brought together, before START; raises if nobody confirms."""
+    earlier: Earlier
+    """What was delivered of it before."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from control.plan.program import MachineProgram
-from facility.errors import ChannelError, CommandRefused, IonctlError
+from facility.config import Facility
+from facility.errors import ChannelError, CommandRefused, ConfigError, IonctlError
 from rig.control_stack import require_room
 from rig.deliver import (
     EVENTS_FILE,
@@ -27,14 +28,15 @@ from rig.deliver import (
 from rig.external.watch import not_fast
 from rig.facility_time import FacilityTime
 from rig.operator_client import ENDED, OperatorClient
+from rig.parts import PARTS, Earlier
 from rig.remote import operator_at
 from rig.remote_room import make_ready
 from rig.result import DeliveryResult
 from rig.run_dir import RunFile, is_alive
 from rig.supervisor import RunOptions, Supervisor
 from rig.trip_history import PLANT_LOG, read_events
-from rig.truth_check import TruthReport, judge_truth
-from rig.truth_file import SpotTruth, TruthNow, gained, read_now, read_spots
+from rig.truth_check import T_IONS, TruthReport, judge_truth
+from rig.truth_file import SpotTruth, TruthNow, added, gained, read_now, read_spots
 from rig.truth_log import TRUTH_LOG_FILE, write_truth_log
 from rig.wall_clock import monotonic_s
 
@@ -101,7 +103,13 @@ async def _deliver(
         await client.reset("operator")  # what only a physicist may let go of is for a physicist to let go of
         before = await truth_at(folder, 0)
         session = await _opened(client, request, program)
+        earlier = Earlier(request.home.session_dir(session), 0)
+        if request.going_on is not None:
+            earlier = request.going_on.earlier
+            earlier.keep()
+        recorded = _changed(earlier.folder / RECORD_FILE)
         left = await client.prepare("" if request.going_on is None else session)
+        part = earlier.parts + 1
         if left and request.going_on is not None:
             request.going_on.shown()
         if left:
@@ -111,21 +119,47 @@ async def _deliver(
             summary = await client.ended(session, longest_s, _shower(client, on_progress))
         wall_s = monotonic_s() - started_s
         after = await truth_at(folder, int(summary["t_ended_ns"])) if is_alive(folder, "plant") else None
-        truth = None
-        if before is not None and after is not None and request.going_on is None:  # the rest of it is an earlier run's
-            came = gained(after, before)
-            truth = judge_truth(program.layers, came, request.facility)
-            write_truth_log(
-                request.home.session_dir(session) / TRUTH_LOG_FILE, session, program, came, request.facility
-            )
+        came = None if before is None or after is None else gained(after, before)
+        truth, truth_words = _truth(request.facility, session, program, earlier, part, came)
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
         pacing = await client.pace() if is_alive(folder, "plant") else None
         if summary["layers"]:
-            await _written(request.home.session_dir(session) / RECORD_FILE)
+            await _written(earlier.folder / RECORD_FILE, recorded)
     told = FacilityTime(read_events(folder / PLANT_LOG))
     summary = {**summary, "interlocks": [_dated(one, told) for one in summary["interlocks"]]}
-    return _result(request, run, summary, truth, wall_s, target, pacing)
+    if earlier.parts:
+        summary = earlier.joined(summary, part)
+    result = DeliveryResult(
+        target, request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s,
+        _files(earlier.folder), pacing, part, earlier.session_s(summary["facility_s"]), truth_words,
+        not_fast(request.facility, request.room, run.species),
+    )  # fmt: skip
+    result.write(earlier.folder / SUMMARY_FILE)
+    return result
+
+
+def _truth(
+    facility: Facility, session: str, program: MachineProgram, earlier: Earlier, part: int, came: SpotTruth | None
+) -> tuple[TruthReport | None, str]:
+    """Judge and write down what the session got in all its parts by truth, `came` in the last one; in words, why that
+    is not known."""
+    path = earlier.folder / TRUTH_LOG_FILE
+    try:
+        if came is None:
+            raise ConfigError("parts.truth", f"the plant has not told the truth of part {part}", session)
+        whole = added(earlier.truth(program, session), came)
+    except ConfigError as problem:
+        path.unlink(missing_ok=True)  # it told of earlier parts alone; theirs is kept
+        if came is None:
+            return None, f"not known: {problem.what}"
+        path = earlier.folder_of(part) / TRUTH_LOG_FILE
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_truth_log(path, session, program, came, facility)
+        ions = sum(float(rows[:, T_IONS].sum()) for rows in came.values())
+        return None, f"not known of the whole session: {problem.what}; part {part} gave {ions:.6e} ions ({path})"
+    write_truth_log(path, session, program, whole, facility)
+    return judge_truth(program.layers, whole, facility), ""
 
 
 async def _opened(client: OperatorClient, request: DeliveryRequest, program: MachineProgram) -> str:
@@ -210,11 +244,20 @@ async def truth_at(folder: Path, t_ns: int) -> SpotTruth | None:
     return None
 
 
-async def _written(path: Path) -> None:
-    """Give control a moment for a file that it writes beside everything else; it may come later, too."""
+def _changed(path: Path) -> int:
+    """When a file was written last, as the file system counts; -1 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return -1
+
+
+async def _written(path: Path, before: int) -> None:
+    """Give control a moment for a file that it writes beside everything else, and which was last written at `before`;
+    it may come later, too."""
     deadline = monotonic_s() + _RECORD_S
     while monotonic_s() < deadline:
-        if await asyncio.to_thread(path.exists):
+        if await asyncio.to_thread(_changed, path) != before:
             return
         await asyncio.sleep(_POLL_S)
 
@@ -223,25 +266,9 @@ def _complete(now: TruthNow, spots: TruthNow, ended_ns: int) -> bool:
     return now.t_ns >= ended_ns and spots.total_ions == now.total_ions
 
 
-def _result(
-    request: DeliveryRequest,
-    run: RunFile,
-    summary: dict[str, Any],
-    truth: TruthReport | None,
-    wall_s: float,
-    target: str,
-    pacing: dict[str, Any] | None,
-) -> DeliveryResult:
-    folder = request.home.session_dir(summary["session"])
-    names = [
-        name
-        for name in (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE, TRUTH_LOG_FILE)
-        if (folder / name).exists()
-    ]
-    files = {FILE_KINDS[name]: str(folder / name) for name in (*names, SUMMARY_FILE)}
-    result = DeliveryResult(
-        target, request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s, files, pacing,
-        not_fast(request.facility, request.room, run.species),
-    )  # fmt: skip
-    result.write(folder / SUMMARY_FILE)
-    return result
+def _files(folder: Path) -> dict[str, str]:
+    """Paths of what a session has left, by what they are."""
+    there = {FILE_KINDS[name]: str(folder / name) for name in (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE,
+             TRUTH_LOG_FILE) if (folder / name).exists()}  # fmt: skip
+    earlier = {"earlier parts": str(folder / PARTS)} if (folder / PARTS).exists() else {}
+    return {**there, FILE_KINDS[SUMMARY_FILE]: str(folder / SUMMARY_FILE), **earlier}

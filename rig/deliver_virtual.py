@@ -85,7 +85,16 @@ def deliver_virtual(
     write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)
     result = DeliveryResult(
-        "virtual", request.facility.id, request.room, request.first_seed, None, summary.to_data(), truth, wall_s, files
+        "virtual",
+        request.facility.id,
+        request.room,
+        request.first_seed,
+        None,
+        summary.to_data(),
+        truth,
+        wall_s,
+        files,
+        session_facility_s=summary.facility_s,
     )
     result.write(folder / SUMMARY_FILE)
     return result

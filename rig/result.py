@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from facility.errors import ExitCode
+from facility.timebase import NS_PER_S
 from rig.truth_check import LayerTruth, TruthReport
 
 RESULT_SCHEMA = "ionctl.result/1"
+OF_THIS_PART = ("facility_s", "wall_s", "reason", "pacing", "seed", "speed")
+"""Keys that tell of the part that was delivered last; all others are of the whole session."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class DeliveryResult:
     files: Mapping[str, str] = field(default_factory=dict)
     pacing: Mapping[str, Any] | None = None
     """How the plant has kept its pace since it was started; None in virtual time."""
+    part: int = 1
+    """Which part of the session this was; see `rig.parts`."""
+    session_facility_s: float | None = None
+    """Facility time of all parts together; None where an earlier one has left no summary."""
+    truth_words: str = ""
+    """Why there is no truth of the whole session."""
     not_fast: Sequence[Mapping[str, Any]] = ()
     """Rules that read a device in the loop, with their bounds."""
 
@@ -65,6 +74,9 @@ class DeliveryResult:
             "beam_on_s": summary["beam_on_s"],
             "facility_s": summary["facility_s"],
             "wall_s": self.wall_s,
+            "part": self.part,
+            "session_facility_s": self.session_facility_s,
+            "of_this_part": list(OF_THIS_PART),
             "interlocks": list(summary["interlocks"]),
             "target": self.target,
             "facility": self.facility,
@@ -73,6 +85,7 @@ class DeliveryResult:
             "seed": self.seed,
             "speed": self.speed,
             "plan_hash": summary["plan_hash"],
+            "truth_words": self.truth_words,
             "truth": None if truth is None else {k: v for k, v in truth.to_data().items() if k != "layers"},
             "pacing": None if self.pacing is None else dict(self.pacing),
             "not_fast": [dict(one) for one in self.not_fast],
@@ -98,6 +111,13 @@ class DeliveryResult:
         data["record"] = dict(self.summary)
         data["truth_layers"] = None if self.truth is None else self.truth.to_data()["layers"]
         path.write_text(_lines(data), encoding="utf-8")
+
+
+def layer_s(layer: Mapping[str, Any]) -> float | None:
+    """Facility time of a layer of a summary, from arming to its end in each part, s; None where it is not known."""
+    if "time_s" in layer:
+        return None if layer["time_s"] is None else float(layer["time_s"])
+    return float(layer["t_done_ns"] - layer["t_armed_ns"]) / NS_PER_S
 
 
 def _lines(data: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from journal.read import SessionEntry
 from rig.deliver import DeliveryRequest, GoingOn, OnProgress
 from rig.deliver_ca import deliver_at
 from rig.home import Home
+from rig.parts import read_earlier
 from rig.remote import operator_at, running
 from rig.result import DeliveryResult
 from rig.session_desk import LayerLine, journal_at, layer_lines, program_of
@@ -37,7 +38,7 @@ def resume_session(
 
         request = DeliveryRequest(
             plan=plan or Path(entry.plan_path), facility=facility, room=entry.room, home=home, qa=entry.qa,
-            going_on=GoingOn(name, reason, shown),
+            going_on=GoingOn(name, reason, shown, read_earlier(journal, name, home.session_dir(name))),
         )  # fmt: skip
         return deliver_at(request, program, run, on_progress)
 

@@ -136,6 +136,17 @@ def gained(after: SpotTruth, before: SpotTruth) -> SpotTruth:
     return found
 
 
+def added(first: SpotTruth, second: SpotTruth) -> SpotTruth:
+    """What two parts of a delivery gave together; layers that only one of them has are there, too."""
+    found = {token: rows.copy() for token, rows in second.items()}
+    for token, rows in first.items():
+        if token in found and found[token].shape == rows.shape:
+            found[token][:, [T_IONS, T_SUM_X, T_SUM_Y]] += rows[:, [T_IONS, T_SUM_X, T_SUM_Y]]
+        else:
+            found[token] = rows.copy()
+    return found
+
+
 def read_spots(folder: Path) -> tuple[TruthNow, SpotTruth]:
     """The table per spot by layer token, and when it was written."""
     path = folder / SPOTS_FILE

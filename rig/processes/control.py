@@ -28,6 +28,7 @@ from facility.errors import JournalError
 from facility.events import EventLog
 from facility.ids import IdSource, run_id
 from facility.timebase import Clock, seconds_to_ns
+from interlocks.rules import load_rules
 from journal.store import Journal, open_journal
 from journal.writer import NoJournal, NullWriter, ThreadedWriter, Writer
 from rig.broker import broker_address
@@ -184,6 +185,7 @@ async def main(launch: Launch) -> None:
                 journal=None if journal is None else journal[1],
                 writer=writer,
                 energy_table=load_energy_table(facility, launch.species).hash,
+                fast_rules=tuple(rule.id for rule in load_rules(facility, launch.room, launch.species).h),
                 command_age_ns=command_age_ns(speed),
                 samples=files.samples,
             )
