@@ -26,7 +26,8 @@ from ioc_sim.register_store import MemoryStore
 from journal import read
 from journal.store import Journal, open_journal, sqlite_url
 from rig.control_stack import stop_delivery
-from rig.deliver_virtual import JOURNAL_FILE, delivered
+from rig.deliver_virtual import delivered
+from rig.home import JOURNAL_FILE
 from rig.session_check import objections
 from rig.virtual_deaths import Victim, die
 from rig.virtual_world import World, WorldOptions, WorldParts

@@ -33,6 +33,7 @@ from rig.deliver import (
     species_of,
     write_files,
 )
+from rig.home import JOURNAL_FILE
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
 from rig.truth_check import judge_truth
@@ -43,7 +44,6 @@ from rig.wall_clock import monotonic_s
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-JOURNAL_FILE = "journal.sqlite"
 _SLOWEST = 5.0
 _GRACE_S = 600.0
 _PROGRESS_WALL_S = 0.1

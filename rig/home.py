@@ -11,6 +11,7 @@ from facility.errors import ConfigError
 
 HOME_ENV = "IONCTL_HOME"
 JOURNAL_ENV = "IONCTL_JOURNAL"
+JOURNAL_FILE = "journal.sqlite"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Home:
     def sessions(self) -> Path:
         """Folders of the sessions: all of the home that control is told of."""
         return _folder(self.root / "sessions")
+
+    def virtual_journal(self, session: str) -> Path | None:
+        """The journal that a virtual delivery left in its session's folder; None if there is none."""
+        found = self.sessions / session / JOURNAL_FILE
+        return found if Path(session).name == session and found.is_file() else None
 
     def journal_url(self, facility_id: str, env: Mapping[str, str] | None = None) -> str:
         """Where the journal of a facility lies: `$IONCTL_JOURNAL`, or a file of its own."""

@@ -11,7 +11,7 @@ from typing import Any
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
-from facility.errors import CommandRefused
+from facility.errors import CommandRefused, JournalError, UsageError
 from journal import read
 from journal.course import Course, read_course
 from journal.read import SessionEntry
@@ -34,6 +34,23 @@ def journal_at(home: Home, facility_id: str, given: str = "") -> Iterator[Journa
         yield journal
     finally:
         journal.close()
+
+
+@contextlib.contextmanager
+def session_at(home: Home, facility_id: str, name: str, given: str = "") -> Iterator[tuple[Journal, SessionEntry]]:
+    """A session and its journal, to read. Raises as `journal_at` and `journal.read.session`; the error names the
+    journal of a virtual delivery, which lies in its session's folder."""
+    with contextlib.ExitStack() as opened:
+        try:
+            journal = opened.enter_context(journal_at(home, facility_id, given))
+            entry = read.session(journal, name)
+        except (JournalError, UsageError) as problem:
+            own = home.virtual_journal(name)
+            if given or own is None or problem.code not in ("journal.missing", "session.unknown"):
+                raise
+            what = f"session {name} was delivered in virtual time, by a facility of its own"
+            raise UsageError("session.virtual", what, facility_id, f"give --journal {own}") from problem
+        yield journal, entry
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ JOURNAL = click.option("--journal", "journal_at", default="", metavar="URL",
                        help="URL or file of the journal; default $IONCTL_JOURNAL or the facility's own.")  # fmt: skip
 
 
+SPARE = ("room", "mode", "layers", "patient", "prescribed", "fraction", "plan", "delivered")
+"""Columns of the list of sessions that a narrow screen does without, the first one first."""
+
+
 @click.group()
 def session() -> None:
     """Sessions of the journal: list, show, export, close."""
@@ -60,7 +64,7 @@ def list_sessions(settings: Settings, facility_name: str, journal_at: str, as_js
         "delivered",
         "reason",
     )
-    print_table(f"sessions of {facility_name}", head, rows)
+    print_table(f"sessions of {facility_name}", head, rows, right=(0, 7, 8, 9), spare=SPARE)
     return int(ExitCode.OK)
 
 
@@ -73,11 +77,10 @@ def list_sessions(settings: Settings, facility_name: str, journal_at: str, as_js
 def show(settings: Settings, name: str, facility_name: str, journal_at: str, as_json: bool) -> int:
     """Show planned, delivered and remaining ions of each layer that was begun."""
     from console.tables import print_json
-    from journal import read
     from rig import session_desk
 
-    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as journal:
-        entry = read.session(journal, name)
+    facility = settings.facility(facility_name).id
+    with session_desk.session_at(settings.home(), facility, name, journal_at) as (journal, entry):
         lines = session_desk.layer_lines(journal, entry)
         course = session_desk.course_of(journal, entry)
     if as_json:
@@ -100,15 +103,14 @@ def show(settings: Settings, name: str, facility_name: str, journal_at: str, as_
 @click.pass_obj
 def export(settings: Settings, name: str, output: Path, plan: Path | None, facility_name: str, journal_at: str) -> int:
     """Write everything that the journal has of a session and where its hash chain ends, or its treatment record."""
-    from journal import read
     from rig import record_desk, session_desk
 
     facility = settings.facility(facility_name)
-    with session_desk.journal_at(settings.home(), facility.id, journal_at) as journal:
+    with session_desk.session_at(settings.home(), facility.id, name, journal_at) as (journal, entry):
         if output.suffix == ".dcm":
             output.write_bytes(record_desk.record_of(journal, name, facility, plan))
         else:
-            found = session_desk.export(journal, read.session(journal, name))
+            found = session_desk.export(journal, entry)
             output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{name}: {output}")
     return int(ExitCode.OK)

@@ -25,7 +25,8 @@ from journal import read
 from journal.store import open_journal, sqlite_url
 from journal.verify import verify
 from rig.crashes import Crashes, Left
-from rig.deliver_virtual import JOURNAL_FILE, deliver_in
+from rig.deliver_virtual import deliver_in
+from rig.home import JOURNAL_FILE
 from rig.virtual_world import World, WorldOptions
 from tests.journal.sqlite_files import Deed, after_power_loss, faulty_files, why_not
 from tests.plant.disk import Disk
