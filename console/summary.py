@@ -79,7 +79,7 @@ def _layer(layer: Mapping[str, Any], truth: LayerTruth | None) -> tuple[Any, ...
         f"{prescribed:.4e}",
         _percent(layer["ic1_ions"], prescribed),
         _percent(layer["ic2_ions"], prescribed),
-        "" if truth is None else _percent(truth.truth_ions, prescribed),
+        "-" if truth is None else _percent(truth.truth_ions, prescribed),
         f"{worst:+.2f}",
         "" if position is None else f"{position:.2f}",
         "-" if (time_s := layer_s(layer)) is None else f"{time_s:.2f}",
@@ -129,7 +129,11 @@ def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
         *rows,
         (f"time of part {result.part}", f"{s['facility_s']:.1f} s of facility time; {wall}"),
         ("time of all parts", f"{all_parts}, {s['beam_on_s']:.1f} s with beam"),
-        ("told of", f"part {result.part} alone: status, pacing and its time; of the whole session: all else"),
+        (
+            "told of",
+            f"part {result.part} alone: status, pacing and its time; since control was started: events and sample log; "
+            "of the whole session: all else",
+        ),
     ]
 
 

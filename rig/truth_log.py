@@ -98,7 +98,7 @@ def _array(values: FloatArray, name: str, kind: pa.DataType) -> pa.Array:
 
 def read_truth_log(path: Path) -> TruthLog:
     """Read a truth log; ConfigError if there is none, or the file is none of this version."""
-    fix = "sessions that were gone on with, and those of older versions, have none"
+    fix = "sessions with a part whose console died, and those of older versions, have none"
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as problem:

@@ -192,3 +192,16 @@ def test_the_report_judges_by_truth_where_it_has_it() -> None:
     wanted = "session status spots layers prescribed delivered worst_spot_error_pct p99_position_error_mm beam_on_s"
     assert set(wanted.split()) | {"facility_s", "wall_s", "interlocks"} <= set(line)
     assert line["delivered"] == report.truth_ions
+
+
+def test_a_layer_from_the_journal_has_no_time_rather_than_a_negative_one() -> None:
+    session = Session("S-1", program(layers=2), mode="clinical", operator="op", t_ns=0)
+    rows = register(program(layers=2).layers[0])
+    session.restore(rows, np.zeros(len(rows)), 1, 5_000_000_000, verified=True)
+    assert session.summary(6_000_000_000).layers[0].time_s == 0.0
+    part = rows * (np.arange(len(rows)) < 3)[:, None]
+    session.restore(part, np.zeros(len(rows)), 1, 5_000_000_000, verified=False)
+    session.armed(104_000_000_000)
+    late = rows.copy()
+    late[:, COLUMN["t_end_ns"]] = 105e9
+    assert session.verified(late, 106_000_000_000).time_s == 1.0, "of this part alone"

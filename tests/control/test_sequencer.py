@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from channels.protocol import LinkState
 from control.layer_machine import State
+from control.observer import Observer
 from control.session import SessionSummary
 from control.stages import SequencerLimits
 from facility.errors import CommandRefused
@@ -551,5 +553,17 @@ def test_a_trip_that_was_reset_before_control_looked_still_ends_the_delivery(act
         if end is State.INTERRUPTED:
             await b.sequencer.resume("test")
             assert await b.sequencer.until({State.COMPLETED}, 30.0) is State.COMPLETED
+
+    run(test)
+
+
+def test_a_trip_that_only_the_front_end_tells_is_named_by_its_place_among_the_fast_rules() -> None:
+    async def test(b: Bench) -> None:
+        await started(b)
+        await b.sequencer.until({State.IRRADIATING}, 10.0)
+        known = Observer(b.link, 1.0, fast_rules=("chamber-mismatch", "spot-limit"))
+        for place, name in ((1, "spot-limit"), (7, "fast rule 7"), (-1, "unknown rule")):
+            b.link.fe = dataclasses.replace(b.link.fe, first_rule=place)
+            assert await known.rule_name(0.0) == name
 
     run(test)

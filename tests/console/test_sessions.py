@@ -1,0 +1,83 @@
+"""`ionctl session` of journals that are not there, of virtual deliveries, and on narrow screens."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from console.summary import print_result
+from journal.store import Batch, Row, open_journal, sqlite_url
+from rig.result import DeliveryResult
+from tests.console.conftest import Ionctl
+
+TEXTS = ("facility", "config_hash", "energy_table", "room", "plan_hash", "plan_path", "operator")
+
+
+def journal_with(path: Path, session: str) -> None:
+    values: dict[str, Any] = dict.fromkeys(TEXTS, "x") | {
+        "mode": "clinical", "qa": 0, "plan_label": "sphere 60", "patient": "QA", "layers": 33, "spots": 14373,
+        "prescribed_ions": 1.969e9,
+    }  # fmt: skip
+    journal = open_journal(sqlite_url(path), "wuwei")
+    journal.append([Batch((Row("sessions", 1, session, values),), 1)])
+    journal.close()
+
+
+@pytest.mark.parametrize("command", ["session list", "session show S-1", "journal verify"])
+def test_a_journal_that_is_not_there_is_refused_and_not_made(ionctl: Ionctl, command: str, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.sqlite"
+    outcome = ionctl(*command.split(), "--journal", str(path))
+    assert outcome.code != 0
+    assert outcome.err.count("\n") == 1
+    assert f"there is no such file ({path})" in outcome.err
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("with_own", [False, True])
+def test_a_virtual_session_names_the_journal_in_its_folder(ionctl: Ionctl, with_own: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "sessions" / "S-0123456789ab"
+    folder.mkdir(parents=True)
+    journal_with(folder / "journal.sqlite", folder.name)
+    if with_own:
+        (tmp_path / "home" / "journal").mkdir()
+        journal_with(tmp_path / "home" / "journal" / "wuwei.sqlite", "S-other")
+    outcome = ionctl("session", "show", folder.name)
+    assert outcome.code == 2
+    named = f"--journal {folder / 'journal.sqlite'}"
+    assert outcome.err.rstrip().endswith(named), outcome.err
+    assert ionctl("session", "show", folder.name, *named.split()).code == 0
+
+
+def test_the_list_is_whole_words_on_eighty_columns(
+    ionctl: Ionctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "j.sqlite"
+    journal_with(path, "S-0123456789ab")
+    out = io.StringIO()
+    monkeypatch.setattr("console.tables.screen", lambda **_: Console(file=out, width=80))
+    assert ionctl("session", "list", "--journal", str(path)).code == 0
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "S-0123456789ab" in out.getvalue()
+    assert lines[-1].startswith("Left out on 80 columns: room")
+
+
+def test_a_resumed_session_says_what_is_of_which_part(capsys: pytest.CaptureFixture[str]) -> None:
+    layer = {"index": 0, "token": 1, "energy_mev_u": 300.0, "spots": 2, "spots_done": 2, "prescribed_ions": 2.0,
+             "ic1_ions": 2.0, "ic2_ions": 2.0, "worst_spot_error_ions": 0.0, "heaviest_spot_ions": 1.0, "verified": 1,
+             "worst_position_mm": None, "time_s": None, "time_why": "part 1 left no summary"}  # fmt: skip
+    trip = {"t_ns": 7, "rule": "door", "action": "ABORT", "layer": 0, "detail": {}, "part": 1}
+    summary = {"session": "S-1", "status": "interrupted", "reason": "paused", "qa": False, "spots": 2, "spots_done": 2,
+               "layers": [layer], "layers_total": 2, "interlocks": [trip], "prescribed_ions": 4.0, "ic1_ions": 2.0,
+               "ic2_ions": 2.0, "facility_s": 9.8, "beam_on_s": 4.7}  # fmt: skip
+    print_result(DeliveryResult("ca", "wuwei", "1", 1, 1.0, summary, None, 10.0, part=2, truth_words="not known: gone"))
+    out = capsys.readouterr().out
+    for words in ("door", "not known: gone", "time of part 2", "time of all parts", "a part left no summary",
+                  "Time of layer 0 is not known: part 1 left no summary."):  # fmt: skip
+        assert words in out
+    assert "No interlock took the beam" not in out
+    assert "interlocks resolve" not in out, "the ABORT is the earlier part's, and accounted for"
