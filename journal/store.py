@@ -169,7 +169,9 @@ def open_journal(url: str, facility: str, *, read_only: bool = False) -> Journal
     file = engine.url.database if read_only and engine.dialect.name == "sqlite" else None
     if file and not Path(file).exists():
         engine.dispose()
-        raise JournalError("journal.missing", "there is no such file", file, "deliver something first, or name another")
+        raise JournalError(
+            "journal.missing", "no journal: there is no such file", file, "deliver something first, or name another"
+        )
     journal = Journal(engine, facility, _shown(url))
     try:
         with journal._guarded("cannot be opened"):
