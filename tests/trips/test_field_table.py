@@ -8,6 +8,7 @@ import pytest
 from facility.errors import CommandRefused, ConfigError
 from facility.states import FrontEndState, HoldReason
 from ioc_sim import dose_register as reg
+from ioc_sim import field_table
 from ioc_sim import layout as at
 from ioc_sim.field_table import F_CHECK, F_IONS, MOST_FIELDS, PLACE_WORDS, FieldCount, FieldTable
 from ioc_sim.plant import Plant
@@ -108,6 +109,13 @@ def test_a_row_of_a_field_is_whole_whatever_write_it_ends_at_and_damage_is_not_b
             image[changed, F_CHECK] = 0
             image[changed, :cut] = words[changed, :cut]
             assert FieldTable(image).counts.get(7) == (after if cut == PLACE_WORDS else before)
+    table = FieldTable(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(field_table, "_check", lambda place: 1 // 0)  # it dies before it has written the checksum
+        with pytest.raises(ZeroDivisionError):
+            table.write(7, FieldCount(1e9, 1e5, 9e8, 9e3))
+    assert FieldTable(words).counts == {7: counts[-1]}
+    FieldTable(words).write(7, counts[-1])
     words[0, 1, F_IONS] -= 1
     with pytest.raises(ConfigError, match="row 0 of the fields is damaged"):
         FieldTable(words)
@@ -181,6 +189,7 @@ def test_a_row_that_a_loss_of_power_has_left_behind_its_field_is_not_believed() 
     while plant.status.state is not FrontEndState.DONE:
         sync.look()
         go(plant, plant._now_ns + 20 * MS)
+    sync.look()
     before = disk.words.copy()
     opened(plant, 6, total, 1e5)
     torn = Disk()
