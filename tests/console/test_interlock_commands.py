@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from console.commands.interlocks import common
 from facility.config import load_facility
 from facility.errors import CommandRefused
 from interlocks.explain import bound
 from interlocks.rules import RuleSet, load_rules
 from rig import interlock_desk, remote_mode
 from rig.interlock_desk import LiveInterlocks, LiveRule, reset_only
+from rig.run_dir import NAMES
+from rig.supervisor import ProcessStatus
 from tests.console.conftest import Ionctl
 
 FACILITY = load_facility("wuwei")
@@ -254,3 +257,17 @@ def test_list_says_what_to_do_where_there_is_no_permit(ionctl: Ionctl, live: dic
 
 def test_an_inhibit_is_not_said_to_take_beam_off(ionctl: Ionctl) -> None:
     assert "it takes no beam off; a permit is withheld 5.02 ms after" in ionctl("interlocks", "show", "mode-key").out
+
+
+@pytest.mark.parametrize(
+    ("alive", "words"),
+    [
+        ((), "the facility is not up"),
+        (("plant", "control"), "the facility is up without safety: there is no beam permit"),
+        (("plant", "safety"), "the facility is up without control; ionctl down"),
+        (NAMES, "of another room or species"),
+    ],
+)
+def test_it_is_said_why_nothing_is_live(alive: tuple[str, ...], words: str) -> None:
+    lines = [ProcessStatus(name, name in alive, None, {}) for name in NAMES]
+    assert words in common._absent(True, lines)

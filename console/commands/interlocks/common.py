@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from interlocks.model import Rule
     from interlocks.rules import RuleSet
     from rig.interlock_desk import LiveInterlocks
+    from rig.supervisor import ProcessStatus
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Desk:
     live: LiveInterlocks | None
     speed: float | None = None
     """Of the facility that is up, where it is looked at: limits in time are those of its processes then."""
+    absent: str = "the facility is not up"
+    """Why nothing is live, where nothing is."""
 
     @property
     def title(self) -> str:
@@ -56,7 +60,17 @@ def open_desk(
 
         rules, speed = paced_rules(rules, run.speed), run.speed
         shown = look(facility, settings.home(), rules.rules)
-    return Desk(facility, room, species, rules, shown, speed)
+    return Desk(facility, room, species, rules, shown, speed, absent=_absent(run is not None, lines))
+
+
+def _absent(known: bool, lines: Sequence[ProcessStatus]) -> str:
+    dead = [line.name for line in lines if not line.alive]
+    if not known or len(dead) == len(lines):
+        return Desk.absent
+    if not dead:
+        return "the facility that is up is of another room or species"
+    permit = ": there is no beam permit" if "safety" in dead else ""
+    return f"the facility is up without {' and '.join(dead)}{permit}; ionctl down, then ionctl up"
 
 
 def bound_words(rule: Rule, rules: RuleSet, facility: Facility) -> str:

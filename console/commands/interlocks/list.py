@@ -48,7 +48,7 @@ def list_(
         return
     _table(desk, rules)
     if live is None:
-        print("The facility is not up.")
+        print(f"{desk.absent[0].upper()}{desk.absent[1:]}.")
         return
     latched = [name for name, rule in live.rules.items() if rule.latched]
     permit = "beam permitted" if live.permit else "no beam permit"

@@ -68,7 +68,7 @@ def _lines(desk: Desk, rule: Rule, now: LiveRule | None) -> Iterator[tuple[str, 
         yield "beam off in", f"{bound_words(rule, desk.rules, desk.facility)}{pace}; {_degraded(degraded_us)}"
     if desk.speed is None and (slower := _over_ca(desk, rule)):
         yield "over CA", slower
-    yield "now", "the facility is not up" if now is None else _now(rule, now)
+    yield "now", desk.absent if now is None else _now(rule, now)
     yield "reset", before_reset(rule, now is not None and now.present)
     yield "bypass", _bypass(rule, now, 0 if desk.live is None else desk.live.t_ns)
     yield "limit from", f"{rule.citation} ({rule.sigma})"
