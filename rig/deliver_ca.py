@@ -43,6 +43,7 @@ from rig.wall_clock import monotonic_s
 MQTT_ENV = "IONCTL_MQTT"
 _SLOWEST = 10.0
 _GRACE_S = 120.0
+_RESETS, _NEXT_IMAGES_S = 5, 0.2
 _TRUTH_S = 10.0
 _POLL_S = 0.05
 _RECORD_S = 3.0
@@ -100,7 +101,7 @@ async def _deliver(
         await client.require_devices(request.facility)
         await _tidy(client)
         await make_ready(request.facility, request.home, run, client)
-        await client.reset("operator")  # what only a physicist may let go of is for a physicist to let go of
+        await _reset(client)
         before = await truth_at(folder, 0)
         session = await _opened(client, request, program)
         earlier = Earlier(request.home.session_dir(session), 0)
@@ -184,6 +185,19 @@ def _dated(interlock: dict[str, Any], told: FacilityTime) -> dict[str, Any]:
     """With the safety controller's own time of the trip as facility time."""
     detail = interlock["detail"]
     return {**interlock, "detail": {**detail, "t_ns": told.of(int(detail["t_ns"]))} if "t_ns" in detail else detail}
+
+
+async def _reset(client: OperatorClient) -> None:
+    """As an operator: what only a physicist may let go of is for a physicist.  What has just been made ready, the
+    search of the room, is missing until the safety controller has its next images."""
+    for left in reversed(range(_RESETS)):
+        try:
+            await client.reset("operator")
+            return
+        except CommandRefused as problem:
+            if problem.code != "safety.present" or not left:
+                raise
+            await asyncio.sleep(_NEXT_IMAGES_S)
 
 
 async def _tidy(client: OperatorClient) -> None:
