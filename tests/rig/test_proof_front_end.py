@@ -18,6 +18,7 @@ F = FrontEndState
 ECHO = {"beam": Action.NONE, "hold": Action.HOLD, "pause": Action.PAUSE, "abort": Action.ABORT}
 """What the rules that look at the lines make of them."""
 TOKEN, CODE = 77, 150
+TAIL_NS = 5 * MS
 SETTLE_NS = 3 * MS
 
 
@@ -63,6 +64,8 @@ def give(plant: Plant, verb: str, spots: object) -> None:
         "pause": plant.pause,
         "resume": lambda: plant.resume(plant.status.permit_epoch), "disarm": plant.disarm,
     }  # fmt: skip
+    if verb == "load":  # refused while charge of a stopped layer still comes: less than the stand-in does
+        run_for(plant, TAIL_NS)
     try:
         calls[verb]()
     except CommandRefused:
