@@ -7,7 +7,6 @@ beside the repository, in ``../shared/data``; nothing of the product is fitted t
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.matrad_dose import CALIBRATED_AT_MEV_U, TABLES, axis_dose, beam_line, nearest
+from benchmarks.report import write_part
 from console.beam_figures import bragg_figures, range_figures
 from console.dose_picture import draw_doses
 from control.plan.load import load_plan
@@ -184,16 +184,6 @@ def pictures() -> None:
     draw_doses(plan_dose(plan, wuwei, None, None, 2.0), IMAGES / "dose-sphere.png")
 
 
-def write(part: str, lines: list[str]) -> None:
-    """Put a table between its marks in the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    begin, end = f"<!-- {part}: made by benchmarks/dose_tables.py -->", f"<!-- end of {part} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    table = "\n".join(lines)
-    PAGE.write_text(pattern.sub(lambda _: f"{begin}\n\n{table}\n\n{end}", text), encoding="utf-8")
-    print(table)
-
-
 def main() -> None:
     """All parts, or those named."""
     parts = {"carbon": carbon_rows, "proton": proton_rows, "plans": plan_rows, "speed": speed_rows}
@@ -202,7 +192,7 @@ def main() -> None:
         if part == "pictures":
             pictures()
         else:
-            write(part, parts[part]())
+            write_part(PAGE, "dose_tables", part, parts[part]())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,6 +76,16 @@ def print_table(title: str, rows: Sequence[Row]) -> None:
         print("  " + "  ".join([first, *rest]))
         if number == 0:
             print("  " + "  ".join("-" * w for w in widths))
+
+
+def write_part(page: Path, maker: str, part: str, lines: Sequence[str]) -> None:
+    """Print a table and put it into a page, between its marks: made by benchmarks/<maker>.py."""
+    text = page.read_text(encoding="utf-8")
+    begin, end = f"<!-- {part}: made by benchmarks/{maker}.py -->", f"<!-- end of {part} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    table = "\n".join(lines)
+    page.write_text(pattern.sub(lambda _: f"{begin}\n\n{table}\n\n{end}", text), encoding="utf-8")
+    print(table)
 
 
 def save(name: str, tables: Mapping[str, Sequence[Row]], **more: Any) -> Path:

@@ -7,7 +7,6 @@ minutes); ``... kobayashi``, ``... spill``, ``... start`` or ``... pictures`` on
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import write_part
 from console.extraction_picture import draw_separatrix, draw_spill
 from facility.config import load_facility
 from ioc_sim.extraction.optics import Optics, load_optics
@@ -156,25 +156,15 @@ def against_xtrack(particles: int = XTRACK_PARTICLES, turns: int = XTRACK_TURNS)
     }
 
 
-def write(part: str, lines: list[str]) -> None:
-    """Put a table between its marks in the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    begin, end = f"<!-- {part}: made by benchmarks/slow_extraction.py -->", f"<!-- end of {part} -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    table = "\n".join(lines)
-    PAGE.write_text(pattern.sub(lambda _: f"{begin}\n\n{table}\n\n{end}", text), encoding="utf-8")
-    print(table)
-
-
 def main() -> None:
     """All parts, or those named."""
     wanted = sys.argv[1:] or ["kobayashi", "spill", "start", "pictures"]
     if "kobayashi" in wanted:
-        write("kobayashi", kobayashi_rows())
+        write_part(PAGE, "slow_extraction", "kobayashi", kobayashi_rows())
     if "spill" in wanted:
-        write("spill", spill_rows())
+        write_part(PAGE, "slow_extraction", "spill", spill_rows())
     if "start" in wanted:
-        write("start", start_rows())
+        write_part(PAGE, "slow_extraction", "start", start_rows())
     if "pictures" in wanted:
         pictures()
     if "xtrack" in wanted:

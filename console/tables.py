@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,3 +117,18 @@ def cell(value: Any) -> str:
 def print_json(data: Any) -> None:
     """One object, sorted keys."""
     print(json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def print_or_draw(
+    data: Callable[[], Mapping[str, Any]], say: Callable[[], None], draw: Callable[[Path], None], *,
+    as_json: bool, plot: Path | None,
+) -> None:  # fmt: skip
+    """Figures as the options want them: drawn into `plot`, then one JSON object, or said with where the picture is."""
+    if plot is not None:
+        draw(plot)
+    if as_json:
+        print_json(dict(data()))
+        return
+    say()
+    if plot is not None:
+        print(f"drawn into {plot}")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from control.plan.program import MachineProgram
 from facility.errors import ConfigError
@@ -25,6 +24,7 @@ from journal import read
 from journal.store import Journal
 from rig.deliver import EVENTS_FILE, RECORD_FILE, SAMPLES_FILE, SPOTS_FILE, SUMMARY_FILE
 from rig.result import layer_s
+from rig.truth_file import SpotTruth
 from rig.truth_log import TRUTH_LOG_FILE, read_truth_log
 
 PARTS = "parts"
@@ -33,8 +33,6 @@ _BEGINS = ("start", "go on")
 """What the journal calls a person's word to deliver: of a session that was just opened, and of one under way."""
 _SAME_NS = NS_PER_S
 """Farthest apart that control's own and the journal's time of one trip may be, facility time."""
-SpotTruth = dict[int, npt.NDArray[np.float64]]
-"""By layer token, (n, 5), as the plant keeps it."""
 
 
 @dataclass(frozen=True)

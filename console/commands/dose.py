@@ -34,7 +34,7 @@ def dose(
 
     Seconds on a grid of 2 mm. Water is homogeneous and begins at the isocentre's side of the air gap.
     """
-    from console.tables import print_json
+    from console.tables import print_or_draw
     from dose.gamma import Criteria
     from rig.dose_desk import plan_dose, session_dose
 
@@ -46,16 +46,13 @@ def dose(
     else:
         criteria = Criteria(dose_pct=dose_pct, distance_mm=distance_mm, local=local)
         found = session_dose(what, settings.home(), facility, beam, step_mm, criteria)
-    if plot is not None:
+
+    def draw(path: Path) -> None:
         from console.dose_picture import draw_doses
 
-        draw_doses(found, plot)
-    if as_json:
-        print_json(found.to_data())
-        return
-    _print(found)
-    if plot is not None:
-        print(f"drawn into {plot}")
+        draw_doses(found, path)
+
+    print_or_draw(found.to_data, lambda: _print(found), draw, as_json=as_json, plot=plot)
 
 
 def _print(found: Doses) -> None:

@@ -49,7 +49,7 @@ def spill(
 
     Off line, by particles; the live plant has a rate model that is not calibrated with it yet.
     """
-    from console.tables import print_json
+    from console.tables import print_or_draw
     from ioc_sim.extraction.spill import setting_of, with_drive
     from ioc_sim.extraction.study import figures, study
 
@@ -58,16 +58,17 @@ def spill(
     energy = _energy(facility, name) if energy_mev_u is None else energy_mev_u
     made = with_drive(setting_of(facility, name, energy, particles, turns, seed, settings.config_dir), drive)
     found = study(made, tune_ripple)
-    if plot is not None:
+
+    def draw(path: Path) -> None:
         from console.extraction_picture import draw_spill
 
-        draw_spill(found, facility, plot)
-    if as_json:
-        print_json({"facility": facility.id, "species": name, "energy_mev_u": energy} | figures(found))
-        return
-    _print_study(found, made, f"{facility.id}, {name} of {energy:g} MeV/u, {made.optics.name}")
-    if plot is not None:
-        print(f"drawn into {plot}")
+        draw_spill(found, facility, path)
+
+    print_or_draw(
+        lambda: {"facility": facility.id, "species": name, "energy_mev_u": energy} | figures(found),
+        lambda: _print_study(found, made, f"{facility.id}, {name} of {energy:g} MeV/u, {made.optics.name}"),
+        draw, as_json=as_json, plot=plot,
+    )  # fmt: skip
 
 
 @machine.command()
@@ -81,7 +82,7 @@ def separatrix(
     settings: Settings, facility_name: str, distance: float | None, plot: Path | None, as_json: bool
 ) -> None:
     """Hold tracking against the Kobayashi Hamiltonian: stable area, fixed points, step to the septum."""
-    from console.tables import print_json, print_table
+    from console.tables import print_or_draw, print_table
     from ioc_sim.extraction.optics import load_optics
     from ioc_sim.extraction.separatrix import compare
     from ioc_sim.extraction.study import OFF_RESONANCE, comparison_figures
@@ -91,24 +92,24 @@ def separatrix(
     wanted = distance if distance is not None else optics.lattice.distance
     optics = optics.with_distance(wanted if abs(wanted) > 1e-6 else OFF_RESONANCE)
     found = compare(optics)
-    if plot is not None:
+
+    def draw(path: Path) -> None:
         from console.extraction_picture import draw_separatrix
 
-        draw_separatrix(optics, found, plot)
-    if as_json:
-        print_json({"facility": facility.id, "ring": optics.name} | comparison_figures(found))
-        return
+        draw_separatrix(optics, found, path)
+
     rows = [
         ("stable area, mm mrad", found.area * 1e6, found.area_theory * 1e6, f"{found.area_error:+.1%}"),
         ("fixed points, farthest from its place over the radius", "", "", f"{found.corner_error:.1%}"),
         ("step before the septum, mm", _mean(found.step_mm), _mean(found.step_theory_mm),
          f"at most {found.step_error:.1%}"),
     ]  # fmt: skip
-    print_table(
-        f"{optics.name}, dQ = {found.distance:g}", ("", "tracked", "Kobayashi", "deviation"), rows, right=(1, 2)
-    )
-    if plot is not None:
-        print(f"drawn into {plot}")
+    title, heads = f"{optics.name}, dQ = {found.distance:g}", ("", "tracked", "Kobayashi", "deviation")
+    print_or_draw(
+        lambda: {"facility": facility.id, "ring": optics.name} | comparison_figures(found),
+        lambda: print_table(title, heads, rows, right=(1, 2)),
+        draw, as_json=as_json, plot=plot,
+    )  # fmt: skip
 
 
 REFERENCE = click.option("--reference", type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -132,18 +133,11 @@ def range_in_water(
 ) -> None:
     """Ranges in water of the energies of a species, with their straggling and scattering."""
     from console.beam_figures import print_ranges, range_figures
-    from console.tables import print_json
+    from console.tables import print_or_draw
 
     facility = settings.facility(facility_name)
     figures = range_figures(facility, species or next(iter(facility.species)), reference)
-    if plot is not None:
-        figures.draw(plot)
-    if as_json:
-        print_json(figures.to_data())
-        return
-    print_ranges(figures)
-    if plot is not None:
-        print(f"drawn into {plot}")
+    print_or_draw(figures.to_data, lambda: print_ranges(figures), figures.draw, as_json=as_json, plot=plot)
 
 
 @machine.command()
@@ -163,20 +157,13 @@ def bragg(
 ) -> None:  # fmt: skip
     """Depth dose of one energy in water: peak, widths, tail, and what the dose consists of."""
     from console.beam_figures import bragg_figures, print_bragg
-    from console.tables import print_json
+    from console.tables import print_or_draw
 
     facility = settings.facility(facility_name)
     name = species or next(iter(facility.species))
     energy = _energy(facility, name) if energy_mev_u is None else energy_mev_u
     figures = bragg_figures(facility, name, energy, ripple_mm, before_mm, reference)
-    if plot is not None:
-        figures.draw(plot)
-    if as_json:
-        print_json(figures.to_data())
-        return
-    print_bragg(figures)
-    if plot is not None:
-        print(f"drawn into {plot}")
+    print_or_draw(figures.to_data, lambda: print_bragg(figures), figures.draw, as_json=as_json, plot=plot)
 
 
 @machine.command()
@@ -193,26 +180,26 @@ def cycle(
     seed: int, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run one cycle of the ring in the plant: phases, field, stored ions, ions that arrive."""
-    from console.tables import print_json, print_table
+    from console.tables import print_or_draw, print_table
     from ioc_sim.studies.cycle import cycle_study
 
     facility = settings.facility(facility_name)
     name = species or next(iter(facility.species))
     energy = _table_energy(facility, name, energy_mev_u)
     found = cycle_study(facility, room or next(iter(facility.rooms)), name, energy, seed)
-    if plot is not None:
+
+    def draw(path: Path) -> None:
         from console.machine_picture import draw_cycle
 
-        draw_cycle(found, plot)
-    if as_json:
-        print_json(found.to_data())
-        return
-    rows = [(phase.lower(), f"{seconds:.3f}") for phase, seconds in found.durations_s().items()]
-    print_table(f"{facility.id}, {name} of {energy:.2f} MeV/u", ("phase", "s"), rows, right=(1,))
-    print(f"one cycle of {found.time_s[-1] + 1e-3:.3f} s, {found.stored_ions.max():.3e} ions stored, "
-          f"{found.arriving.sum() * 1e-3:.3e} arrived")  # fmt: skip
-    if plot is not None:
-        print(f"drawn into {plot}")
+        draw_cycle(found, path)
+
+    def say() -> None:
+        rows = [(phase.lower(), f"{seconds:.3f}") for phase, seconds in found.durations_s().items()]
+        print_table(f"{facility.id}, {name} of {energy:.2f} MeV/u", ("phase", "s"), rows, right=(1,))
+        print(f"one cycle of {found.time_s[-1] + 1e-3:.3f} s, {found.stored_ions.max():.3e} ions stored, "
+              f"{found.arriving.sum() * 1e-3:.3e} arrived")  # fmt: skip
+
+    print_or_draw(found.to_data, say, draw, as_json=as_json, plot=plot)
 
 
 @machine.command()
@@ -228,20 +215,19 @@ def scan(
     plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Steps of the scanning supplies: how long until beam may come, overshoot, speed."""
-    from console.tables import print_json, print_table
+    from console.tables import print_or_draw, print_table
     from ioc_sim.studies.scan import scan_study
 
     facility = settings.facility(facility_name)
     name = species or next(iter(facility.species))
     energy = _table_energy(facility, name, energy_mev_u)
     found = scan_study(facility, room or next(iter(facility.rooms)), name, energy)
-    if plot is not None:
+
+    def draw(path: Path) -> None:
         from console.machine_picture import draw_scan
 
-        draw_scan(found, plot)
-    if as_json:
-        print_json(found.to_data())
-        return
+        draw_scan(found, path)
+
     rows = [
         (step.axis, "upstream" if step.supply == 0 else "downstream", f"{step.distance_mm:g}",
          f"{step.settled_s * 1e6:.0f}", f"{(step.settled_s + found.wait_s) * 1e6:.0f}",
@@ -249,9 +235,10 @@ def scan(
         for step in found.steps
     ]  # fmt: skip
     heads = ("axis", "magnet", "step mm", "settled us", "beam after us", "overshoot mm", "m/s")
-    print_table(f"{facility.id}, room {found.room}, {name} of {energy:.2f} MeV/u", heads, rows, right=(2, 3, 4, 5, 6))
-    if plot is not None:
-        print(f"drawn into {plot}")
+    title = f"{facility.id}, room {found.room}, {name} of {energy:.2f} MeV/u"
+    print_or_draw(
+        found.to_data, lambda: print_table(title, heads, rows, right=(2, 3, 4, 5, 6)), draw, as_json=as_json, plot=plot
+    )
 
 
 def _table_energy(facility: Facility, species: str, wanted: float | None) -> float:

@@ -56,7 +56,7 @@ def preset(p: Any, v: np.ndarray, table: np.ndarray, level: float) -> None:
 
 
 def open_field(
-    s: Any, v: np.ndarray, field: int, preset_ions: float, expected_ms: float, had: tuple[float, float] = (0.0, 0.0)
+    s: Any, v: np.ndarray, field: int, preset_ions: float, expected_ms: float, had: tuple[float, float]
 ) -> None:
     """A field begins: its presets, counter (ions) and timer (ms) at what it `had`.  The open one goes on as it is."""
     if int(s.field) == field:

@@ -83,20 +83,6 @@ def test_a_field_goes_on_counting_in_the_next_process_and_after_another_field() 
     assert again.truth_total_ions < 0.05 * total + 20_000 + LEVEL * 2e-3
 
 
-def test_a_field_of_which_nobody_knows_what_it_has_had_gets_no_beam() -> None:
-    store = MemoryStore()
-    plant = with_rules(register_store=store)
-    open_field(plant, 5, 1e9, 1e5)
-    one_layer(plant, 78)
-    plant._v[at.FIELD_IONS] = np.nan
-    go(plant, plant._now_ns + 5 * MS)
-    again = with_rules(register_store=store.copy())
-    open_field(again, 5, 1e9, 1e5)
-    one_layer(again, 79)
-    assert "backup-field" in tripped(again)
-    assert again.truth_total_ions == 0.0
-
-
 def test_beam_without_a_field_is_too_much() -> None:
     plant = Plant(FACILITY, "1", "carbon", seed=2, rules=load_rules(FACILITY, "1", "carbon").fast())
     plant.set_safety_lines(True, False, True, personnel=True)

@@ -121,18 +121,22 @@ def test_a_row_of_a_field_is_whole_whatever_write_it_ends_at_and_damage_is_not_b
         FieldTable(words)
 
 
-def test_a_field_whose_timer_nobody_knows_gets_no_beam() -> None:
+@pytest.mark.parametrize(
+    ("place", "kept", "had", "rule"),
+    [(at.FIELD_IONS, "field_ions", 0, "backup-field"), (at.FIELD_TIMER_MS, "timer_s", 1, "field-timer")],
+)
+def test_a_field_of_which_nobody_knows_what_it_has_had_gets_no_beam(place: int, kept: str, had: int, rule: str) -> None:
     store = MemoryStore()
     plant = with_rules(register_store=store)
     open_field(plant, 5, 1e9, 1e5)
     one_layer(plant, 78)
-    plant._v[at.FIELD_TIMER_MS] = np.nan
+    plant._v[place] = np.nan
     go(plant, plant._now_ns + 5 * MS)
-    assert np.isnan(plant.dose_records()[0].timer_s)
+    assert np.isnan(getattr(plant.dose_records()[0], kept))
     again = with_rules(register_store=store.copy())
-    assert np.isnan(opened(again, 5, 1e9, 1e5)[1])
+    assert np.isnan(opened(again, 5, 1e9, 1e5)[had])
     one_layer(again, 79)
-    assert "field-timer" in tripped(again)
+    assert rule in tripped(again)
     assert again.truth_total_ions == 0.0
 
 
