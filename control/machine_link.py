@@ -16,20 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from channels.command import CommandResult, Signer, Status
 from channels.command_client import CommandClient
 from channels.protocol import Channel, ChannelProvider, LinkState, Sample, Unsubscribe
 from control.layer_table import FloatArray
+from control.machine_status import Dose, FeStatus, RingStatus
 from control.session import MODES, Mode
 from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import FE_STATUS, REGISTER_COLUMNS, RING_STATUS
-from facility.states import Action, FrontEndState, HoldReason, RingPhase
+from facility.states import Action
 from facility.timebase import Clock
-
-_FE = {name: i for i, name in enumerate(FE_STATUS)}
-_RING = {name: i for i, name in enumerate(RING_STATUS)}
 
 HEARTBEATS = ("SAFE:Heartbeat-RB", "PLANT:Heartbeat-RB")
 MONITORED = (
@@ -66,91 +63,6 @@ COMMANDED = ("RING", "FE", "RS")
 def signed_by(signer: Signer, clock: Clock) -> CallerFactory:
     """Callers whose commands `signer` signs."""
     return lambda command, result: CommandClient(command, result, signer, clock)
-
-
-@dataclass(frozen=True, slots=True)
-class FeStatus:
-    """FE:Status-RB, decoded."""
-
-    seq: int
-    state: FrontEndState
-    hold_reason: HoldReason
-    token: int
-    spots: int
-    done_spots: int
-    ic1_ions: float
-    permit: bool
-    beam_us: float
-    first_rule: int
-    permit_epoch: int
-    """Changes of the permit, away or back."""
-
-    @staticmethod
-    def of(value: npt.NDArray[Any]) -> FeStatus:
-        """From the waveform."""
-        v = value.tolist()
-        return FeStatus(
-            seq=int(v[_FE["seq"]]),
-            state=FrontEndState(int(v[_FE["state"]])),
-            hold_reason=HoldReason(int(v[_FE["hold_reason"]])),
-            token=int(v[_FE["token"]]),
-            spots=int(v[_FE["spots"]]),
-            done_spots=int(v[_FE["done_spots"]]),
-            ic1_ions=v[_FE["ic1_ions"]],
-            permit=v[_FE["permit"]] == 1.0,
-            beam_us=v[_FE["beam_us"]],
-            first_rule=int(v[_FE["first_rule"]]),
-            permit_epoch=int(v[_FE["permit_epoch"]]),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Dose:
-    """One load in the front end's dose register."""
-
-    token: int
-    field: int
-    """`facility.ids.field_number` of the session."""
-    plan_hash: str
-    table_crc32: int
-    """Of the table of that load: it says what counted as delivered before."""
-    spot: int
-    """The spot under way when it was written last; -1 before the first."""
-    uncertain_ions: float
-    """Ions at most that came and are in no row: at that spot, or at those right behind it."""
-    rows: FloatArray
-    """(n, len(REGISTER_COLUMNS)), of that load alone; done is -1 where nothing sure is known of a spot."""
-    seq: int
-
-
-_STRETCHES = (RingPhase.INJECTION, RingPhase.FLAT_TOP, RingPhase.ENERGY_STEP, RingPhase.DUMP, RingPhase.FAULT)
-"""First phases of the stretches of a cycle that control tells apart."""
-
-
-@dataclass(frozen=True, slots=True)
-class RingStatus:
-    """RING:Status-RB, decoded."""
-
-    phase: RingPhase
-    token: int
-    energy_code: int
-    cycle: int
-
-    @staticmethod
-    def of(value: npt.NDArray[Any]) -> RingStatus:
-        """From the waveform."""
-        v = value.tolist()
-        return RingStatus(
-            RingPhase(int(v[_RING["phase"]])),
-            int(v[_RING["token"]]),
-            int(v[_RING["energy_code"]]),
-            int(v[_RING["cycle"]]),
-        )
-
-    @property
-    def decisive(self) -> tuple[int, ...]:
-        """What control decides by: whether the ring rests, prepares, has beam to give or comes down, not each phase."""
-        return self.token, self.energy_code, self.cycle, sum(self.phase >= first for first in _STRETCHES)
 
 
 @dataclass(frozen=True)
@@ -310,10 +222,13 @@ class MachineLink:
         """Write a layer's table; the front end takes it over with load_layer, by its CRC."""
         await self._channels["FE:Spots-SP"].put(table.ravel(), self.limits.read_s)
 
-    async def read_register(self) -> FloatArray:
-        """Have the register published, then get it; flat float64."""
-        await self.command("FE", "read_register", {})
-        sample = await self._channels["FE:Register-RB"].get(self.limits.read_s)
+    async def read_register(self, *, ended: bool = False) -> FloatArray:
+        """The register, flat float64: with `ended` as the front end published it when the layer ended, which is then
+        at least as new as its status; otherwise, and where it is not, it is asked to publish it now."""
+        sample = await self._channels["FE:Register-RB"].get(self.limits.read_s) if ended else None
+        if sample is None or self.fe is None or sample.t_ns < self.fe.t_ns:
+            await self.command("FE", "read_register", {})
+            sample = await self._channels["FE:Register-RB"].get(self.limits.read_s)
         value = sample.value
         if not isinstance(value, np.ndarray):
             raise ChannelError("channel.bad-value", "the register is no array", f"{self._prefix}:FE:Register-RB")
@@ -386,7 +301,7 @@ class MachineLink:
 
     def _on_fe(self, _channel: Channel, sample: Sample) -> None:
         if isinstance(sample.value, np.ndarray) and sample.value.size >= len(FE_STATUS):
-            self.fe = FeStatus.of(sample.value)
+            self.fe = FeStatus.of(sample.value, sample.t_ns)
             if self.fe.permit:
                 self._permitted.set()
             else:

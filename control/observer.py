@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from control.layer_machine import BEAM_POSSIBLE, DELIVERING, Event, State, matters
-from control.machine_link import FeStatus, MachineLink
+from control.machine_link import MachineLink
+from control.machine_status import FeStatus
 from control.session import Session
 from control.stages import ACTIVE, UNFINISHED
 from facility.errors import CommandRefused

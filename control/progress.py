@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control.machine_link import FeStatus
+from control.machine_status import FeStatus
 from control.session import Session
 from facility.pv_catalogue import PROGRESS
 from facility.timebase import NS_PER_S

@@ -28,7 +28,7 @@ from control.layer_table import (
     spot_table,
 )
 from control.layer_table import table_crc32 as crc32_of
-from control.machine_link import Dose
+from control.machine_status import Dose
 from control.session import ProgramLike, Session
 from facility.errors import CommandRefused, JournalError
 from facility.ids import field_number

@@ -167,6 +167,7 @@ class Stages:
             "level_ions_per_s": layer.intensity_ions_per_s,
             "n": int(layer.target_ions.size),
             "crc32": crc32,
+            "range_shifter_code": layer.range_shifter_code,
         }
         await self._link.command("FE", "load_layer", arguments)
         self._procedure.table_loaded(crc32)
@@ -251,7 +252,7 @@ class Stages:
     async def read_register(self, session: Session, last: bool) -> Event:
         """Read and judge the register of a layer that is done; `verdict` holds it."""
         layer = session.book.layer
-        rows = await self._rows(session.book)
+        rows = await self._rows(session.book, ended=True)
         if rows is None:
             raise StageFault(Event.VERIFY_FAILED, "the register is not that of the layer")
         verdict = judge(layer, rows, self._rules, uncertain=session.book.uncertain)
@@ -322,7 +323,7 @@ class Stages:
         code = layer.range_shifter_code
         if self._link.range_shifter_code == code:
             return
-        await self._link.command("RS", "insert", {"code": code, "plan_code": code})
+        await self._link.command("RS", "insert", {"code": code})
         await self._until(lambda: self._link.range_shifter_code == code, self._limits.range_shifter_s, "range-shifter")
 
     async def _account(self, session: Session, t_ns: int) -> None:
@@ -345,8 +346,8 @@ class Stages:
         await self._books.durable()
         return found.words
 
-    async def _rows(self, book: LayerBook) -> FloatArray | None:
-        rows = register_rows(await self._link.read_register(), book.layer, book.loaded_from)
+    async def _rows(self, book: LayerBook, *, ended: bool = False) -> FloatArray | None:
+        rows = register_rows(await self._link.read_register(ended=ended), book.layer, book.loaded_from)
         return None if rows is None else add_earlier(rows, book.rows)
 
     def _check_before_beam(self, session: Session) -> None:

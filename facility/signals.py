@@ -95,7 +95,7 @@ STOPPER_IN = _signal("stopper.in", "bool", "beam stopper reads back in", 1.0)
 # --- room and people --------------------------------------------------------------------------------------------
 ROOM_TOKEN = _signal("room.token", "index", "room that holds the beam token, -1 if none or more than one", 1.0)
 RANGE_SHIFTER = _signal("rs.code", "code", "range shifters in the beam, bit mask", 1.0)
-RANGE_SHIFTER_PLAN = _signal("rs.plan_code", "code", "range shifters that were asked for, bit mask", 1.0)
+RANGE_SHIFTER_PLAN = _signal("rs.plan_code", "code", "range shifters that the loaded layer wants, bit mask", 1.0)
 DOOR_A = _signal("door.a_closed", "bool", "door contact A, 1 is closed", 1.0)
 DOOR_B = _signal("door.b_closed", "bool", "door contact B, 1 is closed", 1.0)
 ESTOP_A = _signal("estop.a_ok", "bool", "emergency stop chain A, 1 is not pressed", 1.0)

@@ -169,7 +169,7 @@ def insert(s: Any, code: int) -> None:
     """Start the range shifter drive; not for a layer that has been armed since the command was taken."""
     if is_active(s):
         return
-    s.range_shifter = s.rs_plan = code
+    s.range_shifter = code
     s.rs_moving_ns = int(s.t_ns) + RANGE_SHIFTER_NS
 
 

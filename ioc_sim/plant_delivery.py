@@ -70,8 +70,14 @@ class DeliveryCommands(PlantCore):
             self.dose.plan_hash = plan_hash
             second_line.open_field(s, self._v, field, preset_ions, expected_ms, had)
 
-    def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
-        """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active or if it is unsound."""
+    def load_layer(
+        self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray, range_shifter_code: int = 0
+    ) -> None:
+        """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active or if it is unsound.
+
+        ``range_shifter_code`` is the bit mask of the plates that the layer wants, over the facility's list: no beam is
+        asked for before the switches show it, and the rule ``range-shifter`` compares them with it.
+        """
         commands.check_token(token)
         table = commands.checked_table(spots, MAX_SPOTS_PER_LAYER, self._q[at.SUPPLY_MAX_A : at.SUPPLY_MAX_A + 2])
         if not 0 <= energy_code < len(self.table):
@@ -80,11 +86,12 @@ class DeliveryCommands(PlantCore):
             raise CommandRefused(
                 "fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level"
             )
+        self._check_range_shifters("fe.range-shifter", range_shifter_code, "load_layer")
         self._refuse_while_active("load_layer")
         self._refuse_before_quiet("load_layer")
-        self._later(self._load_now, token, energy_code, float(level_ions_per_s), table)
+        self._later(self._load_now, token, energy_code, float(level_ions_per_s), table, range_shifter_code)
 
-    def _load_now(self, token: int, energy_code: int, level: float, table: np.ndarray) -> None:
+    def _load_now(self, token: int, energy_code: int, level: float, table: np.ndarray, plates: int) -> None:
         s = self._state[0]
         if commands.is_active(s):
             return
@@ -94,6 +101,7 @@ class DeliveryCommands(PlantCore):
         self._register = commands.fresh_register(table)
         self._truth = np.zeros((len(table), T_COLUMNS))
         commands.load(s, self._q, self._v, self._etab, token, energy_code, level, len(table))
+        s.rs_plan = plates
         second_line.preset(self._parameters[0], self._v, table, level)
         self.dose.loaded(token, energy_code, level, table, self._register)
         self._bind()
@@ -157,13 +165,18 @@ class DeliveryCommands(PlantCore):
             raise CommandRefused("fe.tail", f"beam may still come, {int(s.stop_ticks)} ticks after the stop", verb,
                                  f"wait for {quiet} ticks of 10 us")  # fmt: skip
 
-    def insert_range_shifters(self, code: int, plan_code: int) -> None:
-        """Move range shifters (bit mask over the facility's list); takes 500 ms."""
-        if not 0 <= code < 1 << len(self.facility.range_shifters) or plan_code != code:
-            raise CommandRefused("rs.code", f"range shifter mask {code} for plan {plan_code}", "insert",
-                                 f"the facility has {len(self.facility.range_shifters)} range shifters")  # fmt: skip
+    def insert_range_shifters(self, code: int) -> None:
+        """Move range shifters (bit mask over the facility's list); takes 500 ms.  Which ones a layer wants comes with
+        its table (``load_layer``), not from here."""
+        self._check_range_shifters("rs.code", code, "insert")
         self._refuse_while_active("insert")
         self._later(commands.insert, self._state[0], code)
+
+    def _check_range_shifters(self, field: str, code: int, verb: str) -> None:
+        count = len(self.facility.range_shifters)
+        if not 0 <= code < 1 << count:
+            raise CommandRefused(field, f"range shifter mask {code}", verb, f"the facility has {count} range shifters:"
+                                 f" give 0 to {(1 << count) - 1}")  # fmt: skip
 
     def set_room_beam(self, on: bool) -> None:
         """Give the beam token to this plant's room and take the stopper out, or back in."""

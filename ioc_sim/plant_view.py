@@ -66,6 +66,11 @@ class PlantView(PlantCore):
         return float(self._v[getattr(at, name) + index])
 
     @property
+    def range_shifter_asked(self) -> int:
+        """Range shifters that the drive was told to bring in, bit mask; where they are is in the signals."""
+        return self._read("range_shifter")
+
+    @property
     def ions_per_count(self) -> float:
         """Ions behind a count of chamber 1 at the loaded energy."""
         code = int(self._state[0].fe_code)

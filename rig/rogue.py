@@ -159,7 +159,6 @@ class Rogue:
             "n": [1, 10**9],
             "crc32": [0],
             "code": [0, 99],
-            "plan_code": [0, 99],
         }
         names = [name for name in pool if self._rng.random() < 0.4]
         return {name: pool[name][int(self._rng.integers(len(pool[name])))] for name in names}

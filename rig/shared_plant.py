@@ -21,7 +21,7 @@ _NAMES = (
     "image", "watch_image", "read", "register",
     "dose_records", "ask_lease", "grant_lease", "truth_spots", "inject", "clear_faults",
 )  # fmt: skip
-_PROPERTIES = ("t_ns", "status", "beam_on_s", "truth_count", "truth_total_ions")
+_PROPERTIES = ("t_ns", "status", "beam_on_s", "truth_count", "truth_total_ions", "range_shifter_asked")
 
 
 class SharedPlant(Plant):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from channels.protocol import Severity
 from channels.pv_groups import declared
@@ -141,16 +141,17 @@ class RangeShifterGroup(OutletGroup):
     command = declared("RS:Cmd", put_command)
     result = declared("RS:Cmd-Result")
 
-    def __init__(self, prefix: str, clock: Clock, desk: CommandDesk) -> None:
+    def __init__(self, prefix: str, clock: Clock, desk: CommandDesk, asked: Callable[[], int]) -> None:
         super().__init__(prefix, clock)
         self.desk = desk
+        self._asked = asked
         self._code = Outlet(self.code)
         self._moving = Outlet(self.moving)
 
     def show(self, view: View) -> None:
         """Publish what has changed; the drive moves until the switches show what was commanded."""
         code, severity = view.whole(g.RANGE_SHIFTER)
-        moving = view.signals[g.RANGE_SHIFTER] != view.signals[g.RANGE_SHIFTER_PLAN]
+        moving = view.signals[g.RANGE_SHIFTER] != self._asked()
         self._code.offer(code, view.t_ns, severity=severity, now=view.event)
         self._moving.offer(int(moving), view.t_ns, severity=OK, now=view.event)
 

@@ -110,7 +110,9 @@ class PlantIocs:
         self._strip = StripGroup(prefix, clock)
         self._front_end = FrontEndGroup(prefix, clock, desk("FE", self._commands.verbs()))
         self._commands.serve(self._front_end)
-        self._range_shifter = RangeShifterGroup(prefix, clock, desk("RS", _range_shifter_verbs(plant)))
+        self._range_shifter = RangeShifterGroup(
+            prefix, clock, desk("RS", _range_shifter_verbs(plant)), lambda: plant.range_shifter_asked
+        )
         self._gate = GateGroup(prefix, clock, breathing)
         self._whole = PlantGroup(prefix, clock, heartbeat_ns)
         self._minded = (self._line, self._room, self._range_shifter, self._whole)
@@ -143,6 +145,8 @@ class PlantIocs:
         if kinds == _PHASE:
             self._ring.show(view, self._fe_code(view))  # nothing has happened to the others
             return
+        if kinds & _ENDED:  # before the state: whoever sees that the layer has ended finds its register
+            self._front_end.show_register(self._plant.register(), view.t_ns)
         self._show_states(view)
         if "ROOM" in kinds:
             self._line.show(view)
@@ -150,8 +154,6 @@ class PlantIocs:
         if view.exact:
             for chamber in self._chambers:
                 chamber.show(view)
-        if kinds & _ENDED:
-            self._front_end.show_register(self._plant.register(), view.t_ns)
 
     def update(self, t_ns: int) -> None:
         """Show what has changed; does nothing within 100 ms of the last time."""
@@ -265,7 +267,7 @@ def _room_verbs(plant: PlantPort) -> dict[str, Verb]:
 def _range_shifter_verbs(plant: PlantPort) -> dict[str, Verb]:
     return {
         "insert": Verb(
-            lambda args: plant.insert_range_shifters(args["code"], args["plan_code"]),
-            {"code": "whole", "plan_code": "whole"},
+            lambda args: plant.insert_range_shifters(args["code"]),
+            {"code": "whole"},
         )
     }

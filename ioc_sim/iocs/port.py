@@ -139,6 +139,10 @@ class PlantPort(Protocol):
     def read(self, name: str, index: int = 0) -> float:
         """A raw quantity of the hardware by its name in `ioc_sim.layout`."""
 
+    @property
+    def range_shifter_asked(self) -> int:
+        """Range shifters that the drive was told to bring in, bit mask."""
+
     def register(self) -> NDArray[np.float64]:
         """Per-spot register, (n, len(REGISTER_COLUMNS))."""
 
@@ -154,8 +158,15 @@ class PlantPort(Protocol):
     def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
         """What a field should get over all its layers; the hash of its plan, 64 hex digits."""
 
-    def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: NDArray[np.float64]) -> None:
-        """Load a layer table, (n, len(SPOT_COLUMNS))."""
+    def load_layer(
+        self,
+        token: int,
+        energy_code: int,
+        level_ions_per_s: float,
+        spots: NDArray[np.float64],
+        range_shifter_code: int = 0,
+    ) -> None:
+        """Load a layer table, (n, len(SPOT_COLUMNS)), and which range shifters it wants."""
 
     def arm(self, token: int, permit_epoch: int) -> None:
         """Arm the loaded layer under the permit of this epoch."""
@@ -169,7 +180,7 @@ class PlantPort(Protocol):
     def resume(self, permit_epoch: int) -> None:
         """End a pause under the permit of this epoch."""
 
-    def insert_range_shifters(self, code: int, plan_code: int) -> None:
+    def insert_range_shifters(self, code: int) -> None:
         """Move range shifters, bit mask."""
 
     def press_search(self, button: str) -> None:

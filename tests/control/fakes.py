@@ -102,6 +102,7 @@ class FakeChannel:
         self.value = value
         self._loop = loop
         self._sample = Sample(value, 0)
+        self._stamp_ns: int | None = None
         self._callbacks: list[Callable[[Any, Sample], None]] = []
         self._states: list[Callable[[Any, LinkState], None]] = []
         self.on_put: Callable[[Any], None] = lambda _value: None
@@ -111,12 +112,12 @@ class FakeChannel:
 
     def publish(self, value: Any) -> None:
         self.value = value
-        self._loop.call_later(MONITOR_S, self._arrive, value)
+        self._loop.call_later(MONITOR_S, self._arrive, value, self._loop.now_ns())
 
-    def _arrive(self, value: Any) -> None:
+    def _arrive(self, value: Any, t_ns: int) -> None:
         if self.state is LinkState.DISCONNECTED:
             return
-        self._sample = Sample(value, self._loop.now_ns())
+        self._sample = Sample(value, t_ns)
         for callback in self._callbacks:
             callback(self, self._sample)
 
@@ -129,7 +130,11 @@ class FakeChannel:
         await asyncio.sleep(PUT_S)
         if self.state is LinkState.DISCONNECTED:
             raise ChannelError("channel.disconnected", "not connected", self.name)
-        return Sample(self.value, self._loop.now_ns())
+        return Sample(self.value, self._loop.now_ns() if self._stamp_ns is None else self._stamp_ns)
+
+    def stamped(self, value: Any, t_ns: int) -> None:
+        """What a get finds from now on, and its stamp."""
+        self.value, self._stamp_ns = value, t_ns
 
     async def put(self, value: Any, timeout_s: float) -> None:
         await asyncio.sleep(PUT_S)
@@ -161,6 +166,8 @@ class FakeMachine:
     """verbs that are never answered."""
     hasty: bool = False
     """The ring goes to the queued cycle although the present layer is not finished."""
+    tells_register: bool = True
+    """The register is published when the layer ends, as the front end does."""
     gain2: float = 1.001
     spoil: Callable[[np.ndarray], None] = lambda _register: None
     channels: dict[str, FakeChannel] = field(default_factory=dict)
@@ -197,6 +204,7 @@ class FakeMachine:
             **{f"{group}:{kind}": b"" for group in ("RING", "FE", "RS") for kind in ("Cmd", "Cmd-Result")},
         }  # fmt: skip
         self.channels = {name: FakeChannel(f"{PREFIX}:{name}", self.loop, value) for name, value in values.items()}
+        self.channels["FE:Register-RB"].stamped(np.zeros(1), 0)
         self.channels["FE:Spots-SP"].on_put = self._on_table
         self._tick()
 
@@ -260,7 +268,9 @@ class FakeMachine:
     def _open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str) -> None:
         self.opened = (field, preset_ions, expected_ms)
 
-    def _load_layer(self, token: int, energy_code: int, level_ions_per_s: float, n: int, crc32: int) -> None:
+    def _load_layer(
+        self, token: int, energy_code: int, level_ions_per_s: float, n: int, crc32: int, range_shifter_code: int
+    ) -> None:
         if self.state in (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED):
             raise CommandRefused("fe.active", f"a layer is {self.state.name}", "load_layer")
         if zlib.crc32(self._written.astype("<f8").tobytes()) != crc32 or self._written.size != n * len(SPOT_COLUMNS):
@@ -300,6 +310,9 @@ class FakeMachine:
             raise CommandRefused("fe.epoch", f"meant for permit {epoch}, this is {self.epoch}", "front end")
 
     def _read_register(self) -> None:
+        self.channels["FE:Register-RB"].stamped(self._register_now(), self.loop.now_ns())
+
+    def _register_now(self) -> np.ndarray:
         rows = np.zeros((len(self._table), len(REGISTER_COLUMNS)))
         column = {name: i for i, name in enumerate(REGISTER_COLUMNS)}
         target, start = (self._table[:, SPOT_COLUMNS.index(name)] for name in ("target_ions", "start_ions"))
@@ -314,12 +327,12 @@ class FakeMachine:
         rows[:, column["t_end_ns"]] = np.where(self._given > 0, float(self.loop.now_ns()), 0.0)
         rows[:, column["done"]] = start + self._given >= target - 1e-6
         self.spoil(rows)
-        self.channels["FE:Register-RB"].value = rows.ravel()
+        return rows.ravel()
 
     def _read_dose(self, back: int) -> dict[str, Any]:
         return {}
 
-    def _insert(self, code: int, plan_code: int) -> None:
+    def _insert(self, code: int) -> None:
         self.loop.call_later(0.5, self.channels["RS:Code-RB"].publish, code)
 
     # beam
@@ -353,6 +366,8 @@ class FakeMachine:
         self._given = self._given + left
         self.given_by_token[self.token] = self.given_by_token[self.token] + left
         self._beam_from_s = None
+        if self.tells_register:
+            self._read_register()
         self._set_fe(FrontEndState.DONE)
         if self.queued is not None and self.phase is RingPhase.FLAT_TOP:
             self._leave_flat_top(self._cycle_id)

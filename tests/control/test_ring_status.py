@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from control.machine_link import RingStatus
+from control.machine_status import RingStatus
 from facility.states import RingPhase
 
 CHANGES = {"INJECTION", "FLAT_TOP", "ENERGY_STEP", "DUMP", "FAULT"}

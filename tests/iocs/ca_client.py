@@ -230,7 +230,7 @@ def commands(r: Rig) -> None:
         ("FE", "load_layer", load_args(table), {"token": 7, "n": 1500}),
         ("FE", "arm", {"token": 7, "permit_epoch": 1}, {}),
         ("FE", "read_register", {}, {"token": 7, "n": 2}),
-        ("RS", "insert", {"code": 1, "plan_code": 1}, {}),
+        ("RS", "insert", {"code": 1}, {}),
     ]
     for group, verb, args, data in steps:
         result = r.command(tcs, group, verb, args)

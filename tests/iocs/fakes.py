@@ -92,6 +92,10 @@ class FakePlant:
     def read(self, name: str, index: int = 0) -> float:
         return self.raw.get((name, index), 0.0)
 
+    @property
+    def range_shifter_asked(self) -> int:
+        return int(self.raw.get(("range_shifter_asked", 0), 0.0))
+
     def register(self) -> np.ndarray:
         return self.rows.copy()
 
@@ -112,8 +116,10 @@ class FakePlant:
     def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
         self._do("open_field", field, preset_ions, expected_ms, plan_hash)
 
-    def load_layer(self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray) -> None:
-        self._do("load_layer", token, energy_code, level_ions_per_s, len(spots))
+    def load_layer(
+        self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray, range_shifter_code: int = 0
+    ) -> None:
+        self._do("load_layer", token, energy_code, level_ions_per_s, len(spots), range_shifter_code)
         self.table_loaded = spots
         self.set(token=token, spots=len(spots), state=FrontEndState.LOADED, level=level_ions_per_s)
 
@@ -144,8 +150,8 @@ class FakePlant:
     def turn_key(self, position: int) -> None:
         self._do("turn_key", position)
 
-    def insert_range_shifters(self, code: int, plan_code: int) -> None:
-        self._do("insert", code, plan_code)
+    def insert_range_shifters(self, code: int) -> None:
+        self._do("insert", code)
 
 
 class Bench:
@@ -214,7 +220,8 @@ def spot_table(n: int = 3) -> np.ndarray:
 
 def load_args(table: np.ndarray, token: int = 7, code: int = 100) -> dict[str, Any]:
     crc = zlib.crc32(table.astype("<f8").tobytes())
-    return {"token": token, "energy_code": code, "level_ions_per_s": 1e8, "n": len(table), "crc32": crc}
+    return {"token": token, "energy_code": code, "level_ions_per_s": 1e8, "n": len(table), "crc32": crc,
+            "range_shifter_code": 0}  # fmt: skip
 
 
 def resigned(command: Command, **changes: Any) -> dict[str, Any]:

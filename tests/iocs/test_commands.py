@@ -42,7 +42,7 @@ def bench() -> Bench:
         ("FE", "disarm", {}, ("disarm",)),
         ("FE", "pause", {}, ("pause",)),
         ("FE", "resume", {"permit_epoch": 3}, ("resume", 3)),
-        ("RS", "insert", {"code": 1, "plan_code": 1}, ("insert", 1, 1)),
+        ("RS", "insert", {"code": 1}, ("insert", 1)),
     ],
 )
 async def test_control_is_obeyed_others_are_not(
@@ -215,7 +215,7 @@ async def test_a_layer_is_staged_then_loaded(bench: Bench) -> None:
     result = await bench.command("FE", "load_layer", load_args(table))
     assert result.status is Status.DONE
     assert result.data == {"token": 7, "n": 500}
-    assert bench.plant.done == [("load_layer", 7, 100, 1e8, 500)]
+    assert bench.plant.done == [("load_layer", 7, 100, 1e8, 500, 0)]
     assert bench.plant.table_loaded.dtype == np.float64
     assert np.array_equal(bench.plant.table_loaded, table)
 

@@ -271,7 +271,7 @@ def test_two_contacts_that_contradict_each_other_are_a_fault(
 
 def test_range_shifter_moves_until_the_switches_agree() -> None:
     bench = Bench()
-    bench.plant.signals[g.RANGE_SHIFTER_PLAN] = 2.0
+    bench.plant.raw["range_shifter_asked", 0] = 2.0
     bench.run(100)
     assert (bench.value("RS:Moving-Sts"), bench.value("RS:Code-RB")) == (1, 0)
     bench.plant.signals[g.RANGE_SHIFTER] = 2.0

@@ -143,7 +143,7 @@ def test_gate_and_room_and_range_shifter() -> None:
     assert floor.value("HEBT:Room-RB") == floor.plant.room_id
     assert floor.value("HEBT:Stopper-Sts") == 0
     if floor.plant.facility.range_shifters:
-        floor.command("RS", "insert", code=1, plan_code=1)
+        floor.command("RS", "insert", code=1)
         floor.run(0.3)
         assert (floor.value("RS:Moving-Sts"), floor.value("RS:Code-RB")) == (1, 0)
         floor.run(0.5)

@@ -7,6 +7,7 @@ import pytest
 
 from facility import signals as g
 from facility.config import change_facility, load_facility
+from facility.errors import CommandRefused
 from facility.signals import SCAN_SETTLE_MS
 from facility.states import FrontEndState, HoldReason, RingPhase
 from interlocks.rules import load_rules
@@ -274,10 +275,35 @@ def test_range_shifters_do_not_move_for_a_layer_that_was_armed_in_the_same_momen
     plant = new_plant()
     spots = grid(half_mm=6.0)
     start(plant, spots, level=LEVEL)
-    plant.insert_range_shifters(1, 1)  # the layer is not armed yet: taken, and looked at once more when it acts
+    plant.insert_range_shifters(1)  # the layer is not armed yet: taken, and looked at once more when it acts
     run_until(plant, "LAYER_DONE")
     assert plant.signals[g.RANGE_SHIFTER] == plant.signals[g.RANGE_SHIFTER_PLAN] == 0.0
     check_truth(plant, spots, LEVEL)
-    plant.insert_range_shifters(1, 1)
+    plant.insert_range_shifters(1)
     go(plant, plant._now_ns + 600 * MS)
     assert plant.signals[g.RANGE_SHIFTER] == 1.0
+
+
+@pytest.mark.parametrize(("wanted", "inserted"), [(0, 1), (2, 1), (1, 0)])
+def test_other_range_shifters_than_the_layer_s_get_no_beam(wanted: int, inserted: int) -> None:
+    """Whoever moves the plates does not say which ones are right: that comes with the layer."""
+    plant = new_plant()
+    plant.insert_range_shifters(inserted)
+    go(plant, plant._now_ns + 600 * MS)
+    plant.request_cycle(77, 150)
+    plant.load_layer(77, 150, LEVEL, grid(half_mm=6.0).table(plant, 150), range_shifter_code=wanted)
+    plant.arm(77, plant.status.permit_epoch)
+    go(plant, plant._now_ns + 5 * S)
+    assert (plant.signals[g.RANGE_SHIFTER], plant.signals[g.RANGE_SHIFTER_PLAN]) == (inserted, wanted)
+    assert plant.status.state in (FrontEndState.ARMED, FrontEndState.HELD)
+    assert plant.truth_total_ions == 0.0
+
+
+@pytest.mark.parametrize("code", [-1, 8])
+def test_range_shifters_that_are_not_there_are_refused(code: int) -> None:
+    plant = new_plant()
+    table = grid(half_mm=6.0).table(plant, 150)
+    with pytest.raises(CommandRefused, match="give 0 to"):
+        plant.load_layer(77, 150, LEVEL, table, range_shifter_code=code)
+    with pytest.raises(CommandRefused, match="give 0 to"):
+        plant.insert_range_shifters(code)

@@ -85,7 +85,7 @@ def test_layers_commands_and_coarse_steps_in_between_are_done_again() -> None:
         assert plant.status.state == FrontEndState.DONE
         plant.disarm()
     assert plant.log is not None
-    plant.insert_range_shifters(2, 2)
+    plant.insert_range_shifters(2)
     plant.advance(plant._now_ns)  # done, at the very moment of a snapshot: it must not be done twice
     plant.log.take(plant)
     go(plant, plant._now_ns + 300 * MS)

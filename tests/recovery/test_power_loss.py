@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from control.layer_table import LayerRules, counted_ions
-from control.machine_link import Dose
+from control.machine_status import Dose
 from control.recovery import go_on_from, restore
 from control.session import Session
 from facility.intensity import spot_tolerance_ions
