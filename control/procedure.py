@@ -71,7 +71,7 @@ class Seal(NamedTuple):
 
 def seal(layer: LayerLike) -> Seal:
     """What a layer is now."""
-    arrays = (np.ascontiguousarray(getattr(layer, name), dtype="<f8").tobytes() for name in _ARRAYS)
+    arrays = [np.asarray(getattr(layer, name), dtype="<f8").tobytes() for name in _ARRAYS]
     return Seal(tuple(getattr(layer, name) for name in _SCALARS), tuple(arrays))
 
 
