@@ -93,6 +93,10 @@ class PlantView(PlantCore):
         """What the dose register says of the present load and of the one before, those of an earlier process too."""
         return self.dose.records(self._register)
 
+    def touch_register(self) -> None:
+        """Have the whole dose register written at its next synchronisation; see `RegisterStore.touch`."""
+        self.dose.store.touch()
+
     @property
     def beats_alive(self) -> bool:
         """Both heartbeats rose in the last millisecond; when this changes, an IMAGE event is raised."""

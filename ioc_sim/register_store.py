@@ -78,7 +78,12 @@ class RegisterStore(Protocol):
         """Whether a loss of power is survived at all; without it there is no lease."""
 
     def sync(self, point: SyncPoint) -> None:
-        """Bring the image to where a loss of power spares it.  OSError if that fails."""
+        """Bring the image to where a loss of power spares it.  OSError if that fails, or if the system has failed at
+        it on its own since the last time."""
+
+    def touch(self) -> None:
+        """Have the next `sync` write the whole image: after a failed one nobody knows what the medium has, and the
+        system takes pages that it could not write for written.  Nobody may write in the meantime."""
 
 
 class MemoryStore:
@@ -96,6 +101,9 @@ class MemoryStore:
         self.durable = durable
 
     def sync(self, point: SyncPoint) -> None:
+        """Nothing to do."""
+
+    def touch(self) -> None:
         """Nothing to do."""
 
     def copy(self) -> MemoryStore:
@@ -124,11 +132,19 @@ class MappedStore:
         if found not in (0, size):
             os.close(self._file)
             raise _not_a_register(path, f"{found} bytes, a register has {size}")
-        if found == 0:
-            os.ftruncate(self._file, size)
+        self._take_room(size)
         self._map = mmap.mmap(self._file, size)
         self.words: Words = np.frombuffer(self._map, dtype=np.int64)
         self.power_lost = self._open(self._boot)
+
+    def _take_room(self, size: int) -> None:
+        """All of it from the beginning: where a page of a mapped file finds no room, the process dies."""
+        try:
+            os.posix_fallocate(self._file, 0, size)
+        except OSError as problem:
+            os.close(self._file)
+            raise ConfigError("register.room", f"{size} bytes cannot be reserved: {problem.strerror or problem}",
+                              str(self.path), "make room on this disk") from problem  # fmt: skip
 
     def _open(self, boot: int) -> bool:
         head = self.words[HEADER : HEADER + PAGE_WORDS].reshape(1, PAGE_WORDS)
@@ -155,6 +171,10 @@ class MappedStore:
         if point in _OF_A_LAYER and int(self.words[HEADER + H_BOOT]) != self._boot:
             self._write_boot()
         os.fsync(self._file)
+
+    def touch(self) -> None:
+        """Write one word of each page anew, as it is: the page counts as changed."""
+        self.words[::PAGE_WORDS] = self.words[::PAGE_WORDS].copy()
 
     def close(self) -> None:
         """Synchronise and let go; the words stay mapped as long as somebody holds them."""

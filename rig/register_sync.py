@@ -2,6 +2,10 @@
 
 Nothing waits for the disk but this thread: a disk that hangs lets the lease run out, the front end holds the beam
 (`HoldReason.REGISTER`), and nothing is delivered that a loss of power could make forgotten.
+
+A disk that fails says so once, be it that the system had tried on its own long before; after that it takes the pages
+that it has not written for written, and the next synchronisation would be told that all is well. So it is always the
+whole image that is written after a failure, before anything is leased.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ class RegisterSync:
         self._last: tuple[FrontEndState, int, tuple[int, float] | None] | None = None
         self.syncs = 0
         self.failures = 0
+        self._failing = False
 
     def look(self) -> None:
         """Ask for a lease; synchronise where it is a new one, or the state or a field has changed; grant it."""
@@ -46,13 +51,19 @@ class RegisterSync:
         state, fields = self._plant.status.state, self._plant.dose.fields.writes
         if (state, fields, lease) == self._last:
             return
+        if self._failing:
+            self._plant.touch_register()
         try:
             self._store.sync(_POINTS.get(state, SyncPoint.STOPPED))
         except OSError as problem:
-            if not self.failures:
+            if not self._failing:
                 _log.error("the dose register cannot be synchronised: no beam", problem=str(problem))
             self.failures += 1
+            self._failing = True
             return
+        if self._failing:
+            self._failing = False
+            _log.warning("the dose register is synchronised again, written anew", failures=self.failures)
         self.syncs += 1
         self._last = (state, fields, lease)
         if lease is not None:

@@ -19,7 +19,7 @@ _NAMES = (
     "turn_key", "set_late_ms", "external_reading", "external_lost", "external_slip", "external_wanted",
     "external_states", "layer_set_points_a", "output_lines",
     "image", "watch_image", "read", "register",
-    "dose_records", "ask_lease", "grant_lease", "truth_spots", "inject", "clear_faults",
+    "dose_records", "touch_register", "ask_lease", "grant_lease", "truth_spots", "inject", "clear_faults",
 )  # fmt: skip
 _PROPERTIES = ("t_ns", "status", "beam_on_s", "truth_count", "truth_total_ions", "range_shifter_asked")
 

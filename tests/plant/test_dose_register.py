@@ -12,6 +12,7 @@ from facility.errors import CommandRefused, ConfigError
 from facility.pv_catalogue import REGISTER_COLUMNS
 from facility.states import FrontEndState, HoldReason
 from ioc_sim import dose_register as reg
+from ioc_sim import layout as at
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
 from ioc_sim.register_store import (
@@ -297,7 +298,8 @@ def test_what_a_stop_let_through_is_known_without_the_row_of_the_spot(age: str) 
 def test_a_disk_that_fails_holds_the_beam_and_one_that_recovers_lets_it_go_on() -> None:
     disk = Disk()
     plant, sync = leased(disk)
-    start(plant, grid(half_mm=9.0), level=LEVEL)
+    spots = grid(half_mm=9.0)
+    start(plant, spots, level=LEVEL)
     while plant.status.state != FrontEndState.IRRADIATING:
         go(plant, plant._now_ns + 20 * MS)
         sync.look()
@@ -313,3 +315,48 @@ def test_a_disk_that_fails_holds_the_beam_and_one_that_recovers_lets_it_go_on() 
     while plant.status.state != FrontEndState.DONE:
         go(plant, plant._now_ns + 20 * MS)
         sync.look()
+        (record, *_) = read_records(disk.after_power_loss())
+        assert delivered(plant) <= counted(record, spots.ions) * 1.001 + 2 * plant.ions_per_count
+
+
+def test_what_the_system_failed_to_write_on_its_own_is_written_before_anything_is_leased() -> None:
+    """It says so once, at the next synchronisation, and takes those pages for written: the layer record."""
+    disk = Disk()
+    plant, sync = leased(disk)
+    spots = grid(half_mm=9.0)
+    start(plant, spots, level=LEVEL)
+    while plant.status.state != FrontEndState.ARMED:
+        go(plant, plant._now_ns + MS)
+    disk.fail_unheard()
+    granted = float(plant._v[at.LEASE_IONS])
+    sync.look()
+    assert (sync.failures, float(plant._v[at.LEASE_IONS])) == (1, granted)
+    while plant.status.state != FrontEndState.DONE:
+        go(plant, plant._now_ns + 20 * MS)
+        sync.look()
+        (record, *_) = read_records(disk.after_power_loss())
+        assert delivered(plant) <= counted(record, spots.ions) * 1.001 + 2 * plant.ions_per_count
+    sync.look()
+    (record, *_) = read_records(disk.after_power_loss())
+    assert record.done.all()
+    assert (disk.safe == disk.words).all()
+    assert sync.failures == 1
+
+
+def test_a_file_takes_its_room_at_once_and_touching_it_changes_nothing(tmp_path: Path) -> None:
+    store = MappedStore(tmp_path / "dose.register", boot=1)
+    assert store.path.stat().st_blocks * 512 >= store.words.nbytes
+    store.words[:] = np.arange(store.words.size)
+    store.touch()
+    assert (store.words == np.arange(store.words.size)).all()
+
+
+def test_a_disk_without_room_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(ConfigError, match=r"cannot be reserved: No space left on device .*: make room on this disk"):
+        MappedStore(tmp_path / "dose.register", boot=1)
