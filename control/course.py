@@ -58,13 +58,34 @@ def share_of(mode: Mode, program: ProgramLike, course: Course | None, fraction: 
         if fraction or continues:
             what = f"mode {mode}{', --qa' if program.qa else ''}, plan for {program.intent or 'treatment'}: no fraction"
             raise CommandRefused("course.none", what, "load", "only a course in clinical mode has fractions")
+        if mode == "clinical" and not program.qa and course is not None:
+            _require_begun_so(course, program)
         return NO_FRACTION
     found = course or Course(program.patient_id, program.plan_hash, program.fractions)
+    _require_begun_so(found, program)
     require_none_open(found)
     share = _continuation(found, continues, program.fractions) if continues else _next(found, program.fractions)
     if fraction not in (0, share.number):
         _refuse_number(found, fraction, share)
     return share
+
+
+def _require_begun_so(course: Course, program: ProgramLike) -> None:
+    """CommandRefused 'course.other' where the plan's file says another intent or number of fractions than the course
+    was begun with: the plan's hash covers neither, and either would let more be given than was planned."""
+    if not course.parts:
+        return
+    first = course.parts[0].entry
+    intent = program.intent if first.intent is None else first.intent
+    for name, was, found in (
+        ("intent", intent or "none", program.intent or "none"),
+        ("number of fractions", first.fractions_planned, program.fractions),
+    ):
+        if was != found:
+            raise CommandRefused(
+                "course.other", f"{name} {found}, session {first.session} began the course of this plan with {was}",
+                "load", "deliver the plan as its course was begun: a file does not prescribe its rest anew",
+            )  # fmt: skip
 
 
 def _next(course: Course, planned: int) -> Share:

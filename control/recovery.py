@@ -56,7 +56,8 @@ class Reconciled:
 
 
 def require_same(entry: SessionEntry, program: ProgramLike, energy_table: str) -> None:
-    """CommandRefused unless this program goes on with that session: plan, patient, room, configuration, energies."""
+    """CommandRefused unless this program goes on with that session: plan, patient, room, configuration, energies, and
+    what the plan's hash does not cover and a course goes by: its intent and how many fractions it has."""
     if entry.status in ENDED:
         raise CommandRefused("recovery.ended", f"session {entry.session} is {entry.status}", "recover")
     require_alike(entry, program, energy_table)
@@ -68,10 +69,12 @@ def require_alike(entry: SessionEntry, program: ProgramLike, energy_table: str) 
         ("plan hash", entry.plan_hash, program.plan_hash), ("patient", entry.patient, program.patient_id),
         ("room", entry.room, program.room_id), ("facility", entry.facility, program.facility_id),
         ("energy table", entry.energy_table, energy_table), ("configuration", entry.config_hash, program.facility_hash),
-        ("QA", str(entry.qa), str(program.qa)),
+        ("QA", str(entry.qa), str(program.qa)), ("intent", entry.intent or "", program.intent),
+        ("number of fractions", str(entry.fractions_planned), str(program.fractions)),
     )  # fmt: skip
+    known = {"intent": entry.intent is not None, "number of fractions": entry.fraction > 0}
     for name, was, found in pairs:
-        if was != found:
+        if was != found and known.get(name, True):
             what = f"{name} {found or 'none'}, the session was opened with {was or 'none'}"
             raise CommandRefused("recovery.other", what, entry.session, "go on with the same, or close it as partial")
 

@@ -74,6 +74,7 @@ class SessionDesk:
         entry = read.session(self._written("recover"), args["session"])
         program = self._load_program(args["plan"], args["room"], args["qa"])
         require_same(entry, program, self._energy_table)
+        self._require_mode(entry)
         if entry.continues:
             program = self._rest(program, entry.continues, "recover")
         layers = read.layers(self._written("recover"), entry.session)
@@ -127,6 +128,13 @@ class SessionDesk:
             words = f"journal and register were not brought together: {problem}"
         sequencer.books.event(entry.session, "session.reconciled", {"words": words})
         return words
+
+    def _require_mode(self, entry: SessionEntry) -> None:
+        """What holds for a patient does not hold in other modes, so nobody goes on in another one."""
+        mode = self._sequencer.mode
+        if mode != entry.mode:
+            raise CommandRefused("recovery.mode", f"mode {mode}, the session was opened in mode {entry.mode}",
+                                 entry.session, f"turn the mode to {entry.mode}, or close it as partial")  # fmt: skip
 
     def _written(self, verb: str) -> Journal:
         """The journal, to read."""

@@ -66,6 +66,8 @@ class SessionEntry:
     delivery: str = TREATMENT
     continues: str = ""
     """The session whose rest this one gives."""
+    intent: str | None = None
+    """PlanIntent of its plan, empty where the plan has none; None in a journal that knows no courses."""
 
     def to_data(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -137,7 +139,7 @@ def _share(row: Any) -> dict[str, Any]:
     if row is None:
         return {}
     return {"plan_uid": row["plan_uid"], "fraction": row["fraction"], "fractions_planned": row["planned"],
-            "delivery": row["delivery"], "continues": row["continues"]}  # fmt: skip
+            "delivery": row["delivery"], "continues": row["continues"], "intent": row["intent"]}  # fmt: skip
 
 
 def layers(journal: Journal, name: str) -> list[LayerEntry]:

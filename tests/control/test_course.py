@@ -199,6 +199,36 @@ def test_fractions_are_counted_and_none_is_given_twice(journal: Journal) -> None
     run(journal, test, CLINICAL, plan)
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"intent": "RESEARCH"}, "intent RESEARCH, session S-.* with CURATIVE"),
+        ({"intent": "PALLIATIVE"}, "intent PALLIATIVE, session S-.* with CURATIVE"),
+        ({"fractions": 30}, "number of fractions 30, session S-.* with 2"),
+    ],
+)
+def test_a_course_is_not_prescribed_anew_by_its_plan_file(
+    journal: Journal, other: dict[str, object], words: str
+) -> None:
+    """The plan's hash covers neither intent nor fractions: with another one, more would be given than planned."""
+    plan = dataclasses.replace(PLAN, fractions=2, intent="CURATIVE")
+
+    async def test(desk: Desk) -> None:
+        first = await desk.deliver()
+        desk.plan = dataclasses.replace(plan, **other)  # type: ignore[arg-type]
+        with pytest.raises(CommandRefused, match=words) as refusal:
+            await desk.load()
+        assert refusal.value.code == "course.other"
+        assert first in str(refusal.value)
+        set_mode(desk.bench, QA)
+        await desk.deliver()  # for quality assurance it is what it is
+        set_mode(desk.bench, CLINICAL)
+        desk.plan = plan
+        await desk.deliver(fraction=2)
+
+    run(journal, test, CLINICAL, plan)
+
+
 def test_the_rest_of_a_fraction_is_carried_by_a_later_session(journal: Journal) -> None:
     async def test(desk: Desk) -> None:
         first = await desk.stopped()

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from control.plan.maker import make_small_plan
+from control.plan.program import MachineProgram, compile_program
 from control.recovery import require_same
 from control.session import SessionSummary
 from facility.errors import CommandRefused, JournalError
@@ -16,8 +18,9 @@ from interlocks.snapshot import Mode
 from ioc_sim.register_store import MemoryStore
 from journal import read
 from journal.read import SessionEntry
-from journal.store import open_journal, sqlite_url
-from rig.crashes import Crash, Left
+from journal.store import Journal, open_journal, sqlite_url
+from rig.control_stack import ControlParts
+from rig.crashes import Crash, Crashes, Left
 from rig.deliver_virtual import deliver_in
 from rig.virtual_world import World, WorldOptions, WorldParts
 from tests.recovery.test_crashes import SEED, crashes, facility, program
@@ -46,7 +49,8 @@ def test_the_same_program_goes_on() -> None:
         ({"plan_hash": "0" * 64}, "plan hash"), ({"patient": "somebody else"}, "patient"), ({"room": "2"}, "room"),
         ({"energy_table": "another"}, "energy table"), ({"config_hash": "x"}, "configuration"),
         ({"facility": "lanzhou"}, "facility"), ({"qa": False}, "QA"), ({"status": "completed"}, "is completed"),
-        ({"status": "partial"}, "is partial"),
+        ({"status": "partial"}, "is partial"), ({"intent": "CURATIVE"}, "intent MACHINE_QA, .* opened with CURATIVE"),
+        ({"fraction": 1, "fractions_planned": 30}, "number of fractions 1, .* opened with 30"),
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_by_name(other: dict[str, object], words: str) -> None:
@@ -70,6 +74,54 @@ def test_what_is_completed_is_not_delivered_again(whole: Left) -> None:
     with pytest.raises(CommandRefused, match="is completed"):
         crashes(whole.folder).resume(whole, 5, None)
     assert all((whole.truth[token] == ions).all() for token, ions in before.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched(Crashes):
+    """Lives whose worlds are kept."""
+
+    worlds: list[World] = dataclasses.field(default_factory=list)
+    mode: Mode | None = None
+
+    def _world(self, left: Left, journal: Journal, seed: int) -> World:
+        made = super()._world(left, journal, seed)
+        if self.mode is not None:
+            options = dataclasses.replace(made.options, mode=self.mode)
+            made = World(self.facility, self.program.room_id, "carbon", seed, options)
+        self.worlds.append(made)
+        return made
+
+
+def with_another_energy_table(*args: object, **named: object) -> ControlParts:
+    return ControlParts(*args, **{**named, "energy_table": "another"})  # type: ignore[arg-type]
+
+
+def test_a_facility_goes_on_with_no_other_plan_patient_room_energy_table_or_mode(
+    tmp_path: Path, whole: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, plan = crashes(tmp_path), program()
+    left = it.deliver(SEED, Crash(beam_ns(whole)))
+    (room, *_) = [name for name in facility().rooms if name != plan.room_id]
+    elsewhere = compile_program(make_small_plan(facility(), "carbon"), facility(), room, qa=True)
+    others: list[tuple[str, MachineProgram, Mode | None]] = [
+        ("plan hash 0000", dataclasses.replace(plan, plan_hash="0" * 64), None),
+        ("patient somebody else", dataclasses.replace(plan, patient_id="somebody else"), None),
+        (f"room {room}, .* with {plan.room_id}", elsewhere, None),
+        ("intent CURATIVE", dataclasses.replace(plan, intent="CURATIVE"), None),
+        ("mode service, .* in mode qa", plan, Mode.SERVICE),
+        ("energy table another", plan, None),
+    ]
+    for seed, (words, other, mode) in enumerate(others, 10):
+        if words.startswith("energy"):
+            monkeypatch.setattr("rig.virtual_world.ControlParts", with_another_energy_table)
+        them = Watched(facility(), other, tmp_path, mode=mode)
+        with pytest.raises(CommandRefused, match=words):
+            them.resume(left, seed, None)
+        assert them.worlds[0].plant.truth_total_ions == 0.0
+    monkeypatch.undo()
+    left = it.resume(left, 2, None)
+    assert left.completed
+    assert it.objections(left) == []
 
 
 def test_without_its_register_an_armed_layer_counts_as_delivered(tmp_path: Path, whole: Left) -> None:
