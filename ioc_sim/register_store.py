@@ -15,11 +15,8 @@ What is safe when:
 
 from __future__ import annotations
 
-import mmap
-import os
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -45,7 +42,6 @@ H_MAGIC, H_VERSION, H_BOOT, H_CHECK = range(4)
 # words of a layer record
 (L_LOAD, L_TOKEN, L_FIELD, L_ENERGY, L_LEVEL, L_SPOTS, L_TABLE_CRC, L_T_NS, L_HASH0, L_HASH1, L_HASH2, L_HASH3,
  L_FIELD_END, L_CHECK) = range(14)  # fmt: skip
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SyncPoint(Enum):
@@ -57,9 +53,6 @@ class SyncPoint(Enum):
     """Layer done, held, paused, aborted or disarmed, or a fast rule has tripped."""
     LEASE = "lease"
     CLOSED = "closed"
-
-
-_OF_A_LAYER = (SyncPoint.LOADED, SyncPoint.ARMED, SyncPoint.LEASE)
 
 
 class RegisterStore(Protocol):
@@ -111,89 +104,8 @@ class MemoryStore:
         return MemoryStore(self.words.copy())
 
 
-class MappedStore:
-    """A file of the plant's process, shared with whoever comes after it.
-
-    Args:
-        path: made if it is not there.
-        boot: which start of the machine this is; another one in the file means that the power was lost since.
-
-    Raises ConfigError for a file that is no register of this version: somebody has to look at it and move it away.
-    """
-
-    durable = True
-
-    def __init__(self, path: Path, boot: int | None = None) -> None:
-        self.path = path
-        self._boot = machine_boot() if boot is None else boot
-        size = IMAGE_WORDS * 8
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        found = os.fstat(self._file).st_size
-        if found not in (0, size):
-            os.close(self._file)
-            raise _not_a_register(path, f"{found} bytes, a register has {size}")
-        self._take_room(size)
-        self._map = mmap.mmap(self._file, size)
-        self.words: Words = np.frombuffer(self._map, dtype=np.int64)
-        self.power_lost = self._open(self._boot)
-
-    def _take_room(self, size: int) -> None:
-        """All of it from the beginning: where a page of a mapped file finds no room, the process dies."""
-        try:
-            os.posix_fallocate(self._file, 0, size)
-        except OSError as problem:
-            os.close(self._file)
-            raise ConfigError("register.room", f"{size} bytes cannot be reserved: {problem.strerror or problem}",
-                              str(self.path), "make room on this disk") from problem  # fmt: skip
-
-    def _open(self, boot: int) -> bool:
-        head = self.words[HEADER : HEADER + PAGE_WORDS].reshape(1, PAGE_WORDS)
-        if not head.any() and not self.words[LAYERS:ROWS].any():  # new, or the power was lost before it was anything
-            head[0, H_MAGIC], head[0, H_VERSION] = MAGIC, VERSION
-            lost = False
-        elif head[0, H_MAGIC] != MAGIC or head[0, H_VERSION] != VERSION or not _sound(head, 0, H_CHECK):
-            raise _not_a_register(self.path, "its header is not whole, or of another version")
-        else:
-            lost = int(head[0, H_BOOT]) != boot
-        if not lost:
-            self._write_boot()
-            os.fsync(self._file)
-        return lost
-
-    def _write_boot(self) -> None:
-        head = self.words[HEADER : HEADER + PAGE_WORDS].reshape(1, PAGE_WORDS)
-        head[0, H_BOOT] = self._boot
-        with np.errstate(over="ignore"):
-            head[0, H_CHECK] = reg.checksum(head, 0, H_CHECK)
-
-    def sync(self, point: SyncPoint) -> None:
-        """Write the mapped pages and wait for the disk.  A loss of power stands in it until a layer is loaded."""
-        if point in _OF_A_LAYER and int(self.words[HEADER + H_BOOT]) != self._boot:
-            self._write_boot()
-        os.fsync(self._file)
-
-    def touch(self) -> None:
-        """Write one word of each page anew, as it is: the page counts as changed."""
-        self.words[::PAGE_WORDS] = self.words[::PAGE_WORDS].copy()
-
-    def close(self) -> None:
-        """Synchronise and let go; the words stay mapped as long as somebody holds them."""
-        self.sync(SyncPoint.CLOSED)
-        os.close(self._file)
-
-
-def machine_boot() -> int:
-    """A number that changes when the machine starts anew, 62 bits."""
-    text = BOOT_ID.read_text(encoding="ascii").replace("-", "")
-    return int(text, 16) & (1 << 62) - 1
-
-
-def _not_a_register(path: Path, why: str) -> ConfigError:
-    return ConfigError("register.unreadable", f"this is no dose register: {why}", str(path),
-                       "find out what it holds, then move it away; a new one begins empty")  # fmt: skip
-
-
-def _sound(words: Words, k: int, n: int) -> bool:
+def is_sound(words: Words, k: int, n: int) -> bool:
+    """Whether record k is whole; its checksum is word n."""
     with np.errstate(over="ignore"):
         return int(words[k, n]) == int(reg.checksum(words, k, n))
 
@@ -299,7 +211,7 @@ def read_records(store: RegisterStore) -> tuple[DoseRecord, ...]:
     """
     banks = Banks(store)
     slots = [k for k in range(2) if banks.slots[k].any()]
-    whole = [k for k in slots if _sound(banks.slots, k, reg.CHECK)]
+    whole = [k for k in slots if is_sound(banks.slots, k, reg.CHECK)]
     if not slots:
         return ()
     if not whole:
@@ -314,7 +226,7 @@ def read_records(store: RegisterStore) -> tuple[DoseRecord, ...]:
 def _layer(banks: Banks, load: int) -> LoadedLayer | None:
     k = load & 1
     words = banks.layers[k]
-    if load <= 0 or int(words[L_LOAD]) != load or not _sound(banks.layers, k, L_CHECK):
+    if load <= 0 or int(words[L_LOAD]) != load or not is_sound(banks.layers, k, L_CHECK):
         return None
     plan_hash = words[L_HASH0 : L_HASH3 + 1].astype(">i8").tobytes().hex()
     return LoadedLayer(
@@ -379,7 +291,7 @@ class _Spots:
     def read(banks: Banks, load: int, n: int) -> _Spots:
         rows = banks.rows(load)[:n]
         written: NDArray[np.bool_] = np.asarray(rows.any(axis=1), dtype=np.bool_)
-        sound = np.array([written[i] and _sound(rows, i, reg.ROW_CHECK) for i in range(n)], dtype=np.bool_)
+        sound = np.array([written[i] and is_sound(rows, i, reg.ROW_CHECK) for i in range(n)], dtype=np.bool_)
         mine = sound & (rows[:, reg.ROW_LOAD] >> 1 == load)
         kept = np.where(mine[:, None], rows, 0)
         ions = reg.thousandths_read(kept[:, [reg.ROW_IC1, reg.ROW_IC2]])

@@ -28,7 +28,8 @@ from interlocks.rules import load_rules
 from ioc_sim.faults import GATING, fault_from_line
 from ioc_sim.iocs.plant_iocs import HEARTBEAT_NS, PlantIocs
 from ioc_sim.plant import Plant, PlantEvent
-from ioc_sim.register_store import MappedStore, MemoryStore
+from ioc_sim.register_file import MappedStore
+from ioc_sim.register_store import MemoryStore
 from rig.clocks import NominalClock, command_age_ns
 from rig.external.side import ExternalSide
 from rig.facility_time import NOMINAL

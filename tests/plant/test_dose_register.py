@@ -15,6 +15,7 @@ from ioc_sim import dose_register as reg
 from ioc_sim import layout as at
 from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
+from ioc_sim.register_file import MappedStore
 from ioc_sim.register_store import (
     FIELDS,
     H_CHECK,
@@ -24,7 +25,6 @@ from ioc_sim.register_store import (
     ROWS,
     SLOTS,
     DoseRecord,
-    MappedStore,
     MemoryStore,
     SyncPoint,
     read_records,
