@@ -52,7 +52,8 @@ def next_steps(result: DeliveryResult) -> list[str]:
         f"and on record, {layers} of {s['layers_total']} layers verified."
     ]
     if result.target == "virtual":
-        return [*lines, "This facility was in virtual time and is gone; another delivery begins with a new one."]
+        return [*lines, f"This facility was in virtual time and is gone. Next: {_go_on(s, facility)} in another; or "
+                        "ionctl deliver begins the plan anew."]  # fmt: skip
     rules = list(dict.fromkeys(one["rule"] for one in now))
     lines += [f"See why: ionctl interlocks show {rule} --facility {facility}" for rule in rules]
     if any(one["action"] == "ABORT" for one in now):
@@ -62,8 +63,12 @@ def next_steps(result: DeliveryResult) -> list[str]:
         )
     else:
         lines.append("This console watches the field no more: the permit goes, and operator-heartbeat tells so.")
-    return [*lines, "Next: ionctl deliver begins the plan anew, from its first spot; nothing goes on by itself. "
-                    f"Or: ionctl down --facility {facility}"]  # fmt: skip
+    return [*lines, f"Next: {_go_on(s, facility)}; or ionctl deliver begins the plan anew, from its first spot. "
+                    f"Nothing goes on by itself. Or: ionctl down --facility {facility}"]  # fmt: skip
+
+
+def _go_on(summary: Mapping[str, Any], facility: str) -> str:
+    return f"ionctl resume {summary['session']} --reason TEXT --facility {facility} goes on at the exact spot"
 
 
 def _layer(layer: Mapping[str, Any], truth: LayerTruth | None) -> tuple[Any, ...]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from control.plan.program import MachineProgram
-from facility.config import Facility
-from facility.errors import ChannelError, CommandRefused, ConfigError, IonctlError
+from facility.errors import ChannelError, CommandRefused, IonctlError
 from rig.control_stack import require_room
 from rig.deliver import (
     EVENTS_FILE,
@@ -28,6 +27,7 @@ from rig.deliver import (
 from rig.external.watch import not_fast
 from rig.facility_time import FacilityTime
 from rig.operator_client import ENDED, OperatorClient
+from rig.part_truth import judged
 from rig.parts import PARTS, Earlier
 from rig.remote import operator_at
 from rig.remote_room import make_ready
@@ -35,9 +35,8 @@ from rig.result import DeliveryResult
 from rig.run_dir import RunFile, is_alive
 from rig.supervisor import RunOptions, Supervisor
 from rig.trip_history import PLANT_LOG, read_events
-from rig.truth_check import T_IONS, TruthReport, judge_truth
-from rig.truth_file import SpotTruth, TruthNow, added, gained, read_now, read_spots
-from rig.truth_log import TRUTH_LOG_FILE, write_truth_log
+from rig.truth_file import SpotTruth, TruthNow, gained, read_now, read_spots
+from rig.truth_log import TRUTH_LOG_FILE
 from rig.wall_clock import monotonic_s
 
 MQTT_ENV = "IONCTL_MQTT"
@@ -121,7 +120,7 @@ async def _deliver(
         wall_s = monotonic_s() - started_s
         after = await truth_at(folder, int(summary["t_ended_ns"])) if is_alive(folder, "plant") else None
         came = None if before is None or after is None else gained(after, before)
-        truth, truth_words = _truth(request.facility, session, program, earlier, part, came)
+        truth, truth_words = judged(request.facility, session, program, earlier, part, came)
         if summary["status"] != "interrupted":
             await client.ask("TCS", "close")
         pacing = await client.pace() if is_alive(folder, "plant") else None
@@ -138,29 +137,6 @@ async def _deliver(
     )  # fmt: skip
     result.write(earlier.folder / SUMMARY_FILE)
     return result
-
-
-def _truth(
-    facility: Facility, session: str, program: MachineProgram, earlier: Earlier, part: int, came: SpotTruth | None
-) -> tuple[TruthReport | None, str]:
-    """Judge and write down what the session got in all its parts by truth, `came` in the last one; in words, why that
-    is not known."""
-    path = earlier.folder / TRUTH_LOG_FILE
-    try:
-        if came is None:
-            raise ConfigError("parts.truth", f"the plant has not told the truth of part {part}", session)
-        whole = added(earlier.truth(program, session), came)
-    except ConfigError as problem:
-        path.unlink(missing_ok=True)  # it told of earlier parts alone; theirs is kept
-        if came is None:
-            return None, f"not known: {problem.what}"
-        path = earlier.folder_of(part) / TRUTH_LOG_FILE
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_truth_log(path, session, program, came, facility)
-        ions = sum(float(rows[:, T_IONS].sum()) for rows in came.values())
-        return None, f"not known of the whole session: {problem.what}; part {part} gave {ions:.6e} ions ({path})"
-    write_truth_log(path, session, program, whole, facility)
-    return judge_truth(program.layers, whole, facility), ""
 
 
 async def _opened(client: OperatorClient, request: DeliveryRequest, program: MachineProgram) -> str:

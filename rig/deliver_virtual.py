@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,9 @@ from control.session import Session, SessionSummary
 from control.spot_log import spot_log_bytes
 from facility.errors import InternalError, JournalError
 from interlocks.snapshot import Mode
+from ioc_sim.register_store import MemoryStore
+from journal.chain import Tip
+from journal.read import ENDED
 from journal.store import Journal, open_journal, sqlite_url
 from records.account import read_account
 from records.dicom_record import record_bytes
@@ -29,15 +34,18 @@ from rig.deliver import (
     SPOTS_FILE,
     SUMMARY_FILE,
     DeliveryRequest,
+    GoingOn,
     OnProgress,
     species_of,
     write_files,
 )
 from rig.home import JOURNAL_FILE
+from rig.part_truth import judged
+from rig.parts import PARTS, Earlier
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
-from rig.truth_check import judge_truth
-from rig.truth_log import TRUTH_LOG_FILE, write_truth_log
+from rig.truth_log import TRUTH_LOG_FILE
+from rig.virtual_register import leave_register
 from rig.virtual_world import World, WorldOptions, WorldParts
 from rig.wall_clock import monotonic_s
 
@@ -54,54 +62,74 @@ def deliver_virtual(
 ) -> DeliveryResult:
     """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted. Without `journal` neither it nor a
     record nor samples are kept: for measurements of what they cost."""
-    started_s = monotonic_s()
-    mode = Mode.QA if request.qa else Mode.CLINICAL
-    samples = SampleLog()
     with tempfile.TemporaryDirectory(dir=request.home.sessions, prefix=".run-") as scratch:
         path = Path(scratch) / JOURNAL_FILE
-        with _journal(path, request.facility.id) if journal else nullcontext() as kept:
-            options = WorldOptions(
-                mode=mode,
-                load_program=lambda _path, _room, _qa: program,
-                post_mortem=True,
-                journal=kept,
-                samples=samples if journal else None,
-            )
-            world = World(request.facility, request.room, species_of(program), request.first_seed, options)
-            with _pause_on_interrupt(world):
-                session, summary = deliver_in(world, program, on_progress)
-            spots = world.plant.truth_spots()
-            truth = judge_truth(program.layers, spots, request.facility)
-            wall_s = monotonic_s() - started_s
-            record = {} if kept is None else _record(kept, session.id, program)
-        folder = request.home.session_dir(summary.session)
-        if journal:
-            path.replace(folder / JOURNAL_FILE)  # each virtual run is a facility of its own
-    config = request.facility.canonical_json()
-    logs = {SPOTS_FILE: spot_log_bytes(session, config), SAMPLES_FILE: samples.to_bytes(session, config)}
-    files = write_files(folder, {**logs, EVENTS_FILE: world.events.to_bytes(), **record})
-    write_truth_log(folder / TRUTH_LOG_FILE, session.id, program, spots, request.facility)
-    files[FILE_KINDS[TRUTH_LOG_FILE]] = str(folder / TRUTH_LOG_FILE)
+        with closing(open_journal(sqlite_url(path), request.facility.id)) if journal else nullcontext() as kept:
+            life = live(request, program, kept, on_progress)
+        return leave(request, program, life, path if journal else None)
+
+
+@dataclass(frozen=True)
+class VirtualLife:
+    """What one virtual facility came to."""
+
+    world: World
+    session: Session
+    summary: SessionSummary
+    samples: SampleLog
+    record: dict[str, bytes]
+    tip: Tip | None
+    """Where its journal ends; None where none was kept."""
+    wall_s: float
+
+
+def live(
+    request: DeliveryRequest, program: MachineProgram, journal: Journal | None, on_progress: OnProgress | None,
+    store: MemoryStore | None = None,
+) -> VirtualLife:  # fmt: skip
+    """Make a facility, deliver, or go on with `request.going_on`, and let the facility go; `store` is the dose register
+    that it begins with."""
+    started_s, samples = monotonic_s(), SampleLog()
+    options = WorldOptions(
+        mode=Mode.QA if request.qa else Mode.CLINICAL, load_program=lambda _path, _room, _qa: program,
+        post_mortem=True, journal=journal, samples=None if journal is None else samples, register_store=store,
+    )  # fmt: skip
+    world = World(request.facility, request.room, species_of(program), request.first_seed, options)
+    with _pause_on_interrupt(world):
+        session, summary = deliver_in(
+            world, program, on_progress, plan=str(request.plan.resolve()), going_on=request.going_on
+        )
+    wall_s = monotonic_s() - started_s
+    record = {} if journal is None else _record(journal, session.id, program)
+    return VirtualLife(world, session, summary, samples, record, None if journal is None else journal.tip(), wall_s)
+
+
+def leave(request: DeliveryRequest, program: MachineProgram, life: VirtualLife, journal: Path | None) -> DeliveryResult:
+    """Put the files of a session in its folder, with its journal, which lies at `journal` until then."""
+    world, session, summary = life.world, life.session, life.summary
+    folder, facility = request.home.session_dir(summary.session), request.facility
+    earlier = Earlier(folder, 0) if request.going_on is None else request.going_on.earlier
+    if request.going_on is None:  # a delivery is a function of its seed, so is its name
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+    if journal is not None and life.tip is not None:
+        leave_register(folder, world.plant, life.tip if summary.status not in ENDED else None)
+        journal.replace(folder / JOURNAL_FILE)  # each virtual run is a facility of its own
+    config = facility.canonical_json()
+    logs = {SPOTS_FILE: spot_log_bytes(session, config), SAMPLES_FILE: life.samples.to_bytes(session, config)}
+    files = write_files(folder, {**logs, EVENTS_FILE: world.events.to_bytes(), **life.record})
+    part = earlier.parts + 1
+    truth, words = judged(facility, session.id, program, earlier, part, world.plant.truth_spots())
+    if (folder / TRUTH_LOG_FILE).exists():
+        files[FILE_KINDS[TRUTH_LOG_FILE]] = str(folder / TRUTH_LOG_FILE)
     write_post_mortems(folder, world.post_mortems)
     files["summary"] = str(folder / SUMMARY_FILE)
+    told = earlier.joined(summary.to_data(), part) if earlier.parts else summary.to_data()
     result = DeliveryResult(
-        "virtual",
-        request.facility.id,
-        request.room,
-        request.first_seed,
-        None,
-        summary.to_data(),
-        truth,
-        wall_s,
-        files,
-        session_facility_s=summary.facility_s,
-    )
+        "virtual", facility.id, request.room, request.first_seed, None, told, truth, life.wall_s, files, part=part,
+        session_facility_s=earlier.session_s(summary.facility_s), truth_words=words,
+    )  # fmt: skip
     result.write(folder / SUMMARY_FILE)
     return result
-
-
-def _journal(path: Path, facility_id: str) -> closing[Journal]:
-    return closing(open_journal(sqlite_url(path), facility_id))
 
 
 def _record(journal: Journal, session: str, program: MachineProgram) -> dict[str, bytes]:
@@ -115,12 +143,13 @@ def _record(journal: Journal, session: str, program: MachineProgram) -> dict[str
 
 
 def deliver_in(
-    world: World, program: MachineProgram, on_progress: OnProgress | None = None, linger_s: float = 0.0
-) -> tuple[Session, SessionSummary]:
-    """Deliver a program in a world: reset, load, prepare, start, wait for the end, and for `linger_s` s more."""
+    world: World, program: MachineProgram, on_progress: OnProgress | None = None, linger_s: float = 0.0,
+    plan: str = "plan", going_on: GoingOn | None = None,
+) -> tuple[Session, SessionSummary]:  # fmt: skip
+    """Deliver a program in a world as `delivered`, and wait for `linger_s` s more."""
 
     async def work(parts: WorldParts) -> tuple[Session, SessionSummary]:
-        summary = await delivered(parts, program, on_progress)
+        summary = await delivered(parts, program, on_progress, plan, going_on)
         await asyncio.sleep(linger_s)
         session = parts.control.sequencer.session
         if session is None:
@@ -131,15 +160,23 @@ def deliver_in(
 
 
 async def delivered(
-    parts: WorldParts, program: MachineProgram, on_progress: OnProgress | None = None
-) -> SessionSummary:
-    """Reset, load, prepare, start, and wait for the record."""
+    parts: WorldParts, program: MachineProgram, on_progress: OnProgress | None = None, plan: str = "plan",
+    going_on: GoingOn | None = None,
+) -> SessionSummary:  # fmt: skip
+    """Reset, load or open again, prepare, start, and wait for the record; `plan` is where the journal says it is."""
     limit_s = _SLOWEST * program.expected_s + _GRACE_S
     operator = parts.operator
     await operator.reset("operator")
-    session_id = await operator.load("plan", program.room_id, program.qa, program.plan_hash)
-    await operator.prepare()
-    await operator.start()
+    if going_on is None:
+        session_id = await operator.load(plan, program.room_id, program.qa, program.plan_hash)
+    else:
+        session_id = going_on.session
+        await operator.recover(session_id, plan, program.room_id, program.qa, going_on.reason)
+    left = await operator.prepare("" if going_on is None else session_id)
+    if left and going_on is not None:
+        going_on.shown()
+    if left:
+        await operator.start()
     await operator.ended(session_id, limit_s, _throttled(operator_progress(parts, on_progress)))
     return await parts.control.sequencer.recorded(limit_s)
 

@@ -1,4 +1,5 @@
-"""Go on with a session of the journal at the facility that is up, or close it as partial."""
+"""Go on with a session of the journal, or close it as partial: at the facility that is up, or, of a virtual delivery,
+at a virtual one of its own."""
 
 from __future__ import annotations
 
@@ -27,6 +28,10 @@ def resume_session(
     on_progress: OnProgress | None = None,
 ) -> DeliveryResult:  # fmt: skip
     """Deliver what a session has left. Raises as `deliver_plan`, and CommandRefused where it must not go on."""
+    if home.virtual_journal(name) is not None:
+        from rig.resume_virtual import resume_virtual
+
+        return resume_virtual(facility, home, name, plan, reason, confirm, on_progress)
     run = running(facility, home)
     with journal_at(home, facility.id) as journal:
         entry = read.session(journal, name)
@@ -44,7 +49,12 @@ def resume_session(
 
 
 def close_partial(facility: Facility, home: Home, name: str, reason: str) -> None:
-    """Close a session as partial, by control at the facility that is up."""
+    """Close a session as partial, by control at the facility that is up; of a virtual delivery at one of its own."""
+    if home.virtual_journal(name) is not None:
+        from rig.resume_virtual import close_virtual
+
+        close_virtual(facility, home, name, reason)
+        return
     run = running(facility, home)
 
     async def close() -> None:

@@ -122,7 +122,7 @@ def export(settings: Settings, name: str, output: Path, plan: Path | None, facil
 @FACILITY
 @click.pass_obj
 def close(settings: Settings, name: str, reason: str, facility_name: str) -> int:
-    """Close a session as partial, at the facility that is up: nobody goes on with it any more."""
+    """Close a session as partial, where it would be gone on with: nobody goes on with it any more."""
     from rig.resume import close_partial
 
     close_partial(settings.facility(facility_name), settings.home(), name, reason)
@@ -142,7 +142,7 @@ def close(settings: Settings, name: str, reason: str, facility_name: str) -> int
 def resume(
     settings: Settings, name: str, plan: Path | None, reason: str, yes: bool, facility_name: str, as_json: bool
 ) -> int:
-    """Go on with a session at the exact spot and remainder, at the facility that is up.
+    """Go on with a session at the exact spot and remainder: at the facility that is up, or in virtual time.
 
     Journal and dose register are brought together first; what is planned, delivered and left is shown for confirmation.
     """

@@ -230,17 +230,20 @@ def test_an_error_of_a_target_ends_with_its_code(ionctl, monkeypatch, small):
 def test_a_field_that_is_not_completed_says_how_it_stands_and_what_comes_next():
     def ended(status: str, *interlocks: tuple[str, str], target: str = "ca") -> str:
         trips = [{"rule": rule, "action": action} for rule, action in interlocks]
-        summary = {"status": status, "reason": "paused by the operator", "interlocks": trips, "spots_done": 9,
-                   "spots": 20, "layers_total": 4, "layers": [{"verified": True}, {"verified": False}]}  # fmt: skip
+        summary = {"session": "S-1", "status": status, "reason": "paused by the operator", "interlocks": trips,
+                   "spots_done": 9, "spots": 20, "layers_total": 4,
+                   "layers": [{"verified": True}, {"verified": False}]}  # fmt: skip
         return "\n".join(next_steps(DeliveryResult(target, "wuwei", "1", 1, 1.0, summary, None, 1.0)))
 
     assert ended("completed") == ""
     paused = ended("interrupted")
     for words in ("The beam is off", "interrupted (paused by the operator)", "9 of 20 spots", "1 of 4 layers",
-                  "begins the plan anew", "ionctl down --facility wuwei"):  # fmt: skip
+                  "begins the plan anew", "ionctl resume S-1 --reason TEXT",
+                  "ionctl down --facility wuwei"):  # fmt: skip
         assert words in paused
     aborted = ended("terminated", ("door", "ABORT"), ("door", "ABORT"))
     assert aborted.count("ionctl interlocks show door --facility wuwei") == 1
     assert aborted.index("interlocks reset") < aborted.index("interlocks resolve --words")
     assert "resolve" not in ended("interrupted", ("gate-stale", "PAUSE"))
-    assert "virtual time and is gone" in ended("interrupted", target="virtual")
+    virtual = ended("interrupted", target="virtual")
+    assert "virtual time and is gone. Next: ionctl resume S-1 --reason TEXT --facility wuwei goes on" in virtual

@@ -1,0 +1,135 @@
+"""Go on with a session of a virtual delivery, or close it as partial, at a virtual facility of its own.
+
+A virtual facility ends with its process, and what it delivered is what its session's folder says: journal, dose
+register and truth. A new one is made of journal and register, with another seed. It works on a copy of the journal: if
+it dies, its beam has never been, and the session stands as it stood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from control.plan.program import MachineProgram
+from facility.config import Facility
+from facility.errors import ChannelError, CommandRefused
+from interlocks.snapshot import Mode
+from ioc_sim.register_store import MemoryStore
+from journal import read
+from journal.read import SessionEntry
+from journal.store import Journal, open_journal, sqlite_url
+from rig.deliver import DeliveryRequest, GoingOn, OnProgress, species_of
+from rig.deliver_virtual import leave, live
+from rig.home import JOURNAL_FILE, Home
+from rig.parts import Earlier, read_earlier
+from rig.post_mortem import FOLDER
+from rig.result import DeliveryResult
+from rig.run_dir import Lock
+from rig.session_desk import layer_lines, program_of
+from rig.virtual_register import leave_register, left_register
+from rig.virtual_world import World, WorldOptions, WorldParts
+
+if TYPE_CHECKING:
+    from rig.resume import Confirm
+
+_SEED_UNKNOWN = 1 << 20
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the parts of a session so far have left."""
+
+    path: Path
+    """A copy of the journal."""
+    journal: Journal
+    entry: SessionEntry
+    store: MemoryStore
+
+
+@contextlib.contextmanager
+def _left(facility: Facility, home: Home, name: str) -> Iterator[Left]:
+    """One at a time; the copy is gone afterwards unless somebody has put it elsewhere."""
+    folder = home.session_dir(name)
+    with _alone(folder, name), tempfile.TemporaryDirectory(dir=home.sessions, prefix=".run-") as scratch:
+        path = Path(scratch) / JOURNAL_FILE
+        shutil.copyfile(folder / JOURNAL_FILE, path)
+        with closing(open_journal(sqlite_url(path), facility.id)) as journal:
+            yield Left(path, journal, read.session(journal, name), left_register(folder, journal.tip()))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    try:
+        lock = Lock(folder, "resume")
+    except ChannelError as problem:
+        raise CommandRefused("recovery.busy", "another process goes on with it", name, "wait for its end") from problem
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def resume_virtual(
+    facility: Facility, home: Home, name: str, plan: Path | None, reason: str, confirm: Confirm,
+    on_progress: OnProgress | None = None,
+) -> DeliveryResult:  # fmt: skip
+    """Deliver what a session has left. Raises as `rig.resume.resume_session`."""
+    with _left(facility, home, name) as left:
+        entry, earlier = left.entry, read_earlier(left.journal, name, home.session_dir(name))
+        program = program_of(entry, facility, home, plan)
+        earlier.keep()
+        _keep_post_mortems(earlier)
+
+        def shown() -> None:
+            if not confirm(entry, layer_lines(left.journal, entry, program)):
+                raise CommandRefused("recovery.declined", "not confirmed: nothing was delivered", name)
+
+        seed = _next_seed(earlier.said, earlier.parts)
+        going_on = GoingOn(name, reason, shown, earlier)
+        path = plan or Path(entry.plan_path)
+        request = DeliveryRequest(path, facility, entry.room, home, entry.qa, seed=seed, going_on=going_on)
+        life = live(request, program, left.journal, on_progress, left.store)
+        left.journal.close()
+        return leave(request, program, life, left.path)
+
+
+def _keep_post_mortems(earlier: Earlier) -> None:
+    there = earlier.folder / FOLDER
+    if earlier.parts and there.is_dir():
+        shutil.copytree(there, earlier.folder_of(earlier.parts) / FOLDER, dirs_exist_ok=True)
+
+
+def close_virtual(facility: Facility, home: Home, name: str, reason: str) -> None:
+    """Close a session as partial; journal and register are brought together for the last time."""
+    with _left(facility, home, name) as left:
+        entry = left.entry
+        program = program_of(entry, facility, home)
+        world = _world(facility, program, left)
+
+        async def close(parts: WorldParts) -> None:
+            await parts.operator.ask("TCS", "close_partial", {"session": name, "reason": reason})
+
+        world.run(close)
+        left.journal.close()
+        leave_register(home.session_dir(name), world.plant, None)
+        left.path.replace(home.session_dir(name) / JOURNAL_FILE)
+
+
+def _world(facility: Facility, program: MachineProgram, left: Left) -> World:
+    """A facility that delivers nothing."""
+    options = WorldOptions(
+        mode=Mode.QA if left.entry.qa else Mode.CLINICAL, load_program=lambda _path, _room, _qa: program,
+        bring_up=False, register_store=left.store, journal=left.journal,
+    )  # fmt: skip
+    return World(facility, left.entry.room, species_of(program), 1, options)
+
+
+def _next_seed(said: Mapping[str, Any] | None, parts: int) -> int:
+    """One that no part before had: two facilities with one seed would have the same noise."""
+    return _SEED_UNKNOWN + parts if said is None else int(said["seed"]) + 1

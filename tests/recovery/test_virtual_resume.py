@@ -1,0 +1,195 @@
+"""A virtual delivery that was interrupted is gone on with in another process, to the spot, or closed as partial."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from control.plan.dicom_writer import write_dicom_plan
+from control.plan.maker import make_small_plan
+from facility.errors import CommandRefused
+from facility.intensity import spot_tolerance_ions
+from facility.states import FrontEndState
+from facility.timebase import NS_PER_MS, Rank
+from ioc_sim.register_store import MemoryStore, read_records
+from journal import read
+from journal.store import open_journal, sqlite_url
+from journal.verify import verify
+from rig.deliver import DeliveryRequest, deliver_plan
+from rig.home import HOME_ENV, JOURNAL_FILE, Home
+from rig.result import DeliveryResult
+from rig.resume import close_partial, resume_session
+from rig.truth_log import TRUTH_LOG_FILE, read_truth_log
+from rig.virtual_register import REGISTER_FILE
+from rig.virtual_world import World
+from tests.recovery.test_crashes import facility, program
+
+REASON = "a test"
+LOOK_NS = 2 * NS_PER_MS
+
+
+class Hasty(World):
+    """A facility whose operator types Ctrl-C once so many ions of it have come, in the middle of a layer."""
+
+    ions = math.inf
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._look()
+
+    def _look(self) -> None:
+        irradiating = self.plant.status.state == FrontEndState.IRRADIATING
+        if irradiating and not self.interrupted and self.plant.truth_total_ions >= Hasty.ions:
+            signal.raise_signal(signal.SIGINT)
+        self.loop.call_at_rank(self.loop.now_ns() + LOOK_NS, Rank.IOC, self._look)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rig.deliver_virtual.World", Hasty)
+
+
+def interrupted(tmp_path: Path, share: float = 0.5) -> tuple[Home, DeliveryResult]:
+    """A delivery that somebody has interrupted; the plan is where the journal says it is."""
+    home, plan = Home(tmp_path / "home"), tmp_path / "small.dcm"
+    write_dicom_plan(make_small_plan(facility(), "carbon"), plan)
+    request = DeliveryRequest(plan, facility(), program().room_id, home, qa=True)
+    Hasty.ions = share * program().total_ions
+    result = deliver_plan(request, "virtual")
+    assert result.summary["status"] == "interrupted"
+    with np.load(home.session_dir(str(result.summary["session"])) / REGISTER_FILE) as data:
+        (record, *_) = read_records(MemoryStore(data["words"]))
+    assert 0 < record.done.sum() < len(record.done)
+    return home, result
+
+
+def resume(home: Home, session: str, *, confirm: bool = True, share: float = math.inf) -> DeliveryResult:
+    Hasty.ions = share * program().total_ions
+    return resume_session(facility(), home, session, None, REASON, lambda *_: confirm)
+
+
+def ionctl(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, that knows nothing but the home."""
+    command = [sys.executable, "-c", "import sys; from console.main import run; sys.exit(run(sys.argv[1:]))"]
+    return subprocess.run(
+        [*command, *arguments], env={HOME_ENV: str(home.root)}, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def given(folder: Path) -> dict[int, np.ndarray]:
+    """Ions by spot (n,) and layer, by truth."""
+    columns = read_truth_log(folder / TRUTH_LOG_FILE).columns
+    return {k: columns["ions"][columns["layer"] == k] for k in range(len(program().layers))}
+
+
+def uncertain(folder: Path) -> dict[int, np.ndarray]:
+    """What counts as delivered and was not measured, (n,) by layer."""
+    with closing(open_journal(sqlite_url(folder / JOURNAL_FILE), facility().id, read_only=True)) as journal:
+        assert verify(journal).broken == ""
+        (entry,) = read.sessions(journal)
+        return {one.layer: one.uncertain for one in read.layers(journal, entry.session) if one.status == read.VERIFIED}
+
+
+def test_it_is_gone_on_with_in_another_process_and_every_spot_is_right_by_truth(tmp_path: Path) -> None:
+    home, first = interrupted(tmp_path)
+    session = str(first.summary["session"])
+    folder = home.session_dir(session)
+    second = resume(home, session, share=0.03)
+    assert second.summary["status"] == "interrupted"
+    assert second.seed != first.seed
+    before = given(folder)
+    outcome = ionctl(home, "resume", session, "--reason", REASON, "--yes", "--json")
+    assert outcome.returncode == 0, outcome.stderr
+    told = json.loads(outcome.stdout)
+    assert (told["status"], told["part"], told["target"]) == ("completed", 3, "virtual")
+    assert told["truth"]["spots_within"] == program().n_spots
+    assert not (folder / REGISTER_FILE).exists()
+    after, unsure = given(folder), uncertain(folder)
+    assert sorted(unsure) == list(range(len(program().layers)))
+    for index, layer in enumerate(program().layers):
+        count = facility().ions_per_count(layer.species, layer.energy_mev_u)
+        target = layer.target_ions
+        allowed, _ = spot_tolerance_ions(target, layer.intensity_ions_per_s, count, float(target.max()))
+        assert (after[index] - target <= allowed).all()
+        assert (target - after[index] <= allowed + unsure[index]).all()
+        assert (after[index] >= before[index]).all()
+    assert [path.name for path in sorted((folder / "parts").iterdir())] == ["1", "2"]
+    with pytest.raises(CommandRefused, match="is completed"):
+        resume(home, session)
+    interrupted(tmp_path)  # the same seed, so the same name: nothing of the session before is left
+    assert not (folder / "parts").exists()
+
+
+def test_what_is_not_confirmed_or_dies_has_never_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The facility works on a copy: the next one gives what this one had given."""
+    home, first = interrupted(tmp_path)
+    session = str(first.summary["session"])
+    folder = home.session_dir(session)
+    journal, truth = (folder / JOURNAL_FILE).read_bytes(), (folder / TRUTH_LOG_FILE).read_bytes()
+    with pytest.raises(CommandRefused, match="not confirmed: nothing was delivered"):
+        resume(home, session, confirm=False)
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rig.resume_virtual.leave", dies)
+        with pytest.raises(KeyboardInterrupt):
+            resume(home, session)
+    assert (folder / JOURNAL_FILE).read_bytes() == journal
+    assert (folder / TRUTH_LOG_FILE).read_bytes() == truth
+    assert [path.name for path in home.sessions.iterdir()] == [session]
+    done = resume(home, session)
+    assert done.truth is not None
+    assert (done.completed, done.truth.within_tolerance, done.part) == (True, True, 2)
+
+
+def test_a_register_of_another_moment_is_not_believed(tmp_path: Path) -> None:
+    """Never optimistic: the layer under way counts as delivered."""
+    home, first = interrupted(tmp_path)
+    folder = home.session_dir(str(first.summary["session"]))
+    shutil.copy(folder / REGISTER_FILE, tmp_path)
+    second = resume(home, folder.name, share=0.03)
+    assert second.summary["status"] == "interrupted"
+    shutil.copy(tmp_path / REGISTER_FILE, folder)
+    third = resume(home, folder.name)
+    assert third.completed
+    for index, layer in enumerate(program().layers):
+        assert (given(folder)[index] <= 1.02 * layer.target_ions).all()
+    assert sum(ions.sum() for ions in given(folder).values()) < 0.97 * program().total_ions
+
+
+def test_two_do_not_go_on_with_it_at_once(tmp_path: Path) -> None:
+    home, first = interrupted(tmp_path)
+    session = str(first.summary["session"])
+
+    def meanwhile(*_: Any) -> bool:
+        with pytest.raises(CommandRefused, match="another process goes on with it"):
+            resume(home, session)
+        return False
+
+    with pytest.raises(CommandRefused, match="not confirmed"):
+        resume_session(facility(), home, session, None, REASON, meanwhile)
+
+
+def test_it_is_closed_as_partial_and_nobody_goes_on_with_it(tmp_path: Path) -> None:
+    home, first = interrupted(tmp_path)
+    session = str(first.summary["session"])
+    close_partial(facility(), home, session, REASON)
+    with closing(open_journal(sqlite_url(home.session_dir(session) / JOURNAL_FILE), facility().id)) as journal:
+        entry = read.session(journal, session)
+        assert verify(journal).broken == ""
+    truth = sum(ions.sum() for ions in given(home.session_dir(session)).values())
+    assert (entry.status, entry.ic1_ions) == ("partial", pytest.approx(truth, rel=0.01))
+    with pytest.raises(CommandRefused, match="is partial"):
+        resume(home, session)
