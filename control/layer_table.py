@@ -129,7 +129,8 @@ def counted_ions(layer: LayerLike, rows: FloatArray | None, uncertain: FloatArra
 def spot_table(layer: LayerLike, start_ions: FloatArray, rules: LayerRules) -> FloatArray:
     """The table of shape (n, len(SPOT_COLUMNS)); `start_ions` (n,) was delivered by earlier loads."""
     x, y = layer.x_mm, layer.y_mm
-    move = np.hypot(np.diff(x, prepend=x[0]), np.diff(y, prepend=y[0]))
+    move = np.zeros(x.size)
+    np.hypot(x[1:] - x[:-1], y[1:] - y[:-1], out=move[1:])
     expected_us = layer.target_ions / layer.intensity_ions_per_s * 1e6
     columns = {
         "x_mm": x,
@@ -138,10 +139,13 @@ def spot_table(layer: LayerLike, start_ions: FloatArray, rules: LayerRules) -> F
         "y_set_a": layer.y_set_a,
         "target_ions": layer.target_ions,
         "start_ions": start_ions,
-        "beam_off_move": (move > rules.beam_off_move_mm).astype(np.float64),
+        "beam_off_move": move > rules.beam_off_move_mm,
         "limit_us": np.maximum(rules.spot_timeout_factor * expected_us, rules.spot_timeout_min_us),
     }
-    return np.ascontiguousarray(np.column_stack([columns[name] for name in SPOT_COLUMNS]), dtype=np.float64)
+    table = np.empty((x.size, len(SPOT_COLUMNS)))
+    for k, name in enumerate(SPOT_COLUMNS):
+        table[:, k] = columns[name]
+    return table
 
 
 def field_preset(layers: Sequence[LayerLike], rules: LayerRules) -> tuple[float, float]:
