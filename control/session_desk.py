@@ -16,6 +16,7 @@ from journal import read
 from journal.course import Share, delivered_by_beam, read_course
 from journal.read import SessionEntry
 from journal.store import Journal
+from journal.verify import require_whole
 
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 """(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
@@ -66,12 +67,14 @@ class SessionDesk:
     def _rest(self, program: ProgramLike, continues: str, verb: str) -> ProgramLike:
         """What is left of a session that was closed as partial; the same machine must give it."""
         journal = self._written(verb)
+        require_whole(journal, continues)
         require_alike(read.session(journal, continues), program, self._energy_table)
         return continued(journal, program, continues, self._sequencer.rules)
 
     async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("recover", args, {"session": str, "plan": str, "room": str, "qa": bool, "reason": str})
         entry = read.session(self._written("recover"), args["session"])
+        require_whole(self._written("recover"), entry.session)
         program = self._load_program(args["plan"], args["room"], args["qa"])
         require_same(entry, program, self._energy_table)
         self._require_mode(entry)

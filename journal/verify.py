@@ -10,8 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from facility.errors import JournalError
 from journal.chain import Tip, batch_hash, genesis, row_digest
-from journal.schema import BATCHES, ROW_TABLES
+from journal.schema import BATCHES, ROW_TABLES, SESSIONS
 from journal.store import Journal
 
 
@@ -27,12 +28,23 @@ class Verdict:
     """The first thing that is wrong, with table and sequence number; empty if nothing is."""
 
 
-def verify(journal: Journal) -> Verdict:
-    """Recompute every digest and hash. JournalError if the journal cannot be read at all."""
+def require_whole(journal: Journal, session: str) -> None:
+    """JournalError 'journal.broken' unless everything that was written since this session was opened is what was
+    written: what a journal says of it is about to be relied upon."""
+    broken = verify(journal, session).broken
+    if broken:
+        raise JournalError("journal.broken", f"the journal is not what was written: {broken}", journal.where,
+                           "keep the file, restore the last good copy beside it, ionctl journal verify")  # fmt: skip
+
+
+def verify(journal: Journal, since: str = "") -> Verdict:
+    """Recompute every digest and hash, of what was written since session `since` was opened, or of all. JournalError if
+    the journal cannot be read at all."""
     with journal.reading() as connection:
-        rows = _rows_by_seq(connection)
-        batches = connection.execute(sa.select(BATCHES).order_by(BATCHES.c.batch)).mappings()
-        tip, count = genesis(journal.facility), 0
+        tip = _tip_before(connection, journal.facility, since)
+        rows = _rows_by_seq(connection, tip.batch)
+        later = sa.select(BATCHES).where(BATCHES.c.batch > tip.batch).order_by(BATCHES.c.batch)
+        batches, count = connection.execute(later).mappings(), 0
         grouped = groupby(rows, key=lambda item: item[2]["batch"])
         members = next(grouped, None)
         for batch in batches:
@@ -52,11 +64,22 @@ def verify(journal: Journal) -> Verdict:
         return Verdict(count, tip.seq, tip, "")
 
 
-def _rows_by_seq(connection: sa.Connection) -> Iterator[tuple[int, str, Any]]:
-    """(seq, table, row) of all tables, by rising sequence number."""
+def _tip_before(connection: sa.Connection, facility: str, session: str) -> Tip:
+    """Where the chain ended when a session was opened; its beginning where that is not known."""
+    first = connection.execute(sa.select(sa.func.min(SESSIONS.c.batch)).where(SESSIONS.c.session == session)).scalar()
+    wanted = sa.select(BATCHES).where(BATCHES.c.batch == (first or 0) - 1)
+    before = connection.execute(wanted).mappings().first()
+    if before is None:
+        return genesis(facility)
+    return Tip(before["batch"], before["first_seq"] + before["rows"] - 1, before["hash"])
+
+
+def _rows_by_seq(connection: sa.Connection, after: int) -> Iterator[tuple[int, str, Any]]:
+    """(seq, table, row) of all tables, of the batches after this one, by rising sequence number."""
 
     def of(table: sa.Table) -> Iterator[tuple[int, str, Any]]:
-        found = connection.execution_options(stream_results=False).execute(sa.select(table).order_by(table.c.seq))
+        wanted = sa.select(table).where(table.c.batch > after).order_by(table.c.seq)
+        found = connection.execution_options(stream_results=False).execute(wanted)
         return ((row["seq"], table.name, row) for row in found.mappings())
 
     return heapq.merge(*(of(table) for table in ROW_TABLES), key=lambda item: item[0])

@@ -11,8 +11,8 @@ import pytest
 from facility.errors import JournalError
 from journal import schema
 from journal.course import read_course
-from journal.store import Journal, open_journal, sqlite_url
-from journal.verify import verify
+from journal.store import Batch, Journal, Row, open_journal, sqlite_url
+from journal.verify import require_whole, verify
 from tests.journal.rows import batch
 
 
@@ -81,6 +81,27 @@ def test_the_first_broken_row_is_named(journal: Journal, path: Path, statement: 
     journal.close()
     raw(path, statement)
     assert named in broken(path)
+
+
+def test_what_was_written_since_a_session_was_opened_is_checked_alone(journal: Journal, path: Path) -> None:
+    values = dict.fromkeys(
+        [column.name for column in schema.SESSIONS.columns if column.name not in schema.COMMON], "x"
+    ) | {"qa": 0, "layers": 1, "spots": 2, "prescribed_ions": 1.0}
+    journal.append([Batch((Row("sessions", 1, "S-9", values),), 5), batch(6)])
+    assert (verify(journal, "S-9").broken, verify(journal, "S-9").rows) == ("", verify(journal).rows)
+    assert verify(journal, "S-9").batches == 2
+    journal.close()
+    raw(path, "UPDATE events SET data = '{}' WHERE seq = 3")
+    again = open_journal(sqlite_url(path), "wuwei")
+    require_whole(again, "S-9")
+    assert "events, row 3" in verify(again).broken
+    assert "events, row 3" in verify(again, "a session that it does not know").broken
+    again.close()
+    raw(path, "DELETE FROM spots WHERE seq = 11")
+    again = open_journal(sqlite_url(path), "wuwei")
+    with pytest.raises(JournalError, match=r"not what was written: row 11 of batch 5 is missing .*: keep the file"):
+        require_whole(again, "S-9")
+    again.close()
 
 
 def test_a_change_with_its_digest_mended_breaks_the_batch(journal: Journal, path: Path) -> None:

@@ -21,14 +21,18 @@ from rig.operator_client import ENDED
 from rig.scenario.deeds import Deeds
 from rig.scenario.model import Act, Scenario
 from rig.scenario.virtual_hands import VirtualHands
+from rig.virtual_deaths import Victim
 from rig.virtual_world import World, WorldOptions, WorldParts
 
 SEED = 11
 KINDS = (
-    "pause", "ic2.ok/dead", "die", "intercom.ok/dead", "stop", "scan.ok/dead", "process/safety/crash",
-    "ring.token/set", "link/to-rack/delay", "die", "estop", "scan_x.readback/dead", "process/control/silent",
-    "strip.ok/dead", "door", "link/relays/pause", "process/safety/hang", "die", "ups.ok/dead", "ic1.hv/scale",
+    "pause", "ic2.ok/dead", "die/all", "intercom.ok/dead", "stop", "scan.ok/dead", "process/safety/crash",
+    "ring.token/set", "link/to-rack/delay", "die/plant", "estop", "scan_x.readback/dead", "process/control/silent",
+    "strip.ok/dead", "door", "link/relays/pause", "process/safety/hang", "die/control", "ups.ok/dead", "ic1.hv/scale",
 )  # fmt: skip
+DIES = "die/"
+"""Then somebody dies: all at once, or the plant or control alone, and the others with them a little later."""
+LIVES_ON_S = 3.0
 VALUES = {"ring.token/set": 7.0, "ic1.hv/scale": 0.5}
 THINKING_S = 105.0
 """People look for the cause so long; with it the field takes half an hour."""
@@ -65,7 +69,9 @@ class Field:
 
     def life(self, seed: int) -> None:
         """From the start, or from what the last life left, to the end or to the next death."""
-        self.it._live(self.left, seed, Crash(NEVER), self._work)
+        deaths = [kind for kind in KINDS[len(self.befallen) :] if kind.startswith(DIES)]
+        victim = Victim(deaths[0].removeprefix(DIES)) if deaths else Victim.ALL
+        self.it._live(self.left, seed, Crash(NEVER, victim, lives_on_s=LIVES_ON_S), self._work)
 
     async def _work(self, life: Life, parts: WorldParts) -> SessionSummary:
         world = life.world
@@ -108,10 +114,10 @@ class Field:
     async def _interrupt(self, life: Life, parts: WorldParts, deeds: Deeds) -> None:
         kind = KINDS[len(self.befallen)]
         self.befallen.append(kind)
-        if kind == "die":
+        if kind.startswith(DIES):
             self.stopped.append("DEAD")
             life.strike_now()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0 * LIVES_ON_S)  # it never comes so far
         acts = {
             "pause": Act(do="pause"), "stop": Act(do="stop"),
             "estop": Act(do="press-estop"), "door": Act(do="open-door"),
@@ -137,9 +143,10 @@ def test_half_an_hour_with_twenty_interruptions_ends_at_the_prescribed_dose(tmp_
     left = Left(MemoryStore(), tmp_path / "begun")
     left.folder.mkdir()
     run = Field(it, left)
-    for seed in range(SEED, SEED + 1 + KINDS.count("die")):
+    for seed in range(SEED, SEED + 1 + sum(kind.startswith(DIES) for kind in KINDS)):
         run.life(seed)
     assert tuple(run.befallen) == KINDS
+    assert len(set(KINDS)) == 20
     assert set(run.stopped) == {"INTERRUPTED", "TERMINATED", "DEAD"}
     assert left.summary is not None
     assert left.summary.status == "completed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from journal.store import Journal, open_journal, sqlite_url
 from rig.control_stack import ControlParts
 from rig.crashes import Crash, Crashes, Left
 from rig.deliver_virtual import deliver_in
+from rig.home import JOURNAL_FILE
 from rig.virtual_world import World, WorldOptions, WorldParts
 from tests.recovery.test_crashes import SEED, crashes, facility, program
 
@@ -122,6 +124,27 @@ def test_a_facility_goes_on_with_no_other_plan_patient_room_energy_table_or_mode
     left = it.resume(left, 2, None)
     assert left.completed
     assert it.objections(left) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE layers SET ic1_ions = 0 WHERE status = 'verified'", "layers, row .*: it is not what was written"),
+        ("DELETE FROM layers WHERE status = 'verified'", "row .* is missing"),
+    ],
+)
+def test_nobody_goes_on_from_a_journal_that_is_not_what_was_written(
+    tmp_path: Path, whole: Left, change: str, words: str
+) -> None:
+    """Else a layer that the disk has lost, or somebody has taken out, would be given once more."""
+    it = crashes(tmp_path)
+    left = it.deliver(SEED, Crash(beam_ns(whole)))
+    with contextlib.closing(sqlite3.connect(left.folder / JOURNAL_FILE)) as connection, connection:
+        for verb in ("update", "delete"):
+            connection.execute(f"DROP TRIGGER layers_no_{verb}")
+        assert connection.execute(change).rowcount > 0
+    with pytest.raises(JournalError, match=words):
+        it.resume(left, 2, None)
 
 
 def test_without_its_register_an_armed_layer_counts_as_delivered(tmp_path: Path, whole: Left) -> None:
