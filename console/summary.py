@@ -23,6 +23,8 @@ def print_result(result: DeliveryResult) -> None:
         _LAYERS, rows, right=range(len(_LAYERS)), spare=("time s", "IC2 %", "worst mm", "prescribed", "MeV/u"),
     )  # fmt: skip
     print_table("Session", ("", ""), _totals(result))
+    for note in result.notes:
+        screen().print(f"Note: {note}.", soft_wrap=True)
     for why, layers in _unknown_times(result).items():
         screen().print(f"Time of layer {', '.join(layers)} is not known: {why}.", soft_wrap=True)
     interlocks = result.summary["interlocks"]
@@ -31,8 +33,10 @@ def print_result(result: DeliveryResult) -> None:
         columns = ("facility time, s", "rule", "action", "layer", "value", "limit", "unit", "part")
         several = None if result.part > 1 else -1
         print_table("Interlocks", columns[:several], [row[:several] for row in shown])
-    else:
+    elif result.completed:
         screen().print("No interlock took the beam.")
+    else:
+        screen().print("No trip is on record: nobody was there to write one, or no interlock took the beam.")
     for line in next_steps(result):
         screen().print(line, soft_wrap=True)
     for name, path in result.files.items():

@@ -133,7 +133,7 @@ async def _deliver(
     result = DeliveryResult(
         target, request.facility.id, request.room, run.seed, run.speed, summary, truth, wall_s,
         _files(earlier.folder), pacing, part, earlier.session_s(summary["facility_s"]), truth_words,
-        not_fast(request.facility, request.room, run.species),
+        not_fast(request.facility, request.room, run.species), program.notes,
     )  # fmt: skip
     result.write(earlier.folder / SUMMARY_FILE)
     return result

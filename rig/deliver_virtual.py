@@ -126,7 +126,7 @@ def leave(request: DeliveryRequest, program: MachineProgram, life: VirtualLife, 
     told = earlier.joined(summary.to_data(), part) if earlier.parts else summary.to_data()
     result = DeliveryResult(
         "virtual", facility.id, request.room, request.first_seed, None, told, truth, life.wall_s, files, part=part,
-        session_facility_s=earlier.session_s(summary.facility_s), truth_words=words,
+        session_facility_s=earlier.session_s(summary.facility_s), truth_words=words, notes=program.notes,
     )  # fmt: skip
     result.write(folder / SUMMARY_FILE)
     return result

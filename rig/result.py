@@ -40,6 +40,8 @@ class DeliveryResult:
     """Why there is no truth of the whole session."""
     not_fast: Sequence[Mapping[str, Any]] = ()
     """Rules that read a device in the loop, with their bounds."""
+    notes: Sequence[str] = ()
+    """What the check of the plan tells the operator."""
 
     @property
     def completed(self) -> bool:
@@ -89,6 +91,7 @@ class DeliveryResult:
             "truth": None if truth is None else {k: v for k, v in truth.to_data().items() if k != "layers"},
             "pacing": None if self.pacing is None else dict(self.pacing),
             "not_fast": [dict(one) for one in self.not_fast],
+            "notes": list(self.notes),
             "files": dict(self.files),
         }
 

@@ -107,6 +107,7 @@ def examine_plan(
             if checked is not None:
                 layers.append(checked)
     _note_energies(layers, findings)
+    _note_machine(plan, facility, findings)
     if findings.problems:
         return None, tuple(findings.problems)
     notes = tuple(findings.notes)
@@ -120,6 +121,13 @@ def _note_energies(layers: list[LayerCheck], findings: Findings) -> None:
     worst = max((abs(layer.range_deviation_mm) for layer in layers), default=0.0)
     if worst > 0.01:
         findings.notes.append(f"energies are those of the table; ranges differ from the plan's by up to {worst:.2f} mm")
+
+
+def _note_machine(plan: Plan, facility: Facility, findings: Findings) -> None:
+    """A plan is for a machine, whose spot sizes and nozzle it was made with; the name is all that it says of them."""
+    others = sorted({beam.machine_name for beam in plan.beams} - {"", facility.id[:16]})
+    if others:
+        findings.notes.append(f"the plan names the machine {', '.join(others)}; this is {facility.id}")
 
 
 # layers --------------------------------------------------------------------------------------------------------------

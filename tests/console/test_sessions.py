@@ -74,10 +74,15 @@ def test_a_resumed_session_says_what_is_of_which_part(capsys: pytest.CaptureFixt
     summary = {"session": "S-1", "status": "interrupted", "reason": "paused", "qa": False, "spots": 2, "spots_done": 2,
                "layers": [layer], "layers_total": 2, "interlocks": [trip], "prescribed_ions": 4.0, "ic1_ions": 2.0,
                "ic2_ions": 2.0, "facility_s": 9.8, "beam_on_s": 4.7}  # fmt: skip
-    print_result(DeliveryResult("ca", "wuwei", "1", 1, 1.0, summary, None, 10.0, part=2, truth_words="not known: gone"))
+    words_and_notes: dict[str, Any] = {"truth_words": "not known: gone", "notes": ("made for X",)}
+    print_result(DeliveryResult("ca", "wuwei", "1", 1, 1.0, summary, None, 10.0, part=2, **words_and_notes))
     out = capsys.readouterr().out
     for words in ("door", "not known: gone", "time of part 2", "time of all parts", "a part left no summary",
-                  "Time of layer 0 is not known: part 1 left no summary."):  # fmt: skip
+                  "Time of layer 0 is not known: part 1 left no summary.", "Note: made for X."):  # fmt: skip
         assert words in out
     assert "No interlock took the beam" not in out
     assert "interlocks resolve" not in out, "the ABORT is the earlier part's, and accounted for"
+    print_result(DeliveryResult("ca", "wuwei", "1", 1, 1.0, summary | {"interlocks": []}, None, 10.0))
+    out = capsys.readouterr().out
+    assert "No trip is on record" in out
+    assert "No interlock took the beam." not in out

@@ -136,6 +136,14 @@ def test_qa_delivers_at_the_fixed_angle_and_says_so(wuwei: Facility) -> None:
     assert program.notes == check.notes
 
 
+@pytest.mark.parametrize(("name", "told"), [("wuwei", 0), ("", 0), ("GTR1", 1)])
+def test_a_plan_that_names_another_machine_is_told_of(wuwei: Facility, name: str, told: int) -> None:
+    check = check_plan(plan_of(layer_at(), machine_name=name), wuwei, "1")
+    assert [note for note in check.notes if "machine" in note] == ["the plan names the machine GTR1; this is wuwei"][
+        :told
+    ]
+
+
 def test_a_room_with_two_angles_takes_the_one_that_is_planned(wuwei: Facility) -> None:
     for angle in (90.0, 0.0, 359.95):
         check = check_plan(plan_of(layer_at(), gantry_angle_deg=angle), wuwei, "3")
