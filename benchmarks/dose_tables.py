@@ -133,25 +133,23 @@ def made_field(facility: Facility, plan: Plan) -> Field:
 
 def plan_rows() -> list[str]:
     """Made plans on their axis, by our engine and by matRad's data, Markdown."""
-    lines = ["| plan | weights by | dose by | mean, Gy | half span | slope | 50 % behind the edge, mm | 95 % before "
-             "the near edge, mm |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| plan | dose by | mean, Gy | half span | slope | 50 % behind the edge, mm | 95 % before "
+             "the near edge, mm |", "|---|---|---|---|---|---|---|"]  # fmt: skip
     depth = np.arange(0.0, 320.0, 0.5)
     grid = Grid(np.array([0.0, 1.0]), np.array([0.0, 1.0]), depth)
     for name, species, shape, size, centre, gy in MADE:
         facility = load_facility(name)
-        for in_water in (False, True):
-            field = made_field(facility, make_plan(shape, size, centre, gy, species, facility, in_water=in_water))
-            doses = {"ours": dose_on_grid(field, grid)[:, 0, 0]}
-            if species == "carbon":
-                doses["matRad"] = axis_dose(field, depth)
-            for by, dose in doses.items():
-                found = plateau_of(depth, dose, centre, 0.5 * size)
-                lines.append(
-                    f"| {species}, {shape} {size:g} mm at {centre:g} mm, {gy:g} Gy | "
-                    f"{'water' if in_water else 'first-order'} | {by} | {found.mean:.3f} | {found.flatness:.1%} | "
-                    f"{found.slope:+.1%} | {found.distal_mm - centre - 0.5 * size:+.2f} | "
-                    f"{centre - 0.5 * size - found.proximal_mm:+.2f} |"
-                )
+        field = made_field(facility, make_plan(shape, size, centre, gy, species, facility))
+        doses = {"ours": dose_on_grid(field, grid)[:, 0, 0]}
+        if species == "carbon":
+            doses["matRad"] = axis_dose(field, depth)
+        for by, dose in doses.items():
+            found = plateau_of(depth, dose, centre, 0.5 * size)
+            lines.append(
+                f"| {species}, {shape} {size:g} mm at {centre:g} mm, {gy:g} Gy | {by} | {found.mean:.3f} | "
+                f"{found.flatness:.1%} | {found.slope:+.1%} | {found.distal_mm - centre - 0.5 * size:+.2f} | "
+                f"{centre - 0.5 * size - found.proximal_mm:+.2f} |"
+            )
     return lines
 
 
@@ -180,7 +178,7 @@ def pictures() -> None:
     range_figures(wuwei, "carbon", TABLES).draw(IMAGES / "range-carbon.png")
     bragg_figures(wuwei, "carbon", 279.97, line.sigma_mm, line.before_mm, TABLES).draw(IMAGES / "bragg-carbon.png")
     bragg_figures(pimms, "proton", 150.0, None, None, None).draw(IMAGES / "bragg-proton.png")
-    plan = make_plan("sphere", 60.0, 150.0, 2.0, "carbon", wuwei, in_water=True)
+    plan = make_plan("sphere", 60.0, 150.0, 2.0, "carbon", wuwei)
     draw_doses(plan_dose(plan, wuwei, None, None, 2.0), IMAGES / "dose-sphere.png")
 
 

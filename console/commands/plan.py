@@ -37,13 +37,11 @@ def plan() -> None:
 @FACILITY
 @click.option("--spacing-mm", type=float, default=2.2, show_default=True, help="Between spots.")
 @click.option("--layer-mm", type=float, default=2.0, show_default=True, help="Between layers, in water.")
-@click.option("--dose-model", type=click.Choice(["first-order", "water"]), default="first-order", show_default=True,
-              help="Weights by a curve and a width per layer, or by the dose engine.")  # fmt: skip
 @click.option("--output", type=OutputFile(), required=True, help="DICOM file to write.")
 @click.pass_obj
 def make(
     settings: Settings, shape: str, size_mm: float, depth_mm: float, dose_gy: float, species: str, facility_name: str,
-    spacing_mm: float, layer_mm: float, dose_model: str, output: Path,
+    spacing_mm: float, layer_mm: float, output: Path,
 ) -> None:  # fmt: skip
     """Make a QA plan for a target in water: a spread-out Bragg peak as a DICOM RT Ion Plan."""
     from control.plan.dicom_writer import write_dicom_plan
@@ -51,7 +49,7 @@ def make(
 
     made = make_plan(
         shape, size_mm, depth_mm, dose_gy, species, settings.facility(facility_name),
-        lateral_spacing_mm=spacing_mm, layer_spacing_mm=layer_mm, in_water=dose_model == "water",
+        lateral_spacing_mm=spacing_mm, layer_spacing_mm=layer_mm,
     )  # fmt: skip
     write_dicom_plan(made, output)
     print(f"{output}: {made.n_spots} spots in {made.n_layers} layers, {dose_gy:g} Gy in water")

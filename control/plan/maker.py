@@ -10,12 +10,13 @@ import dataclasses
 
 import numpy as np
 
-from control.plan.dose import depth_curve
 from control.plan.model import Beam, FloatArray, Layer, Plan, beam_meterset, make_layer, plan_hash, require_layers
-from control.plan.optimise import DoseProblem, Limits, lateral_shares, optimise
+from control.plan.optimise import DoseProblem, Limits, lateral_shares
 from control.plan.target import Target, target_of
 from control.plan.uids import derived_uid
 from control.plan.water import weights_in_water
+from dose.curves import Curve, depth_dose
+from dose.features import peak_of
 from facility.config import Facility
 from facility.constants import TICK_S
 from facility.energy_table import EnergyTable, load_energy_table
@@ -49,7 +50,6 @@ def make_plan(
     layer_spacing_mm: float = 2.0,
     gantry_angle_deg: float | None = None,
     patient_id: str = "QA",
-    in_water: bool = False,
 ) -> Plan:
     """A one-beam plan in particles that gives a target in water one absorbed dose (RBE never enters).
 
@@ -61,7 +61,6 @@ def make_plan(
         lateral_spacing_mm: distance between spots; 0.5 to 10.
         layer_spacing_mm: distance between layers in depth, rounded to whole steps of the energy table.
         gantry_angle_deg: default is that of the facility's first room.
-        in_water: weights by the depth dose and the scattering of `dose`; else by the first-order model.
 
     Raises:
         PlanError: the target does not fit the energies or the scan field, or its dose would not be flat.
@@ -75,14 +74,10 @@ def make_plan(
     codes = _layer_codes(wide, table, facility, species, layer_spacing_mm)
     grid = _grid(wide.half_mm, lateral_spacing_mm)
     problem = _problem(target, wide, codes, table, facility, species, grid, dose_gy)
-    floor = FLOOR_MARGIN * _lightest_ions(facility, species, table.energy_mev_u[codes])
+    energies = table.energy_mev_u[codes]
+    floor = FLOOR_MARGIN * _lightest_ions(facility, species, energies)
     limits = Limits(floor, LIGHTEST_SHARE, ITERATIONS)
-    if in_water:
-        energies, depths = table.energy_mev_u[codes], _depths_mm(target)
-        weights, dose = weights_in_water(problem, energies, grid, depths, facility, species, limits)
-    else:
-        weights = optimise(problem, limits)
-        dose = problem.dose(weights)
+    weights, dose = weights_in_water(problem, energies, grid, _depths_mm(target), facility, species, limits)
     _require_uniform(problem, dose, target, grid)
     layers = [
         _grid_layer(k, float(table.energy_mev_u[code]), grid, weights[k], facility, species)
@@ -224,9 +219,16 @@ def _layer_codes(
 
 def _peak_offset_mm(table: EnergyTable, facility: Facility, species: str, code: int) -> float:
     """How much shallower than its range the Bragg peak of this energy is, mm of water."""
-    depth = np.arange(0.0, float(table.range_mm[code]) + 20.0, 0.1)
-    curve = depth_curve(float(table.energy_mev_u[code]), depth, species, facility, 0.0)
-    return float(table.range_mm[code]) - float(depth[int(np.argmax(curve))])
+    curve = _curve(float(table.energy_mev_u[code]), facility, species)
+    return float(table.range_mm[code]) - peak_of(curve.depth_mm, curve.total).depth_mm
+
+
+def _curve(energy_mev_u: float, facility: Facility, species: str) -> Curve:
+    """Depth dose of a pencil behind the facility's ripple filter; PlanError where there is none."""
+    try:
+        return depth_dose(energy_mev_u, facility.species_named(species), facility.ripple_filter.sigma_mm)
+    except ValueError as error:
+        raise PlanError("plan.no-dose-model", str(error), f"{species}, {energy_mev_u:g} MeV/u") from error
 
 
 def _problem(
@@ -242,7 +244,7 @@ def _problem(
     before = facility.water_equivalent_upstream_mm()
     depth = _depths_mm(target)
     energies = table.energy_mev_u[codes]
-    curves = np.array([depth_curve(float(energy), depth, species, facility, before) for energy in energies])
+    curves = np.array([_curve(float(energy), facility, species).at(depth + before) for energy in energies])
     sigma = np.asarray(spot_sigma_mm(energies, facility.species_named(species)), dtype=np.float64)
     peaks = table.range_mm[codes] - before - _peak_offset_mm(table, facility, species, codes[0])
     slices = np.clip(peaks, wide.depth_mm - wide.half_mm, wide.depth_mm + wide.half_mm)

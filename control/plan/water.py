@@ -13,12 +13,11 @@ import numpy as np
 
 from control.plan.model import FloatArray
 from control.plan.optimise import DoseProblem, Limits, optimise
-from dose.curves import depth_dose
 from dose.field import Field, FieldLayer, Grid, dose_on_grid
 from facility.config import Facility
 from facility.physics.transport import spot_sigma_mm
 
-ROUNDS = 4
+ROUNDS = 3
 LARGEST_STEP = 1.25
 """A wish is changed by no more than this in one round."""
 
@@ -30,13 +29,11 @@ def weights_in_water(
     """Weights in ions, (layers, n, n), and the engine's dose of them in Gy, (depths, n, n).
 
     Args:
-        problem: of the first-order model; its curves are replaced.
+        problem: one curve, and the width in air, for each layer.
         limits: which spots are given up.
     """
     ion, ripple = facility.species_named(species), facility.ripple_filter.sigma_mm
     before = facility.water_equivalent_upstream_mm()
-    curves = np.array([depth_dose(float(e), ion, ripple).at(depth_mm + before) for e in energies])
-    problem = dataclasses.replace(problem, depth_dose=curves)
     aim = problem.mean_gy
     wish = np.full(problem.target.shape, aim)
     sigma = np.asarray(spot_sigma_mm(energies, ion), dtype=np.float64)

@@ -1,7 +1,6 @@
 """Beam physics as pure functions over numpy scalars and arrays."""
 
 from facility.physics.chamber import charge_per_ion_fc, drift_time_us
-from facility.physics.depth_dose import depth_dose_mev_cm2_g, range_sigma_mm
 from facility.physics.ranges import energy_for_range_mev_u, range_water_mm
 from facility.physics.relativity import (
     CARBON,
@@ -30,14 +29,12 @@ __all__ = [
     "beta",
     "charge_per_ion_fc",
     "deflection_mm",
-    "depth_dose_mev_cm2_g",
     "drift_time_us",
     "energy_for_range_mev_u",
     "energy_for_rigidity_mev_u",
     "field_integral_tm",
     "gamma",
     "momentum_mev_c",
-    "range_sigma_mm",
     "range_water_mm",
     "revolution_frequency_hz",
     "rigidity_tm",

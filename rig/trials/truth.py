@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dose.curves import depth_dose
 from facility.config import Facility
 from facility.errors import InternalError
-from facility.physics.depth_dose import depth_dose_mev_cm2_g
-from facility.physics.ranges import range_water_mm
 from facility.physics.transport import spot_sigma_mm
 from interlocks.explain import MEAN_US, OFF_SHARE
 from ioc_sim.plant import Plant
@@ -78,14 +77,12 @@ def beam_off_ns(found: Ticks, cause_ns: int, until_ns: int, per_tick: float) -> 
 def peak_mgy(ions: float, facility: Facility, species: str, energy_mev_u: float) -> float:
     """Dose in water on the axis at the depth of the maximum if these ions came as one spot, mGy.
 
-    The depth dose is the facility's (`facility.physics.depth_dose`, with its ripple filter), the width the beam's at
-    the isocentre in air; scattering in water would only widen it. Ions of several spots are counted as one: an upper
+    The depth dose is the engine's (`dose.curves`, with the facility's ripple filter), the width the beam's at the
+    isocentre in air; scattering in water would only widen it. Ions of several spots are counted as one: an upper
     bound.
     """
     ion = facility.species_named(species)
-    reach = float(range_water_mm(energy_mev_u, ion))
-    depths = np.arange(0.8 * reach, 1.05 * reach, 0.1)
-    peak = float(depth_dose_mev_cm2_g(energy_mev_u, depths, ion, facility.ripple_filter.sigma_mm).max())
+    peak = float(depth_dose(energy_mev_u, ion, facility.ripple_filter.sigma_mm).total.max())
     sigma_cm = 0.1 * float(spot_sigma_mm(energy_mev_u, ion))
     return 1e3 * ions * peak * GY_PER_MEV_G / (2.0 * math.pi * sigma_cm**2)
 

@@ -44,7 +44,6 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--spacing-mm inf --output a.dcm", USAGE, "give 0.5 to 10 mm"),
         ("--layer-mm 0 --output a.dcm", USAGE, "give 0.5"),
         ("--species helium --output a.dcm", USAGE, "known: carbon"),
-        ("--dose-model fine --output a.dcm", USAGE, "--dose-model"),
         ("--output away/a.dcm", USAGE, "no folder 'away'"),
         ("--size-mm 299 --output a.dcm", PLAN, "scan field"),
         ("--facility nowhere --output a", CONFIGURATION, "known: "),
