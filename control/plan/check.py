@@ -274,4 +274,5 @@ def _level(
         facility.species_named(beam.species).intensity_levels_ions_per_s,
         transit_s=typical_transit_s(times, distance, facility),
         min_ticks=facility.min_spot_ticks,
+        min_percent_share=facility.front_end.min_percent_share,
     )

@@ -129,6 +129,8 @@ class FrontEnd(Section):
     """Limits and loops of the delivery front end.
 
     - `min_spot_ticks`, `min_spot_counts`: the shortest and the smallest spot it holds.
+    - `min_percent_share`: so much of a layer's dose is to lie in spots held to 1 % when its intensity level is chosen;
+      less allows higher levels, at which a spot is held to two counts and two ticks of the level instead.
     - `beam_off_move_mm`: a longer move between spots is made without beam.
     - `settle_ticks`: the magnet must stay within `position_tolerance_mm` this long before beam.
     - `spot_timeout_factor`: a spot may last this many times its expected time, at least
@@ -139,6 +141,7 @@ class FrontEnd(Section):
 
     min_spot_ticks: Annotated[int, Field(ge=1, le=10_000)]
     min_spot_counts: Annotated[int, Field(ge=1, le=10_000)]
+    min_percent_share: Annotated[float, Field(ge=0.0, le=1.0)]
     max_spots_per_layer: Annotated[int, Field(ge=1, le=100_000)]
     beam_off_move_mm: Positive
     position_feedback_gain: Annotated[float, Field(ge=0.0, le=1.0)]
