@@ -28,7 +28,7 @@ from tests.bring_up import up_ns
 from tests.console.conftest import Ionctl
 
 FACILITY = load_facility("wuwei")
-AT_NS = up_ns() + 2_297_004_321
+AT_NS = up_ns() + 2_314_704_321
 
 
 @pytest.fixture(scope="module")
