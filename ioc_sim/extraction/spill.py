@@ -292,7 +292,7 @@ def ripple_response(
     response, other = z[: per_turn.size], z[per_turn.size :]
     amplitude = np.abs(response)
     floor = float(np.sqrt(np.mean(np.abs(other) ** 2))) if other.size else float("nan")
-    phase = np.angle(np.conj(response) * np.exp(1j * phases) * -1j)
+    phase = np.angle(np.conj(response) * np.exp(-1j * phases) * 1j)
     return Response(per_turn * setting.f_rev_hz, np.full(per_turn.size, tune_amplitude), amplitude,
                     amplitude / tune_amplitude, phase, floor)  # fmt: skip
 

@@ -29,9 +29,9 @@ MOST_PARTICLES, MOST_TURNS = 10_000_000, 1_000_000_000
 
 @dataclass(frozen=True)
 class Line:
-    """A sinusoid of the tune: amplitude dQ, frequency per turn, phase in rad at turn 0."""
+    """A sinusoid: amplitude (dQ of the tune, or relative of the drive), frequency per turn, phase in rad at turn 0."""
 
-    tune_amplitude: float
+    amplitude: float
     per_turn: float
     phase: float = 0.0
 
@@ -44,12 +44,14 @@ class Programme:
         drive_on, drive_off: turns between which exciter or core works, [on, off).
         ramp_turns: the sextupoles rise linearly over so many turns from turn 0; 0: on from the beginning.
         ripple: modulation of the tune by the quadrupoles.
+        drive_ripple: modulation of the exciter's amplitude, or of the core's voltage; relative.
     """
 
     drive_on: int = 0
     drive_off: int = MOST_TURNS
     ramp_turns: int = 0
     ripple: Sequence[Line] = ()
+    drive_ripple: Sequence[Line] = ()
 
 
 @dataclass
@@ -130,10 +132,11 @@ class Tracker:
         own = 2.0 * np.pi * self.optics.lattice.chromaticity * self._share[:, None, None] * self._delta
         self._own_cos, self._own_sin = np.cos(own), np.sin(own)
 
-    def branch(self, programme: Programme) -> Tracker:
+    def branch(self, programme: Programme, optics: Optics | None = None) -> Tracker:
         """A tracker of its own for those that are stored now, at this turn, with another programme for the drive.
 
-        The same random numbers. What the core has given so far is theirs; it gives more from here on only.
+        The same random numbers. What the core has given so far is theirs; it gives more from here on only. With
+        `optics` the ring is another one from here on: the same but for its drive, or the beam would not fit it.
         """
         on, off = max(programme.drive_on, self.turn), max(programme.drive_off, self.turn)
         here = self.beam.status == k.STORED
@@ -143,7 +146,8 @@ class Tracker:
             )
         given = self._drive(np.array([self.turn - 1], np.int64))[0][0] if self.turn else 0.0
         beam = Particles(self.beam.x[here], self.beam.p[here], self.beam.delta[here] + given)
-        other = Tracker(self.optics, beam, replace(programme, drive_on=on, drive_off=off), self.seed, self.watch)
+        own = replace(programme, drive_on=on, drive_off=off)
+        other = Tracker(optics or self.optics, beam, own, self.seed, self.watch)
         other.turn = self.turn
         return other
 
@@ -173,9 +177,7 @@ class Tracker:
         if self._kept[0] != number:
             turns = number * BLOCK_TURNS + np.arange(BLOCK_TURNS, dtype=np.int64)
             core, kick = self._drive(turns)
-            tune = np.zeros(turns.size)
-            for line in self.programme.ripple:
-                tune += line.tune_amplitude * np.sin(2.0 * np.pi * line.per_turn * turns + line.phase)
+            tune = _sum_of(self.programme.ripple, turns)
             ramp = self.programme.ramp_turns
             scale = np.minimum(1.0, (turns + 1) / ramp) if ramp else np.ones(turns.size)
             moved = tune + self.optics.lattice.chromaticity * core
@@ -186,12 +188,14 @@ class Tracker:
     def _drive(self, turns: IntArray) -> tuple[FloatArray, FloatArray]:
         """dp/p given by the core so far, and the exciter's kick (rad) of each turn."""
         on, off = self.programme.drive_on, self.programme.drive_off
-        drive = self.optics.drive
+        drive, lines = self.optics.drive, self.programme.drive_ripple
         if not isinstance(drive, KnockOut):
-            worked = np.clip(turns + 1, on, off) - on
+            until = np.clip(turns + 1, on, off)
+            worked = until - on + _integral_of(lines, until) - _integral_of(lines, np.array([on], np.int64))
             return np.asarray(drive.delta_per_turn * worked, np.float64), np.zeros(turns.size)
         active = (turns >= on) & (turns < off)
-        kick = active * drive.kick_urad * 1e-6 * np.sin(self._sweep(drive, turns))
+        strength = drive.kick_urad * 1e-6 * (1.0 + _sum_of(lines, turns)) if lines else drive.kick_urad * 1e-6
+        kick = active * strength * np.sin(self._sweep(drive, turns))
         return np.zeros(turns.size), np.asarray(kick, np.float64)
 
     def _sweep(self, drive: KnockOut, turns: IntArray) -> FloatArray:
@@ -212,6 +216,23 @@ class Tracker:
             self.beam.x[own], self.beam.p[own] = self._x[group, :live], self._p[group, :live]
         n = self.beam.x.size
         self.beam.inside_turn[self._ident.ravel()[:n]] = self._inside.ravel()[:n]
+
+
+def _sum_of(lines: Sequence[Line], turns: IntArray) -> FloatArray:
+    """All lines at these turns."""
+    total = np.zeros(turns.size)
+    for line in lines:
+        total += line.amplitude * np.sin(2.0 * np.pi * line.per_turn * turns + line.phase)
+    return total
+
+
+def _integral_of(lines: Sequence[Line], turns: IntArray) -> FloatArray:
+    """All lines, integrated over the turns from 0 on."""
+    total = np.zeros(turns.size)
+    for line in lines:
+        omega = 2.0 * np.pi * line.per_turn
+        total += line.amplitude / omega * (np.cos(line.phase) - np.cos(omega * turns + line.phase))
+    return total
 
 
 def _grouped(values: npt.NDArray[Number], groups: int) -> npt.NDArray[Number]:

@@ -1,0 +1,89 @@
+"""Figures of `ionctl machine calibrate`: the table that is stored, and the operating points it was made of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from console.tables import print_table
+from facility.config import Facility, config_roots
+from facility.errors import ConfigError
+from ioc_sim.extraction.calibration import POINTS, Measured, calibrate
+from ioc_sim.extraction.optics import load_optics
+from ioc_sim.extraction.rate_model import RateModel
+from ioc_sim.extraction.table import UNITS, load_spill_table, render_spill_table, table_name
+
+SCHEMA = "ionctl.spill-calibration/1"
+
+
+@dataclass(frozen=True)
+class RingFigures:
+    """A ring's model; `points` only where it has just been calibrated, `path` where it was stored."""
+
+    facility: str
+    ring: str
+    model: RateModel
+    points: tuple[Measured, ...]
+    path: Path | None
+
+    def to_data(self) -> dict[str, Any]:
+        """Ready for JSON; times in turns, errors one sigma."""
+        return {
+            "schema": SCHEMA, "facility": self.facility, "ring": self.ring, "model": asdict(self.model),
+            "stored": None if self.path is None else str(self.path), "points": [_point(p) for p in self.points],
+        }  # fmt: skip
+
+
+def _point(point: Measured) -> dict[str, Any]:
+    stop, ripple = point.stop, point.ripple
+    return {
+        "energy_mev_u": point.energy_mev_u, "drive": point.drive, "share_per_turn": stop.share_per_turn,
+        "transit_mean_turns": stop.mean_turns, "transit_mean_error": stop.mean_error,
+        "transit_sd_turns": stop.sd_turns, "restart_rel": stop.restart_rel, "restart_error": stop.restart_error,
+        "roughness": list(stop.roughness), "ions_after_stops": stop.ions,
+        "ripple": {"per_turn": ripple.per_turn.tolist(), "gain_per_tune": np.abs(ripple.gain).tolist(),
+                   "phase_rad": np.angle(ripple.gain).tolist(), "error_per_tune": ripple.error.tolist()},
+    }  # fmt: skip
+
+
+def calibrate_ring(facility: Facility, species: str, config_dir: Path | None, output: Path | None) -> RingFigures:
+    """Track, fit and store; ConfigError where the table cannot be written, before anything is tracked."""
+    optics = load_optics(facility.id, config_dir)
+    path = output or Path(str(config_roots(config_dir)[0])) / table_name(facility.id)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError("spill-table.write", f"'{path}' cannot be written", "",
+                          "give a file with --output, or a folder that has tables/ with --config-dir")  # fmt: skip
+    points = POINTS[facility.ring.extraction]
+    found = calibrate(facility, species, config_dir, points, tell=lambda line: click.echo(line, err=True))
+    path.write_text(render_spill_table(facility, found, optics, points), encoding="utf-8")
+    return RingFigures(facility.id, optics.name, found.model, found.points, path)
+
+
+def checked_ring(facility: Facility, config_dir: Path | None) -> RingFigures:
+    """The stored table, verified."""
+    model = load_spill_table(facility, config_dir)
+    return RingFigures(facility.id, load_optics(facility.id, config_dir).name, model, (), None)
+
+
+def print_ring(found: RingFigures) -> None:
+    """The table, and below it what it was made of."""
+    values = asdict(found.model)
+    rows = [(name, values[name] if isinstance(values[name], str) else f"{values[name]:.5g}", unit)
+            for name, unit in UNITS.items()]  # fmt: skip
+    print_table(f"{found.facility}, {found.ring}", ("", "value", "unit"), rows, right=(1,))
+    if found.points:
+        lines = [
+            (f"{p.energy_mev_u:.0f}", f"{p.drive:g}", f"{p.stop.mean_turns:.0f} +- {p.stop.mean_error:.0f}",
+             f"{p.stop.sd_turns:.0f}", f"{p.stop.restart_rel:.2f} +- {p.stop.restart_error:.2f}",
+             f"{p.stop.share_per_turn:.3g}")
+            for p in found.points
+        ]  # fmt: skip
+        heads = ("MeV/u", "drive", "transit, turns", "spread", "restart", "share a turn")
+        print_table("Operating points", heads, lines, right=range(6))
+    if found.path is not None:
+        print(f"stored in {found.path}")

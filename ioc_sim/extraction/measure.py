@@ -1,0 +1,225 @@
+"""Operating points of a spill for calibration: stop, restart and ripple at one drive, with their errors.
+
+An operating point is a beam whose edge has been filled by the full drive and has come to rest with the drive of the
+point: what a spill is in its middle. Times are in turns, for one turn is like another at every energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from facility.errors import ConfigError
+from ioc_sim.extraction.kernel import EXTRACTED, STORED
+from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
+from ioc_sim.extraction.optics import KnockOut
+from ioc_sim.extraction.spill import LEAST_IONS, Setting, with_drive
+from ioc_sim.extraction.tracking import Line, Particles, Programme, Tracker, gaussian_beam
+
+STEP_TURNS = 1024
+FILL_SHARE = 0.25
+"""Share of the beam that the full drive extracts before the drive of the point takes over."""
+SETTLE_TURNS = 4000
+"""Over the drive: the edge of the beam has then taken the shape of the new drive."""
+MOST_FILL_TURNS = 2_000_000
+RESTART_EVERY = 4
+"""Every so many stops the drive comes on again."""
+FIRST_SEED = 1
+BIN_TURNS = 25
+MOST_BINS = 400
+WINDOWS = (300, 1000)
+"""Bins, turns, in which the roughness of the spill is told: some 110 and 360 us."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Size of a measurement: particles, seeds, turns at the operating point, stops within them."""
+
+    particles: int
+    seeds: int
+    turns: int
+    stops: int
+
+
+@dataclass(frozen=True)
+class StopPoint:
+    """After a stop, the mean over all stops and seeds; turns.
+
+    Attributes:
+        mean_turns, sd_turns: of the time that an ion is on its way: ions that still come over the rate before, and its
+            spread from the second moment of their arrivals.
+        mean_error: one sigma of the mean, by the scatter of the seeds.
+        survival: rate over the rate before, in bins of `BIN_TURNS` turns: the share of ions that take longer.
+        restart_rel, restart_error: mean rate once the transit has filled again after the drive is on again, over that
+            of a spill without a stop.
+        share_per_turn: rate over the ions stored.
+        roughness: variance over squared mean of the rate in bins of `WINDOWS` turns, without counting noise.
+        ions: how many came after all stops.
+    """
+
+    mean_turns: float
+    mean_error: float
+    sd_turns: float
+    survival: FloatArray
+    restart_rel: float
+    restart_error: float
+    share_per_turn: float
+    roughness: tuple[float, ...]
+    ions: int
+
+
+@dataclass(frozen=True)
+class RipplePoint:
+    """Response of the relative rate to lines of the tune (1 / dQ) or of the drive (1): complex, with one sigma."""
+
+    per_turn: FloatArray
+    gain: ComplexArray
+    error: FloatArray
+
+
+def operating_point(setting: Setting, drive: float, seed: int) -> Tracker:
+    """A tracker in the middle of a spill at `drive` times the drive of the ring's file."""
+    one = replace(setting, seed=seed)
+    beam = gaussian_beam(one.optics, one.particles, one.beta_gamma, seed)
+    filling = Tracker(one.optics, beam, Programme(), seed)
+    while beam.count(EXTRACTED) < FILL_SHARE * beam.x.size:
+        if filling.turn >= MOST_FILL_TURNS or not np.any(beam.status == STORED):
+            raise ConfigError("tracking.fill", f"{beam.count(EXTRACTED)} of {beam.x.size} extracted after"
+                              f" {filling.turn} turns", "", "a drive that extracts the beam")  # fmt: skip
+        filling.advance(STEP_TURNS)
+    point = filling.branch(Programme(), with_drive(one, drive).optics)
+    point.advance(round(SETTLE_TURNS / drive))
+    return point
+
+
+def stop_point(setting: Setting, drive: float, effort: Effort) -> StopPoint:
+    """Stop the drive again and again, each time in a branch of its own, and begin again in every fourth."""
+    one = replace(setting, particles=effort.particles)
+    seeds = [_stops_of(one, drive, effort, FIRST_SEED + i) for i in range(effort.seeds)]
+    late = np.concatenate([one.late for one in seeds])
+    steady = np.concatenate([one.steady for one in seeds])
+    again, going_on = sum(one.again for one in seeds), sum(one.going_on for one in seeds)
+    ratios = np.array([one.again / one.going_on if one.going_on else np.nan for one in seeds])
+    if min(late.size, going_on) < LEAST_IONS:
+        raise ConfigError("tracking.few", f"{min(late.size, going_on)} ions after the stops", "",
+                          f"at least {LEAST_IONS}: more particles or a stronger drive")  # fmt: skip
+    rate = steady.size / effort.seeds / effort.turns
+    mean = late.size / effort.seeds / effort.stops / rate
+    each = np.array([one.late.size / effort.stops / (one.steady.size / effort.turns) for one in seeds])
+    # arrivals after a stop have the density of those that take longer: their mean is E[T^2] / (2 E[T])
+    variance = 2.0 * float(late.mean()) * mean - mean**2
+    counts, _ = np.histogram(late, BIN_TURNS * np.arange(MOST_BINS + 1))
+    survival = counts / (effort.seeds * effort.stops * rate * BIN_TURNS)
+    share = float(np.mean([one.share for one in seeds]))
+    rough = tuple(float(np.mean([_roughness(one.steady, effort.turns, w) for one in seeds])) for w in WINDOWS)
+    return StopPoint(mean, _error(each), float(np.sqrt(max(variance, 0.0))), np.asarray(survival, np.float64),
+                     again / going_on, _error(ratios), share, rough, late.size)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Stops:
+    """One seed: arrivals after stops, arrivals of the spill that was not stopped (turns), its share per turn, ions
+    after restarts and in the same time without a stop."""
+
+    late: FloatArray
+    steady: FloatArray
+    share: float
+    again: int
+    going_on: int
+
+
+def _stops_of(setting: Setting, drive: float, effort: Effort, seed: int) -> _Stops:
+    point = operating_point(setting, drive, seed)
+    start, every = point.turn, effort.turns // effort.stops
+    before, reference = point.beam.count(STORED), _transit_guess(setting)
+    window = (8 * reference, 12 * reference)
+    late: list[FloatArray] = []
+    moments: list[int] = []
+    again = 0
+    for number in range(effort.stops):
+        pause = point.branch(Programme(drive_off=point.turn))
+        late.append(_arrivals(pause.advance(10 * reference), point.turn))
+        if number % RESTART_EVERY == 0:
+            came = _arrivals(pause.branch(Programme(drive_on=pause.turn)).advance(window[1]), pause.turn)
+            again += int(np.count_nonzero(came >= window[0]))
+            # the exciter is that of the moment; a core goes on from where it stood
+            moments.append((pause.turn if isinstance(setting.optics.drive, KnockOut) else point.turn) - start)
+        point.advance(every)
+    point.advance(10 * reference + window[1])
+    out = _arrivals(point.beam, start)
+    steady = out[(out >= 0) & (out < every * effort.stops)]
+    share = np.log(before / max(1, before - steady.size)) / (every * effort.stops)
+    going_on = sum(int(np.count_nonzero((out >= m + window[0]) & (out < m + window[1]))) for m in moments)
+    return _Stops(np.concatenate(late), steady, float(share), again, going_on)
+
+
+def _transit_guess(setting: Setting) -> int:
+    """Turns from a hundredth of the triangle's size outside its corner to the septum: what times are scaled by."""
+    optics = setting.optics
+    resonance, distance = optics.resonance(), _distance(setting)
+    _, _, rho0 = resonance.arm(distance)
+    size = optics.septum.position_mm * 1e-3 / np.sqrt(optics.lattice.beta_m)
+    w = (size - rho0) / (size + rho0) if size > rho0 else 1.0
+    return max(100, round(float(np.log(w / 0.005) / resonance.growth_per_turn(distance))))
+
+
+def _distance(setting: Setting) -> float:
+    """Tune distance at which ions leave: the ring's, or that at which a triangle holds the beam's own emittance."""
+    optics = setting.optics
+    if isinstance(optics.drive, KnockOut):
+        return abs(optics.lattice.distance)
+    resonance = optics.resonance()
+    return float(np.sqrt(2.0 * np.pi * optics.beam.emittance_um * 1e-6 / setting.beta_gamma / resonance.area(1.0)))
+
+
+def ripple_point(
+    setting: Setting, drive: float, per_turn: Sequence[float], amplitude: float, effort: Effort, on_drive: bool = False
+) -> RipplePoint:  # fmt: skip
+    """All lines at once, each with `amplitude`, and once more upside down: half the difference is what answers.
+
+    Frequencies move to the nearest whole number of periods in the turns at the operating point. Phases differ from
+    seed to seed, so that what the exciter does by itself does not add up.
+    """
+    rows: list[ComplexArray] = []
+    lines_per_turn = np.maximum(1.0, np.round(np.asarray(per_turn, np.float64) * effort.turns)) / effort.turns
+    for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
+        point = operating_point(replace(setting, particles=effort.particles), drive, seed)
+        phases = 2.0 * np.pi * ((np.arange(lines_per_turn.size) * 0.618034 + seed * 0.37) % 1.0)
+        found = []
+        for sign in (1.0, -1.0):
+            lines = tuple(Line(sign * amplitude, float(f), float(a))
+                          for f, a in zip(lines_per_turn, phases, strict=True))  # fmt: skip
+            plan = Programme(drive_ripple=lines) if on_drive else Programme(ripple=lines)
+            branch = point.branch(plan)
+            beam = branch.advance(effort.turns)
+            turns = beam.end_turn[beam.status == EXTRACTED]
+            found.append(2.0 * np.exp(2j * np.pi * np.outer(lines_per_turn, turns)).mean(axis=1))
+        half = 0.5 * (found[0] - found[1])
+        rows.append(np.conj(half) * 1j * np.exp(-1j * phases) / amplitude)
+    table = np.array(rows)
+    error = table.std(axis=0, ddof=1) / np.sqrt(effort.seeds) if effort.seeds > 1 else np.full(len(per_turn), np.nan)
+    return RipplePoint(lines_per_turn, table.mean(axis=0), np.asarray(error, np.float64))
+
+
+def ripple_amplitude(setting: Setting, drive: float) -> float:
+    """dQ of a line that modulates the rate by some tenths; it goes with the drive, for a slow spill answers more."""
+    return 1e-5 * drive * (1.0 if isinstance(setting.optics.drive, KnockOut) else 0.5)
+
+
+def _arrivals(beam: Particles, since: int) -> FloatArray:
+    return np.asarray(np.sort(beam.end_turn[beam.status == EXTRACTED]) - since, np.float64)
+
+
+def _roughness(arrivals: FloatArray, turns: int, window: int) -> float:
+    """Relative variance in bins of `window` turns around a slow trend, less that of counting."""
+    counts, _ = np.histogram(arrivals, np.arange(0, turns + 1, window))
+    x = np.linspace(-1.0, 1.0, counts.size)
+    trend = np.polynomial.polynomial.polyval(x, np.polynomial.polynomial.polyfit(x, counts, 2))
+    mean = float(counts.mean())
+    return float((((counts - trend) ** 2).mean() - mean) / mean**2) if mean > 0.0 else float("nan")
+
+
+def _error(values: FloatArray) -> float:
+    return float(np.nanstd(values, ddof=1) / np.sqrt(values.size)) if values.size > 1 else float("nan")

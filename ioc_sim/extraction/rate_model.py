@@ -1,0 +1,133 @@
+"""The spill as a rate: what a few calibrated numbers say of transit, stop, restart and ripple.
+
+Times are in turns of the ring, for in turns one energy is like another; `drive` is the exciter's amplitude or the
+core's voltage over that of the ring's file.
+
+- **Transit**: a dead time and a row of equal first-order lags (Erlang). The mean goes with the logarithm of the drive,
+  because an ion that is pushed out of the triangle by little grows exponentially along the arm. With an exciter it is
+  the same number of turns at every energy; ions that a core carries leave a triangle of the size of the beam, which
+  shrinks as the momentum grows: the times go with a power of it.
+- **Share**: of the stored ions that leave in a turn: the square of an exciter's amplitude (diffusion), or the core's
+  voltage.
+- **Ripple of the tune** moves the triangle's side through the beam. Where ions diffuse to the side the flux follows
+  the root of i omega (the layer that answers is sqrt(D / omega) thick); where a core carries them it follows i omega,
+  for the speeds of ion and side add up. A delay and lags of its own stand behind it: ions on their way feel the ripple
+  too, so that it is shorter than that of the drive; it grows with the mean transit.
+- **Ripple of the drive** goes the way of the drive.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
+
+RIPPLE_LAGS = 3
+POWER = {"rfko": 2.0, "betatron": 1.0}
+"""Share per turn goes with this power of the drive."""
+RISE = {"rfko": 0.5, "betatron": 1.0}
+"""Response to ripple of the tune goes with this power of i omega."""
+
+
+@dataclass(frozen=True)
+class Transit:
+    """Turns: dead time, then `stages` first-order lags of `stage_turns` each."""
+
+    dead_turns: float
+    stage_turns: float
+    stages: int
+
+    @property
+    def mean_turns(self) -> float:
+        """Ions still to come after a stop, as turns of the rate before it."""
+        return self.dead_turns + self.stages * self.stage_turns
+
+    def survival(self, turns: FloatArray) -> FloatArray:
+        """Rate after a stop over the rate before."""
+        x = np.maximum(np.asarray(turns, np.float64) - self.dead_turns, 0.0) / self.stage_turns
+        total = sum(x**k / math.factorial(k) for k in range(self.stages))
+        return np.asarray(np.exp(-x) * total, np.float64)
+
+    def response(self, per_turn: FloatArray) -> ComplexArray:
+        """Transfer function at frequencies per turn."""
+        omega = 2.0 * np.pi * np.asarray(per_turn, np.float64)
+        return np.asarray(np.exp(-1j * omega * self.dead_turns) / (1.0 + 1j * omega * self.stage_turns) ** self.stages)
+
+    def left_turns(self, share: float) -> float:
+        """When the ions still to come have fallen to this share of all that came after the stop."""
+        grid = np.linspace(0.0, self.dead_turns + 40.0 * self.stage_turns, 20_001)
+        alive = self.survival(grid)
+        left = 1.0 - np.concatenate([[0.0], np.cumsum(0.5 * (alive[1:] + alive[:-1]))]) / np.sum(
+            0.5 * (alive[1:] + alive[:-1])
+        )
+        return float(np.interp(-share, -left, grid))
+
+
+@dataclass(frozen=True)
+class RateModel:
+    """Calibrated numbers of one ring.
+
+    Attributes:
+        kind: "rfko" or "betatron".
+        share_per_turn: of the stored ions, at full drive.
+        mean_turns, mean_per_log: mean transit at full drive, and what it loses when the drive grows by e.
+        spread_turns: its standard deviation.
+        momentum_power: all times go with this power of beta gamma.
+        stages: lags behind the dead time.
+        ripple_gain: modulation per dQ at full drive is this times (omega in rad per turn) to the power of the model.
+        ripple_delay_turns, ripple_lag_turns: delay of the response to ripple at full drive, and each of its lags.
+        restart_rel: rate once the transit has filled again after a stop, over that of a spill without a stop.
+        rough_short, rough_long: relative variance of the rate of an open loop in bins of `measure.WINDOWS` turns.
+    """
+
+    kind: str
+    share_per_turn: float
+    mean_turns: float
+    mean_per_log: float
+    spread_turns: float
+    momentum_power: float
+    stages: int
+    ripple_gain: float
+    ripple_delay_turns: float
+    ripple_lag_turns: float
+    restart_rel: float
+    rough_short: float
+    rough_long: float
+
+    def drive_for(self, share_per_turn: float) -> float:
+        """Drive that extracts this share of the stored ions in a turn."""
+        return float((share_per_turn / self.share_per_turn) ** (1.0 / POWER[self.kind]))
+
+    def stretch(self, beta_gamma: float) -> float:
+        """What all times are multiplied with at a momentum (over the rest mass)."""
+        return float(beta_gamma**self.momentum_power)
+
+    def transit(self, drive: float, beta_gamma: float) -> Transit:
+        """Transit at a drive and momentum; no dead time is shorter than none."""
+        scale = self.stretch(beta_gamma)
+        mean = scale * (self.mean_turns - self.mean_per_log * math.log(drive))
+        stage = min(scale * self.spread_turns / math.sqrt(self.stages), mean / self.stages)
+        return Transit(mean - self.stages * stage, stage, self.stages)
+
+    def ripple(self, per_turn: FloatArray, drive: float, beta_gamma: float) -> ComplexArray:
+        """Relative modulation of the rate per dQ; negative at rest, for a larger triangle keeps ions."""
+        scale = self.stretch(beta_gamma)
+        delay = scale * max(0.0, self.ripple_delay_turns - self.mean_per_log * math.log(drive))
+        shape = ripple_shape(self.kind, per_turn, delay, scale * self.ripple_lag_turns)
+        return np.asarray(self.ripple_gain / drive * shape)
+
+    def drive_ripple(self, per_turn: FloatArray, drive: float, beta_gamma: float) -> ComplexArray:
+        """Relative modulation of the rate per relative modulation of the drive."""
+        return np.asarray(POWER[self.kind] * self.transit(drive, beta_gamma).response(per_turn))
+
+
+def ripple_shape(
+    kind: str, per_turn: FloatArray, delay_turns: FloatArray | float, lag_turns: FloatArray | float
+) -> ComplexArray:  # fmt: skip
+    """Response to ripple of the tune, but for its gain."""
+    omega = 2.0 * np.pi * np.asarray(per_turn, np.float64)
+    lags = (1.0 + 1j * omega * lag_turns) ** RIPPLE_LAGS
+    return np.asarray(-((1j * omega) ** RISE[kind]) * np.exp(-1j * omega * delay_turns) / lags)

@@ -1,0 +1,123 @@
+"""Calibration: the fit finds what made its points, tracking at a point is what it should be, the table is refused when
+it is not what it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facility.config import list_facilities, load_facility
+from facility.errors import ConfigError
+from ioc_sim.extraction.calibration import POINTS, RIPPLE_PER_TURN, Calibration, Measured, Point, calibrate, fit
+from ioc_sim.extraction.measure import BIN_TURNS, Effort, RipplePoint, StopPoint, ripple_point, stop_point
+from ioc_sim.extraction.optics import load_optics
+from ioc_sim.extraction.rate_model import RateModel, Transit
+from ioc_sim.extraction.table import load_spill_table, parse_spill_table, render_spill_table
+from tests.extraction.settings import setting
+
+RFKO = RateModel("rfko", 2e-5, 300.0, 50.0, 125.0, 0.0, 3, 2e5, 200.0, 12.0, 1.0, 1.0, 0.6)
+CORE = RateModel("betatron", 1.5e-4, 745.0, 120.0, 577.0, 0.35, 1, 5e6, 105.0, 152.0, 1.0, 0.0, 0.0)
+SMALL = Effort(2000, 2, 4000, 8)
+
+
+def as_measured(model: RateModel, drive: float, beta_gamma: float) -> Measured:
+    """What a perfect tracking of this model would say."""
+    transit = model.transit(drive, beta_gamma)
+    survival = transit.survival(BIN_TURNS * (0.5 + np.arange(400)))
+    share = model.share_per_turn * drive ** (2.0 if model.kind == "rfko" else 1.0)
+    sd = transit.stage_turns * np.sqrt(transit.stages)
+    stop = StopPoint(
+        transit.mean_turns, 1.0, sd, survival, 1.0, 0.01, share, (model.rough_short, model.rough_long), 999
+    )
+    per_turn = np.array(RIPPLE_PER_TURN)
+    ripple = RipplePoint(per_turn, model.ripple(per_turn, drive, beta_gamma), np.full(per_turn.size, 100.0))
+    return Measured(200.0, beta_gamma, drive, stop, ripple)
+
+
+@pytest.mark.parametrize("model", [RFKO, CORE], ids=["rfko", "betatron"])
+def test_the_fit_finds_the_model_that_made_its_points(model: RateModel) -> None:
+    places = ((1.0, 0.9), (0.5, 0.75), (0.25, 0.6), (0.25, 0.9))
+    found = fit(model.kind, [as_measured(model, drive, momentum) for drive, momentum in places])
+    assert found.stages == model.stages
+    for name in ("share_per_turn", "mean_turns", "mean_per_log", "spread_turns", "momentum_power", "ripple_gain",
+                 "ripple_delay_turns", "ripple_lag_turns", "restart_rel", "rough_short"):  # fmt: skip
+        assert getattr(found, name) == pytest.approx(getattr(model, name), rel=1e-6), name
+
+
+def test_transit_stands_for_its_dead_time_and_then_falls() -> None:
+    transit = Transit(100.0, 50.0, 3)
+    turns = np.linspace(0.0, 2000.0, 20_001)
+    alive = transit.survival(turns)
+    assert np.all(alive[turns <= 100.0] == 1.0)
+    assert np.all(np.diff(alive) <= 0.0)
+    assert np.sum(0.5 * (alive[1:] + alive[:-1])) * 0.1 == pytest.approx(transit.mean_turns, rel=1e-3)
+    assert transit.left_turns(0.5) < transit.left_turns(0.1) < transit.left_turns(0.01)
+    slow = transit.response(np.array([1e-6]))[0]
+    assert np.angle(slow) == pytest.approx(-2.0 * np.pi * 1e-6 * transit.mean_turns, rel=1e-3)
+    assert abs(slow) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_weaker_drive_takes_longer_and_answers_more_to_ripple() -> None:
+    f = np.array([3e-4])
+    assert RFKO.transit(0.1, 0.8).mean_turns == pytest.approx(300.0 + 50.0 * np.log(10.0))
+    assert abs(RFKO.ripple(f, 0.1, 0.8))[0] == pytest.approx(10.0 * abs(RFKO.ripple(f, 1.0, 0.8))[0])
+    assert RFKO.drive_for(2e-7) == pytest.approx(0.1)
+    assert CORE.drive_for(1.5e-5) == pytest.approx(0.1)
+    assert np.angle(RFKO.ripple(np.array([1e-9]), 1.0, 0.8))[0] == pytest.approx(-0.75 * np.pi, abs=1e-4)
+
+
+def test_a_core_stops_and_begins_again_where_it_stood() -> None:
+    found = stop_point(setting("pimms"), 1.0, Effort(3000, 2, 6000, 12))
+    assert 400.0 < found.mean_turns < 1200.0
+    assert found.restart_rel == pytest.approx(1.0, abs=0.05), "after a pause the same ions are next"
+    assert found.survival[:4].mean() == pytest.approx(1.0, abs=0.1), "ions on their way do not know of the stop"
+    assert found.roughness[0] < 0.05
+
+
+def test_ripple_of_a_cores_voltage_is_ripple_of_the_rate_behind_the_transit() -> None:
+    """The flux follows the speed of the tune at once: slow ripple comes through whole, fast ripple is smeared."""
+    found = ripple_point(setting("pimms"), 1.0, (2e-4, 4e-3), 0.2, Effort(6000, 2, 10_000, 1), on_drive=True)
+    assert abs(found.gain[0]) == pytest.approx(1.0, abs=0.35)
+    assert abs(found.gain[1]) < 0.3
+    assert -2.0 < np.angle(found.gain[0]) < 0.0, "late"
+
+
+def test_calibration_goes_through_its_points() -> None:
+    told: list[str] = []
+    points = (Point(0.5, 1.0, SMALL, SMALL), Point(0.5, 0.7, SMALL, SMALL))
+    found = calibrate(load_facility("pimms"), "carbon", None, points, told.append)
+    assert len(told) == len(found.points) == 2
+    assert 300.0 < found.model.mean_turns < 1500.0
+    assert found.model.ripple_gain > 0.0
+
+
+def test_few_ions_are_no_stop() -> None:
+    with pytest.raises(ConfigError, match=r"ions after the stops.*at least 200"):
+        stop_point(setting("pimms"), 1.0, Effort(1000, 1, 2000, 1))
+
+
+@pytest.mark.parametrize("name", list_facilities())
+def test_every_facility_has_a_table_of_its_own_optics(name: str) -> None:
+    model = load_spill_table(load_facility(name))
+    assert model.kind == load_facility(name).ring.extraction
+    assert model.transit(1.0, 0.8).dead_turns >= 0.0
+
+
+def test_a_table_that_is_not_what_it_says_is_refused() -> None:
+    facility, optics = load_facility("wuwei"), load_optics("wuwei")
+    text = render_spill_table(facility, Calibration(RFKO, ()), optics, POINTS["rfko"])
+    assert parse_spill_table(text, facility, optics, "t") == RFKO
+    other = optics.model_copy(update={"septum": optics.septum.model_copy(update={"position_mm": 36.0})})
+    with pytest.raises(ConfigError, match=r"other optics or operating points.*machine calibrate"):
+        parse_spill_table(text, facility, other, "t")
+    for old, new, words in (
+        ("mean_turns,300", "mean_turns,301", "do not match the table's own hash"),
+        ("facility: wuwei", "facility: pimms", r"facility = 'pimms'.*must be 'wuwei'"),
+        ("version: 1", "version: 9", "version = '9'"),
+    ):
+        assert old in text
+        with pytest.raises(ConfigError, match=words):
+            parse_spill_table(text.replace(old, new), facility, optics, "t")
+    core = render_spill_table(facility, Calibration(CORE, ()), optics, POINTS["rfko"])
+    with pytest.raises(ConfigError, match=r"kind 'betatron'.*rfko extraction"):
+        parse_spill_table(core, facility, optics, "t")
