@@ -51,7 +51,7 @@ def _point(point: Measured) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def calibrate_ring(facility: Facility, species: str, config_dir: Path | None, output: Path | None) -> RingFigures:
+def calibrate_ring(facility: Facility, config_dir: Path | None, output: Path | None) -> RingFigures:
     """Track, fit and store; ConfigError where the table cannot be written, before anything is tracked."""
     optics = load_optics(facility.id, config_dir)
     path = output or Path(str(config_roots(config_dir)[0])) / table_name(facility.id)
@@ -59,7 +59,7 @@ def calibrate_ring(facility: Facility, species: str, config_dir: Path | None, ou
         raise ConfigError("spill-table.write", f"'{path}' cannot be written", "",
                           "give a file with --output, or a folder that has tables/ with --config-dir")  # fmt: skip
     points = POINTS[facility.ring.extraction]
-    found = calibrate(facility, species, config_dir, points, tell=lambda line: click.echo(line, err=True))
+    found = calibrate(facility, config_dir, points, tell=lambda line: click.echo(line, err=True))
     path.write_text(render_spill_table(facility, found, optics, points), encoding="utf-8")
     return RingFigures(facility.id, optics.name, found.model, found.points, path)
 

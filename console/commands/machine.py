@@ -114,14 +114,11 @@ def separatrix(
 
 @machine.command()
 @FACILITY
-@SPECIES
 @click.option("--check", is_flag=True, help="Hold the stored table against its inputs and show it; track nothing.")
 @click.option("--output", type=OutputFile((".csv",)), help="Write here instead of into the configuration's tables.")
 @JSON
 @click.pass_obj
-def calibrate(
-    settings: Settings, facility_name: str, species: str | None, check: bool, output: Path | None, as_json: bool
-) -> None:
+def calibrate(settings: Settings, facility_name: str, check: bool, output: Path | None, as_json: bool) -> None:
     """Calibrate the rate model of the spill with tracking and store it, hashed, as a table of the facility.
 
     Some minutes. What it consists of: docs/physics/slow-extraction.md.
@@ -133,7 +130,7 @@ def calibrate(
     if check:
         found = checked_ring(facility, settings.config_dir)
     else:
-        found = calibrate_ring(facility, species or next(iter(facility.species)), settings.config_dir, output)
+        found = calibrate_ring(facility, settings.config_dir, output)
     if as_json:
         print_json(found.to_data())
     else:

@@ -65,6 +65,11 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--facility nowhere", CONFIGURATION, "known: "),
         ("--plot away/a.svg", USAGE, "no folder 'away'"),
     ],
+    "machine calibrate": [
+        ("--facility nowhere", CONFIGURATION, "known: "),
+        ("--output table.txt", USAGE, "does not end in .csv"),
+        ("--output away/a.csv", USAGE, "no folder 'away'"),
+    ],
     "machine cycle": [
         ("--facility nowhere", CONFIGURATION, "known: "),
         ("--room 9", USAGE, "known: 1"),

@@ -17,7 +17,7 @@ from tests.extraction.settings import setting
 
 RFKO = RateModel("rfko", 2e-5, 300.0, 50.0, 125.0, 0.0, 3, 2e5, 200.0, 12.0, 1.0, 1.0, 0.6)
 CORE = RateModel("betatron", 1.5e-4, 745.0, 120.0, 577.0, 0.35, 1, 5e6, 105.0, 152.0, 1.0, 0.0, 0.0)
-SMALL = Effort(2000, 2, 4000, 8)
+SMALL = Effort(2000, 1, 4000, 12)
 
 
 def as_measured(model: RateModel, drive: float, beta_gamma: float) -> Measured:
@@ -85,7 +85,7 @@ def test_ripple_of_a_cores_voltage_is_ripple_of_the_rate_behind_the_transit() ->
 def test_calibration_goes_through_its_points() -> None:
     told: list[str] = []
     points = (Point(0.5, 1.0, SMALL, SMALL), Point(0.5, 0.7, SMALL, SMALL))
-    found = calibrate(load_facility("pimms"), "carbon", None, points, told.append)
+    found = calibrate(load_facility("pimms"), None, points, told.append)
     assert len(told) == len(found.points) == 2
     assert 300.0 < found.model.mean_turns < 1500.0
     assert found.model.ripple_gain > 0.0

@@ -1,4 +1,4 @@
-"""`ionctl machine spill` and `ionctl machine separatrix`, with numbers and pictures."""
+"""`ionctl machine spill`, `separatrix` and `calibrate`, with numbers and pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from console.main import run
+from ioc_sim.extraction.calibration import Point
+from ioc_sim.extraction.measure import Effort
 
 
 def test_spill_gives_numbers_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +64,27 @@ def test_separatrix_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_too_few_ions_are_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["machine", "spill", "--particles", "1000", "--turns", "20000", "--drive", "0.1"]) == 3
     assert "more particles, more turns or a stronger drive" in capsys.readouterr().err
+
+
+def test_calibrate_stores_what_it_has_found_and_check_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command around a calibration that is made of one small point."""
+    few = Effort(2000, 1, 4000, 12)
+    monkeypatch.setattr("console.calibration.POINTS", {"betatron": (Point(0.5, 1.0, few, few),)})
+    stored = tmp_path / "pimms-spill.csv"
+    assert run(["machine", "calibrate", "--facility", "pimms", "--output", str(stored)]) == 0
+    out, err = capsys.readouterr()
+    assert "mean_turns" in out
+    assert "Operating points" in out
+    assert "pimms, carbon of 258 MeV/u, drive 1" in err
+    assert stored.read_text().startswith("# schema: ionctl.spill-table/1\n# facility: pimms\n")
+    assert run(["machine", "calibrate", "--facility", "pimms", "--check", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "ionctl.spill-calibration/1"
+    assert found["model"]["kind"] == "betatron"
+    folder = tmp_path / "configuration"
+    (folder / "tables").mkdir(parents=True)
+    (folder / "tables" / "wuwei-spill.csv").write_text(stored.read_text())
+    assert run(["--config-dir", str(folder), "machine", "calibrate", "--check"]) == 3
+    assert "facility = 'pimms'" in capsys.readouterr().err

@@ -89,6 +89,9 @@ def test_ripple_of_the_tune_modulates_the_rate_up_to_the_transit_time() -> None:
     assert found.modulation_rel[:2].min() > 3.0 * found.floor_rel
     assert found.modulation_rel[2] < 0.5 * found.modulation_rel[1], "ripple faster than the transit is smeared out"
     assert found.gain == pytest.approx(found.modulation_rel / 3e-5)
+    # -i omega, late by more than a tenth and less than one of the median transit of 230 us
+    late = np.mod(-0.5 * np.pi - found.phase_rad[0], 2.0 * np.pi) / (2.0 * np.pi * found.frequency_hz[0])
+    assert 2e-5 < late < 2.3e-4
 
 
 def test_a_spill_starts_after_the_drive_and_a_stronger_drive_starts_it_sooner() -> None:
