@@ -38,8 +38,10 @@ COMMANDS = {
     "room": ("console.commands.room", "room", "Stand in the room: search, door, emergency stop."),
     "campaign": ("console.commands.campaign", "campaign", "Search thousands of treatments for one that goes wrong."),
     "replay": ("console.commands.campaign", "replay", "Run one seed of a campaign again, bit for bit."),
+    "monitors": ("console.commands.monitors", "monitors", "Daily check of the dose monitors."),
     "machine": ("console.commands.machine", "machine", "Physics of the machine, in numbers and pictures."),
     "dose": ("console.commands.dose", "dose", "Dose in water of a plan, or of what a session delivered."),
+    "table": ("console.commands.table", "table", "Energy tables: show, make a new version, approve it."),
     "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
     "facility": ("console.commands.facilities", "facility", "List and show facilities."),
 }

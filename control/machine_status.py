@@ -31,6 +31,8 @@ class FeStatus:
     first_rule: int
     permit_epoch: int
     """Changes of the permit, away or back."""
+    backup_ions: float
+    """Of a layer that is done, by the backup counter."""
     t_ns: int
     """Facility time the server stamped."""
 
@@ -50,6 +52,7 @@ class FeStatus:
             beam_us=v[_FE["beam_us"]],
             first_rule=int(v[_FE["first_rule"]]),
             permit_epoch=int(v[_FE["permit_epoch"]]),
+            backup_ions=v[_FE["backup_ions"]],
             t_ns=t_ns,
         )
 

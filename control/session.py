@@ -99,6 +99,8 @@ class LayerResult:
     t_done_ns: int
     beam_on_s: float
     verified: bool
+    backup_ions: float | None = None
+    """By the backup counter; see `LayerBook`."""
 
     @property
     def time_s(self) -> float:
@@ -117,6 +119,8 @@ class LayerBook:
     """The same while the layer is interrupted, for records only: the spot that was cut short is still open."""
     uncertain: FloatArray = field(default_factory=lambda: np.zeros(0))
     """Charge (n,) that counts as delivered although nobody has measured it: what a dead process could not tell."""
+    backup_ions: float | None = None
+    """By the backup counter; None where it was not asked, or the layer has been loaded more than once."""
     loaded_from: FloatArray = field(default_factory=lambda: np.zeros(0))
     """`start_ions` of the present load."""
     loads: int = 0
@@ -383,6 +387,7 @@ class Session:
             t_done_ns=done_ns,
             beam_on_s=float(rows[:, COLUMN["beam_us"]].sum()) * 1e-6,
             verified=verified,
+            backup_ions=book.backup_ions,
         )
 
     @staticmethod

@@ -255,6 +255,9 @@ class Stages:
         rows = await self._rows(session.book, ended=True)
         if rows is None:
             raise StageFault(Event.VERIFY_FAILED, "the register is not that of the layer")
+        fe = self._link.fe
+        if session.book.loads == 1 and fe is not None and fe.state is FrontEndState.DONE and fe.token == layer.token:
+            session.book.backup_ions = fe.backup_ions
         verdict = judge(layer, rows, self._rules, uncertain=session.book.uncertain)
         if not verdict.good:
             where = f"beam {layer.beam_index}, layer {layer.layer_index}"

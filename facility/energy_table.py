@@ -2,43 +2,45 @@
 
 One CSV per facility and species in `configs/tables/<facility>-<species>.csv`. The header carries the
 schema, a version, the hash of the inputs it was computed from and the hash of its own rows; a table that
-was edited, or that no longer belongs to its facility file, is refused. Treatment uses codes, never free
-energies: code 0 is the lowest energy.
+was edited, that no longer belongs to its facility file, or whose version nobody has approved with this hash
+(`facility.table_approval`) is refused. Treatment uses codes, never free energies: code 0 is the lowest energy.
 
-Regenerate with `python -m facility.energy_table wuwei` (writes into the configuration folder in use).
+A new one is made by `ionctl table make`, which gives it the next version, and used once `ionctl table approve`
+has put it on record.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from facility.config import Facility, config_roots, find_config, load_facility
+from facility.config import Facility, find_config
+from facility.config.delivery import BackupCounter, Chamber
 from facility.constants import ENERGY_TABLE_SCHEMA
-from facility.errors import ConfigError, IonctlError
+from facility.errors import ConfigError
 from facility.physics.chamber import charge_per_ion_fc
 from facility.physics.ranges import energy_for_range_mev_u, range_water_mm
 from facility.physics.relativity import FloatArray, revolution_frequency_hz, rigidity_tm
 from facility.physics.transport import spot_sigma_mm
+from facility.table_approval import read_approvals, require_approved
 
 COLUMNS = (
     "code", "energy_mev_u", "range_mm", "rigidity_tm", "f_rev_hz",
-    "charge_per_ion_ic1_fc", "charge_per_ion_ic2_fc", "spot_sigma_mm",
+    "charge_per_ion_ic1_fc", "charge_per_ion_ic2_fc", "charge_per_ion_backup_fc", "spot_sigma_mm",
 )  # fmt: skip
-TABLE_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
 class EnergyTable:
     """Columns of the table as read-only float64 arrays of one length; index = code.
 
-    `hash` is the SHA-256 of the rows. Energies rise with the code.
+    `hash` is the SHA-256 of the rows. Energies rise with the code. Charges per ion are at reference conditions, with
+    the monitors' calibration by energy in them.
     """
 
     facility_id: str
@@ -51,6 +53,7 @@ class EnergyTable:
     f_rev_hz: FloatArray
     charge_per_ion_ic1_fc: FloatArray
     charge_per_ion_ic2_fc: FloatArray
+    charge_per_ion_backup_fc: FloatArray
     spot_sigma_mm: FloatArray
 
     def __len__(self) -> int:
@@ -109,19 +112,24 @@ def _inputs_hash(facility: Facility, species: str) -> str:
     """Hash of the figures of the facility file that the table depends on."""
     ion = facility.species_named(species)
     data = {
-        "version": TABLE_VERSION,
+        "schema": ENERGY_TABLE_SCHEMA,
         "ion": [ion.mass_number, ion.charge, ion.mass_u],
         "energies": [ion.energy_min_mev_u, ion.energy_max_mev_u, ion.range_step_mm],
         "spot_sigma": ion.spot_sigma,
         "circumference_m": facility.ring.circumference_m,
-        "chambers": [
-            [ic.gas, ic.gap_mm, ic.w_ev, ic.density_g_cm3] for ic in (facility.chambers.ic1, facility.chambers.ic2)
+        "monitors": [
+            [monitor.gas, monitor.gap_mm, monitor.w_ev, monitor.density_g_cm3, monitor.calibration]
+            for monitor in _monitors(facility)
         ],
     }
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def render_energy_table(facility: Facility, species: str) -> str:
+def _monitors(facility: Facility) -> tuple[Chamber, Chamber, BackupCounter]:
+    return facility.chambers.ic1, facility.chambers.ic2, facility.chambers.backup
+
+
+def render_energy_table(facility: Facility, species: str, version: int) -> str:
     """Text of the table: ranges in even steps, at least `range_step_mm`, from the lowest to the highest energy."""
     ion = facility.species_named(species)
     first = float(range_water_mm(ion.energy_min_mev_u, ion))
@@ -135,11 +143,10 @@ def render_energy_table(facility: Facility, species: str) -> str:
         range_water_mm(energy, ion),
         rigidity_tm(energy, ion),
         revolution_frequency_hz(energy, ion, facility.ring.circumference_m),
-        charge_per_ion_fc(energy, ion, facility.chambers.ic1),
-        charge_per_ion_fc(energy, ion, facility.chambers.ic2),
+        *(charge_per_ion_fc(energy, ion, monitor) * monitor.calibrated(energy) for monitor in _monitors(facility)),
         spot_sigma_mm(energy, ion),
     )
-    formats = ("{:.4f}", "{:.7f}", "{:.2f}", "{:.7f}", "{:.7f}", "{:.4f}")
+    formats = ("{:.4f}", "{:.7f}", "{:.2f}", "{:.7f}", "{:.7f}", "{:.7f}", "{:.4f}")
     rows = [
         ",".join(
             [str(code), f"{energy[code]:.4f}"]
@@ -152,7 +159,7 @@ def render_energy_table(facility: Facility, species: str) -> str:
         f"# schema: {ENERGY_TABLE_SCHEMA}",
         f"# facility: {facility.id}",
         f"# species: {species}",
-        f"# version: {TABLE_VERSION}",
+        f"# version: {version}",
         f"# inputs_sha256: {_inputs_hash(facility, species)}",
         f"# sha256: {hashlib.sha256(body.encode()).hexdigest()}",
     ]
@@ -167,21 +174,32 @@ def load_energy_table(
 ) -> EnergyTable:
     """Read and verify the table of one species.
 
-    Raises ConfigError: missing, edited (hash), of another facility, or computed from other figures than
-    those of this facility file.
+    Raises ConfigError: missing, edited (hash), of another facility, computed from other figures than those of this
+    facility file, or not approved in this version with these rows.
     """
     facility.species_named(species)
-    relative = f"tables/{facility.id}-{species}.csv"
-    fix = f"regenerate it with: python -m facility.energy_table {facility.id}"
+    relative = table_file(facility.id, species)
     source = find_config(relative, config_dir, env)
     if source is None:
-        raise ConfigError("energy-table.missing", f"no energy table '{relative}'", "", fix)
-    return parse_energy_table(source.read_text(encoding="utf-8"), facility, species, str(source))
+        raise ConfigError("energy-table.missing", f"no energy table '{relative}'", "", _how_to_make(facility, species))
+    table = parse_energy_table(source.read_text(encoding="utf-8"), facility, species, str(source))
+    require_approved(table, read_approvals(config_dir, env), str(source))
+    return table
+
+
+def table_file(facility_id: str, species: str) -> str:
+    """Its path within a configuration folder."""
+    return f"tables/{facility_id}-{species}.csv"
+
+
+def _how_to_make(facility: Facility, species: str) -> str:
+    options = f"--facility {facility.id} --species {species}"
+    return f"make the next version with: ionctl table make {options}, then have it approved (ionctl table approve)"
 
 
 def parse_energy_table(text: str, facility: Facility, species: str, where: str = "energy table") -> EnergyTable:
-    """Verify and parse the text of a table; errors as `load_energy_table`."""
-    fix = f"restore it, or regenerate it with: python -m facility.energy_table {facility.id}"
+    """Verify and parse the text of a table; errors as `load_energy_table`. Who approved it is not asked here."""
+    fix = f"restore it, or {_how_to_make(facility, species)}"
     header: dict[str, str] = {}
     lines = text.splitlines(keepends=True)
     position = 0
@@ -193,11 +211,13 @@ def parse_energy_table(text: str, facility: Facility, species: str, where: str =
         "schema": ENERGY_TABLE_SCHEMA,
         "facility": facility.id,
         "species": species,
-        "version": str(TABLE_VERSION),
     }
     for key, value in expected.items():
         if header.get(key) != value:
             raise ConfigError("energy-table.header", f"{key} = {header.get(key)!r}", where, f"must be '{value}'; {fix}")
+    version = header.get("version", "")
+    if not version.isdecimal() or int(version) < 1:
+        raise ConfigError("energy-table.header", f"version = {version!r}", where, f"must be a number from 1 on; {fix}")
     body = "".join(lines[position:])
     digest = hashlib.sha256(body.encode()).hexdigest()
     if header.get("sha256") != digest:
@@ -217,25 +237,4 @@ def parse_energy_table(text: str, facility: Facility, species: str, where: str =
     columns = [np.ascontiguousarray(data[:, k]) for k in range(1, len(COLUMNS))]
     for column in columns:
         column.flags.writeable = False
-    return EnergyTable(facility.id, species, int(header["version"]), digest, *columns)
-
-
-def main(arguments: list[str]) -> int:
-    """Write the tables of the named facilities into the first configuration folder; exit code."""
-    try:
-        for name in arguments:
-            facility = load_facility(name)
-            root = config_roots()[0]
-            for species in facility.species:
-                path = Path(str(root)) / "tables" / f"{facility.id}-{species}.csv"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(render_energy_table(facility, species), encoding="utf-8")
-                sys.stdout.write(f"{path}\n")
-    except IonctlError as error:
-        sys.stderr.write(f"{error}\n")
-        return int(error.exit_code)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return EnergyTable(facility.id, species, int(version), digest, *columns)

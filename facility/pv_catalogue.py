@@ -35,8 +35,9 @@ SPOT_COLUMNS = (
 """Columns of the layer table a front end loads; ``beam_off_move`` is 1 when the move to the spot is without beam."""
 FE_STATUS = (
     "seq", "state", "hold_reason", "token", "spot", "spots", "done_spots", "ic1_ions", "ic2_ions", "demand", "permit",
-    "beam_us", "first_rule", "permit_epoch",
+    "beam_us", "first_rule", "permit_epoch", "backup_ions",
 )  # fmt: skip
+"""`backup_ions`: of a layer that is done, by the backup counter; else 0."""
 RING_STATUS = ("seq", "phase", "token", "energy_code", "cycle", "ions", "flat_top_ms")
 SPILL_STATUS = ("seq", "rate_ions_per_s", "level_ions_per_s", "cmd", "rfko_on", "quad_block", "chopper_block")
 PACING_STATUS = ("seq", "late_slices", "worst_late_ms", "slip_ms", "speed")

@@ -27,7 +27,7 @@ def initial_state(s: Any, v: np.ndarray) -> None:
     s.drive = s.scale = s.sensitivity = 1.0
     for first in (at.IC_DRIFT, at.EST_DRIFT, at.IC_IONS_PER_COUNT, at.IC_FC_PER_ION, at.MM_PER_A, at.A_PER_MM):
         v[first : first + 2] = 1.0
-    v[at.IC_VOLT_TEST : at.IC_VOLT_TEST + 2] = 1.0
+    v[at.IC_VOLT_TEST : at.IC_VOLT_TEST + 2] = v[at.KTP_USED : at.KTP_USED + 2] = 1.0
     for first in (at.EST_GAIN, at.EST_LATE_SHARE, at.IC_RAMP_SHARE):
         v[first : first + 2] = 0.5
     s.room_token = s.lost_tick = -1
@@ -110,8 +110,9 @@ def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, cod
         scale = q[at.AXIS_POLARITY + axis] * q[at.AXIS_SAD_MM + axis] * q[at.SUPPLY_TM_PER_A + k]
         v[at.MM_PER_A + k] = scale / etab[code, E_BRHO]
         v[at.A_PER_MM + k] = 1.0 / v[at.MM_PER_A + k]
-        v[at.IC_IONS_PER_COUNT + k] = q[at.IC_QUANTUM_FC + k] / etab[code, E_Q1_FC + k]
-        v[at.EST_LEAK + k] = q[at.IC_LEAK_FC_PER_TICK + k] / etab[code, E_Q1_FC + k]
+        ions_per_fc = v[at.KTP_USED + k] / (q[at.AIR_DENSITY] * etab[code, E_Q1_FC + k])
+        v[at.IC_IONS_PER_COUNT + k] = q[at.IC_QUANTUM_FC + k] * ions_per_fc
+        v[at.EST_LEAK + k] = q[at.IC_LEAK_FC_PER_TICK + k] * ions_per_fc
     counts_per_tick = level * 1e-5 / v[at.IC_IONS_PER_COUNT]
     s.track_gain = min(1.0, max(0.15, counts_per_tick))
 

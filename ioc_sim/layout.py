@@ -151,9 +151,12 @@ IC_RECOMBINATION = 94  # 2
 IC_VOLT_SET = 96  # 2
 IC_VOLT_NOMINAL = 98  # 2
 IC_DRIFT_VOLT_TICKS = 100  # 2
+AIR_DENSITY = 102  # 1
+BACKUP_QUANTUM_FC = 103  # 1
+BACKUP_GAIN = 104  # 1
 N_EXT = len(SLOTS)
 """External devices: places by `facility.external.SLOT`."""
-EXT_AGE_NS = 102  # N_EXT; 0: not external
+EXT_AGE_NS = 105  # N_EXT; 0: not external
 N_Q = EXT_AGE_NS + N_EXT
 
 # offsets in the state vector ``v``
@@ -223,6 +226,11 @@ FIELD_IONS = 412  # 1
 FIELD_TIMER_MS = 413  # 1
 LEASE_IONS = 414  # 1
 LEASE_NEXT_IONS = 415  # 1
+KTP_USED = 416  # 2
+"""Correction of either chamber for temperature and pressure that is in use, over that of the room's air."""
+BACKUP_FC_PER_ION = 418  # 1
+BACKUP_FC_SEEN = 419  # 1
+"""Charge per ion that the backup counter has counted with in the last millisecond, its gain in it."""
 # random numbers of the present millisecond, 100 a column; they stand last, behind some free places
 NOISE_BLOCK = 100
 NOISE_SPILL = 512  # 100
@@ -261,8 +269,9 @@ FLAG_LINK = 17
 FLAG_DUMP = 18
 
 # columns of the energy table that the kernel sees
-E_BRHO, E_FREV, E_ENERGY, E_Q1_FC, E_Q2_FC, E_SIGMA, E_RAMP_NS = range(7)
-E_COLUMNS = 7
+E_BRHO, E_FREV, E_ENERGY, E_Q1_FC, E_Q2_FC, E_QB_FC, E_TRUE1, E_TRUE2, E_TRUEB, E_SIGMA, E_RAMP_NS = range(11)
+E_COLUMNS = 11
+"""``E_Q*_FC``: charge per ion as it is believed (chambers 1 and 2, backup counter); ``E_TRUE*``: true one over that."""
 
 # columns of the per-spot truth
 T_IONS, T_SUM_X, T_SUM_Y, T_FIRST_NS, T_LAST_NS = range(5)

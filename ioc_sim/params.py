@@ -22,8 +22,12 @@ from ioc_sim.layout import (
     E_FREV,
     E_Q1_FC,
     E_Q2_FC,
+    E_QB_FC,
     E_RAMP_NS,
     E_SIGMA,
+    E_TRUE1,
+    E_TRUE2,
+    E_TRUEB,
     MAX_LINES,
     PARAM_DTYPE,
 )
@@ -66,6 +70,10 @@ def energy_columns(facility: Facility, species: str, table: EnergyTable) -> np.n
     columns[:, E_ENERGY] = table.energy_mev_u
     columns[:, E_Q1_FC] = table.charge_per_ion_ic1_fc
     columns[:, E_Q2_FC] = table.charge_per_ion_ic2_fc
+    columns[:, E_QB_FC] = table.charge_per_ion_backup_fc
+    chambers = facility.chambers
+    for column, monitor in ((E_TRUE1, chambers.ic1), (E_TRUE2, chambers.ic2), (E_TRUEB, chambers.backup)):
+        columns[:, column] = monitor.true_over_calibrated(table.energy_mev_u)
     columns[:, E_SIGMA] = table.spot_sigma_mm
     columns[:, E_RAMP_NS] = [_whole_ms(facility.ramp_ms(species, float(e))) for e in table.energy_mev_u]
     return columns
@@ -177,6 +185,9 @@ def _monitors(p: Any, q: np.ndarray, facility: Facility) -> None:
         q[at.IC_VOLT_SET + k] = chamber.voltage_v
         q[at.IC_VOLT_NOMINAL + k] = chamber.voltage_v
         q[at.IC_DRIFT_VOLT_TICKS + k] = drift_time_us(chamber, chamber.voltage_v) * chamber.voltage_v / TICK_US
+    q[at.AIR_DENSITY] = facility.air.density_rel()
+    q[at.BACKUP_QUANTUM_FC] = facility.chambers.backup.count_quantum_fc
+    q[at.BACKUP_GAIN] = facility.chambers.backup.gain_true
     p.strip_window_ticks = round(facility.strip.window_us / TICK_US)
     p.strip_noise_mm = facility.strip.noise_mm
     p.strip_coefficient = facility.strip.resolution_coefficient

@@ -136,7 +136,7 @@ class PlantCore:
         """Where a post-mortem looks back; whoever wants one gives it before time runs."""
         self.truth_by_token: dict[int, np.ndarray] = {}
         commands.initial_state(self._state[0], self._v)
-        self.dose = RegisterKeeper(register_store, self._parameters[0], self._state[0], self._v)
+        self.dose = RegisterKeeper(register_store, self._parameters[0], self._state[0], self._q, self._v)
         initial_external(self._q, self._v)
         self._bind()
         self._compile()

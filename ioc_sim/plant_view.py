@@ -10,9 +10,7 @@ from facility.pv_catalogue import REGISTER_COLUMNS
 from facility.states import FrontEndState, HoldReason, RingPhase
 from ioc_sim import commands, rack
 from ioc_sim import layout as at
-from ioc_sim.layout import (
-    E_Q1_FC,
-)
+from ioc_sim.layout import E_QB_FC
 from ioc_sim.plant_core import PlantCore
 from ioc_sim.plant_types import PlantStatus
 from ioc_sim.register_store import DoseRecord
@@ -73,9 +71,20 @@ class PlantView(PlantCore):
     @property
     def ions_per_count(self) -> float:
         """Ions behind a count of chamber 1 at the loaded energy."""
-        code = int(self._state[0].fe_code)
-        quantum = float(self._q[at.IC_QUANTUM_FC])
-        return quantum / float(self._etab[code, E_Q1_FC]) if code >= 0 else math.nan
+        return float(self._v[at.IC_IONS_PER_COUNT]) if int(self._state[0].fe_code) >= 0 else math.nan
+
+    def backup_layer_ions(self) -> float:
+        """Ions by the backup counter since the layer was loaded; NaN where nothing is loaded.
+
+        The counter counts all the while, the kernel adds up for it each millisecond: what has come since is in.
+        """
+        s, v = self._state[0], self._v
+        if int(s.fe_code) < 0:
+            return math.nan
+        quantum = self._q[at.BACKUP_QUANTUM_FC]
+        fresh = (float(s.truth_total) - v[at.IONS_SEEN]) * v[at.BACKUP_FC_SEEN]
+        counts = v[at.BACKUP_COUNTS] - v[at.BACKUP_LAYER_COUNTS] + math.floor(fresh / quantum)
+        return float(counts * quantum / self._etab[int(s.fe_code), E_QB_FC])
 
     def register(self) -> np.ndarray:
         """Per-spot register of the loaded layer, float64 (n, len(REGISTER_COLUMNS)), a copy.

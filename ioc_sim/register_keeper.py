@@ -19,7 +19,6 @@ from facility.states import FrontEndState
 from ioc_sim import layout as at
 from ioc_sim.dose_register import commit
 from ioc_sim.field_table import CLOSED, FieldCount, FieldTable
-from ioc_sim.physics.second_line import BACKUP_QUANTUM_FC
 from ioc_sim.register_store import Banks, DoseRecord, LoadedLayer, MemoryStore, RegisterStore, read_records
 
 LEASE_S = 0.25
@@ -33,14 +32,16 @@ class RegisterKeeper:
     Args:
         store: where it lies; None: plain memory that nobody reads but through the plant. It is then written when it is
             asked for, and not in each tick.
-        parameters, state, vector: records of the rack (`ioc_sim.layout`).
+        parameters, state, constants, vector: records of the rack (`ioc_sim.layout`).
     """
 
-    def __init__(self, store: RegisterStore | None, parameters: Any, state: Any, vector: np.ndarray) -> None:
+    def __init__(
+        self, store: RegisterStore | None, parameters: Any, state: Any, constants: np.ndarray, vector: np.ndarray
+    ) -> None:
         self.store: RegisterStore = MemoryStore() if store is None else store
         state.register_kept = 0 if store is None else 1
         self.banks = Banks(self.store)
-        self._p, self._s, self._v = parameters, state, vector
+        self._p, self._s, self._q, self._v = parameters, state, constants, vector
         self.fields = FieldTable(self.banks.fields)
         self.found = read_records(self.store)
         """What an earlier process has left; empty if there was none.  It stays as it is until a layer is loaded."""
@@ -57,7 +58,7 @@ class RegisterKeeper:
         What a field has had and nobody knows is unknown from now on: NaN, at which `backup-field` trips."""
         if math.isfinite(left.backup_counts):
             self._v[at.BACKUP_COUNTS] = left.backup_counts
-            self._v[at.BACKUP_FC] = left.backup_counts * BACKUP_QUANTUM_FC
+            self._v[at.BACKUP_FC] = left.backup_counts * self._q[at.BACKUP_QUANTUM_FC]
         counts = self.fields.counts
         for field, count in counts.items():
             if self.store.power_lost and field != left.field and CLOSED < count.opened < left.seq:

@@ -161,7 +161,7 @@ def publish_slow(
     sig[g.FE_HEARTBEAT] = s.fe_heartbeat & 0xFFFFF
     sig[g.H_HEARTBEAT] = s.h_heartbeat & 0xFFFFF
     publish_proof(s, v, sig)
-    utilities_ms(p, s, v, sig, faults, etab)
+    utilities_ms(p, q, s, v, sig, faults, etab)
     if p.external != 0:
         external_slow(q, s, v, sig, faults)
     second_line_ms(p, q, s, v, sig, faults, etab)

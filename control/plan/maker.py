@@ -30,6 +30,7 @@ LIGHTEST_SHARE = 0.05
 FLOOR_MARGIN = 1.5
 #: A plan whose dose varies more than this (one sigma, over the inner 80 % of the target) is not handed out.
 WORST_SIGMA = 0.05
+MONITOR_COUNTS = 4e5
 F_STROKES = ((-20.0, 30.0, -20.0, -30.0), (-15.0, 30.0, 15.0, 30.0), (-15.0, 5.0, 5.0, 5.0))
 
 
@@ -105,6 +106,21 @@ def make_even_plan(facility: Facility, species: str, per_side: int, spacing_mm: 
     grid = np.asarray((np.arange(per_side) - 0.5 * (per_side - 1)) * spacing_mm, dtype=np.float64)
     layer = _grid_layer(0, energy, grid, np.full((per_side, per_side), ions), facility, species)
     return _finished("even grid", [layer], species, facility, None, "QA-EVEN", None)
+
+
+def make_monitor_plan(facility: Facility, species: str) -> Plan:
+    """A plan for the daily check of the monitors: 5 x 5 equal spots at the highest, a middle and the lowest energy.
+
+    Each layer has so many counts of the first chamber that their grain is far below a tenth of a percent.
+    """
+    table = load_energy_table(facility, species)
+    grid = np.asarray((np.arange(5) - 2.0) * 6.0, dtype=np.float64)
+    layers = []
+    for index, code in enumerate((len(table) - 1, len(table) // 2, 0)):
+        energy = float(table.energy_mev_u[code])
+        ions = MONITOR_COUNTS * facility.ions_per_count(species, energy) / grid.size**2
+        layers.append(_grid_layer(index, energy, grid, np.full((5, 5), ions), facility, species))
+    return _finished("monitors", layers, species, facility, None, "QA-MONITORS", None)
 
 
 def make_f_plan(facility: Facility, species: str, *, gantry_angle_deg: float | None = None) -> Plan:

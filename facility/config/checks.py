@@ -54,6 +54,14 @@ def _species(f: Facility) -> Iterator[Problem]:
             yield Problem(f"{key}.mass_u", s.mass_u, "must be the mass of the bare ion in u, near mass_number")
 
 
+def _responses(f: Facility) -> Iterator[Problem]:
+    for name, monitor in (("ic1", f.chambers.ic1), ("ic2", f.chambers.ic2), ("backup", f.chambers.backup)):
+        for curve in ("calibration", "response_true"):
+            energies = [row[0] for row in getattr(monitor, curve)]
+            if any(a >= b for a, b in itertools.pairwise(energies)):
+                yield Problem(f"chambers.{name}.{curve}", energies, "energies must rise")
+
+
 def _beam(f: Facility) -> Iterator[Problem]:
     total = sum(fraction for fraction, _ in f.extraction.tail)
     if abs(total - 1.0) > 1e-9:
@@ -171,4 +179,4 @@ def _lines(f: Facility) -> Iterator[Problem]:
 
 def find_contradictions(f: Facility) -> list[Problem]:
     """All contradictions of a facility whose sections are valid one by one."""
-    return [*_species(f), *_beam(f), *_rooms(f), *_monitors(f), *_external(f), *_lines(f)]
+    return [*_species(f), *_responses(f), *_beam(f), *_rooms(f), *_monitors(f), *_external(f), *_lines(f)]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from facility.config.base import NonNegative, Positive, Section, Text
+from facility.physics.relativity import ArrayLike, FloatArray
 
 Polarity = Literal[-1, 1]
+ByEnergy = Annotated[tuple[tuple[Positive, Annotated[float, Field(gt=0.8, lt=1.25)]], ...], Field(min_length=1)]
+REFERENCE_KPA, REFERENCE_K, ZERO_C_K = 101.325, 293.15, 273.15
+"""Conditions that charge per ion and densities of gases are given for."""
 
 
 class Room(Section):
@@ -80,11 +85,50 @@ class Scanning(Section):
     y: ScanningAxis
 
 
-class Chamber(Section):
-    """An integral ionisation chamber and its electronics.
+class Air(Section):
+    """The air of the treatment room, as it is: chambers that are open to it free less charge the thinner it is.
 
-    `gain_true` is the electronics' real gain relative to what control believes (1.0 unless a fault says
-    otherwise). `recombination_rel_at_1e9` is the loss of charge at 1e9 carbon-equivalent charge per
+    Nobody but the plant reads this; what the correction is made from are the chambers' own sensors.
+    """
+
+    temperature_c: Annotated[float, Field(ge=5.0, le=45.0)]
+    pressure_kpa: Annotated[float, Field(ge=60.0, le=110.0)]
+
+    def density_rel(self) -> float:
+        """Density over that of the reference conditions, 20 degrees and 101.325 kPa."""
+        return self.pressure_kpa / REFERENCE_KPA * REFERENCE_K / (ZERO_C_K + self.temperature_c)
+
+
+class Response(Section):
+    """What a monitor gives, by energy: rows of (MeV/u, charge over the computed one), straight between, even beyond.
+
+    - `calibration`: as measured, with stopping power and W of its gas in it; the energy table holds it.
+    - `response_true`: as it is. Nobody but the plant reads this.
+    """
+
+    calibration: ByEnergy
+    response_true: ByEnergy
+
+    def calibrated(self, energy_mev_u: ArrayLike) -> FloatArray:
+        """Factor on the computed charge that control believes in, same shape as the energy."""
+        return _between(self.calibration, energy_mev_u)
+
+    def true_over_calibrated(self, energy_mev_u: ArrayLike) -> FloatArray:
+        """True charge over the one that control believes in."""
+        return np.asarray(_between(self.response_true, energy_mev_u) / self.calibrated(energy_mev_u), dtype=np.float64)
+
+
+def _between(curve: ByEnergy, energy_mev_u: ArrayLike) -> FloatArray:
+    at, factor = np.asarray(curve, dtype=np.float64).T
+    return np.asarray(np.interp(np.asarray(energy_mev_u, dtype=np.float64), at, factor), dtype=np.float64)
+
+
+class Chamber(Response):
+    """An integral ionisation chamber, open to the air of the room, and its electronics.
+
+    `density_g_cm3` is that of its gas at reference conditions (`Air`). `gain_true` is the electronics' real gain
+    relative to what control believes (1.0 unless a fault says otherwise).
+    `recombination_rel_at_1e9` is the loss of charge at 1e9 carbon-equivalent charge per
     second (the signal of 1e9 carbon ions a second at 400 MeV/u), linear in the current. Control's
     nominal voltage is `voltage_v`, allowed between `voltage_min_v` and `voltage_max_v`.
     """
@@ -105,11 +149,26 @@ class Chamber(Section):
     water_equivalent_mm: NonNegative
 
 
+class BackupCounter(Response):
+    """The backup counter: a sealed chamber with a supply, a converter and a register of its own.
+
+    The air of the room does not reach its gas: nothing of it is corrected for temperature and pressure.
+    """
+
+    gap_mm: Positive
+    gas: Literal["N2", "air"]
+    w_ev: Annotated[float, Field(gt=10.0, lt=100.0)]
+    density_g_cm3: Annotated[float, Field(gt=0.0, lt=0.01)]
+    count_quantum_fc: Positive
+    gain_true: Positive
+
+
 class Chambers(Section):
-    """The two integral chambers: they share nothing but the beam."""
+    """The two integral chambers and the backup counter: they share nothing but the beam."""
 
     ic1: Chamber
     ic2: Chamber
+    backup: BackupCounter
 
 
 class Strip(Section):

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from facility.config.base import Name, RoomName, Section
 from facility.config.checks import CrossCheckError, find_contradictions
 from facility.config.delivery import (
+    Air,
     Chambers,
     FrontEnd,
     Gate,
@@ -44,6 +45,7 @@ class Facility(Section):
     beam_quality: BeamQuality
     rooms: Annotated[dict[RoomName, Room], Field(min_length=1)]
     room_search: RoomSearch
+    air: Air
     scanning: Scanning
     chambers: Chambers
     strip: Strip
@@ -140,13 +142,18 @@ class Facility(Section):
 
     def particles_per_mu(self, species: str, energy_mev_u: float) -> float:
         """Ions that make one monitor unit: the MU's charge over the charge per ion in the first chamber."""
-        ion = self.species_named(species)
-        return ion.mu_reference_fc / float(charge_per_ion_fc(energy_mev_u, ion, self.chambers.ic1))
+        return self.species_named(species).mu_reference_fc / self.charge_per_ion_fc(species, energy_mev_u)
 
     def ions_per_count(self, species: str, energy_mev_u: float, chamber: Literal["ic1", "ic2"] = "ic1") -> float:
-        """Ions behind one count of a chamber at full collection and nominal gain."""
+        """Ions behind one count of a chamber at full collection, nominal gain and reference conditions."""
+        quantum_fc = (self.chambers.ic1 if chamber == "ic1" else self.chambers.ic2).count_quantum_fc
+        return quantum_fc / self.charge_per_ion_fc(species, energy_mev_u, chamber)
+
+    def charge_per_ion_fc(self, species: str, energy_mev_u: float, chamber: Literal["ic1", "ic2"] = "ic1") -> float:
+        """Charge that control believes an ion frees in a chamber at reference conditions, calibration in it, fC."""
         ic = self.chambers.ic1 if chamber == "ic1" else self.chambers.ic2
-        return ic.count_quantum_fc / float(charge_per_ion_fc(energy_mev_u, self.species_named(species), ic))
+        computed = charge_per_ion_fc(energy_mev_u, self.species_named(species), ic)
+        return float(computed * ic.calibrated(energy_mev_u))
 
     def bending_field_t(self, species: str, energy_mev_u: float) -> float:
         """Dipole field of the ring at this energy, T."""

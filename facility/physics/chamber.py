@@ -16,8 +16,8 @@ LONGEST_DRIFT_US = 640.0
 """Longest ion drift that front end and interlocks can follow: about 230 V over 5 mm."""
 
 
-class ChamberLike(Protocol):
-    """What the physics needs to know of a chamber; the configuration's `Chamber` fits."""
+class GasGap(Protocol):
+    """What the charge of an ion depends on; the configuration's `Chamber` and `BackupCounter` fit."""
 
     @property
     def gap_mm(self) -> float: ...
@@ -27,11 +27,18 @@ class ChamberLike(Protocol):
     def w_ev(self) -> float: ...
     @property
     def density_g_cm3(self) -> float: ...
+
+
+class ChamberLike(Protocol):
+    """What drift depends on; the configuration's `Chamber` fits."""
+
+    @property
+    def gap_mm(self) -> float: ...
     @property
     def mobility_cm2_v_s(self) -> float: ...
 
 
-def charge_per_ion_fc(energy_mev_u: ArrayLike, species: IonLike, chamber: ChamberLike) -> FloatArray:
+def charge_per_ion_fc(energy_mev_u: ArrayLike, species: IonLike, chamber: GasGap) -> FloatArray:
     """Charge that one ion frees in the gas gap at full collection, fC: S(gas) x density x gap / W.
 
     Same shape as the energy. About 0.53, 0.37, 0.25 fC for carbon at 120, 200, 400 MeV/u in 5 mm.

@@ -65,11 +65,12 @@ class FrontEndGroup(OutletGroup):
         severity: Severity = _SEVERITY.get(s.state, OK)
         self._state.offer(int(s.state), t_ns, severity=severity, now=event)
         self._hold.offer(int(hold), t_ns, severity=OK, now=event)
+        backup = view.backup() if s.state is FrontEndState.DONE else 0.0
         steady = (s.state, hold, s.token, s.spots, s.permit_epoch, s.first_rule)
         moving = view.slot(SLOTS_PER_S) if beam else (s.done_spots, s.demand)
         self._status.offer(
             [int(s.state), int(hold), s.token, s.spot, s.spots, s.done_spots, s.ic1_ions, s.ic2_ions, s.demand,
-             s.permit, s.beam_us, s.first_rule, s.permit_epoch],
+             s.permit, s.beam_us, s.first_rule, s.permit_epoch, backup],
             t_ns, key=(steady, moving), severity=severity, now=event,
         )  # fmt: skip
 

@@ -143,6 +143,9 @@ class PlantPort(Protocol):
     def range_shifter_asked(self) -> int:
         """Range shifters that the drive was told to bring in, bit mask."""
 
+    def backup_layer_ions(self) -> float:
+        """Ions by the backup counter since the layer was loaded; NaN where nothing is loaded."""
+
     def register(self) -> NDArray[np.float64]:
         """Per-spot register, (n, len(REGISTER_COLUMNS))."""
 

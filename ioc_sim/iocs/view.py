@@ -24,6 +24,8 @@ class View:
     """See `facility.signals`; may hold NaN where a device lies."""
     read: Callable[[str, int], float]
     """`PlantPort.read`."""
+    backup: Callable[[], float]
+    """`PlantPort.backup_layer_ions`."""
     event: bool
     """Something happened: states are shown at once."""
     exact: bool

@@ -11,14 +11,17 @@ import math
 
 import numpy as np
 
+from facility import signals as g
 from facility.external import SLOT, VOLTAGES
 from facility.jit import Record, kernel
 from facility.rng import bell, draw
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.faults import faulted
-from ioc_sim.layout import DRIFT_RING
+from ioc_sim.layout import DRIFT_RING, E_Q1_FC, E_Q2_FC, E_QB_FC, E_TRUE1, E_TRUE2, E_TRUEB
 
+KTP_1 = at.SLOW + g.IC1_KTP - g.FIRST_SLOW
+"""In the state: correction of chamber 1 that its gas needs, over that of the room's air; chamber 2's follows."""
 FIRST_VOLTAGE = SLOT[VOLTAGES[0]]
 PA_FC_PER_TICK = 0.01
 """1 pA over a tick of 10 us, fC."""
@@ -26,6 +29,18 @@ STREAM_STRIP = 24
 SIGMA_PER_ION = 0.2
 """Relative spread of the charge that one ion frees in the gap (straggling); its square adds up over the ions of a tick,
 and all of it is in their own tick's charge, none in what drifts in later."""
+
+
+@kernel
+def free_charge(q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
+    """Charge that an ion of the energy in the ring frees in either chamber and in the backup counter, fC.
+
+    Chambers are open to the air of the room, each with what warms or thins its own gas besides; the counter is sealed.
+    """
+    density = q[at.AIR_DENSITY]
+    v[at.IC_FC_PER_ION] = etab[s.ring_code, E_Q1_FC] * etab[s.ring_code, E_TRUE1] * density / v[KTP_1]
+    v[at.IC_FC_PER_ION + 1] = etab[s.ring_code, E_Q2_FC] * etab[s.ring_code, E_TRUE2] * density / v[KTP_1 + 1]
+    v[at.BACKUP_FC_PER_ION] = etab[s.ring_code, E_QB_FC] * etab[s.ring_code, E_TRUEB]
 
 
 @kernel

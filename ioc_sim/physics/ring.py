@@ -29,7 +29,8 @@ from ioc_sim.codes import (
     STANDBY,
 )
 from ioc_sim.faults import faulted
-from ioc_sim.layout import E_BRHO, E_ENERGY, E_Q1_FC, E_Q2_FC, E_RAMP_NS, EV_PHASE, EV_SPILL_END
+from ioc_sim.layout import E_BRHO, E_ENERGY, E_RAMP_NS, EV_PHASE, EV_SPILL_END
+from ioc_sim.physics.chambers import free_charge
 
 STREAM_FILL = 30
 STREAM_JITTER = 31
@@ -83,12 +84,11 @@ def layer_unfinished(s: Record, v: np.ndarray) -> bool:
 
 @kernel
 def beam_constants(q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
-    """At the energy in the ring: charge that an ion frees in either chamber, deflection by a magnet's current."""
+    """At the energy in the ring: charge that an ion frees in the monitors, deflection by a magnet's current."""
     for axis in range(2):
         k = int(q[at.AXIS_SUPPLY + axis])
         v[at.ANGLE_PER_A + axis] = q[at.SUPPLY_TM_PER_A + k] / etab[s.ring_code, E_BRHO]
-    v[at.IC_FC_PER_ION] = etab[s.ring_code, E_Q1_FC]
-    v[at.IC_FC_PER_ION + 1] = etab[s.ring_code, E_Q2_FC]
+    free_charge(q, s, v, etab)
 
 
 @kernel

@@ -1,7 +1,7 @@
 """The second line of monitors, each 1 ms: backup counter and timer, rate, strip charge, spot width, settling.
 
-- Backup counter: a collecting plane of its own in chamber 2 with a board of its own: gain, quantum and register share
-  nothing with the chamber's electronics.  Its late charge (at most 0.2 ms) is inside the millisecond it is read in.
+- Backup counter: a sealed chamber with a supply and a board of its own: gas, voltage, gain, quantum and register share
+  nothing with the chambers.  Its late charge (at most 0.2 ms) is inside the millisecond it is read in.
 - Backup timer: counts milliseconds with the spill commanded on its own clock; what is expected is made from the table.
 - Both once more for the field, over all its layers: presets that control has computed from the plan, counters that only
   another field sets to zero, a clock of its own.  Without a field nothing is preset, and any beam is too much.
@@ -26,12 +26,10 @@ from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.codes import ARMED, HOLD_SETTLING, IRRADIATING, PAUSED
 from ioc_sim.faults import faulted
-from ioc_sim.layout import E_Q2_FC
+from ioc_sim.layout import E_QB_FC
+from ioc_sim.physics.chambers import KTP_1
 
 STREAM_WIDTH = 80
-BACKUP_QUANTUM_FC = 50.0
-BACKUP_GAIN = 1.002
-"""True gain of the backup counter over the one it is believed to have: calibrated to 0.2 % [D]."""
 WIDTH_NOISE = 0.02
 """Noise of the strip electronics in a width of 1 ms, relative [D]."""
 WIDTH_SHARE = 0.2
@@ -64,23 +62,30 @@ def open_field(
     s.field = field
     v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS] = preset_ions, expected_ms
     v[at.FIELD_IONS], v[at.FIELD_TIMER_MS] = had
+    take_correction(v)
+
+
+def take_correction(v: np.ndarray) -> None:
+    """Use, from now on, the correction for temperature and pressure that each chamber's own sensors ask for."""
+    v[at.KTP_USED : at.KTP_USED + 2] = v[KTP_1 : KTP_1 + 2]
 
 
 @kernel
 def backup_counter(
-    s: Record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray, ions: float
+    q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray, ions: float
 ) -> float:
     """Ions of this millisecond by the backup counter; its register and the layer's total."""
-    gain = faulted(s, faults, fp.BACKUP_GAIN, BACKUP_GAIN, s.t_ns)
-    charge = ions * v[at.IC_FC_PER_ION + 1] * v[at.IC_EFFICIENCY + 1] * gain
+    gain = faulted(s, faults, fp.BACKUP_GAIN, q[at.BACKUP_GAIN], s.t_ns)
+    charge = ions * v[at.BACKUP_FC_PER_ION] * gain
     if charge == charge:
         v[at.BACKUP_FC] += charge
-    counts = faulted(s, faults, fp.BACKUP_COUNTS, math.floor(v[at.BACKUP_FC] / BACKUP_QUANTUM_FC), s.t_ns)
+        v[at.BACKUP_FC_SEEN] = v[at.BACKUP_FC_PER_ION] * gain
+    counts = faulted(s, faults, fp.BACKUP_COUNTS, math.floor(v[at.BACKUP_FC] / q[at.BACKUP_QUANTUM_FC]), s.t_ns)
     new = counts - v[at.BACKUP_COUNTS] if counts == counts else 0.0
     v[at.BACKUP_COUNTS] += new
     if s.fe_code < 0:
         return 0.0
-    per_count = BACKUP_QUANTUM_FC / etab[s.fe_code, E_Q2_FC]
+    per_count = q[at.BACKUP_QUANTUM_FC] / etab[s.fe_code, E_QB_FC]
     active = ARMED <= s.fe_state <= PAUSED
     layer = (counts - v[at.BACKUP_LAYER_COUNTS]) * per_count if active else 0.0
     sig[g.BACKUP_LAYER_IONS] = layer
@@ -126,7 +131,7 @@ def second_line_ms(
     ic2 = v[at.IC_IONS + 1] - v[at.IC_SEEN + 1]
     v[at.IC_SEEN] = v[at.IC_IONS]
     v[at.IC_SEEN + 1] = v[at.IC_IONS + 1]
-    backup = backup_counter(s, v, sig, faults, etab, ions)
+    backup = backup_counter(q, s, v, sig, faults, etab, ions)
     spot_width(p, s, v, sig, faults, ions)
     sig[g.LAYER_PRESET_IONS] = faulted(s, faults, fp.LAYER_PRESET, v[at.LAYER_PRESET_IONS], t_ns)
     sig[g.LAYER_EXPECTED_MS] = v[at.LAYER_EXPECTED_MS]

@@ -3,6 +3,8 @@
 Each is a quantity with the value of a good machine, a first-order lag and noise of its readback.  A fault acts on what
 drives the quantity, before the lag: a pump that stops lets the pressure rise, it does not make a gauge lie.  Signal and
 fault point have the same name.  Model, named: nothing here acts back on the beam; losses of a good line are background.
+The gas of a chamber acts on its charge (`chambers.free_charge`); what is shown of it is the correction that it needs,
+over the one in use.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ioc_sim import layout as at
 from ioc_sim.codes import FLAT_TOP
 from ioc_sim.faults import FIRST_SLOW, faulted
 from ioc_sim.layout import E_FREV
+from ioc_sim.physics.chambers import free_charge
 
 STREAM_SLOW = 40
 
@@ -75,7 +78,9 @@ def initial_slow(v: np.ndarray) -> None:
 
 
 @kernel
-def utilities_ms(p: Record, s: Record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray) -> None:
+def utilities_ms(
+    p: Record, q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray
+) -> None:
     """One millisecond of all slow devices, and their signals."""
     t_ns = s.t_ns
     bits = np.uint64(0)
@@ -89,6 +94,10 @@ def utilities_ms(p: Record, s: Record, v: np.ndarray, sig: np.ndarray, faults: n
         sig[g.FIRST_SLOW + i] = driven
     for i in range(N_ANALOGUE, g.RIPPLE_CODE + 1 - g.FIRST_SLOW):
         sig[g.FIRST_SLOW + i] = faulted(s, faults, FIRST_SLOW + i, _NOMINAL[i], t_ns)
+    if s.ring_code >= 0:
+        free_charge(q, s, v, etab)
+    sig[g.IC1_KTP] /= v[at.KTP_USED]
+    sig[g.IC2_KTP] /= v[at.KTP_USED + 1]
     if s.demand == 1 and s.phase == FLAT_TOP and s.fe_code >= 0 and s.ring_code != s.fe_code:
         sig[g.RF_FREQUENCY_REL] *= etab[s.ring_code, E_FREV] / etab[s.fe_code, E_FREV]
     first = FIRST_SLOW - g.FIRST_SLOW

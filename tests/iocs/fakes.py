@@ -96,6 +96,9 @@ class FakePlant:
     def range_shifter_asked(self) -> int:
         return int(self.raw.get(("range_shifter_asked", 0), 0.0))
 
+    def backup_layer_ions(self) -> float:
+        return 2e6
+
     def register(self) -> np.ndarray:
         return self.rows.copy()
 

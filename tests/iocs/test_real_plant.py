@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from channels.keys import KeyRing, derived_private_key
 from channels.protocol import Severity
 from channels.publish import native_value, run_sync
 from facility import signals as g
-from facility.pv_catalogue import FE_STATUS, REGISTER_COLUMNS
+from facility.pv_catalogue import FE_STATUS, REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState
 from facility.timebase import NS_PER_S
 from ioc_sim.breathing import Breathing
@@ -98,6 +99,7 @@ def test_a_layer_by_commands() -> None:
     assert [state for state in floor.states if state in wanted] == wanted
     status = dict(zip(FE_STATUS, floor.value("FE:Status-RB"), strict=True))
     assert (status["token"], status["done_spots"], status["spots"]) == (TOKEN, len(table), len(table))
+    assert status["backup_ions"] == pytest.approx(table[:, SPOT_COLUMNS.index("target_ions")].sum(), rel=5e-3)
     register = floor.value("FE:Register-RB").reshape(-1, len(REGISTER_COLUMNS))
     assert np.array_equal(register, floor.plant.register())
     assert floor.value("DOSE:IC1:Ions-RB") == floor.plant.signals[g.IC1_IONS]
