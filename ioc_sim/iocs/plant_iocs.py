@@ -221,7 +221,9 @@ class PlantIocs:
     def _view(self, *, event: bool, gone: bool, slow: bool) -> View:
         plant = self._plant
         exact = gone or (event and self._status.state in _STOPPED)
-        return View(plant.t_ns, self._status, plant.signals.tolist(), plant.read, plant.backup_layer_ions, event, exact, slow)
+        return View(
+            plant.t_ns, self._status, plant.signals.tolist(), plant.read, plant.backup_layer_ions, event, exact, slow
+        )
 
     def _fe_code(self, view: View) -> int:
         token, code = self._commands.loaded
