@@ -1,8 +1,10 @@
 """What journal and records cost of a delivery of the reference plan in virtual time.
 
 Everything is measured in one run, as a share of that run, so that a busy machine divides out: CPU time of the thread
-for what is computed, and wall time less CPU time, inside a commit, for what the disk is waited for. The outermost call
-counts, so nothing is counted twice. Books: making rows, sealing, hashing and committing them, opening the journal.
+for what is computed, and wall time less CPU time, inside a commit, for what the disk is waited for. The whole delivery
+is one thread, with its files, so its CPU time is its wall time without the disk's waiting, which stands apart, on a
+machine that does nothing else. The outermost call counts, so nothing is counted twice.
+Books: making rows, sealing, hashing and committing them, opening the journal.
 Records: the treatment record, spot log and sample log, and gathering the samples. The best of several runs counts.
 """
 
@@ -110,7 +112,7 @@ def measure(request: DeliveryRequest, program: MachineProgram) -> dict[str, Any]
     return {
         "spots": result.summary["spots_done"], "cpu_s": used_s, "books_ms": books.cpu_s * 1e3,
         "records_ms": records.cpu_s * 1e3, "share": (books.cpu_s + records.cpu_s) / used_s,
-        "disk_ms": books.waited_s * 1e3, "disk_share_of_wall": books.waited_s / total_s, "book_calls": books.calls,
+        "wall_s_less_disk": total_s - books.waited_s, "disk_ms": books.waited_s * 1e3, "book_calls": books.calls,
     }  # fmt: skip
 
 
@@ -125,7 +127,11 @@ def main() -> int:
         measure(request, program)  # compiles, loads
         best = min((measure(request, program) for _ in range(RUNS)), key=lambda row: float(row["share"]))
     save("journal", {"journal and records, reference plan, virtual target": [best]}, share_allowed=SHARE_ALLOWED)
-    print(f"  at most {100 * SHARE_ALLOWED:g} % of the delivery's CPU time, the disk's waiting apart")
+    print(
+        f"  journal and records: {100 * best['share']:.1f} % of the virtual wall time of the reference plan, the "
+        f"thread's own ({best['cpu_s']:.2f} s); at most {100 * SHARE_ALLOWED:g} %\n"
+        f"  disk synchronisation, apart: {best['disk_ms']:.0f} ms"
+    )
     return 0 if best["share"] <= SHARE_ALLOWED else 1
 
 

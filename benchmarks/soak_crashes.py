@@ -22,7 +22,8 @@ from rig.virtual_deaths import Victim
 FACILITY, SPECIES = "wuwei", "carbon"
 MOST_DEATHS = 4
 IN_BEAM = 0.7
-"""Share of deaths that come while something is being delivered; the others come at any time."""
+"""Share of deaths that are drawn from when a layer has beam; the others come at any time. A layer of the small plan
+has it for some 50 ms in each second."""
 IN_COMMIT = 0.25
 """Share of deaths of control, or of all, that come in a commit of the journal."""
 COMMITS = 5
@@ -32,22 +33,24 @@ LONGEST_S = 4.0
 
 
 @functools.cache
-def _made() -> tuple[Facility, MachineProgram, int, int]:
-    """Facility, program, and when an undisturbed delivery begins and ends, ns."""
+def _made() -> tuple[Facility, MachineProgram, list[tuple[int, int]], int]:
+    """Facility, program, when each layer of an undisturbed delivery has beam, and when it ends, ns."""
     facility = load_facility(FACILITY)
     program = compile_program(make_small_plan(facility, SPECIES), facility, next(iter(facility.rooms)), qa=True)
     with tempfile.TemporaryDirectory() as folder:
         summary = Crashes(facility, program, Path(folder)).deliver(1, None).summary
     if summary is None or summary.t_started_ns is None:
         raise RuntimeError("the undisturbed delivery did not end")
-    return facility, program, summary.t_started_ns, summary.t_ended_ns
+    beam = [(layer.t_first_beam_ns or 0, layer.t_done_ns) for layer in summary.layers]
+    return facility, program, beam, summary.t_ended_ns
 
 
-def drawn(rng: np.random.Generator, begun: int, end: int) -> Crash:
-    """A crash between the beginning of the beam, or of everything, and the end; ns."""
+def drawn(rng: np.random.Generator, beam: list[tuple[int, int]], end: int) -> Crash:
+    """A crash while one of these layers has beam, or between the beginning of everything and the end; ns."""
     victim = list(Victim)[int(rng.integers(len(Victim)))]
     lives_on_s, orderly = float(rng.uniform(0.0, LONGEST_S)), bool(rng.random() < 0.5)
-    at_ns = int(rng.integers(begun if rng.random() < IN_BEAM else 0, end))
+    within = beam[int(rng.integers(len(beam)))] if rng.random() < IN_BEAM else (0, end)
+    at_ns = int(rng.integers(*within))
     commit, written = int(rng.integers(COMMITS)), bool(rng.random() < 0.5)
     if victim not in (Victim.CONTROL, Victim.ALL) or rng.random() >= IN_COMMIT:
         return Crash(at_ns, victim, lives_on_s=lives_on_s, orderly=orderly)
@@ -64,12 +67,12 @@ def crash(number: int) -> str | tuple[str, dict[str, float]]:
 
 def _crash(number: int) -> str | tuple[str, dict[str, float]]:
     """One session with up to MOST_DEATHS deaths; how many there were, and of whom, is kept."""
-    facility, program, begun, end = _made()
+    facility, program, beam, end = _made()
     rng = np.random.default_rng(number)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         it = Crashes(facility, program, Path(folder))
-        planned = drawn(rng, begun, end)
+        planned = drawn(rng, beam, end)
         left = it.deliver(1, planned)
         life, met = 1, [planned] if left.crashed else []
         while not left.completed:
@@ -79,7 +82,7 @@ def _crash(number: int) -> str | tuple[str, dict[str, float]]:
             if life > MOST_DEATHS:
                 return f"not completed after {life} lives: {met}"
             life += 1
-            planned = drawn(rng, begun, end)
+            planned = drawn(rng, beam[:1], end)  # the first layer that it goes on with comes when the first one did
             left = it.resume(left, life, planned if life <= MOST_DEATHS else None)
             met += [planned] if left.crashed else []
         wrong = it.objections(left)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from control.plan.maker import make_small_plan
-from control.plan.program import MachineProgram, compile_program
+from control.plan.program import LayerProgram, MachineProgram, compile_program
 from facility.config import load_facility
 from rig.crashes import Crash, Crashes, Left
 from rig.virtual_deaths import Victim
@@ -54,14 +54,27 @@ def test_the_checker_sees_a_spot_that_was_given_twice(whole: Left) -> None:
     assert "layer 0, spot 3: over by" in crashes(whole.folder).objections(twice)[0]
 
 
+def beam_ns(whole: Left, layer: int) -> tuple[int, int]:
+    """When a layer of the delivery that nobody interrupts has beam."""
+    assert whole.summary is not None
+    found = whole.summary.layers[layer]
+    assert found.t_first_beam_ns is not None
+    return found.t_first_beam_ns, found.t_done_ns
+
+
+def delivered(left: Left) -> list[tuple[np.ndarray, LayerProgram]]:
+    """Ions by spot, by truth, of each layer."""
+    return [(left.truth.get(layer.token, np.zeros(1)), layer) for layer in program().layers]
+
+
 @pytest.mark.parametrize("case", range(6))
 def test_all_die_at_any_instant_and_the_session_is_finished_to_the_spot(case: int, whole: Left, tmp_path: Path) -> None:
     assert whole.summary is not None
     rng = np.random.default_rng(106 + case)
-    begun, end = whole.summary.t_started_ns, whole.summary.t_ended_ns
-    assert begun is not None
+    end = whole.summary.t_ended_ns
     it = crashes(tmp_path)
-    left = it.deliver(SEED, Crash(int(rng.integers(begun, end))))
+    left = it.deliver(SEED, Crash(int(rng.integers(*beam_ns(whole, case % len(program().layers))))))
+    assert any(0.0 < got.sum() < 0.99 * layer.total_ions for got, layer in delivered(left))
     for life in range(2, 6):
         if left.completed:
             break
@@ -83,10 +96,8 @@ def test_whoever_dies_alone_or_in_a_commit_the_session_is_finished_to_the_spot(
     crash: Crash, whole: Left, tmp_path: Path
 ) -> None:
     assert whole.summary is not None
-    begun, end = whole.summary.t_started_ns, whole.summary.t_ended_ns
-    assert begun is not None
     it = crashes(tmp_path)
-    left = it.deliver(SEED, dataclasses.replace(crash, at_ns=(begun + end) // 2))
+    left = it.deliver(SEED, dataclasses.replace(crash, at_ns=sum(beam_ns(whole, 1)) // 2))
     assert left.crashed
     assert not left.completed
     left = it.resume(left, 2, None)
