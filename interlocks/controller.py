@@ -121,12 +121,14 @@ class SafetyController:
         link_ok: bool,
         fault: FastFault = NO_FAULT,
         complement: Sequence[int] | None = None,
+        rack_boot: int | None = None,
     ) -> PermitCommand:
         """Judge all rules on an image (codes, `interlocks.process_image`) and say what the rack must do.
 
         Without a link, or with an image older than the watchdog, the link rules trip and the others keep what they last
         saw; before the first image everything is unknown, and unknown is a trip.  `complement` is the own copy
         of the second evaluator, bitwise inverted (`second.complement_of`); without one the evaluators disagree.
+        `rack_boot` says which start of the rack is heard: another one has passed no proof test.
         """
         self.revision += 1
         self._now_ns = now_ns
@@ -137,6 +139,7 @@ class SafetyController:
             self._note_fast(image, fault)
         if self._bypasses.pass_time(self._key.in_force, now_ns):
             self._mask()
+        self._proofs.measured_by(rack_boot)
         self._step_proofs(image_t_ns, now_ns)
         self._judge(now_ns)
         self._step_permit(now_ns)
@@ -238,7 +241,7 @@ class SafetyController:
         return PermitCommand(
             lines.permit, lines.hold, state.reset_mask, state.reset_seq, self._fast.bypassed_mask,
             self._link_ok and self._scanner.personnel_ok, *self._proofs.request, self._permit.handed_back,
-            self._field.number,
+            self._field.number, self._permit.drops,
         )  # fmt: skip
 
     @property

@@ -1,9 +1,11 @@
 """Both ends of the safety link: what travels in its frames, and when a peer may be believed again.
 
 `channels.frames` judges frames; here is what they mean.  The rack sends its process image, the safety controller the
-permit.  A link that has tripped listens anew by itself, which is safe because of two rules:
+permit.  A link that has tripped listens anew by itself, which is safe because of three rules:
 
 - the safety controller takes its permit away when the link trips, and gives it again only after a person's reset;
+- a permit that went and came again is counted (`drops`), so that the rack takes the beam away for it even if the
+  frame that said so was lost, or was one of several that waited for a rack that had stalled;
 - the rack believes a peer only after it has seen it *without* a permit: at the start, after every trip, after a restart
   of either side.  A controller that never noticed the trip cannot close the permit again.
 """
@@ -27,7 +29,8 @@ from interlocks.second import complement_of
 RACK = "rack"
 SAFETY = "safety"
 NS_PER_MS = 1_000_000
-_PERMIT = struct.Struct(">BBQIQBBIBI")
+_PERMIT = struct.Struct(">BBQIQBBIBII")
+_COUNT = 1 << 32
 _FLAGS = {0: False, 1: True}
 _FOR_THE_RACK = frozenset(int(action) for action in ProofAction if action is not ProofAction.PERMIT_LOOP)
 
@@ -52,6 +55,8 @@ class PermitCommand(NamedTuple):
     field: int = 0
     """Number of the field that a person has opened (`facility.ids.field_number`), 0 for none: the front end begins no
     other."""
+    drops: int = 0
+    """How often the permit has gone since the start, modulo 2^32: what a frame that was lost or came late has said."""
 
 
 class RackLines(NamedTuple):
@@ -70,19 +75,20 @@ DEAD_LINES = RackLines(False, False, False)
 
 def pack_permit(command: PermitCommand) -> bytes:
     """Payload of a frame to the rack."""
-    return _PERMIT.pack(*command)
+    return _PERMIT.pack(*command._replace(drops=command.drops % _COUNT))
 
 
 def unpack_permit(payload: bytes) -> PermitCommand | None:
     """The command of a payload; None for anything that is not exactly one."""
     if len(payload) != _PERMIT.size:
         return None
-    permit, hold, mask, seq, bypassed, personnel, action, proof_seq, back, field = _PERMIT.unpack(payload)
+    permit, hold, mask, seq, bypassed, personnel, action, proof_seq, back, field, drops = _PERMIT.unpack(payload)
     if any(flag not in _FLAGS for flag in (permit, hold, personnel, back)):
         return None
     return PermitCommand(
-        _FLAGS[permit], _FLAGS[hold], mask, seq, bypassed, _FLAGS[personnel], action, proof_seq, _FLAGS[back], field
-    )
+        _FLAGS[permit], _FLAGS[hold], mask, seq, bypassed, _FLAGS[personnel], action, proof_seq, _FLAGS[back], field,
+        drops,
+    )  # fmt: skip
 
 
 class _End:
@@ -195,6 +201,8 @@ class RackEnd(_End):
         self._reset_mask = 0
         self._proof_of: tuple[int, int] | None = None
         self._proof: tuple[int, int] | None = None
+        self._drops_of: tuple[int, int] | None = None
+        self._dropped = self._drop_told = False
 
     def receive(self, frame: bytes, now_ns: int) -> bool:
         """Take a frame; True if it brought a command.  A sound frame that brings none ends the one before it: whoever
@@ -210,6 +218,7 @@ class RackEnd(_End):
             self._believed = True
         self._note_reset(command, self._state.boot)
         self._note_proof(command, self._state.boot)
+        self._note_drops(command, self._state.boot)
         self._command = command
         return True
 
@@ -224,6 +233,15 @@ class RackEnd(_End):
         known, self._proof_of = self._proof_of, (boot, command.proof_seq)
         if known is not None and known[0] == boot and command.proof_seq > known[1]:
             self._proof = (command.proof_action, command.proof_seq) if command.proof_action in _FOR_THE_RACK else None
+
+    def _note_drops(self, command: PermitCommand, boot: int) -> None:
+        """A permit that went and came back between two frames that were heard goes here, too, until the lines have said
+        so and another frame has come."""
+        known, self._drops_of = self._drops_of, (boot, command.drops)
+        if known is not None and known[0] == boot and command.drops != known[1]:
+            self._dropped, self._drop_told = True, False
+        elif self._drop_told:
+            self._dropped = self._drop_told = False
 
     def take_proof(self) -> tuple[int, int] | None:
         """Action and number of a proof that was asked for since the last call; None if none was."""
@@ -245,6 +263,9 @@ class RackEnd(_End):
         if not heard or not self._believed or self._command is None:
             return DEAD_LINES
         command = self._command
+        self._drop_told = self._dropped
+        if self._dropped and command.permit:
+            command = command._replace(permit=False, hold=True)
         return RackLines(command.permit, command.hold, True, command.bypass_mask, command.personnel, command.field)
 
     def take_reset(self) -> int:

@@ -31,6 +31,8 @@ class PermitDesk:
         self.state = PermitState()
         self.handed_back = False
         """The permit went with its field, and not by a trip."""
+        self.drops = 0
+        """How often the permit has gone."""
         self.reset = ResetAnswer()
         self._first = first
         self._views = views
@@ -39,7 +41,9 @@ class PermitDesk:
 
     def step(self, event: Event, now_ns: int) -> tuple[Effect, ...]:
         """Take an event; what it led to has been told."""
+        had = self.released
         self.state, effects = permit.step(self.state, event, now_ns)
+        self.drops += had and not self.released
         for effect in effects:
             self._tell(effect)
         return effects

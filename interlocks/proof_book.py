@@ -50,6 +50,7 @@ class ProofBook:
         self._command_id = ""
         self._ran: frozenset[int] = frozenset()
         self._begins_ns: int | None = None
+        self._rack: int | None = None
         self._standing = self._stand(0)
 
     def _stand(self, t_ns: int) -> _Standing:
@@ -78,6 +79,15 @@ class ProofBook:
     def raises(self) -> bool:
         """The lines are to be raised to permit and hold."""
         return proof.raises(self._state)
+
+    def measured_by(self, rack: int | None) -> None:
+        """Which start of the rack is heard now, None for nobody: what another one has passed is forgotten."""
+        if rack is None or rack == self._rack:
+            return
+        if self._rack is not None:
+            self._state = self._state._replace(outcomes=(None,) * len(self.proofs))
+            self._emit("proof.forgotten", why="the rack has been started anew")
+        self._rack = rack
 
     def missing(self, t_ns: int) -> float:
         """Tests that have not been run, have failed or have expired."""

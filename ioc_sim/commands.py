@@ -167,10 +167,15 @@ def resume(s: Any, epoch: int) -> None:
 
 
 def insert(s: Any, code: int) -> None:
-    """Start the range shifter drive; not for a layer that has been armed since the command was taken."""
+    """Start the range shifter drive; not for a layer that has been armed since the command was taken.
+
+    A drive that leaves its place leaves its switch: until it arrives there is no code.
+    """
     if is_active(s):
         return
     s.range_shifter = code
+    if code != int(s.rs_code):
+        s.rs_code = -1
     s.rs_moving_ns = int(s.t_ns) + RANGE_SHIFTER_NS
 
 

@@ -29,10 +29,11 @@ class PlantLines(PlantCore):
         self._state[0].field_told = field
 
     def _lines_now(self, permit: bool, hold: bool, link_ok: bool, personnel: bool) -> None:
-        """A permit that was taken away and given again between two ticks comes back only after one without it."""
+        """A permit that was taken away and given again between two ticks comes back only after one without it, as
+        what it was taken for: a PAUSE is no ABORT."""
         s = self._state[0]
         early = permit and link_ok and commands.loss_unseen(s)
-        commands.safety_lines(s, permit and not early, hold, link_ok, personnel)
+        commands.safety_lines(s, permit and not early, bool(s.p_hold) if early else hold, link_ok, personnel)
         if early:
             self._pending.insert(0, (self.t_ns + 1, self._lines_now, (permit, hold, link_ok, personnel)))
 

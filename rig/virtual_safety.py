@@ -87,12 +87,16 @@ class VirtualSafety:
         self._halted = True
 
     def go_on(self) -> None:
-        """It runs on, as if nothing had been: what has arrived meanwhile is taken in order, then it scans."""
+        """It runs on, as if nothing had been: what has arrived meanwhile is judged in order."""
         self._halted = False
         waiting, self._waiting = list(self._waiting), deque(maxlen=_WAITING_MAX)
+        now_ns, scanned = self._loop.now_ns(), False
         for frame in waiting:
-            self._safety.receive(frame, self._loop.now_ns())
-        self._scan(self._loop.now_ns(), ok=self._safety.link_ok(self._loop.now_ns()))
+            if self._safety.receive(frame, now_ns):
+                self._scan(now_ns, ok=self._safety.link_ok(now_ns))
+                scanned = True
+        if not scanned:
+            self._scan(now_ns, ok=self._safety.link_ok(now_ns))
 
     def abandon(self) -> None:
         """An end has died for good and both watchdogs have long run out: nothing is exchanged any more."""
@@ -216,7 +220,7 @@ class VirtualSafety:
         complement = end.complement
         if self._flipped and complement:
             complement = (complement[0] ^ self._flipped, *complement[1:])
-        command = self.controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault, complement)
+        command = self.controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault, complement, end.peer_boot)
         self.wire.b.send(end.send(command, now_ns))
         self._scanned()
 

@@ -137,9 +137,13 @@ class Rack(threading.Thread):
         self._link.send(self._end.send(image, fault, self._clock.now_ns()))
 
     def _take_permit(self) -> None:
-        for frame in self._link.take():
+        for frame in self._link.take():  # each in its turn: what one says is not undone unseen by the next
             if self._end.receive(frame, self._clock.now_ns()):
                 self.gauge.heard(monotonic_ns())
+            self._obey()
+        self._obey()
+
+    def _obey(self) -> None:
         mask = self._end.take_reset()
         if mask:
             self._plant.reset_fast(mask)

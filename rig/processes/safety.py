@@ -111,22 +111,31 @@ class Scanner(threading.Thread):
         return reading.values(WALL_WATCHDOG_MS, self._end.bad_frames, self._end.trips)
 
     def _scan(self) -> None:
-        end = self._end
+        """Judge each image that waits, in order: a cause that only one of them shows is a cause."""
+        command: PermitCommand | None = None
         for frame in self._link.take():
-            if end.receive(frame, self._clock.now_ns()):
+            if self._end.receive(frame, self._clock.now_ns()):
                 self.gauge.heard(monotonic_ns())
+                command = self._judge()
+        command = command or self._judge()
+        self._link.send(self._end.send(command, self._clock.now_ns()))
+        if command.permit != self._permit:
+            self._permit = command.permit
+            self._changed()
+
+    def _judge(self) -> PermitCommand:
+        end = self._end
         now_ns = self._clock.now_ns()
         if self._last_ns:
             self.worst_gap_ns = max(self.worst_gap_ns, now_ns - self._last_ns)
         self._last_ns = now_ns
         ok = end.link_ok(now_ns)
         with self._controller.lock:
-            command = self._controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault, end.complement)
+            command = self._controller.scan(
+                end.image, end.image_t_ns, now_ns, ok, end.fault, end.complement, end.peer_boot
+            )
         self.scans += 1
-        self._link.send(end.send(command, self._clock.now_ns()))
-        if command.permit != self._permit:
-            self._permit = command.permit
-            self._changed()
+        return command
 
 
 class SafetyProcess:

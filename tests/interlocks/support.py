@@ -186,6 +186,8 @@ class Safety:
         self.signals = good_signals()
         self.fault: FastFault = NO_FAULT
         self.link_ok = True
+        self.rack_boot: int | None = None
+        """Which start of the rack is heard."""
         self.beats = True
         self.speaks = True
         self.vouches: int | None = 0b1111
@@ -218,7 +220,7 @@ class Safety:
         with np.errstate(invalid="ignore"):
             image = process_image.image_of(self.signals)
         copy = complement_of(process_image.pack(image), process_image.N_IMAGE)
-        self.out = self.controller.scan(image, self.t_ns, self.t_ns, self.link_ok, self.fault, copy)
+        self.out = self.controller.scan(image, self.t_ns, self.t_ns, self.link_ok, self.fault, copy, self.rack_boot)
         return self.out
 
     def run(self, count: int = 1, **changes: float) -> PermitCommand:

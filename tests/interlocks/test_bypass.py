@@ -320,7 +320,7 @@ def test_banks_of_the_key_that_contradict_each_other_are_a_trip_and_no_mode() ->
     assert it.out.permit
     it.run(100)
     assert it.latched() == ["mode-key-contacts"]
-    assert it.out == PermitCommand(False, True, 0, 0, personnel=True)
+    assert it.out == PermitCommand(False, True, 0, 0, personnel=True, drops=1)
 
 
 @pytest.mark.parametrize("seconds", [0.1234, 0.5])

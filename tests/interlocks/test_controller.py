@@ -195,7 +195,7 @@ def test_the_console_falls_silent() -> None:
     assert it.out.permit
     it.run(12)
     assert it.latched() == ["operator-heartbeat"]
-    assert it.out == PermitCommand(False, True, 0, 0, personnel=True)
+    assert it.out == PermitCommand(False, True, 0, 0, personnel=True, drops=1)
     it.speaks = True
     it.run(600)
     assert not it.out.permit
@@ -243,7 +243,7 @@ def test_the_link_is_lost_and_returns() -> None:
     it.link_ok = False
     it.run(1)
     assert it.latched() == ["link-plant"]
-    assert it.out == PermitCommand(False, False, 0, 0)
+    assert it.out == PermitCommand(False, False, 0, 0, drops=1)
     it.set(estop__a_ok=0.0)
     it.run(30)
     assert it.latched() == ["link-plant"]  # what it cannot see it does not judge
@@ -345,7 +345,7 @@ def test_a_fast_trip_is_mirrored_and_reset_through_the_rack() -> None:
     it.fault = FastFault(index, 2.5, 2.0, it.t_ns)
     latched = mask("position-x", "scan-readback-x")
     out = it.run(1, h__latched=latched, h__present=latched, h__first=float(index))
-    assert out == PermitCommand(False, False, 0, 0, personnel=True)
+    assert out == PermitCommand(False, False, 0, 0, personnel=True, drops=1)
     assert it.latched() == ["position-x", "scan-readback-x"]
     assert (it.view("position-x").trip_value, it.view("position-x").trip_limit) == (2.5, 2.0)
     assert math.isnan(it.view("scan-readback-x").trip_value)
@@ -355,9 +355,9 @@ def test_a_fast_trip_is_mirrored_and_reset_through_the_rack() -> None:
     it.resolve()
     result = it.say("reset", "physicist")
     assert result.status is Status.ACCEPTED
-    assert it.run(3) == PermitCommand(False, False, int(latched), 1, personnel=True)
+    assert it.run(3) == PermitCommand(False, False, int(latched), 1, personnel=True, drops=1)
     out = it.run(1, h__latched=0.0, h__first=-1.0)
-    assert out == PermitCommand(True, False, int(latched), 1, personnel=True)
+    assert out == PermitCommand(True, False, int(latched), 1, personnel=True, drops=1)
     answers = it.controller.take_results()
     assert [(a.id, a.status) for a in answers] == [(result.id, Status.DONE)]
     assert it.controller.take_results() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from interlocks import field_book
 from interlocks.bypass_desk import REASON_MAX, BypassDesk
 from interlocks.field_book import FieldBook, MemoryStore
 from interlocks.model import PolicySettings, Rule
+from interlocks.permit import Event, Granted, HandedBack, Observed
+from interlocks.permit_desk import PermitDesk
 from interlocks.snapshot import RuleView
 from tests.interlocks.support import body, one_rule
 
@@ -412,3 +415,24 @@ def test_one_of_two_that_expires_is_noticed(first: str, second: str) -> None:
     wish(it, second, 2)
     assert it.pass_time("service", S) is True
     assert it.rules == {second}
+
+
+def permit_desk() -> PermitDesk:
+    views = SimpleNamespace(all=lambda **_: (), latched_ids=lambda: ())
+    first = SimpleNamespace(forget=lambda: None, id="")
+    return PermitDesk(first, views, Heard(), lambda _result: None)  # type: ignore[arg-type]
+
+
+def test_every_way_in_which_a_permit_goes_is_counted() -> None:
+    quiet, trip = Observed(Action.NONE, False, 0, Action.NONE), Observed(Action.PAUSE, False, 0, Action.NONE)
+    steps: tuple[tuple[Event, int], ...] = (
+        (trip, 0), (quiet, 0), (Granted(0), 0), (quiet, 0),  # released
+        (trip, 1), (trip, 1), (quiet, 1), (HandedBack(), 1), (Granted(0), 1),
+        (HandedBack(), 2), (HandedBack(), 2), (Granted(0), 2),
+        (Granted(4), 3), (quiet, 3),  # a reset that waits for the fast tier, and is through
+        (Observed(Action.NONE, False, 1, Action.ABORT), 4),
+    )  # fmt: skip
+    desk = permit_desk()
+    for event, drops in steps:
+        desk.step(event, 0)
+        assert desk.drops == drops, (event, desk.state)

@@ -12,6 +12,7 @@ from interlocks import field
 from interlocks.controller import SafetyController
 from interlocks.field import Closed, Effect, FieldSpec, FieldState, Observed, Opened, Resolved
 from interlocks.field_book import FieldBook, MemoryStore
+from interlocks.link import PermitCommand
 from interlocks.model import PolicySettings
 from interlocks.snapshot import Mode
 from tests.interlocks.support import CONTROL, Safety, rule_set
@@ -139,10 +140,10 @@ def test_a_hold_beyond_its_allowance_is_a_pause_that_a_person_resets(own: int | 
     it.release()
     for _ in range(most):
         hold_once(it)
-        assert it.out == (True, False, 0, 0, 0, True, 0, 0, False, 0)
+        assert it.out == PermitCommand(True, False, 0, 0, personnel=True)
     it.run(2, gate__age_ms=200.0)
     assert it.latched() == ["holds-spent"]
-    assert it.out == (False, True, 0, 0, 0, True, 0, 0, False, 0)
+    assert it.out == PermitCommand(False, True, 0, 0, personnel=True, drops=1)
     assert it.controller.snapshot().holds["gate-stale"] == most + 1
     assert it.say("reset", "operator").code == "safety.present"
     it.run(3, gate__age_ms=0.0)
@@ -180,7 +181,7 @@ def test_a_pause_too_many_terminates_the_field() -> None:
     pause_once(it)
     assert it.latched() == ["plant-late", "pauses-spent"]
     assert it.controller.snapshot().first_fault == "plant-late"
-    assert it.out == (False, False, 0, 0, 0, True, 0, 0, False, 0)
+    assert it.out == PermitCommand(False, False, 0, 0, personnel=True, drops=2)
     assert it.controller.snapshot().unresolved
     assert it.say("reset", "physicist").code == "safety.present"  # the count stands until somebody accounts for it
     it.resolve()

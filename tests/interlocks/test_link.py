@@ -265,3 +265,70 @@ def test_bypasses_travel_with_the_permit_and_end_with_the_link() -> None:
     pair.run(1, masked)
     pair.cut = True
     assert pair.run(round(SETTINGS.watchdog_ms) + 1, masked) == DEAD_LINES
+
+
+PAUSE = PermitCommand(False, True, 0, 0, drops=1)
+AGAIN = BEAM._replace(drops=1)
+
+
+def with_beam() -> Pair:
+    pair = Pair()
+    pair.run(2, OFF)
+    assert pair.run(3, BEAM).permit
+    return pair
+
+
+def test_a_permit_that_went_in_a_frame_that_was_refused_goes_all_the_same() -> None:
+    pair = with_beam()
+    pair.t_ns += MS
+    pair.safety.send(BEAM, pair.t_ns)  # lost, so that the next one is refused
+    bad = pair.rack.bad_frames
+    assert pair.run(1, PAUSE).permit
+    assert pair.rack.bad_frames == bad + 1
+    assert pair.run(1, AGAIN) == RackLines(False, True, True)
+    assert pair.run(1, AGAIN) == RackLines(True, False, True)
+    assert pair.rack.trips == 0
+
+
+def test_a_permit_that_went_and_came_while_the_rack_slept_goes_until_another_frame_has_come() -> None:
+    pair = with_beam()
+    for command in (PAUSE, AGAIN, AGAIN):
+        pair.t_ns += MS
+        assert pair.rack.receive(pair.safety.send(command, pair.t_ns), pair.t_ns)
+    for _ in range(3):
+        assert pair.rack.lines(pair.t_ns) == RackLines(False, True, True)
+    assert pair.run(1, AGAIN) == RackLines(True, False, True)
+    assert pair.run(5, AGAIN) == RackLines(True, False, True)
+
+
+def test_a_drop_that_is_heard_of_says_what_the_frame_says() -> None:
+    paused, off = RackLines(False, True, True), RackLines(False, False, True)
+    for command, lines in ((PAUSE, paused), (OFF._replace(drops=1), off)):
+        pair = with_beam()
+        assert pair.run(1, command) == lines
+        assert pair.run(1, command) == lines
+        assert pair.run(1, AGAIN) == RackLines(True, False, True)
+
+
+def test_drops_of_another_boot_are_no_drops_of_this_one() -> None:
+    rack = RackEnd("hash", 1, SETTINGS, 0)
+    seen = []
+    for boot, drops in ((1, 5), (1, 5), (2, 0), (2, 0), (2, 1)):
+        rack._note_drops(BEAM._replace(drops=drops), boot)
+        seen.append(rack._dropped)
+    assert seen == [False, False, False, False, True]
+    rack._drop_told = True
+    rack._note_drops(BEAM._replace(drops=3), 2)  # one more, before the lines have told of it
+    assert (rack._dropped, rack._drop_told) == (True, False)
+    rack._note_drops(BEAM._replace(drops=3), 2)
+    assert rack._dropped
+    rack._drop_told = True
+    rack._note_drops(BEAM._replace(drops=3), 2)
+    assert (rack._dropped, rack._drop_told) == (False, False)
+
+
+def test_drops_are_counted_round() -> None:
+    for drops, travels in ((0, 0), (2**32 - 1, 2**32 - 1), (2**32, 0), (2**33 + 7, 7)):
+        command = unpack_permit(pack_permit(BEAM._replace(drops=drops)))
+        assert command is not None
+        assert command.drops == travels

@@ -13,10 +13,12 @@ from facility.errors import ConfigError
 from facility.signals import INDEX
 from facility.states import ProofAction
 from interlocks import process_image, proof, proof_book, proof_file
+from interlocks.controller import SafetyController
 from interlocks.link import PermitCommand, RackEnd, pack_permit, unpack_permit
 from interlocks.proof import Begin, Blind, Effect, Loop, Outcome, Proof, ProofState, Seen, step
 from interlocks.proof_book import ProofBook
 from interlocks.proof_file import load_proofs, proofs_from_toml
+from interlocks.snapshot import Mode
 from tests.interlocks.support import CONTROL, FILE, MS, Safety, body, one_rule, rule_set, wuwei
 
 TEXT = FILE.with_name("proof_tests.toml").read_text(encoding="utf-8")
@@ -266,7 +268,7 @@ def test_a_link_that_is_lost_fails_what_is_being_run() -> None:
 def test_a_request_travels_and_is_carried_out_once_when_its_number_rises() -> None:
     command = PermitCommand(False, False, 0, 0, 0, True, 7, 3)
     assert unpack_permit(pack_permit(command)) == command
-    assert unpack_permit(pack_permit(command)[:-11] + b"\x02" + pack_permit(command)[-10:]) is None
+    assert unpack_permit(pack_permit(command)[:-15] + b"\x02" + pack_permit(command)[-14:]) is None
     end = RackEnd("key", 1, rule_set().link, 0)
     for boot, seq, asked in ((1, 3, None), (1, 3, None), (1, 4, (7, 4)), (1, 4, None), (2, 9, None), (2, 10, (7, 10))):
         end._note_proof(command._replace(proof_seq=seq), boot)
@@ -654,3 +656,38 @@ def test_a_permit_that_went_was_lost_by_a_trip_unless_it_was_handed_back_or_prov
     assert end.lost_by_trip
     end._command = PermitCommand(False, False, 0, 0, proof_action=action, handed_back=back)
     assert end.lost_by_trip is (action != ProofAction.PERMIT_LOOP and not back)
+
+
+def test_another_start_of_the_rack_has_passed_nothing() -> None:
+    it = Bench(TWO[:2])
+    for rack in (None, 7, 7, None, 7):
+        it.book.measured_by(rack)
+    it.begin(0)
+    it.see(0)
+    it.see(1, proof__seq=1.0, proof__a=0.5, proof__b=0.5)
+    it.kinds()
+    for rack in (7, None, 7):
+        it.book.measured_by(rack)
+    assert (it.book.missing(2), it.kinds()) == (0.0, [])
+    it.book.measured_by(8)
+    assert it.events == [("proof.forgotten", {"why": "the rack has been started anew"})]
+    assert it.book.missing(2) == 2.0
+    it.book.measured_by(8)
+    assert it.kinds() == ["proof.forgotten"]
+
+
+def test_a_controller_forgets_what_the_rack_before_has_passed() -> None:
+    proofs = load_proofs(wuwei(), rule_set().link.watchdog_ms)
+    it = Safety()
+    it.controller = SafetyController(it.rules, Mode.CLINICAL, it.console, 0, control=CONTROL, proofs=proofs)
+    it.rack_boot = 1
+    it.run(3)
+    book = it.controller._proofs
+    passed = tuple(Outcome(0.0, True, it.t_ns) for _ in proofs)
+    book._state = book._state._replace(outcomes=passed)
+    it.run(2)
+    assert book.missing(it.t_ns) == 0.0
+    it.rack_boot = 2
+    it.run(1)
+    assert book.missing(it.t_ns) == len(proofs)
+    assert "proof-tests" in it.controller._scanner.present_ids()

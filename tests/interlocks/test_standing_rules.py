@@ -152,7 +152,7 @@ def test_handing_back_is_a_pause_on_the_lines_and_no_trip() -> None:
 def test_the_rack_knows_a_permit_that_was_handed_back() -> None:
     command = PermitCommand(False, True, 0, 0, handed_back=True)
     assert unpack_permit(pack_permit(command)) == command
-    assert unpack_permit(pack_permit(command)[:-5] + b"\x02" + bytes(4)) is None
+    assert unpack_permit(pack_permit(command)[:-9] + b"\x02" + bytes(8)) is None
     end = RackEnd("key", 1, rule_set().link, 0)
     assert end.lost_by_trip  # nothing is heard
     for back in (False, True):

@@ -147,6 +147,6 @@ def test_gate_and_room_and_range_shifter() -> None:
     if floor.plant.facility.range_shifters:
         floor.command("RS", "insert", code=1)
         floor.run(0.3)
-        assert (floor.value("RS:Moving-Sts"), floor.value("RS:Code-RB")) == (1, 0)
+        assert (floor.value("RS:Moving-Sts"), floor.value("RS:Code-RB")) == (1, -1)
         floor.run(0.5)
         assert (floor.value("RS:Moving-Sts"), floor.value("RS:Code-RB")) == (0, 1)

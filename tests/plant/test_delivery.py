@@ -307,3 +307,25 @@ def test_range_shifters_that_are_not_there_are_refused(code: int) -> None:
         plant.load_layer(77, 150, LEVEL, table, range_shifter_code=code)
     with pytest.raises(CommandRefused, match="give 0 to"):
         plant.insert_range_shifters(code)
+
+
+def test_a_drive_that_leaves_its_place_has_left_its_switch() -> None:
+    """A layer that wants the plates as they were gets no beam while they go, however long that takes."""
+    plant = new_plant()
+    plant.request_cycle(77, 150)
+    while plant.status.phase is not RingPhase.FLAT_TOP:
+        go(plant, plant._now_ns + MS)
+    plant.load_layer(77, 150, LEVEL, grid(half_mm=20.0).table(plant, 150))
+    go(plant, plant._now_ns + MS)
+    plant.insert_range_shifters(1)
+    go(plant, plant._now_ns + MS)
+    assert plant.signals[g.RANGE_SHIFTER] == -1.0
+    plant.arm(77, plant.status.permit_epoch)
+    go(plant, plant._now_ns + 700 * MS)
+    assert plant.signals[g.RANGE_SHIFTER] == 1.0
+    assert plant.truth_total_ions == 0.0
+    plant.disarm()
+    go(plant, plant._now_ns + MS)
+    plant.insert_range_shifters(1)  # it is there
+    go(plant, plant._now_ns + 2 * MS)
+    assert plant.signals[g.RANGE_SHIFTER] == 1.0
