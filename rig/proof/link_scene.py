@@ -1,7 +1,8 @@
 """Scene `link`: both ends of the safety link, the latch and the permit behind it, over a wire that does anything.
 
 The ends are `interlocks.link.RackEnd` and `SafetyEnd` with `channels.frames`: frames are encoded, lost or corrupted,
-and judged.  Either end may restart at any moment.  One step is a period of the link; the watchdog is two of them.
+and judged.  Either end may restart at any moment, and the controller may find a cause of its own that is gone and reset
+before the next frame.  One step is a period of the link; the watchdog is two of them.
 
 Sequence numbers, boots and times only matter by how far apart they are: after each step both ends are written down
 relative to now and to each other, no further apart than makes a difference.
@@ -34,6 +35,9 @@ SETTINGS = LinkSettings(
 )
 _SEQ = 1000
 _FAR = WATCHDOG + 1
+_DROPS = 1000
+_UNTOLD = -1
+"""The rack has heard no count of the present controller."""
 _LATCH = LatchSpec(Action.ABORT, True, "physicist", 0)
 _IMAGE = np.zeros(N_IMAGE, dtype=np.int32)
 _WIRES = (
@@ -77,6 +81,12 @@ class State(NamedTuple):
     """Periods since the controller's command carried a permit."""
     granted: bool
     """A person has reset since an end restarted or the rack's lines died."""
+    drops_lag: int
+    """Whether the permit has gone since the rack last heard of a count, 1 or 0: how often says nothing more."""
+    dropped: bool
+    drop_told: bool
+    owed: bool
+    """The permit has gone while the rack's line was on, and the line has not been off since."""
 
 
 class LinkScene:
@@ -94,15 +104,17 @@ class LinkScene:
         """Both have just started."""
         yield "start", self._write(
             RackEnd("proof", 1, SETTINGS, 0), SafetyEnd("proof", 1, SETTINGS, 0), 0, aged(_LATCH, LatchState()),
-            PermitState(), False, _FAR, False,
+            PermitState(), False, _FAR, False, _DROPS, False,
         )  # fmt: skip
 
     def steps(self, state: State) -> Iterator[tuple[str, State]]:
-        """A period with any wire each way, a restart, a reset."""
+        """A period with any wire each way, a restart, a cause of the controller's own that goes at once, a reset."""
         for up, down in _WIRES:
             yield f"period up={up} down={down}", self._period(state, up, down)
         yield "restart rack", self._restart_rack(state)
         yield "restart safety", self._restart_safety(state)
+        if state.permit.released:
+            yield "a cause comes and goes", self._cause(state)
         for role in ("physicist", "operator"):
             yield f"reset {role}", self._reset(state, role)
 
@@ -115,29 +127,38 @@ class LinkScene:
         memory, _ = latch.step(_LATCH, state.latch, latch.Observed(heard, 0.0, 0.0), now)
         force = latch.in_force(_LATCH, memory)
         held, effects = permit.step(state.permit, permit.Observed(force, False, 0, Action.NONE), now)
-        lines = permit.lines(held)
-        command = PermitCommand(lines.permit, lines.hold, 0, 0)
+        lines, drops = permit.lines(held), _DROPS + (state.permit.released and not held.released)
+        command = PermitCommand(lines.permit, lines.hold, 0, 0, drops=drops)
         _carry(safety.send(command, now), down, rack, now)
         line = rack.lines(now)
         granted = state.granted and not (state.line and not line.link_ok) and permit.Effect.DROPPED not in effects
         given = 0 if lines.permit else min(state.given_ago + 1, _FAR)
         memory = aged(_LATCH, memory)
-        return self._write(rack, safety, now, memory, held, line.permit, given, granted)
+        owed = line.permit and (state.owed or drops > _DROPS)
+        return self._write(rack, safety, now, memory, held, line.permit, given, granted, drops, owed)
 
     def _restart_rack(self, state: State) -> State:
         older = _forgotten(state.safety)
         fresh = Heard(None, -1, _FAR, _FAR, 0, 0, (), False)
         return state._replace(
-            rack=fresh, safety=older, rack_lost=False, believed=False, command=None, line=False, granted=False
-        )
+            rack=fresh, safety=older, rack_lost=False, believed=False, command=None, line=False, granted=False,
+            drops_lag=_UNTOLD, dropped=False, drop_told=False, owed=False,
+        )  # fmt: skip
 
     def _restart_safety(self, state: State) -> State:
         older = _forgotten(state.rack)
         fresh = Heard(None, -1, _FAR, _FAR, 0, 0, (), False)
         return state._replace(
             safety=fresh, rack=older, safety_lost=False, image=False, latch=aged(_LATCH, LatchState()),
-            permit=PermitState(), granted=False,
+            permit=PermitState(), granted=False, drops_lag=_UNTOLD,
         )  # fmt: skip
+
+    def _cause(self, state: State) -> State:
+        """A rule of the controller's own trips and is good again before the next frame."""
+        held, _ = permit.step(state.permit, permit.Observed(Action.PAUSE, False, 0, Action.NONE), 0)
+        held, _ = permit.step(held, permit.Observed(Action.NONE, False, 0, Action.NONE), 0)
+        lag = state.drops_lag if state.drops_lag == _UNTOLD else 1
+        return state._replace(permit=held, granted=False, drops_lag=lag, owed=state.owed or state.line)
 
     def _reset(self, state: State, role: str) -> State:
         memory, _ = latch.step(_LATCH, state.latch, latch.Reset(role), 0)
@@ -156,14 +177,16 @@ class LinkScene:
             end._lost = lost
         rack._believed = state.believed
         rack._command = None if state.command is None else PermitCommand(*state.command, 0, 0)
+        rack._drops_of = None if state.drops_lag == _UNTOLD else (1, _DROPS - state.drops_lag)
+        rack._dropped, rack._drop_told = state.dropped, state.drop_told
         safety.image = _IMAGE if state.image else None
         return rack, safety
 
     def _write(
         self, rack: RackEnd, safety: SafetyEnd, now: int, memory: LatchState, held: PermitState, line: bool,
-        given: int, granted: bool,
+        given: int, granted: bool, drops: int, owed: bool,
     ) -> State:  # fmt: skip
-        command = rack._command
+        command, known = rack._command, rack._drops_of
         return State(
             _relative(rack._state, safety._sender.seq, rack._sender.seq, now),
             _relative(safety._state, rack._sender.seq, safety._sender.seq, now),
@@ -177,6 +200,10 @@ class LinkScene:
             line,
             given,
             granted,
+            _UNTOLD if known is None or known[0] != 1 else min(drops - known[1], 1),
+            rack._dropped,
+            rack._drop_told,
+            owed,
         )
 
     @property
@@ -184,6 +211,7 @@ class LinkScene:
         """What must hold."""
         return (
             Always("the rack's permit is the controller's of the last watchdog", _is_recent),
+            Always("a permit that went does not come again before the rack has been without it", _is_paid),
             Step("after a restart or a trip of the link no permit comes without a person's reset", _comes_granted),
             Recurs("every failure of the link leads to reset", lambda state: state.line),
             Occurs("the permit reaches the rack", lambda _b, _l, after: after.line),
@@ -235,6 +263,10 @@ def _heard(fresh: ReceiveState, heard: Heard) -> ReceiveState:
 
 def _is_recent(state: State) -> bool:
     return not state.line or state.given_ago <= WATCHDOG
+
+
+def _is_paid(state: State) -> bool:
+    return not (state.line and state.owed and state.drops_lag == 0)
 
 
 def _comes_granted(before: State, _label: str, after: State) -> bool:
