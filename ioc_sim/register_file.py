@@ -28,6 +28,7 @@ from ioc_sim.register_store import (
     is_sound,
 )
 
+NO_BOOT = 0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _OF_A_LAYER = (SyncPoint.LOADED, SyncPoint.ARMED, SyncPoint.LEASE)
 
@@ -57,6 +58,8 @@ class MappedStore:
         self._map = mmap.mmap(self._file, size)
         self.words: Words = np.frombuffer(self._map, dtype=np.int64)
         self.power_lost = self._open(self._boot)
+        self._stands = int(self.words[HEADER + H_BOOT])
+        """Start of the machine that the file shall name: that of the last layer that was loaded."""
 
     def _take_room(self, size: int) -> None:
         """All of it from the beginning: where a page of a mapped file finds no room, the process dies."""
@@ -77,21 +80,31 @@ class MappedStore:
         else:
             lost = int(head[0, H_BOOT]) != boot
         if not lost:
-            self._write_boot()
+            self._write_boot(boot)
             os.fsync(self._file)
         return lost
 
-    def _write_boot(self) -> None:
+    def _write_boot(self, boot: int) -> None:
         head = self.words[HEADER : HEADER + PAGE_WORDS].reshape(1, PAGE_WORDS)
-        head[0, H_BOOT] = self._boot
+        head[0, H_BOOT] = boot
         with np.errstate(over="ignore"):
             head[0, H_CHECK] = reg.checksum(head, 0, H_CHECK)
 
     def sync(self, point: SyncPoint) -> None:
-        """Write the mapped pages and wait for the disk.  A loss of power stands in it until a layer is loaded."""
-        if point in _OF_A_LAYER and int(self.words[HEADER + H_BOOT]) != self._boot:
-            self._write_boot()
-        os.fsync(self._file)
+        """Write the mapped pages and wait for the disk.  A loss of power stands in it until a layer is loaded.
+
+        While the disk fails the file names no start of the machine: the system may drop pages that it could not write,
+        and whoever opens it then has to count as after a loss of power.
+        """
+        if point in _OF_A_LAYER:
+            self._stands = self._boot
+        if int(self.words[HEADER + H_BOOT]) != self._stands:
+            self._write_boot(self._stands)
+        try:
+            os.fsync(self._file)
+        except OSError:
+            self._write_boot(NO_BOOT)
+            raise
 
     def touch(self) -> None:
         """Write one word of each page anew, as it is: the page counts as changed."""

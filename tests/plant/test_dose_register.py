@@ -351,6 +351,36 @@ def test_a_file_takes_its_room_at_once_and_touching_it_changes_nothing(tmp_path:
     assert (store.words == np.arange(store.words.size)).all()
 
 
+def test_who_opens_a_file_that_its_disk_did_not_take_counts_as_after_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is dead and the machine is not: the system may have dropped what it could not write."""
+    path = tmp_path / "dose.register"
+    store = MappedStore(path, boot=1)
+    store.sync(SyncPoint.LOADED)
+
+    def fails(_file: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def fail(point: SyncPoint) -> None:
+        with monkeypatch.context() as disk:
+            disk.setattr("os.fsync", fails)
+            with pytest.raises(OSError, match="Input/output"):
+                store.sync(point)
+
+    fail(SyncPoint.LEASE)
+    assert MappedStore(path, boot=1).power_lost
+    store.sync(SyncPoint.STOPPED)
+    assert not MappedStore(path, boot=1).power_lost
+    store = MappedStore(path, boot=2)
+    assert store.power_lost
+    fail(SyncPoint.STOPPED)
+    store.sync(SyncPoint.STOPPED)
+    assert MappedStore(path, boot=2).power_lost, "that stands until a layer is loaded"
+    store.sync(SyncPoint.LOADED)
+    assert not MappedStore(path, boot=2).power_lost
+
+
 def test_a_disk_without_room_is_said_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
