@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from channels.crc import require_compiled_crc
 from channels.frames import FRAME_MAX
 from facility.errors import ChannelError
 
@@ -26,10 +27,12 @@ class DatagramEnd:
         port: 0 takes a free one; see `address`.
         on_frame: called on the receiving thread after a frame was queued, to wake whoever takes it.
 
-    Only datagrams from the peer are taken, once `connect` has named it. Raises ChannelError 'link.bind'.
+    Only datagrams from the peer are taken, once `connect` has named it. Raises ChannelError 'link.bind', ConfigError
+    'crc.slow' where the frames' CRC would be worked out too slowly.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, on_frame: Callable[[], None] | None = None) -> None:
+        require_compiled_crc()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             self._socket.bind((host, port))

@@ -117,6 +117,7 @@ class ReceiveState(NamedTuple):
     """Highest boot identity ever seen on this link; older ones stay refused, after `resync` too."""
     seq: int = 0
     echo: int = 0
+    """The newest that the peer has echoed; one further back is no progress."""
     bad_ns: tuple[int, ...] = ()
     """When the last bad frames came, at most `bad_limit` of them, oldest first."""
     bad_total: int = 0
@@ -316,7 +317,8 @@ def _bad(state: ReceiveState, reason: Reason, now_ns: int) -> ReceiveState:
 
 
 def _good(state: ReceiveState, found: Fields, now_ns: int) -> ReceiveState:
-    advanced = found.echo != state.echo
+    newer = _ahead(found.echo, state.echo) > 0
+    advanced = newer or (state.boot is None and found.echo != state.echo)  # the first after listening anew: any number
     return ReceiveState(
         state.link,
         now_ns,
@@ -324,7 +326,7 @@ def _good(state: ReceiveState, found: Fields, now_ns: int) -> ReceiveState:
         found.boot,
         found.boot,
         found.seq,
-        found.echo,
+        found.echo if advanced else state.echo,
         state.bad_ns,
         state.bad_total,
         state.first_bad,

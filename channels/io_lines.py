@@ -13,11 +13,18 @@ gate    the motion gate is open                      the front end asks for beam
 Two drivers carry them: `UdpLines` to a box on the network, `FdLines` to a file (a device, a serial line, a pipe).
 Whoever fits another card writes a third with the same two methods. What is said has to be said again and again: both
 ends judge its age.
+
+A card says more than once between two reads where its clock runs ahead of ours, or ours was late. On each line 0 is the
+safe side, so a line is 1 only if all that was said since the last read says so: a trip that was there and is gone has
+been there. Something unsound is all lines off. Both drivers take at most `SAID_MAX` at once; a card that says so much
+is not one that speaks every 2 ms, what more of it waits is old, and all its lines are off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
 import os
 import socket
 import struct
@@ -34,17 +41,29 @@ _HEAD = struct.Struct(">4sHBB")
 _CRC = struct.Struct(">I")
 FRAME_BYTES = _HEAD.size + _CRC.size
 _SEQ_HALF = 1 << 15
-_READ_MAX = 4096
+_SILENT_NS = 1_000_000_000
+_DATAGRAM_MAX = 4096
+SAID_MAX = 64
+"""Bytes or datagrams taken in one call: 0.13 s of what a card should say, longer than any watchdog."""
 Now = Callable[[], int]
 """Wall time that never goes back, ns."""
 
 
 class LinesRead(NamedTuple):
-    """What a card has said last."""
+    """What a card has said since it was read last."""
 
     bits: int
+    """Lines that were 1 in all of it."""
     t_ns: int
     """When it was received, wall time."""
+
+
+class _Heard(NamedTuple):
+    """The last datagram in order."""
+
+    seq: int
+    bits: int
+    t_ns: int
 
 
 class LineDriver(Protocol):
@@ -55,7 +74,7 @@ class LineDriver(Protocol):
         ...
 
     def read(self) -> LinesRead | None:
-        """What the card has said last; None before it has said anything."""
+        """What the card has said since the last call, the last reading again if nothing; None before the first."""
         ...
 
     def close(self) -> None:
@@ -95,6 +114,13 @@ def unpack_byte(byte: int) -> int | None:
     return low if byte >> 4 == ~low & 0x0F else None
 
 
+def merge_lines(said: list[int], now_ns: int, last: LinesRead | None) -> LinesRead | None:
+    """One reading of all that was said since ``last``: see the module."""
+    if not said:
+        return last
+    return LinesRead(functools.reduce(operator.and_, said), now_ns)
+
+
 class UdpLines:
     """Lines over UDP, a datagram each way every 2 ms.
 
@@ -117,7 +143,7 @@ class UdpLines:
             raise ChannelError("lines.bind", str(problem), f"{listen[0]}:{listen[1]}") from problem
         self._socket.setblocking(False)
         self._seq = 0
-        self._heard: int | None = None
+        self._heard: _Heard | None = None
         self._last: LinesRead | None = None
         self.bad_frames = 0
         """Datagrams that were unsound, repeated or out of order."""
@@ -135,23 +161,38 @@ class UdpLines:
             self._socket.send(pack_frame(bits, self._seq))
 
     def read(self) -> LinesRead | None:
-        """See LineDriver. A card that begins anew may begin at any number once it has been silent for a second."""
-        while True:
-            try:
-                found = unpack_frame(self._socket.recv(_READ_MAX))
-            except OSError:  # nothing more, or the peer's port is closed
-                return self._last
-            now_ns = self._now()
-            if found is None or not self._in_order(found[1], now_ns):
-                self.bad_frames += 1
-                continue
-            self._heard = found[1]
-            self._last = LinesRead(found[0], now_ns)
+        """See LineDriver. A card that begins anew may begin at any number once it has been silent for a second.
 
-    def _in_order(self, seq: int, now_ns: int) -> bool:
-        if self._heard is None or self._last is None or now_ns - self._last.t_ns > 1_000_000_000:
-            return True
-        return 0 < (seq - self._heard) % (1 << 16) < _SEQ_HALF
+        A datagram that is repeated or comes late is no news and renews nothing; but if it shows a line off that was on
+        in a later one, that line was off and nobody knew: all lines are off.
+        """
+        now_ns, said = self._now(), []
+        for _ in range(SAID_MAX):
+            try:
+                datagram = self._socket.recv(_DATAGRAM_MAX)
+            except OSError:  # nothing more, or the peer's port is closed
+                break
+            bits = self._judge(datagram, now_ns)
+            if bits is not None:
+                said.append(bits)
+        else:
+            said.append(0)
+        self._last = merge_lines(said, now_ns, self._last)
+        return self._last
+
+    def _judge(self, datagram: bytes, now_ns: int) -> int | None:
+        """Lines that a datagram shows; None if it shows nothing new."""
+        found = unpack_frame(datagram)
+        if found is None:
+            self.bad_frames += 1
+            return 0
+        bits, seq = found
+        heard = self._heard
+        if heard is None or now_ns - heard.t_ns > _SILENT_NS or 0 < (seq - heard.seq) % (1 << 16) < _SEQ_HALF:
+            self._heard = _Heard(seq, bits, now_ns)
+            return bits
+        self.bad_frames += 1
+        return 0 if heard.bits & ~bits else None
 
     def close(self) -> None:
         """See LineDriver."""
@@ -186,16 +227,15 @@ class FdLines:
             os.write(self._out, pack_byte(bits))
 
     def read(self) -> LinesRead | None:
-        """See LineDriver. Of several bytes the last counts, and all must be sound."""
+        """See LineDriver."""
         try:
-            data = os.read(self._in, _READ_MAX)
+            data = os.read(self._in, SAID_MAX)
         except OSError:  # nothing new
             data = b""
-        for byte in data:
-            bits = unpack_byte(byte)
-            if bits is None:
-                self.bad_bytes += 1
-            self._last = LinesRead(bits or 0, self._now())
+        found = [unpack_byte(byte) for byte in data]
+        self.bad_bytes += found.count(None)
+        said = [bits or 0 for bits in found] + [0] * (len(data) == SAID_MAX)
+        self._last = merge_lines(said, self._now(), self._last)
         return self._last
 
     def close(self) -> None:

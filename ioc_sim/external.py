@@ -5,6 +5,8 @@ judgement is here, in the rack's own time.  Nothing outside has to notice that r
 
 - The signal ``external.ok`` is 0 from the millisecond on in which any reading is older than its device's limit, not a
   number, or bad by what the device itself says.  The fast rule ``external-device`` takes the beam.
+- A bad reading, or a lost connection, counts for `BAD_HOLD_NS` whatever comes after it: readings arrive in batches at
+  one tick boundary, and the good one behind a bad one must not hide it.
 - The front end starts a spot only after so many readings in its window, one after the other, all taken after the
   device has acknowledged the very set point of the spot.
 - An external supply moves by nothing but its readings; the simulated beam goes where the device says that it stands.
@@ -32,6 +34,8 @@ LINE_SLOT = SLOT[LINES]
 FIRST_SLOW_SLOT = SLOT[SLOW[0]]
 MS_TICKS = 100
 NEVER_NS = -1e18
+BAD_HOLD_NS = 2_000_000.0
+"""A device that was bad stays bad for so long, facility time: ``external.ok`` is judged twice meanwhile."""
 
 
 def pack_external(p: Any, q: np.ndarray, facility: Facility) -> None:
@@ -56,16 +60,30 @@ def pack_external(p: Any, q: np.ndarray, facility: Facility) -> None:
 def initial_external(q: np.ndarray, v: np.ndarray) -> None:
     """No reading of any device yet; chambers at their set voltage."""
     v[at.EXT_T_NS : at.EXT_T_NS + at.N_EXT] = NEVER_NS
+    v[at.EXT_BAD_NS : at.EXT_BAD_NS + at.N_EXT] = NEVER_NS
     v[at.EXT_FOR : at.EXT_FOR + 4] = math.nan
     v[at.IC_VOLT_SUPPLY : at.IC_VOLT_SUPPLY + 2] = q[at.IC_VOLT_SET : at.IC_VOLT_SET + 2]
 
 
-def take_reading(p: Any, q: np.ndarray, v: np.ndarray, slot: int, reading: tuple[float, float, bool, float]) -> None:
+def mark_bad(v: np.ndarray, slot: int, now_ns: int) -> None:
+    """Nothing of this device is good for `BAD_HOLD_NS`, and its readings of a set point count from none again."""
+    v[at.EXT_GOOD + slot] = 0.0
+    v[at.EXT_BAD_NS + slot] = now_ns
+    if slot < FIRST_VOLTAGE:
+        v[at.EXT_COUNT + slot] = 0.0
+
+
+def take_reading(
+    p: Any, q: np.ndarray, v: np.ndarray, slot: int, reading: tuple[float, float, bool, float], now_ns: int
+) -> None:
     """Book a reading: value in the unit of the rack, when it was taken (ns), whether the device calls it good, and the
-    set point that the device had acknowledged by then (NaN: none)."""
+    set point that the device had acknowledged by then (NaN: none).  ``now_ns``: when it is booked."""
     value, t_ns, good, acknowledged = reading
-    v[at.EXT_GOOD + slot] = 1.0 if good and math.isfinite(value) else 0.0
     v[at.EXT_T_NS + slot] = t_ns
+    if not (good and math.isfinite(value)):
+        mark_bad(v, slot, now_ns)
+    good = good and now_ns - v[at.EXT_BAD_NS + slot] >= BAD_HOLD_NS
+    v[at.EXT_GOOD + slot] = 1.0 if good else 0.0
     if not math.isfinite(value):
         return
     v[at.EXT_VALUE + slot] = value

@@ -54,6 +54,7 @@ class DeliveryCommands(PlantCore):
         s = self._state[0]
         if int(s.field) != field:
             self._refuse_while_active("open_field")
+            self._refuse_before_armed("open_field")
             self._refuse_before_quiet("open_field")
             if field != self._field_told:
                 told = f"field {self._field_told}" if self._field_told else "none"
@@ -88,6 +89,7 @@ class DeliveryCommands(PlantCore):
             )
         self._check_range_shifters("fe.range-shifter", range_shifter_code, "load_layer")
         self._refuse_while_active("load_layer")
+        self._refuse_before_armed("load_layer")
         self._refuse_before_quiet("load_layer")
         self._later(self._load_now, token, energy_code, float(level_ions_per_s), table, range_shifter_code)
 
@@ -113,10 +115,11 @@ class DeliveryCommands(PlantCore):
         Refused unless the permit is the one of ``permit_epoch`` (``status``), without a break since.
         """
         s = self._state[0]
-        state = FrontEndState(int(s.fe_state))
-        pending_load = any(f == self._load_now for _, f, _ in self._pending)
-        if not pending_load and (state != FrontEndState.LOADED or int(s.fe_token) != token):
-            raise CommandRefused("fe.arm", f"front end is {state.name} with token {int(s.fe_token)}", "arm",
+        loading = [int(arguments[0]) for _, function, arguments in self._pending if function == self._load_now]
+        state = FrontEndState.LOADED if loading else FrontEndState(int(s.fe_state))
+        loaded = loading[-1] if loading else int(s.fe_token)
+        if state != FrontEndState.LOADED or loaded != token:
+            raise CommandRefused("fe.arm", f"front end is {state.name} with token {loaded}", "arm",
                                  f"load the layer with token {token} first")  # fmt: skip
         commands.check_permit(s, permit_epoch, "arm")
         self._later(self._arm_now, token, permit_epoch)
@@ -156,6 +159,12 @@ class DeliveryCommands(PlantCore):
         s = self._state[0]
         if commands.is_active(s):
             raise CommandRefused("fe.active", f"a layer is {FrontEndState(int(s.fe_state)).name}", verb,
+                                 "wait until it is done, or disarm it")  # fmt: skip
+
+    def _refuse_before_armed(self, verb: str) -> None:
+        """An arm that was taken in this moment goes first, and what came after it would not be done."""
+        if any(function == self._arm_now for _, function, _ in self._pending):
+            raise CommandRefused("fe.active", "a layer is about to be ARMED", verb,
                                  "wait until it is done, or disarm it")  # fmt: skip
 
     def _refuse_before_quiet(self, verb: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from facility.external import SLOT
 from ioc_sim import commands
 from ioc_sim import layout as at
-from ioc_sim.external import take_reading
+from ioc_sim.external import mark_bad, take_reading
 from ioc_sim.plant_core import PlantCore
 from ioc_sim.plant_types import ExternalState, ExternalWanted
 from ioc_sim.spot_book import C_XSET
@@ -20,19 +20,20 @@ class ExternalDevices(PlantCore):
         """A reading of an external device (a name of ``facility.external.SLOTS``), in the unit of the rack.
 
         ``t_ns``: when it was taken; ``good``: what the device says of itself; ``acknowledged``: the set point that the
-        device had acknowledged by then, NaN for none.
+        device had acknowledged by then, NaN for none.  A bad one counts for a while, even if good ones come with it.
         """
         self._later(self._reading_now, SLOT[device], float(value), float(t_ns), good, float(acknowledged))
 
     def _reading_now(self, slot: int, value: float, t_ns: float, good: bool, acknowledged: float) -> None:
-        take_reading(self._parameters[0], self._q, self._v, slot, (value, t_ns, good, acknowledged))
+        reading = value, t_ns, good, acknowledged
+        take_reading(self._parameters[0], self._q, self._v, slot, reading, self.t_ns)
 
     def external_lost(self, device: str) -> None:
         """What has been read of an external device is void from now on: its connection is gone."""
         self._later(self._lost_now, SLOT[device])
 
     def _lost_now(self, slot: int) -> None:
-        self._v[at.EXT_GOOD + slot] = 0.0
+        mark_bad(self._v, slot, self.t_ns)
 
     def external_slip(self, slip_ns: int) -> None:
         """Facility time has stood still for so long while the devices' time went on: their readings are older."""

@@ -71,14 +71,22 @@ class RegisterSync:
 
 
 class RegisterSyncThread(threading.Thread):
-    """Looks every `PERIOD_S` until `stopping` is set."""
+    """Looks every `PERIOD_S` until `stopping` is set, or something fails that no disk is blamed for.
+
+    With this thread the leases end, and with them the beam; `failure` is for whoever has to say why.
+    """
 
     def __init__(self, sync: RegisterSync) -> None:
         super().__init__(name="register", daemon=True)
+        self.failure: BaseException | None = None
         self.stopping = threading.Event()
         self._sync = sync
 
     def run(self) -> None:
         """The thread's work."""
-        while not self.stopping.wait(PERIOD_S):
-            self._sync.look()
+        try:
+            while not self.stopping.wait(PERIOD_S):
+                self._sync.look()
+        except BaseException as failure:
+            self.failure = failure
+            raise

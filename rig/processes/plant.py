@@ -261,8 +261,7 @@ class PlantProcess:
         slices = 0
         while True:
             await asyncio.sleep(PUBLISH_S)
-            if self.rack.failure is not None:
-                raise ChannelError("plant.rack", f"the rack's thread has failed: {self.rack.failure}", "plant")
+            self._check_threads()
             self.iocs.set_pacing(pacer.late_slices, pacer.worst_late_ns * 1e-6, pacer.slip_ns * 1e-6, pacer.speed)
             self.iocs.set_lateness(pacer.late_ticks, pacer.histogram)
             self._show_external()
@@ -272,6 +271,12 @@ class PlantProcess:
             slices += 1
             if slices % round(TRUTH_S / PUBLISH_S) == 0:
                 self.write_truth()
+
+    def _check_threads(self) -> None:
+        """ChannelError if a thread has failed without which there is no beam: it ends the process, beam off."""
+        for name, failure in (("rack", self.rack.failure), ("register", self.register_sync.failure)):
+            if failure is not None:
+                raise ChannelError(f"plant.{name}", f"the {name}'s thread has failed: {failure!r}", "plant")
 
     def _show_external(self) -> None:
         """Devices in the loop as the rack sees them; one that is lost or comes back is logged."""

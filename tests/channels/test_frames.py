@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels.crc import crc32c
+from channels.crc import crc32c, require_compiled_crc
+from channels.datagram import DatagramEnd
 from channels.frames import (
     FRAME_MAX,
     OVERHEAD,
@@ -34,7 +35,7 @@ from channels.frames import (
     send,
     watch,
 )
-from facility.errors import InternalError
+from facility.errors import ConfigError, InternalError
 
 MS = 1_000_000
 LINK = make_link("wuwei", "plant", "safety", watchdog_ns=20 * MS, max_age_ns=10 * MS)
@@ -261,6 +262,33 @@ def test_the_watchdog_bites_without_frames_and_without_an_echo() -> None:
     tripped = watch(state, now)
     assert tripped.tripped
     assert watch(tripped, now) is tripped
+
+
+def test_an_echo_that_goes_back_is_no_progress() -> None:
+    state, _ = feed(listening(LINK, 0), encode(LINK, Kind.ALIVE, 5, 1, 9, 0, b""))
+    now = 0
+    for seq in range(2, 24):  # 8, 9, 8, 9 ...: it changes each time, and says nothing new
+        now = (seq - 1) * MS
+        state, _ = feed(state, encode(LINK, Kind.ALIVE, 5, seq, 9 - seq % 2, now, b""), now_ns=now)
+    assert (state.good_ns, state.echo, state.echo_ns) == (now, 9, 0)
+    assert expired(state, now)
+
+
+def test_an_echo_goes_on_over_the_end_of_its_numbers_and_anywhere_after_a_reset() -> None:
+    state, _ = feed(listening(LINK, 0), encode(LINK, Kind.ALIVE, 5, 1, 2**32 - 1, 0, b""))
+    assert state.echo == 2**32 - 1
+    state, _ = feed(state, encode(LINK, Kind.ALIVE, 5, 2, 0, MS, b""), now_ns=MS)
+    assert (state.echo, state.echo_ns) == (0, MS)
+    state, _ = feed(resync(state, 2 * MS), encode(LINK, Kind.ALIVE, 5, 3, 2**31 + 5, 3 * MS, b""), now_ns=3 * MS)
+    assert (state.echo, state.echo_ns) == (2**31 + 5, 3 * MS)
+
+
+def test_a_link_is_not_opened_with_a_slow_crc(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_compiled_crc()
+    monkeypatch.setattr("google_crc32c.implementation", "python")
+    with pytest.raises(ConfigError, match="'python', not 'c'") as caught:
+        DatagramEnd()
+    assert caught.value.code == "crc.slow"
 
 
 def test_a_payload_that_is_too_long_is_a_defect() -> None:

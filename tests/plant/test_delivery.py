@@ -329,3 +329,19 @@ def test_a_drive_that_leaves_its_place_has_left_its_switch() -> None:
     plant.insert_range_shifters(1)  # it is there
     go(plant, plant._now_ns + 2 * MS)
     assert plant.signals[g.RANGE_SHIFTER] == 1.0
+
+
+def test_what_is_asked_in_the_moment_of_an_arm_is_refused_or_done() -> None:
+    plant = new_plant()
+    table = grid(half_mm=6.0).table(plant, 150)
+    plant.load_layer(77, 150, LEVEL, table)
+    plant.load_layer(78, 150, LEVEL, table)
+    with pytest.raises(CommandRefused, match="LOADED with token 78"):
+        plant.arm(77, plant.status.permit_epoch)
+    plant.arm(78, plant.status.permit_epoch)
+    with pytest.raises(CommandRefused, match="about to be ARMED"):
+        plant.load_layer(79, 150, LEVEL, table)
+    with pytest.raises(CommandRefused, match="about to be ARMED"):
+        plant.open_field(2, 1e9, 1e6)
+    go(plant, plant._now_ns + MS)
+    assert (plant.status.state, plant.status.token) == (FrontEndState.ARMED, 78)

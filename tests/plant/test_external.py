@@ -166,6 +166,41 @@ def test_a_lost_connection_needs_no_age() -> None:
     assert plant._now_ns - supply_ns <= 4 * MS
 
 
+BATCHES = {
+    "no number": [(math.nan, False, 0), (0.0, True, 0)],
+    "in alarm": [(0.0, False, 0), (0.0, True, 0)],
+    "two good ones after it": [(0.0, False, 0), (0.0, True, 0), (0.0, True, 0)],
+    "a good one soon after it": [(0.0, False, 0), (0.0, True, 10_000)],
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_a_good_reading_does_not_hide_the_bad_one_before_it(batch: list[tuple[float, bool, int]]) -> None:
+    supply = Supply()
+    plant, _ = ready(external(external={"scan_x": DEVICE}), supply)
+    run(plant, supply, lambda: plant.status.spot == 1 and plant.status.demand)
+    run(plant, supply, lambda: plant.status.beam_us > 180_000.0)
+    begun_ns = plant._now_ns
+    for value, good, after_ns in batch:
+        while plant.advance(begun_ns + after_ns) < begun_ns + after_ns:
+            pass
+        plant.external_reading("scan_x", supply.set_a + value, begun_ns, good, supply.set_a)
+    run(plant, supply, lambda: plant._now_ns >= begun_ns + 4 * MS)
+    assert first(plant) == "external-device"
+    assert not plant.status.permit
+    run(plant, supply, lambda: plant.external_states()[0].good, seconds=0.01)
+
+
+def test_a_connection_that_is_back_at_once_has_been_lost() -> None:
+    supply = Supply()
+    plant, _ = ready(external(external={"scan_x": DEVICE}), supply)
+    run(plant, supply, lambda: bool(plant.status.demand))
+    plant.external_lost("scan_x")
+    plant.external_reading("scan_x", supply.set_a, plant._now_ns, True, supply.set_a)
+    run(plant, supply, lambda: not plant.status.permit, seconds=0.004)
+    assert first(plant) == "external-device"
+
+
 def test_a_slow_device_is_read_and_not_a_number_when_it_is_old() -> None:
     device = {"prefix": "VA:", "address": "127.0.0.1:5073", "readback": "Pressure", "unit": "mbar", "mode": "none",
               "max_age_ms": 500.0}  # fmt: skip
