@@ -106,7 +106,7 @@ def position_feedback(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots:
             trim = -p.feedback_max_mm
         if not math.isnan(trim):
             v[at.TRIM_MM + k] = trim
-    set_point(s, v, spots)
+    set_point(q, s, v, spots)
 
 
 @kernel

@@ -154,9 +154,12 @@ IC_DRIFT_VOLT_TICKS = 100  # 2
 AIR_DENSITY = 102  # 1
 BACKUP_QUANTUM_FC = 103  # 1
 BACKUP_GAIN = 104  # 1
+EDDY_S = 105  # 2
+HYSTERESIS_A = 107  # 2
+HYSTERESIS_SPAN_A = 109  # 2
 N_EXT = len(SLOTS)
 """External devices: places by `facility.external.SLOT`."""
-EXT_AGE_NS = 105  # N_EXT; 0: not external
+EXT_AGE_NS = 111  # N_EXT; 0: not external
 N_Q = EXT_AGE_NS + N_EXT
 
 # offsets in the state vector ``v``
@@ -229,6 +232,10 @@ LEASE_NEXT_IONS = 415  # 1
 KTP_USED = 416  # 2
 """Correction of either chamber for temperature and pressure that is in use, over that of the room's air."""
 BACKUP_FC_PER_ION = 418  # 1
+REMANENCE_A = 420  # 2
+"""What hysteresis adds to the field of either scanning magnet, as a current."""
+PLAY_A = 422  # 2
+"""Current that the hysteresis remembers."""
 BACKUP_FC_SEEN = 419  # 1
 """Charge per ion that the backup counter has counted with in the last millisecond, its gain in it."""
 # random numbers of the present millisecond, 100 a column; they stand last, behind some free places

@@ -159,6 +159,9 @@ def _scanning(p: Any, q: np.ndarray, facility: Facility, room: Room) -> None:
         q[at.SUPPLY_NOISE_A + k] = axis.noise_a_rms
         q[at.SUPPLY_READ_NOISE_A + k] = axis.readback_noise_a_rms
         q[at.SUPPLY_PROBE_NOISE_A + k] = axis.probe_noise_a_rms
+        q[at.EDDY_S + k] = axis.eddy_tau_us * 1e-6
+        q[at.HYSTERESIS_A + k] = axis.hysteresis_a
+        q[at.HYSTERESIS_SPAN_A + k] = axis.hysteresis_span_a
     q[at.AXIS_SUPPLY : at.AXIS_SUPPLY + 2] = (1, 0) if room.swap_xy else (0, 1)
     q[at.AXIS_POLARITY : at.AXIS_POLARITY + 2] = (room.x_polarity, room.y_polarity)
     q[at.AXIS_SAD_MM : at.AXIS_SAD_MM + 2] = (room.sad_x_mm, room.sad_y_mm)

@@ -45,7 +45,14 @@ from ioc_sim.physics.noise import device_noise, spill_noise
 from ioc_sim.physics.proof import proof_ms
 from ioc_sim.physics.ring import ring_ms
 from ioc_sim.physics.room import personnel_ms, search_ms
-from ioc_sim.physics.scanning import position_mm, read_supplies, supplies_coarse, supply_step, true_current
+from ioc_sim.physics.scanning import (
+    field_a,
+    position_mm,
+    read_supplies,
+    supplies_coarse,
+    supply_step,
+    true_current,
+)
 from ioc_sim.physics.spill import enter_fine, spill_tick
 from ioc_sim.signals_tick import (
     count_chamber,
@@ -176,13 +183,15 @@ def fine_tick(
     supply_step(p, q, s, v, 1, 1e-5)
     current0 = true_current(s, v, faults, 0, i)
     current1 = true_current(s, v, faults, 1, i)
+    field0 = field_a(q, v, 0, current0)
+    field1 = field_a(q, v, 1, current1)
     x = 0.0
     y = 0.0
     if s.ring_code >= 0:
         brho = faulted(s, faults, fp.RING_BRHO, 1.0, s.t_ns)
         drift = (s.t_ns - s.spill_start_ns) * p.flat_top_inverse
-        a0 = current0 if q[at.AXIS_SUPPLY] == 0 else current1
-        a1 = current1 if q[at.AXIS_SUPPLY] == 0 else current0
+        a0 = field0 if q[at.AXIS_SUPPLY] == 0 else field1
+        a1 = field1 if q[at.AXIS_SUPPLY] == 0 else field0
         x = faulted(
             s,
             faults,
@@ -197,14 +206,14 @@ def fine_tick(
             position_mm(q, v, 1, a1, brho) + v[at.OFFSET_MM + 1] + drift * q[at.SPILL_DRIFT_MM + 1],
             s.t_ns,
         )
-    read_supplies(q, s, v, faults, current0, current1, i)
+    read_supplies(q, s, v, faults, current0, current1, field0, field1, i)
     chamber_tick(p, q, s, v, faults, 0, ions, i)
     chamber_tick(p, q, s, v, faults, 1, ions, i)
     observed0 = count_chamber(p, q, s, v, 0, read_counts(s, v, faults, 0), 1)
     observed1 = count_chamber(p, q, s, v, 1, read_counts(s, v, faults, 1), 1)
     s.strip_n += ions
-    s.strip_x += ions * x * q[at.STRIP_RATIO]
-    s.strip_y += ions * y * q[at.STRIP_RATIO + 1]
+    s.strip_x += ions * x
+    s.strip_y += ions * y
     s.strip_ticks += 1
     if s.move_ticks <= s.move_allow_ticks or s.spill_cmd == 0:
         s.strip_clean = 0
@@ -270,7 +279,9 @@ def coarse_step(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.n
     device_noise(p, q, v, s.tick, 1)
     current0 = true_current(s, v, faults, 0, 0)
     current1 = true_current(s, v, faults, 1, 0)
-    read_supplies(q, s, v, faults, current0, current1, 0)
+    field0 = field_a(q, v, 0, current0)
+    field1 = field_a(q, v, 1, current1)
+    read_supplies(q, s, v, faults, current0, current1, field0, field1, 0)
     chamber_idle(p, q, s, v, faults, 0, 100)
     chamber_idle(p, q, s, v, faults, 1, 100)
     count_chamber(p, q, s, v, 0, read_counts(s, v, faults, 0), 100)

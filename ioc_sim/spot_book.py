@@ -14,6 +14,7 @@ import numpy as np
 from facility.jit import Record, kernel
 from ioc_sim import layout as at
 from ioc_sim.layout import T_FIRST_NS, T_IONS, T_LAST_NS, T_SUM_X, T_SUM_Y
+from ioc_sim.physics.scanning import remember
 
 # layer table
 C_X, C_Y, C_XSET, C_YSET, C_TARGET, C_START, C_OFF_MOVE, C_LIMIT_US = 0, 1, 2, 3, 4, 5, 6, 7
@@ -31,10 +32,12 @@ def next_spot(s: Record, v: np.ndarray, spots: np.ndarray, after: int) -> int:
 
 
 @kernel
-def set_point(s: Record, v: np.ndarray, spots: np.ndarray) -> None:
-    """Set points of the present spot with the position correction."""
+def set_point(q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray) -> None:
+    """Set points of the present spot with the position correction; what the magnets keep of it is the plant's alone."""
     v[at.SET_A] = spots[s.spot, C_XSET] - v[at.TRIM_MM] * v[at.A_PER_MM]
     v[at.SET_A + 1] = spots[s.spot, C_YSET] - v[at.TRIM_MM + 1] * v[at.A_PER_MM + 1]
+    remember(q, v, 0)
+    remember(q, v, 1)
 
 
 @kernel
@@ -46,7 +49,7 @@ def begin_spot(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.nda
     v[at.SPOT_CUM0] = s.target_cum
     v[at.SPOT_CUM0 + 1] = v[at.EST_IONS + 1]
     s.target_cum += spots[spot, C_TARGET] - spots[spot, C_START]
-    set_point(s, v, spots)
+    set_point(q, s, v, spots)
     s.spot_beam_ticks = 0
     s.spot_x = 0.0
     s.spot_y = 0.0

@@ -58,6 +58,10 @@ class ScanningAxis(Section):
 
     Second-order response of `bandwidth_hz` and `damping`; `noise_a_rms` is real current noise, the other
     noises belong to the read-back and to the independent field probe.
+
+    The field follows the current behind eddy currents of `eddy_tau_us`. It remembers where the current has come from:
+    by at most +-`hysteresis_a`, turned round by a current that goes back by `hysteresis_span_a`. The magnets are
+    standardised when the ring is.
     """
 
     max_current_a: Positive
@@ -68,6 +72,9 @@ class ScanningAxis(Section):
     bandwidth_hz: Positive
     damping: Annotated[float, Field(ge=0.3, le=2.0)]
     dac_bits: Annotated[int, Field(ge=10, le=24)]
+    eddy_tau_us: Annotated[float, Field(ge=0.0, le=300.0)]
+    hysteresis_a: Annotated[float, Field(ge=0.0, le=5.0)]
+    hysteresis_span_a: Positive
     noise_a_rms: NonNegative
     readback_noise_a_rms: NonNegative
     probe_noise_a_rms: NonNegative

@@ -137,8 +137,8 @@ def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
     if s.strip_clean == 1 and s.strip_n >= p.strip_min_ions:
         sd = math.sqrt(p.strip_noise_mm * p.strip_noise_mm
                        + p.strip_coefficient * p.strip_coefficient * sigma_mm * sigma_mm / s.strip_n)  # fmt: skip
-        x = s.strip_x / s.strip_n + sd * bell(draw(p.seed, STREAM_STRIP, s.tick))
-        y = s.strip_y / s.strip_n + sd * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
+        x = s.strip_x / s.strip_n * q[at.STRIP_RATIO] + sd * bell(draw(p.seed, STREAM_STRIP, s.tick))
+        y = s.strip_y / s.strip_n * q[at.STRIP_RATIO + 1] + sd * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
         v[at.STRIP_MM] = faulted(s, faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
         v[at.STRIP_MM + 1] = faulted(s, faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
         s.strip_valid = 1

@@ -33,6 +33,7 @@ from ioc_sim.codes import (
 from ioc_sim.faults import faulted
 from ioc_sim.physics.beam_off import actuators_tick
 from ioc_sim.physics.chambers import read_counts
+from ioc_sim.physics.scanning import remember
 
 MS_NS = 1_000_000
 MS_TICKS = 100
@@ -173,10 +174,12 @@ def scanner(p: Record, q: np.ndarray, s: Record, v: np.ndarray, step: int, curre
     for k in range(2):
         if step == 0:
             v[at.SET_A + k] = current_a
+            remember(q, v, k)
         elif step == settle_ms:
             v[at.PROOF_VALUE + k] = v[at.READ_A + k]
             v[at.PROOF_VALUE + 2 + k] = v[at.PROBE_TM + k] * q[at.SUPPLY_A_PER_TM + k]
             v[at.SET_A + k] = 0.0
+            remember(q, v, k)
     if step == settle_ms:
         proof_over(s, v)
 

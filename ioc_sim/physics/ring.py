@@ -31,6 +31,7 @@ from ioc_sim.codes import (
 from ioc_sim.faults import faulted
 from ioc_sim.layout import E_BRHO, E_ENERGY, E_RAMP_NS, EV_PHASE, EV_SPILL_END
 from ioc_sim.physics.chambers import free_charge
+from ioc_sim.physics.scanning import standardise
 
 STREAM_FILL = 30
 STREAM_JITTER = 31
@@ -173,5 +174,6 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
     elif phase == RAMP_DOWN:
         enter(s, v, STANDARDISE, p.standardise_ns)
     else:
+        standardise(q, v)
         enter(s, v, STANDBY, 0)
         standby(p, q, s, v)

@@ -1,7 +1,13 @@
-"""Scanning magnets and their supplies, and where the beam goes.
+"""Scanning magnets, their supplies and fields, and where the beam goes.
 
 Supply: second order, d2I/dt2 = w^2 (I_set - I) - 2 z w dI/dt, with the voltage limit |L dI/dt + R I| <= V_max,
-integrated semi-implicitly in steps of 10 us.  Deflection: position = polarity * SAD * tan(k I / (B rho)).
+integrated semi-implicitly in steps of 10 us.
+
+Field, as the current that would hold it: B = I + h - tau dI/dt, eddy currents to first order in their time constant,
+which is short against the supply's.  Hysteresis h is that of a play: a remembered current r is dragged along by the set
+point, which moves freely within r +- span, and h = a (r - I_set) / span lies within +-a: rising currents find the field
+low, falling ones high.  The readback is of the current, the probe of the field.  Deflection:
+position = polarity * SAD * tan(k B / (B rho)).
 """
 
 from __future__ import annotations
@@ -61,30 +67,67 @@ def true_current(s: Record, v: np.ndarray, faults: np.ndarray, k: int, i: int) -
 
 
 @kernel
+def field_a(q: np.ndarray, v: np.ndarray, k: int, current_a: float) -> float:
+    """Field of magnet ``k`` at a true current, as the current that would hold it, A."""
+    return current_a + (v[at.REMANENCE_A + k] - q[at.EDDY_S + k] * v[at.SPEED_A + k])
+
+
+@kernel
+def remember(q: np.ndarray, v: np.ndarray, k: int) -> None:
+    """The set point of supply ``k`` has moved: drag the remembered current along."""
+    aim = v[at.SET_A + k]
+    span = q[at.HYSTERESIS_SPAN_A + k]
+    kept = v[at.PLAY_A + k]
+    if kept > aim + span:
+        kept = aim + span
+    elif kept < aim - span:
+        kept = aim - span
+    v[at.PLAY_A + k] = kept
+    v[at.REMANENCE_A + k] = q[at.HYSTERESIS_A + k] * (kept - aim) / span
+
+
+@kernel
+def standardise(q: np.ndarray, v: np.ndarray) -> None:
+    """Both magnets have been run through their cycle: they remember nothing but the present set points."""
+    for k in range(2):
+        v[at.PLAY_A + k] = v[at.SET_A + k]
+        v[at.REMANENCE_A + k] = 0.0
+
+
+@kernel
 def read_supplies(
-    q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, current0: float, current1: float, i: int
+    q: np.ndarray,
+    s: Record,
+    v: np.ndarray,
+    faults: np.ndarray,
+    current0: float,
+    current1: float,
+    field0: float,
+    field1: float,
+    i: int,
 ) -> None:
     """Readback (quantised) and independent field probe of both magnets in tick ``i`` of the millisecond."""
     for k in range(2):
         current = current0 if k == 0 else current1
+        field = field0 if k == 0 else field1
         read = current + v[at.NOISE_READ + at.NOISE_BLOCK * k + i]
         step = q[at.SUPPLY_STEP_A + k]
         v[at.READ_A + k] = faulted(
             s, faults, fp.SCAN_X_READBACK + k, math.floor(read * q[at.SUPPLY_STEPS_PER_A + k] + 0.5) * step, s.t_ns
         )
-        probe = current + v[at.NOISE_PROBE + at.NOISE_BLOCK * k + i]
+        probe = field + v[at.NOISE_PROBE + at.NOISE_BLOCK * k + i]
         v[at.PROBE_TM + k] = faulted(s, faults, fp.SCAN_X_PROBE + k, probe * q[at.SUPPLY_TM_PER_A + k], s.t_ns)
 
 
 @kernel
-def position_mm(q: np.ndarray, v: np.ndarray, axis: int, current_a: float, brho_rel: float) -> float:
+def position_mm(q: np.ndarray, v: np.ndarray, axis: int, field_a: float, brho_rel: float) -> float:
     """Position along ``axis`` at the isocentre plane, mm, by the room's wiring and distances.
 
     ``brho_rel`` is the rigidity over that of the energy table.
 
     tan by its series: the angle is below 0.03, the error below 1e-12 of it.
     """
-    angle = v[at.ANGLE_PER_A + axis] * current_a
+    angle = v[at.ANGLE_PER_A + axis] * field_a
     if brho_rel != 1.0:
         angle /= brho_rel
     sq = angle * angle

