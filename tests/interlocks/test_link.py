@@ -313,10 +313,17 @@ def test_a_drop_that_is_heard_of_says_what_the_frame_says() -> None:
 def test_drops_of_another_boot_are_no_drops_of_this_one() -> None:
     rack = RackEnd("hash", 1, SETTINGS, 0)
     seen = []
-    for boot, drops in ((1, 5), (1, 5), (2, 0), (2, 0), (2, 1)):
+    assert (rack._dropped, rack._drop_told) == (False, False)
+    for boot, drops in ((1, 5), (1, 5), (2, 0), (2, 0), (1, 9), (2, 0), (2, 2**32 - 1)):
         rack._note_drops(BEAM._replace(drops=drops), boot)
         seen.append(rack._dropped)
-    assert seen == [False, False, False, False, True]
+    assert seen == [False] * 6 + [True]
+    rack._drop_told = True
+    for dropped in (False, False):
+        rack._note_drops(BEAM._replace(drops=2**32 - 1), 2)
+        assert rack._dropped is dropped
+    rack._note_drops(BEAM, 2)  # the count has gone round
+    assert rack._dropped
     rack._drop_told = True
     rack._note_drops(BEAM._replace(drops=3), 2)  # one more, before the lines have told of it
     assert (rack._dropped, rack._drop_told) == (True, False)

@@ -229,21 +229,22 @@ def test_not_with_a_pause_or_an_abort_latched_or_present(bad: dict[str, float]) 
 
 
 @pytest.mark.parametrize("scans", [1, 2])
-def test_a_trip_takes_the_lines_of_the_loop_with_its_scan_and_fails_it(scans: int) -> None:
+@pytest.mark.parametrize("bad", [{"estop__a_ok": 0.0, "estop__b_ok": 0.0}, {"ups__ok": 0.0}])
+def test_a_trip_takes_the_lines_of_the_loop_with_its_scan_and_fails_it(scans: int, bad: dict[str, float]) -> None:
     it = Proving()
     it.run(3)
     it.prove(tests=["loop"])
     it.run(1)
     assert (it.out.permit, it.out.hold) == (True, True)
     it.set(p__permit=0.0, p__hold=0.0)  # the rack's echo does not come
-    out = it.run(1, estop__a_ok=0.0, estop__b_ok=0.0)
-    assert (out.permit, out.hold) == (False, False)
+    out = it.run(1, **bad)
+    assert not out.permit
     assert it.controller.next_deadline_ns(it.t_ns) == it.t_ns
     it.run(scans)
     result = it.controller.take_results()[-1]
     assert (result.status, result.words) == (Status.FAILED, "Loop (loop): no value, limit 0 to 10")
     assert not it.controller.snapshot().proofs_running
-    assert (it.out.permit, it.out.hold) == (False, False)
+    assert not it.out.permit
 
 
 def test_control_may_not_prove() -> None:
