@@ -135,9 +135,9 @@ class Stack:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "plan.dcm"
-    made = make_plan("cube", 20.0, 150.0, 4.0, "carbon", FACILITY, layer_spacing_mm=4.0)
-    write_dicom_plan(made, path)
-    write_dicom_plan(dataclasses.replace(made, intent="CURATIVE"), path.with_name("treatment.dcm"))
+    for name, intent, dose_gy in (("plan.dcm", "", 4.0), ("treatment.dcm", "CURATIVE", 3.9)):  # two plans
+        made = make_plan("cube", 20.0, 150.0, dose_gy, "carbon", FACILITY, layer_spacing_mm=4.0)
+        write_dicom_plan(dataclasses.replace(made, intent=intent or made.intent), path.with_name(name))
     return path
 
 
