@@ -126,11 +126,17 @@ def counted_ions(layer: LayerLike, rows: FloatArray | None, uncertain: FloatArra
     return np.where(rows[:, COLUMN["done"]] > 0.5, np.maximum(ions, layer.target_ions), ions)
 
 
+def moves_mm(layer: LayerLike) -> FloatArray:
+    """Distances (n - 1,) from each spot to the next."""
+    moves: FloatArray = np.hypot(np.diff(layer.x_mm), np.diff(layer.y_mm))
+    return moves
+
+
 def spot_table(layer: LayerLike, start_ions: FloatArray, rules: LayerRules) -> FloatArray:
     """The table of shape (n, len(SPOT_COLUMNS)); `start_ions` (n,) was delivered by earlier loads."""
     x, y = layer.x_mm, layer.y_mm
-    move = np.zeros(x.size)
-    np.hypot(x[1:] - x[:-1], y[1:] - y[:-1], out=move[1:])
+    beam_off_move = np.zeros(x.size)
+    beam_off_move[1:] = moves_mm(layer) > rules.beam_off_move_mm
     expected_us = layer.target_ions / layer.intensity_ions_per_s * 1e6
     columns = {
         "x_mm": x,
@@ -139,7 +145,7 @@ def spot_table(layer: LayerLike, start_ions: FloatArray, rules: LayerRules) -> F
         "y_set_a": layer.y_set_a,
         "target_ions": layer.target_ions,
         "start_ions": start_ions,
-        "beam_off_move": move > rules.beam_off_move_mm,
+        "beam_off_move": beam_off_move,
         "limit_us": np.maximum(rules.spot_timeout_factor * expected_us, rules.spot_timeout_min_us),
     }
     table = np.empty((x.size, len(SPOT_COLUMNS)))
@@ -153,8 +159,7 @@ def field_preset(layers: Sequence[LayerLike], rules: LayerRules) -> tuple[float,
     ions = expected_ms = 0.0
     for layer in layers:
         total = float(layer.target_ions.sum())
-        moves = np.hypot(np.diff(layer.x_mm), np.diff(layer.y_mm))
-        stops = 1 + int(np.count_nonzero(moves > rules.beam_off_move_mm))
+        stops = 1 + int(np.count_nonzero(moves_mm(layer) > rules.beam_off_move_mm))
         ions += total
         expected_ms += 1e3 * total / layer.intensity_ions_per_s + stops * rules.stop_ms
     return ions, expected_ms

@@ -225,10 +225,10 @@ class MachineLink:
     async def read_register(self, *, ended: bool = False) -> FloatArray:
         """The register, flat float64: with `ended` as the front end published it when the layer ended, which is then
         at least as new as its status; otherwise, and where it is not, it is asked to publish it now."""
-        sample = await self._channels["FE:Register-RB"].get(self.limits.read_s) if ended else None
+        sample = await self._published_register() if ended else None
         if sample is None or self.fe is None or sample.t_ns < self.fe.t_ns:
             await self.command("FE", "read_register", {})
-            sample = await self._channels["FE:Register-RB"].get(self.limits.read_s)
+            sample = await self._published_register()
         value = sample.value
         if not isinstance(value, np.ndarray):
             raise ChannelError("channel.bad-value", "the register is no array", f"{self._prefix}:FE:Register-RB")
@@ -239,7 +239,7 @@ class MachineLink:
         data = (await self.command("FE", "read_dose", {"back": back})).data
         if not data:
             return None
-        sample = await self._channels["FE:Register-RB"].get(self.limits.read_s)
+        sample = await self._published_register()
         rows = np.asarray(sample.value, dtype=np.float64).reshape(-1, len(REGISTER_COLUMNS))
         try:
             found = Dose(int(data["token"]), int(data["field"]), str(data["plan_hash"]), int(data["table_crc32"]),
@@ -264,6 +264,9 @@ class MachineLink:
         return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
 
     # inside
+
+    async def _published_register(self) -> Sample:
+        return await self._channels["FE:Register-RB"].get(self.limits.read_s)
 
     def _latest(self, name: str) -> Any:
         sample = self._channels[name].latest()

@@ -13,8 +13,19 @@ from facility import signals as g
 from facility.timebase import Clock
 from interlocks.controller import SafetyController
 from interlocks.ioc import HEARTBEAT_NS, VALUES_NS, SafetyIoc
+from interlocks.link import RackEnd
 from interlocks.process_image import MAX_OTHERS, NO_FAULT, FastFault, OtherFault
 from ioc_sim.plant import Plant
+
+
+def carry_out(end: RackEnd, plant: Plant) -> None:
+    """Do what the frames that a rack has heard ask of its plant once: a reset of fast latches, a step of a proof."""
+    mask = end.take_reset()
+    if mask:
+        plant.reset_fast(mask)
+    asked = end.take_proof()
+    if asked is not None:
+        plant.prove(*asked)
 
 
 class HookedSafetyIoc(SafetyIoc):

@@ -20,7 +20,7 @@ from interlocks.controller import SafetyController
 from interlocks.link import RackEnd, RackLines, SafetyEnd
 from interlocks.process_image import image_of
 from ioc_sim.plant import Plant
-from rig.safety_side import first_fault
+from rig.safety_side import carry_out, first_fault
 from rig.virtual_time import VirtualLoop
 
 BOOT = 1
@@ -227,12 +227,7 @@ class VirtualSafety:
     def _at_rack(self, frame: bytes) -> None:
         now_ns = self._loop.now_ns()
         self._rack.receive(frame, now_ns)
-        mask = self._rack.take_reset()
-        if mask:
-            self._plant.reset_fast(mask)
-        asked = self._rack.take_proof()
-        if asked is not None:
-            self._plant.prove(*asked)
+        carry_out(self._rack, self._plant)
         self._show_lines(now_ns)
 
     def flip_copy(self, bits: int) -> None:

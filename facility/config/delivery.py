@@ -130,44 +130,44 @@ def _between(curve: ByEnergy, energy_mev_u: ArrayLike) -> FloatArray:
     return np.asarray(np.interp(np.asarray(energy_mev_u, dtype=np.float64), at, factor), dtype=np.float64)
 
 
-class Chamber(Response):
+class Counter(Response):
+    """What gas, gap and converter of a monitor are made of.
+
+    `gain_true` is the electronics' real gain relative to what control believes (1.0 unless a fault says otherwise).
+    """
+
+    gap_mm: Positive
+    gas: Literal["N2", "air"]
+    w_ev: Annotated[float, Field(gt=10.0, lt=100.0)]
+    density_g_cm3: Annotated[float, Field(gt=0.0, lt=0.01)]
+    count_quantum_fc: Positive
+    gain_true: Positive
+
+
+class Chamber(Counter):
     """An integral ionisation chamber, open to the air of the room, and its electronics.
 
-    `density_g_cm3` is that of its gas at reference conditions (`Air`). `gain_true` is the electronics' real gain
-    relative to what control believes (1.0 unless a fault says otherwise).
+    `density_g_cm3` is that of its gas at reference conditions (`Air`).
     `recombination_rel_at_1e9` is the loss of charge at 1e9 carbon-equivalent charge per
     second (the signal of 1e9 carbon ions a second at 400 MeV/u), linear in the current. Control's
     nominal voltage is `voltage_v`, allowed between `voltage_min_v` and `voltage_max_v`.
     """
 
-    gap_mm: Positive
-    gas: Literal["N2", "air"]
-    w_ev: Annotated[float, Field(gt=10.0, lt=100.0)]
-    density_g_cm3: Annotated[float, Field(gt=0.0, lt=0.01)]
     voltage_v: Positive
     voltage_min_v: Positive
     voltage_max_v: Positive
     mobility_cm2_v_s: Positive
-    count_quantum_fc: Positive
     leakage_fc_per_s: NonNegative
     noise_counts_rms: NonNegative
     recombination_rel_at_1e9: Annotated[float, Field(ge=0.0, le=0.1)]
-    gain_true: Positive
     water_equivalent_mm: NonNegative
 
 
-class BackupCounter(Response):
+class BackupCounter(Counter):
     """The backup counter: a sealed chamber with a supply, a converter and a register of its own.
 
     The air of the room does not reach its gas: nothing of it is corrected for temperature and pressure.
     """
-
-    gap_mm: Positive
-    gas: Literal["N2", "air"]
-    w_ev: Annotated[float, Field(gt=10.0, lt=100.0)]
-    density_g_cm3: Annotated[float, Field(gt=0.0, lt=0.01)]
-    count_quantum_fc: Positive
-    gain_true: Positive
 
 
 class Chambers(Section):

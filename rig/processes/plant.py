@@ -42,7 +42,7 @@ from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.register_sync import RegisterSync, RegisterSyncThread
-from rig.safety_side import first_fault
+from rig.safety_side import carry_out, first_fault
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
 from rig.wall_clock import boot_identity, monotonic_ns
@@ -144,12 +144,7 @@ class Rack(threading.Thread):
         self._obey()
 
     def _obey(self) -> None:
-        mask = self._end.take_reset()
-        if mask:
-            self._plant.reset_fast(mask)
-        asked = self._end.take_proof()
-        if asked is not None:
-            self._plant.prove(*asked)
+        carry_out(self._end, self._plant)
         lines = self._end.lines(self._clock.now_ns())
         before, self._lines = self._lines, lines
         if lines != before:
