@@ -15,6 +15,7 @@ from interlocks.model import Rule
 from interlocks.rules import RuleSet, load_rules
 from interlocks.snapshot import Mode
 from rig.trials.causes import Trial, TrialState, load_trials
+from rig.trials.truth import peak_mgy_per_ion
 from rig.virtual_world import World, WorldOptions
 
 TRACE_RECORDS = 1 << 19
@@ -32,6 +33,8 @@ class Bench:
     rules: RuleSet
     trials: Mapping[str, Trial]
     program: MachineProgram
+    peak_mgy_per_ion: float
+    """Of the first layer, in which trials happen. Made here once: every trial is judged in a copy of the process."""
 
     def world(self, *, exchange_always: bool = False) -> World:
         """A facility that has just been switched on."""
@@ -73,4 +76,5 @@ def make_bench(
     species = species or next(iter(facility.species))
     rules = load_rules(facility, room, species, config_dir)
     program = compile_program(make_trial_plan(facility, species), facility, room, qa=True)
-    return Bench(facility, room, species, seed, rules, load_trials(rules, config_dir), program)
+    per_ion = peak_mgy_per_ion(facility, species, program.layers[0].energy_mev_u)
+    return Bench(facility, room, species, seed, rules, load_trials(rules, config_dir), program, per_ion)

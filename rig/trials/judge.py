@@ -12,7 +12,7 @@ from interlocks.model import Rule
 from rig.trials.bench import Bench
 from rig.trials.causes import TrialState
 from rig.trials.result import TrialResult
-from rig.trials.truth import DRIVE_MAX, TICK_NS, beam_off_ns, ions_at_most, peak_mgy, rate_before
+from rig.trials.truth import DRIVE_MAX, TICK_NS, beam_off_ns, ions_at_most, rate_before
 
 if TYPE_CHECKING:
     from rig.trials.run import Found
@@ -37,7 +37,7 @@ def judge(bench: Bench, found: Found) -> TrialResult:
     """Everything that was seen, against what was promised."""
     if found.truth is None:
         raise ValueError("a trial without truth cannot be judged")
-    rule, facility = found.rule, bench.facility
+    rule = found.rule
     takes_beam = rule.strength >= Action.HOLD
     per_tick = rate_before(found.truth, found.cause_ns) or rate_before(found.truth, found.decision_ns or found.cause_ns)
     off_ns = beam_off_ns(found.truth, found.cause_ns, found.until_ns, per_tick) if takes_beam else None
@@ -47,11 +47,6 @@ def judge(bench: Bench, found: Found) -> TrialResult:
     bound_us = found.promised.total_us + found.trial.builds_up_ms * 1000.0 + waited_us
     allowed = ions_allowed(bench, found, bound_us)
     target = _spot_target(bench, found)
-    layer = bench.program.layers[0]
-
-    def mgy(amount: float) -> float:
-        return peak_mgy(amount, facility, bench.species, layer.energy_mev_u)
-
     failures = list(
         _degraded(bench, found, off_ns) if found.variant else _all(bench, found, off_ns, bound_us, ions, allowed)
     )
@@ -71,8 +66,8 @@ def judge(bench: Bench, found: Found) -> TrialResult:
         surplus_bound_ions=allowed,
         surplus_pct=100.0 * ions / target if target else 0.0,
         surplus_bound_pct=100.0 * allowed / target if target else 0.0,
-        surplus_mgy=mgy(ions),
-        surplus_bound_mgy=mgy(allowed),
+        surplus_mgy=ions * bench.peak_mgy_per_ion,
+        surplus_bound_mgy=allowed * bench.peak_mgy_per_ion,
         words=found.words,
         refused=found.refusal,
         failures=tuple(failures),

@@ -74,17 +74,17 @@ def beam_off_ns(found: Ticks, cause_ns: int, until_ns: int, per_tick: float) -> 
     return last if last > cause_ns else None
 
 
-def peak_mgy(ions: float, facility: Facility, species: str, energy_mev_u: float) -> float:
-    """Dose in water on the axis at the depth of the maximum if these ions came as one spot, mGy.
+def peak_mgy_per_ion(facility: Facility, species: str, energy_mev_u: float) -> float:
+    """Dose in water on the axis at the depth of the maximum for each ion of one spot, mGy.
 
     The depth dose is the engine's (`dose.curves`, with the facility's ripple filter), the width the beam's at the
-    isocentre in air; scattering in water would only widen it. Ions of several spots are counted as one: an upper
-    bound.
+    isocentre in air; scattering in water would only widen it. With ions of several spots counted as one it is an
+    upper bound.
     """
     ion = facility.species_named(species)
     peak = float(depth_dose(energy_mev_u, ion, facility.ripple_filter.sigma_mm).total.max())
     sigma_cm = 0.1 * float(spot_sigma_mm(energy_mev_u, ion))
-    return 1e3 * ions * peak * GY_PER_MEV_G / (2.0 * math.pi * sigma_cm**2)
+    return 1e3 * peak * GY_PER_MEV_G / (2.0 * math.pi * sigma_cm**2)
 
 
 def ions_at_most(duration_us: float, level: float, factor: float, facility: Facility) -> float:

@@ -17,13 +17,13 @@ from facility.errors import InternalError
 from interlocks.explain import bound
 from ioc_sim.faults import Fault, FaultKind
 from rig.branch import branch
-from rig.trials import failed_proof
+from rig.trials import failed_proof, truth
 from rig.trials.bench import Bench, make_bench
 from rig.trials.causes import TrialState
 from rig.trials.report import figures, junit_xml
 from rig.trials.result import TrialResult
 from rig.trials.stages import choose, run_trials
-from rig.trials.truth import Ticks, beam_off_ns, ions_at_most, peak_mgy
+from rig.trials.truth import Ticks, beam_off_ns, ions_at_most, peak_mgy_per_ion
 from rig.trials.watch import carried
 from rig.virtual_time import VirtualLoop, run_virtual
 
@@ -77,6 +77,13 @@ def test_the_dump_after_failed_actuators_is_a_line_of_its_own(rule: str, holds: 
     suite = ET.fromstring(junit_xml(bench(), [some, slow], 1.5)).find("testsuite")
     assert suite is not None
     assert suite.attrib["failures"] == ("0" if holds else "1")
+
+
+def test_no_trial_computes_the_depth_dose_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    it, found = bench(), list[TrialResult]()
+    monkeypatch.setattr(truth, "depth_dose", None)
+    run_trials(it, choose(it, ("position-x",), (TrialState.SPOT,), variants=False), found.append)
+    assert [trial.failures for trial in found] == [()]
 
 
 def test_a_failed_device_is_found_by_its_proof_test_and_a_good_one_fails_the_trial(
@@ -205,7 +212,7 @@ def test_more_ions_are_allowed_the_longer_it_takes_and_never_fewer_than_the_mean
 def test_peak_dose_is_of_the_order_that_the_literature_gives() -> None:
     """2e4 carbon ions of 400 MeV/u in a spot are 0.9 mGy at the entrance and 4 to 5 mGy at the peak for 2.5 mm."""
     facility = load_facility("wuwei")
-    dose = peak_mgy(2e4, facility, "carbon", 400.0) * (1.7 / 2.5) ** 2
+    dose = 2e4 * peak_mgy_per_ion(facility, "carbon", 400.0) * (1.7 / 2.5) ** 2
     assert 2.0 < dose < 6.0
 
 
