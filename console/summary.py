@@ -125,7 +125,7 @@ def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
     elif result.truth_words:
         rows.append(("delivered by truth", result.truth_words))
     if result.pacing is not None:
-        rows.append(("pacing", _pacing(result.pacing)))
+        rows += _pacing(result.pacing)
     if result.not_fast:
         rows.append(("not fast", ", ".join(f"{one['rule']} {one['bound_ms']:g} ms" for one in result.not_fast)))
     if result.part == 1:
@@ -146,11 +146,13 @@ def _totals(result: DeliveryResult) -> list[tuple[str, str]]:
     ]
 
 
-def _pacing(pacing: Mapping[str, Any]) -> str:
+def _pacing(pacing: Mapping[str, Any]) -> list[tuple[str, str]]:
     slices = ", ".join(f"{name.replace('_', ' ')} {count:.0f}" for name, count in pacing["slices_by_lateness"].items()
                        if count)  # fmt: skip
-    return (f"{pacing['late_ticks']:.0f} late ticks, worst {pacing['worst_late_ms']:.1f} ms; slices by lateness: "
-            f"{slices}")  # fmt: skip
+    return [
+        ("pacing", f"{pacing['late_ticks']:.0f} late ticks, worst {pacing['worst_late_ms']:.1f} ms"),
+        ("slices by lateness", slices),
+    ]
 
 
 def _truth(truth: TruthReport, prescribed: float) -> list[tuple[str, str]]:
