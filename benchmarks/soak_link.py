@@ -120,8 +120,9 @@ def _one_real_attack(number: int) -> dict[str, Any]:
             verdict = run_real_trial(load_facility("wuwei"), Home(Path(home)), trial)
         except NoTrialError as problem:
             return {"problem": f"{NO_TRIAL}: {problem}", "deed": deed.value, "victim": victim.value}
+    problem = f"{NO_TRIAL}: {verdict.problem}" if verdict.untried else verdict.problem
     return {
-        "problem": verdict.problem, "deed": deed.value, "victim": victim.value, "off_wall_ms": verdict.off_wall_ms,
+        "problem": problem, "deed": deed.value, "victim": victim.value, "off_wall_ms": verdict.off_wall_ms,
         "bound_ms": verdict.bound_ns / MS / trial.speed, **asdict(verdict),
     }  # fmt: skip
 

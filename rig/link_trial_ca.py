@@ -111,11 +111,16 @@ class RealVerdict:
         return (self.last_ion_ns - self.at_ns) / NS_PER_MS / self.speed
 
     @property
+    def untried(self) -> bool:
+        """The layer ended in the very moment of the attack: there was no beam to be taken away, and none came after."""
+        return not self.ions_before and not self.ions_after_bound
+
+    @property
     def problem(self) -> str:
         """Why this is a miss, or no trial at all; empty if all is well."""
         if self.ions_after_bound:
             return f"{self.ions_after_bound} ions more than {self.bound_ns / NS_PER_MS:.1f} ms after the attack: {self}"
-        if not self.ions_before:
+        if self.untried:
             return f"no beam before the attack: {self}"
         if self.ran_on_ms <= 0.0:
             return f"truth was not looked at beyond the bound: {self}"

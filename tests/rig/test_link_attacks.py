@@ -14,6 +14,7 @@ from control.plan.maker import make_small_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility, load_facility
 from rig.link_trial import Attack, LinkTrial, Way, run_trial
+from rig.link_trial_ca import RealVerdict
 
 MS = 1_000_000
 
@@ -48,3 +49,15 @@ def test_a_single_fault_of_the_wire_takes_no_beam() -> None:
         assert verdict.ions_after_bound > 0
         assert verdict.trips == ()
         assert verdict.permit
+
+
+def test_a_verdict_on_real_processes_tells_a_miss_from_what_was_never_tried() -> None:
+    def verdict(before: int, after: int, ran_on_ms: float = 1.0) -> RealVerdict:
+        return RealVerdict(0, 100 * MS, 0, before, after, ran_on_ms, 1.0)
+
+    assert not verdict(9, 0).problem
+    assert verdict(9, 1).problem.startswith("1 ions more than 100.0 ms after the attack")
+    assert not verdict(0, 1).untried, "ions that came too late are a miss, whatever was before"
+    assert verdict(0, 0).untried
+    assert verdict(0, 0).problem.startswith("no beam before the attack")
+    assert verdict(9, 0, 0.0).problem.startswith("truth was not looked at")
