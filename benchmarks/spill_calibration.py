@@ -15,9 +15,10 @@ import numpy as np
 
 from benchmarks.report import RESULTS, write_part
 from facility.config import load_facility
-from ioc_sim.extraction.calibration import Measured, Point, measure
+from ioc_sim.extraction.calibration import Measured, measure
 from ioc_sim.extraction.kobayashi import ComplexArray
-from ioc_sim.extraction.measure import BIN_TURNS, Effort, RipplePoint, ripple_point
+from ioc_sim.extraction.measure import BIN_TURNS, RipplePoint, ripple_point
+from ioc_sim.extraction.points import Effort, Point
 from ioc_sim.extraction.rate_model import RateModel
 from ioc_sim.extraction.spill import setting_of
 from ioc_sim.extraction.table import load_spill_table

@@ -13,8 +13,9 @@ import numpy as np
 from console.tables import print_table
 from facility.config import Facility, config_roots
 from facility.errors import ConfigError
-from ioc_sim.extraction.calibration import POINTS, Measured, calibrate
+from ioc_sim.extraction.calibration import Measured, calibrate
 from ioc_sim.extraction.optics import load_optics
+from ioc_sim.extraction.points import POINTS
 from ioc_sim.extraction.rate_model import RateModel
 from ioc_sim.extraction.table import UNITS, load_spill_table, render_spill_table, table_name
 
@@ -60,7 +61,7 @@ def calibrate_ring(facility: Facility, config_dir: Path | None, output: Path | N
                           "give a file with --output, or a folder that has tables/ with --config-dir")  # fmt: skip
     points = POINTS[facility.ring.extraction]
     found = calibrate(facility, config_dir, points, tell=lambda line: click.echo(line, err=True))
-    path.write_text(render_spill_table(facility, found, optics, points), encoding="utf-8")
+    path.write_text(render_spill_table(facility, found.model, optics, points), encoding="utf-8")
     return RingFigures(facility.id, optics.name, found.model, found.points, path)
 
 

@@ -48,7 +48,7 @@ from ioc_sim.codes import (
     IRRADIATING,
     PAUSED,
 )
-from ioc_sim.dose_estimate import advance_model, ions_to_come
+from ioc_sim.dose_estimate import advance_model, forget_way, ions_to_come
 from ioc_sim.external import external_settled
 from ioc_sim.layout import (
     EV_ABORTED,
@@ -332,8 +332,9 @@ def irradiate(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndar
     if s.stop_spot == 1:
         remaining = s.target_cum - s.track
         land = s.level * 1e-5 * p.land_ticks
-        if remaining < land:
-            s.scale = max(remaining / land, p.land_floor)
+        if remaining >= land:
+            return
+        s.scale = max(remaining / land, p.land_floor)
         if remaining <= ions_to_come(p, q, s, v) + s.level * s.scale * 5e-6:
             s.demand = 0
             s.stopping = 1
@@ -368,6 +369,7 @@ def arm(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray, p
     v[at.EST_IONS] = 0.0
     v[at.EST_IONS + 1] = 0.0
     s.track = 0.0
+    forget_way(v)
     s.target_cum = 0.0
     s.stopping = 0
     s.moving = 0

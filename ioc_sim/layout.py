@@ -16,6 +16,8 @@ from facility.physics.chamber import LONGEST_DRIFT_US
 DRIFT_RING = round(LONGEST_DRIFT_US / 10.0)
 """Longest ion drift the rack can follow, in 10 us ticks; a power of two."""
 MAX_LINES = 8
+TRANSIT_RING = 64
+"""Longest dead time of the extraction, in ticks; a power of two, as long as the drift rings, whose place it shares."""
 
 PARAM_DTYPE = np.dtype(
     [
@@ -27,7 +29,9 @@ PARAM_DTYPE = np.dtype(
         ("energies_per_flat_top", "i8"), ("step_loss", "f8"), ("fill_ions", "f8"), ("fill_jitter", "f8"),
         ("transmission", "f8"), ("flat_top_inverse", "f8"),
         # extraction
-        ("n_tails", "i8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
+        ("n_stages", "i8"), ("last_stage", "i8"), ("transit_turns", "f8"), ("transit_per_log", "f8"),
+        ("stage_turns", "f8"),
+        ("share_inverse", "f8"), ("drive_root", "f8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
         ("n_lines", "i8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),
@@ -36,7 +40,7 @@ PARAM_DTYPE = np.dtype(
         ("rfko_delay_ticks", "i8"), ("quad_present", "i8"), ("quad_delay_ticks", "i8"), ("quad_step", "f8"),
         ("chopper_delay_ticks", "i8"), ("chopper_step", "f8"), ("dump_delay_ticks", "i8"), ("dump_fall_ticks", "i8"),
         ("block_ticks", "i8"), ("confirm_ticks", "i8"), ("source_delay_ticks", "i8"),
-        ("stopper_ns", "i8"), ("gate_tail_us", "f8"),
+        ("stopper_ns", "i8"), ("gate_ticks", "f8"),
         # room
         ("room_index", "i8"), ("search_press_ns", "i8"), ("search_leave_ns", "i8"), ("search_delay_ns", "i8"),
         ("upstream_jitter_mm", "f8"),
@@ -63,6 +67,8 @@ STATE_DTYPE = np.dtype(
         ("queued", "i8"), ("queued_token", "i8"), ("queued_code", "i8"), ("end_cycle", "i8"), ("cycle", "i8"),
         ("steps_done", "i8"), ("stored", "f8"), ("sensitivity", "f8"), ("spill_start_ns", "i8"),
         # extraction
+        ("dead_ticks", "i8"), ("stage_ticks", "f8"), ("stage_share", "f8"), ("ticks_per_turn", "f8"),
+        ("f_rev_hz", "f8"),
         ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"), ("ripple", "f8"), ("ion_root", "f8"),
         # actuators
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
@@ -116,11 +122,7 @@ STATE_DTYPE = np.dtype(
 
 # offsets in the parameter vector ``q``; the number of elements stands behind each.  Pairs: supply 0 upstream and 1
 # downstream, axis 0 x and 1 y, chamber 0 and 1
-TAIL_W = 0  # 4
-TAIL_DECAY = 4  # 4
-TAIL_TICKS = 8  # 4
-TAIL_TAU_US = 12  # 4
-LINE_HZ = 16  # 8
+LINE_HZ = 16  # 8; what stands below is free
 LINE_AMPLITUDE = 24  # 8
 LINE_COS = 32  # 8
 LINE_SIN = 40  # 8
@@ -163,7 +165,7 @@ EXT_AGE_NS = 111  # N_EXT; 0: not external
 N_Q = EXT_AGE_NS + N_EXT
 
 # offsets in the state vector ``v``
-TAIL_STATE = 0  # 4
+STAGE = 0  # 4
 LINE_C = 4  # 8
 LINE_S = 12  # 8
 SET_A = 20  # 2
@@ -204,7 +206,7 @@ SPOT_CUM0 = 340  # 2
 TRIM_MM = 342  # 2
 A_PER_MM = 344  # 2
 MM_PER_A = 346  # 2
-MODEL_TAIL = 348  # 4
+MODEL_STAGE = 348  # 4
 IC_BAD = 352  # 2
 EST_UNREAD = 354  # 2
 SLOW = 356  # 32
@@ -257,7 +259,9 @@ EXT_FOR = EXT_VALUE + N_EXT  # 4
 EXT_COUNT = EXT_FOR + 4  # 2
 IC_VOLT_SUPPLY = EXT_COUNT + 2  # 2
 EXT_BAD_NS = IC_VOLT_SUPPLY + 2  # N_EXT
-N_V = EXT_BAD_NS + N_EXT
+TRANSIT = EXT_BAD_NS + N_EXT  # TRANSIT_RING
+MODEL_TRANSIT = TRANSIT + TRANSIT_RING  # TRANSIT_RING
+N_V = MODEL_TRANSIT + TRANSIT_RING
 
 
 TRUTH_DTYPE = np.dtype(
@@ -277,8 +281,21 @@ FLAG_LINK = 17
 FLAG_DUMP = 18
 
 # columns of the energy table that the kernel sees
-E_BRHO, E_FREV, E_ENERGY, E_Q1_FC, E_Q2_FC, E_QB_FC, E_TRUE1, E_TRUE2, E_TRUEB, E_SIGMA, E_RAMP_NS = range(11)
-E_COLUMNS = 11
+(
+    E_BRHO,
+    E_FREV,
+    E_ENERGY,
+    E_Q1_FC,
+    E_Q2_FC,
+    E_QB_FC,
+    E_TRUE1,
+    E_TRUE2,
+    E_TRUEB,
+    E_SIGMA,
+    E_RAMP_NS,
+    E_TICKS_PER_TURN,
+) = range(12)
+E_COLUMNS = 12
 """``E_Q*_FC``: charge per ion as it is believed (chambers 1 and 2, backup counter); ``E_TRUE*``: true one over that."""
 
 # columns of the per-spot truth

@@ -11,9 +11,11 @@ from facility.config import Facility, Room
 from facility.energy_table import EnergyTable
 from facility.jit import COMPILED
 from facility.landing import land_us
+from facility.physics import beta, gamma
 from facility.physics.chamber import drift_time_us
 from ioc_sim import layout as at
 from ioc_sim.external import pack_external
+from ioc_sim.extraction.rate_model import POWER, RateModel
 from ioc_sim.front_end import LOOP_TICKS
 from ioc_sim.layout import (
     E_BRHO,
@@ -25,6 +27,7 @@ from ioc_sim.layout import (
     E_QB_FC,
     E_RAMP_NS,
     E_SIGMA,
+    E_TICKS_PER_TURN,
     E_TRUE1,
     E_TRUE2,
     E_TRUEB,
@@ -62,9 +65,10 @@ def _fall(fall_us: float) -> float:
     return min(1.0, TICK_US / fall_us) if fall_us > 0.0 else 1.0
 
 
-def energy_columns(facility: Facility, species: str, table: EnergyTable) -> np.ndarray:
+def energy_columns(facility: Facility, species: str, table: EnergyTable, spill: RateModel) -> np.ndarray:
     """Energy table as the kernel reads it, shape (codes, E_COLUMNS)."""
     columns = np.zeros((len(table), E_COLUMNS))
+    ion = facility.species_named(species)
     columns[:, E_BRHO] = table.rigidity_tm
     columns[:, E_FREV] = table.f_rev_hz
     columns[:, E_ENERGY] = table.energy_mev_u
@@ -75,6 +79,9 @@ def energy_columns(facility: Facility, species: str, table: EnergyTable) -> np.n
     for column, monitor in ((E_TRUE1, chambers.ic1), (E_TRUE2, chambers.ic2), (E_TRUEB, chambers.backup)):
         columns[:, column] = monitor.true_over_calibrated(table.energy_mev_u)
     columns[:, E_SIGMA] = table.spot_sigma_mm
+    momentum = beta(table.energy_mev_u, ion) * gamma(table.energy_mev_u, ion)
+    stretch = momentum**spill.momentum_power
+    columns[:, E_TICKS_PER_TURN] = stretch / (table.f_rev_hz * TICK_US * 1e-6)
     columns[:, E_RAMP_NS] = [_whole_ms(facility.ramp_ms(species, float(e))) for e in table.energy_mev_u]
     return columns
 
@@ -101,17 +108,13 @@ def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     p.ring_loss_per_rate = TICK_S / ion.transmission
 
 
-def _extraction(p: Any, q: np.ndarray, facility: Facility) -> None:
+def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: RateModel) -> None:
     extraction = facility.extraction
-    p.n_tails = len(extraction.tail)
-    for i, (share, tau_us) in enumerate(extraction.tail):
-        decay = _decay(tau_us)
-        q[at.TAIL_W + i] = share
-        q[at.TAIL_DECAY + i] = decay
-        # ions still to come after a stop: all of the tail, or what passes before a chopper has closed
-        passing = 1.0 - math.exp(-p.gate_tail_us / tau_us)
-        q[at.TAIL_TICKS + i] = passing * decay / (1.0 - decay) if decay < 1.0 else 0.0
-        q[at.TAIL_TAU_US + i] = tau_us
+    p.n_stages, p.last_stage = model.stages, at.STAGE + model.stages - 1
+    p.transit_turns, p.transit_per_log = model.mean_turns, model.mean_per_log
+    p.stage_turns = model.spread_turns / math.sqrt(model.stages)
+    p.share_inverse = 1.0 / (facility.species_named(species).transmission * model.share_per_turn)
+    p.drive_root = 1.0 / POWER[model.kind]
     p.noise_decay = _decay(extraction.duty_noise_tau_us)
     p.noise_kick = extraction.duty_noise_rms * math.sqrt(1.0 - p.noise_decay**2)
     p.n_lines = min(len(extraction.ripple_lines), MAX_LINES)
@@ -141,7 +144,8 @@ def _beam_off(p: Any, q: np.ndarray, facility: Facility) -> None:
     p.confirm_ticks = math.ceil(facility.confirm_after_us() / TICK_US)
     p.source_delay_ticks = round((off.source_inhibit.delay_us + off.source_inhibit.fall_us) / TICK_US)
     p.stopper_ns = _whole_ms((off.stopper.delay_us + off.stopper.fall_us) * 1e-3)
-    p.gate_tail_us = off.chopper.delay_us + off.chopper.fall_us / 2.0 if off.chopper.present else 1e6
+    # what of the tail a chopper lets pass; 0: there is none
+    p.gate_ticks = (off.chopper.delay_us + off.chopper.fall_us / 2.0) / TICK_US if off.chopper.present else 0.0
 
 
 def _scanning(p: Any, q: np.ndarray, facility: Facility, room: Room) -> None:
@@ -215,7 +219,7 @@ def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
 
 
 def pack_parameters(
-    facility: Facility, room_id: str, species: str, seed: int, gate_samples: int, gate_step_ns: int
+    facility: Facility, room_id: str, species: str, spill: RateModel, seed: int, gate_samples: int, gate_step_ns: int
 ) -> tuple[Any, np.ndarray]:
     """Parameter record (one element) and parameter vector for a room and a species; ``seed`` counts modulo 2^64."""
     parameters = record(PARAM_DTYPE)
@@ -225,7 +229,7 @@ def pack_parameters(
     room = facility.room_named(room_id)
     _ring(p, q, facility, species)
     _beam_off(p, q, facility)
-    _extraction(p, q, facility)
+    _extraction(p, q, facility, species, spill)
     _scanning(p, q, facility, room)
     _monitors(p, q, facility)
     _front_end(p, q, facility)

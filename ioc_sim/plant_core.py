@@ -19,6 +19,7 @@ from ioc_sim import commands, front_end, rack
 from ioc_sim import layout as at
 from ioc_sim.dose_register import commit
 from ioc_sim.external import initial_external
+from ioc_sim.extraction.table import load_spill_table
 from ioc_sim.faults import F_COLUMNS, N_FAULT_POINTS
 from ioc_sim.layout import (
     EV_ABORTED,
@@ -95,10 +96,11 @@ class PlantCore:
         self.species = species
         self.allow_faults = allow_faults
         self.table = load_energy_table(facility, species)
-        self._etab = energy_columns(facility, species, self.table)
+        spill = load_spill_table(facility)
+        self._etab = energy_columns(facility, species, self.table, spill)
         breathing = load_trace(facility.gate.trace)
         self._trace_mm = np.ascontiguousarray(breathing.amplitude_mm, dtype=np.float64)
-        self._parameters, self._q = pack_parameters(facility, room_id, species, seed, len(self._trace_mm),
+        self._parameters, self._q = pack_parameters(facility, room_id, species, spill, seed, len(self._trace_mm),
                                             round(breathing.step_s * 1e9))  # fmt: skip
         self._state = record(STATE_DTYPE)
         self._plain = self._state.view(np.ndarray).view(STATE_DTYPE)

@@ -53,7 +53,7 @@ from ioc_sim.physics.scanning import (
     supply_step,
     true_current,
 )
-from ioc_sim.physics.spill import enter_fine, spill_tick
+from ioc_sim.physics.spill import enter_fine, set_transit, spill_tick
 from ioc_sim.signals_tick import (
     count_chamber,
     lines_changed,
@@ -269,9 +269,6 @@ def coarse_step(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.n
     permit_lines(s, v)
     if not proof_ms(p, q, s, v, faults):
         actuators_tick(p, q, s, v, faults, 100)
-    for i in range(4):
-        v[at.TAIL_STATE + i] = 0.0
-        v[at.MODEL_TAIL + i] = 0.0
     s.rate_model = 0.0
     s.rate_meas = 0.0
     s.rate = 0.0
@@ -349,6 +346,8 @@ def run(
                 device_noise(p, q, v, s.tick, at.NOISE_BLOCK)
                 spill_noise(p, q, s, v)
             millisecond(p, q, s, v, faults, etab, trace_mm)
+            if fine == 1 and s.demand == 0:
+                set_transit(p, s)
             fresh = True
         if s.fine == 1:
             fine_tick(p, q, s, v, faults, sig, spots, reg, truth, trace, etab)

@@ -47,7 +47,7 @@ def spill(
 ) -> None:  # fmt: skip
     """Track slow extraction: transit times, stop, restart, ripple. Some 15 s for the default.
 
-    Off line, by particles; the live plant has a rate model that is not calibrated with it yet.
+    Off line, by particles; `machine calibrate` makes the transit of the live plant from such runs.
     """
     from console.tables import print_or_draw
     from ioc_sim.extraction.spill import setting_of, with_drive

@@ -75,7 +75,8 @@ class Ring(Section):
 class Extraction(Section):
     """Structure of the slow-extracted spill, intensity loop closed.
 
-    - `tail`: after the extraction drive stops, the rate falls as the sum of fraction x exp(-t / tau_us).
+    - `tail`: what safety and landing reckon with after the drive has stopped, a sum of fraction x exp(-t / tau_us);
+      it ends no sooner than the plant's own tail, which is that of the facility's spill table.
     - noise: relative, Gaussian, first-order correlated (`duty_noise_tau_us`), rms of the 10 us rate.
     - `ripple_lines`: (Hz, relative amplitude) sinusoids.
     - `start_overshoot_rel` decays with `start_overshoot_tau_ms` at each spill start.

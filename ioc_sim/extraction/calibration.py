@@ -17,46 +17,18 @@ from facility.physics import beta, gamma
 from ioc_sim.extraction.kobayashi import FloatArray
 from ioc_sim.extraction.measure import (
     BIN_TURNS,
-    Effort,
     RipplePoint,
     StopPoint,
     ripple_amplitude,
     ripple_point,
     stop_point,
 )
+from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Point
 from ioc_sim.extraction.rate_model import POWER, RateModel, Transit, ripple_shape
 from ioc_sim.extraction.spill import Setting, setting_of
 
 MOST_STAGES = 3
 """More fit hardly better (a fourth: a tenth less of squares at the HIMM type ring) and cost time in each tick."""
-RIPPLE_PER_TURN = (1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3)
-"""Frequencies of calibration: some 400 Hz to 6 kHz."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """An operating point of calibration: energy as a share of the way from the lowest to the highest, drive, effort
-    for stops and for ripple."""
-
-    energy_share: float
-    drive: float
-    stop: Effort
-    ripple: Effort
-
-
-POINTS = {
-    "rfko": (
-        Point(0.9, 1.0, Effort(16_000, 6, 20_000, 80), Effort(16_000, 10, 40_000, 1)),
-        Point(0.5, 0.5, Effort(16_000, 6, 40_000, 80), Effort(16_000, 10, 60_000, 1)),
-        Point(0.1, 0.25, Effort(20_000, 6, 60_000, 80), Effort(20_000, 6, 80_000, 1)),
-    ),
-    "betatron": (
-        Point(0.9, 1.0, Effort(16_000, 3, 8000, 40), Effort(24_000, 4, 8000, 1)),
-        Point(0.5, 0.4, Effort(16_000, 3, 20_000, 60), Effort(24_000, 4, 20_000, 1)),
-        Point(0.1, 1.0, Effort(16_000, 3, 8000, 40), Effort(24_000, 4, 8000, 1)),
-        Point(0.9, 0.15, Effort(16_000, 3, 40_000, 60), Effort(24_000, 3, 40_000, 1)),
-    ),
-}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from facility.errors import ConfigError
 from ioc_sim.extraction.kernel import EXTRACTED, STORED
 from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
 from ioc_sim.extraction.optics import KnockOut
+from ioc_sim.extraction.points import Effort
 from ioc_sim.extraction.spill import LEAST_IONS, Setting, with_drive
 from ioc_sim.extraction.tracking import Line, Particles, Programme, Tracker, gaussian_beam
 
@@ -31,16 +32,6 @@ BIN_TURNS = 25
 MOST_BINS = 400
 WINDOWS = (300, 1000)
 """Bins, turns, in which the roughness of the spill is told: some 110 and 360 us."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """Size of a measurement: particles, seeds, turns at the operating point, stops within them."""
-
-    particles: int
-    seeds: int
-    turns: int
-    stops: int
 
 
 @dataclass(frozen=True)

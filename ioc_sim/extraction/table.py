@@ -15,8 +15,8 @@ from pathlib import Path
 
 from facility.config import Facility, find_config
 from facility.errors import ConfigError
-from ioc_sim.extraction.calibration import POINTS, RIPPLE_PER_TURN, Calibration, Point
 from ioc_sim.extraction.optics import Optics, load_optics
+from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Point
 from ioc_sim.extraction.rate_model import RateModel
 
 SCHEMA = "ionctl.spill-table/1"
@@ -34,9 +34,9 @@ def table_name(facility_id: str) -> str:
     return f"tables/{facility_id}-spill.csv"
 
 
-def render_spill_table(facility: Facility, found: Calibration, optics: Optics, points: Sequence[Point]) -> str:
+def render_spill_table(facility: Facility, model: RateModel, optics: Optics, points: Sequence[Point]) -> str:
     """Text of the table; numbers to five places."""
-    values = asdict(found.model)
+    values = asdict(model)
     rows = [f"{name},{_cell(values[name])},{unit}" for name, unit in UNITS.items()]
     body = "\n".join([HEADING, *rows]) + "\n"
     header = [

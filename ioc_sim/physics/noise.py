@@ -11,7 +11,7 @@ import numpy as np
 from facility.jit import Record, kernel
 from facility.rng import draw, flat, normal_high, normal_low, triangle
 from ioc_sim import layout as at
-from ioc_sim.physics.spill import LINE_TICKS, lines
+from ioc_sim.physics.spill import LINE_TICKS, lines, round_off
 
 STREAM_SPILL = 1
 """The low half is the structure of the spill, the high half the Poisson variate."""
@@ -43,6 +43,7 @@ def device_noise(p: Record, q: np.ndarray, v: np.ndarray, first_tick: int, ticks
 @kernel
 def spill_noise(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Structure of the spill (1 is none, never below 0) and Poisson variates of the coming millisecond."""
+    round_off(v)
     noise = s.noise
     ripple = s.ripple
     for i in range(BLOCK):

@@ -29,7 +29,7 @@ from ioc_sim.codes import (
     STANDBY,
 )
 from ioc_sim.faults import faulted
-from ioc_sim.layout import E_BRHO, E_ENERGY, E_RAMP_NS, EV_PHASE, EV_SPILL_END
+from ioc_sim.layout import E_BRHO, E_ENERGY, E_FREV, E_RAMP_NS, E_TICKS_PER_TURN, EV_PHASE, EV_SPILL_END
 from ioc_sim.physics.chambers import free_charge
 from ioc_sim.physics.scanning import standardise
 
@@ -85,10 +85,12 @@ def layer_unfinished(s: Record, v: np.ndarray) -> bool:
 
 @kernel
 def beam_constants(q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
-    """At the energy in the ring: charge that an ion frees in the monitors, deflection by a magnet's current."""
+    """At the energy in the ring: charge that an ion frees in the monitors, deflection by a magnet's current, turns."""
     for axis in range(2):
         k = int(q[at.AXIS_SUPPLY + axis])
         v[at.ANGLE_PER_A + axis] = q[at.SUPPLY_TM_PER_A + k] / etab[s.ring_code, E_BRHO]
+    s.f_rev_hz = etab[s.ring_code, E_FREV]
+    s.ticks_per_turn = etab[s.ring_code, E_TICKS_PER_TURN]
     free_charge(q, s, v, etab)
 
 

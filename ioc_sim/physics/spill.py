@@ -1,7 +1,8 @@
 """Slow extraction, first order: a calibrated rate model, not a tracking code.
 
-Model (each item named): the drive (RF-knock-out amplitude or betatron-core voltage, as a share of the level) feeds a
-sum of first-order lags, which give the start and the stop tail; the rate is multiplied by correlated noise
+Model (each item named): the drive (RF-knock-out power or betatron-core voltage, as a share of the level) goes through
+the transit of the ions, a dead time and a row of equal first-order lags calibrated with tracking
+(`ioc_sim.extraction`), which give the start and the stop tail; the rate is multiplied by correlated noise
 (first-order, Gaussian), mains lines and a start overshoot; ions leave as a Poisson process; the ring empties.
 """
 
@@ -24,12 +25,24 @@ LINE_TICKS = 8
 THIN_SHARE = 0.02
 """Below this share of a fill the extraction thins out in proportion to what is stored."""
 TINY = 1e-12
-"""Rates below this (ions/s) are zero: no denormal numbers, which are slow."""
+"""Rates below this (ions/s, or of the level) are zero."""
+MOST_STAGES = 3
+"""Lags of the transit."""
+
+
+@kernel
+def clear_transit(v: np.ndarray) -> None:
+    """Nothing is on its way; no beam may have come for a transit."""
+    for j in range(MOST_STAGES):
+        v[at.STAGE + j] = 0.0
+    for j in range(at.TRANSIT_RING):
+        v[at.TRANSIT + j] = 0.0
 
 
 @kernel
 def enter_fine(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
-    """Set the mains lines to their phase at the present time; called when 10 us steps begin."""
+    """Mains lines at their phase of the present time, nothing on its way; called when 10 us steps begin."""
+    clear_transit(v)
     t_s = s.t_ns * 1e-9
     for i in range(p.n_lines):
         angle = 2.0 * math.pi * q[at.LINE_HZ + i] * t_s
@@ -50,6 +63,43 @@ def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
 
 
 @kernel
+def set_transit(p: Record, s: Record) -> None:
+    """Dead time and lags at the energy in the ring, the level and what is stored; once a millisecond without demand.
+
+    A weaker drive takes longer (`ioc_sim.extraction.rate_model`); its share a turn is level over stored ions.
+    """
+    if s.f_rev_hz <= 0.0:
+        return  # nothing has been accelerated
+    stored = s.stored if s.stored * p.thin_inverse > 1.0 else 1.0 / p.thin_inverse
+    share = s.level * p.share_inverse / (stored * s.f_rev_hz)
+    turns = p.transit_turns - p.transit_per_log * p.drive_root * math.log(share) if share > 0.0 else p.transit_turns
+    stage = p.stage_turns if p.stage_turns * p.n_stages < turns else turns / p.n_stages
+    # a tick of each lag but the first passes before the next one sees it
+    mean = turns * s.ticks_per_turn - (p.n_stages - 1)
+    dead = math.floor(mean - p.n_stages * stage * s.ticks_per_turn + 0.5)
+    if dead < 0:
+        dead = 0
+    elif dead > at.TRANSIT_RING - 1:
+        dead = at.TRANSIT_RING - 1
+    s.dead_ticks = dead
+    s.stage_ticks = max(mean - dead, 0.0) / p.n_stages
+    s.stage_share = 1.0 / (1.0 + s.stage_ticks)
+
+
+@kernel
+def round_off(v: np.ndarray) -> None:
+    """What is next to nothing is nothing, in the ring and in the front end's model: denormal numbers are slow.
+
+    Called once a millisecond, in which no lag falls from ``TINY`` to them.
+    """
+    for j in range(MOST_STAGES):
+        if v[at.STAGE + j] < TINY:
+            v[at.STAGE + j] = 0.0
+        if v[at.MODEL_STAGE + j] < TINY:
+            v[at.MODEL_STAGE + j] = 0.0
+
+
+@kernel
 def open_share(transmission: float) -> float:
     """What a beam-off device lets through; one of which nothing is known takes no beam off."""
     return transmission if transmission == transmission else 1.0
@@ -65,11 +115,15 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
         drive = s.level * s.drive * s.scale * s.sensitivity * on * (supply if supply < 1.0 else 1.0)
         drive *= 1.0 + s.overshoot
         s.overshoot *= p.overshoot_decay
-    rate = 0.0
-    for j in range(p.n_tails):
-        state = v[at.TAIL_STATE + j] * q[at.TAIL_DECAY + j] + drive * (1.0 - q[at.TAIL_DECAY + j])
-        v[at.TAIL_STATE + j] = state if state > TINY else 0.0
-        rate += q[at.TAIL_W + j] * state
+    v[at.TRANSIT + s.ring_pos] = drive
+    # each lag takes what the one before had a tick ago, so that none waits for another
+    stage0 = v[at.STAGE]
+    stage1 = v[at.STAGE + 1]
+    first = v[at.TRANSIT + ((s.ring_pos - s.dead_ticks) & (at.TRANSIT_RING - 1))]
+    v[at.STAGE] = stage0 + (first - stage0) * s.stage_share
+    v[at.STAGE + 1] = stage1 + (stage0 - stage1) * s.stage_share
+    v[at.STAGE + 2] += (stage1 - v[at.STAGE + 2]) * s.stage_share
+    rate = v[p.last_stage]
     extracted_open = open_share(faulted(s, faults, fp.QUAD, s.quad_open, s.t_ns))
     rate = faulted(s, faults, fp.SPILL, rate * v[at.NOISE_SPILL + i], s.t_ns) * extracted_open
     if rate != rate:

@@ -12,6 +12,7 @@ from facility.config import Facility
 from facility.energy_table import load_energy_table
 from facility.physics.relativity import rigidity_tm
 from ioc_sim import layout as at
+from ioc_sim.extraction.table import load_spill_table
 from ioc_sim.layout import PARAM_DTYPE, STATE_DTYPE
 from ioc_sim.params import as_argument, pack_parameters, record
 from ioc_sim.physics.scanning import TICK_S, field_a, remember, supply_step
@@ -82,7 +83,7 @@ def scan_study(facility: Facility, room: str, species: str, energy_mev_u: float)
     an energy that the facility's table does not have, UsageError for another room or species.
     """
     load_energy_table(facility, species).code_for(energy_mev_u)
-    parameters, q = pack_parameters(facility, room, species, 1, 1, 1)
+    parameters, q = pack_parameters(facility, room, species, load_spill_table(facility), 1, 1, 1)
     p, s = as_argument(parameters, PARAM_DTYPE), as_argument(record(STATE_DTYPE), STATE_DTYPE)
     where, front = facility.room_named(room), facility.front_end
     brho = float(rigidity_tm(energy_mev_u, facility.species_named(species)))
@@ -115,7 +116,7 @@ def scan_study(facility: Facility, room: str, species: str, energy_mev_u: float)
 
 def hysteresis_loop(facility: Facility, room: str, species: str, supply: int, most_a: float) -> FloatArray:
     """Set point and what hysteresis adds to the field, both A, (n, 2): 0, `most_a`, -`most_a`, `most_a`, 1 A a step."""
-    _, q = pack_parameters(facility, room, species, 1, 1, 1)
+    _, q = pack_parameters(facility, room, species, load_spill_table(facility), 1, 1, 1)
     v = np.zeros(at.N_V)
     turns = [np.arange(0.0, most_a), np.arange(most_a, -most_a, -1.0), np.arange(-most_a, most_a + 1.0)]
     rows = []

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from console.main import run
-from ioc_sim.extraction.calibration import Point
-from ioc_sim.extraction.measure import Effort
+from ioc_sim.extraction.points import Effort, Point
 
 
 def test_spill_gives_numbers_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from facility.config import change_facility, load_facility
 from facility.states import RingPhase
 from ioc_sim import layout as at
+from ioc_sim.extraction.table import load_spill_table
 from ioc_sim.layout import PARAM_DTYPE, STATE_DTYPE
 from ioc_sim.params import as_argument, pack_parameters, record
 from ioc_sim.physics.scanning import TICK_S, field_a, supply_step
@@ -22,7 +23,7 @@ AXIS = WUWEI.scanning.x
 def test_eddy_currents_hold_the_field_back_by_their_time_constant() -> None:
     """On a ramp at the voltage limit the field is tau x slew behind; at rest it has come."""
     facility = change_facility(WUWEI, {"scanning.x.eddy_tau_us": 60.0})
-    parameters, q = pack_parameters(facility, "1", "carbon", 1, 1, 1)
+    parameters, q = pack_parameters(facility, "1", "carbon", load_spill_table(facility), 1, 1, 1)
     p, s = as_argument(parameters, PARAM_DTYPE), as_argument(record(STATE_DTYPE), STATE_DTYPE)
     v = np.zeros(at.N_V)
     v[at.SET_A] = 300.0
