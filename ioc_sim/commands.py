@@ -115,6 +115,7 @@ def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, cod
         v[at.EST_LEAK + k] = q[at.IC_LEAK_FC_PER_TICK + k] * ions_per_fc
     counts_per_tick = level * 1e-5 / v[at.IC_IONS_PER_COUNT]
     s.track_gain = min(1.0, max(0.15, counts_per_tick))
+    s.answer_gain = min(0.25, max(0.06, 0.1 * counts_per_tick))
 
 
 def same_permit(s: Any, epoch: int) -> bool:

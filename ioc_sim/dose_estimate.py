@@ -14,6 +14,9 @@ from ioc_sim.layout import DRIFT_RING, TRANSIT_RING
 from ioc_sim.physics.chambers import drift_ticks
 from ioc_sim.physics.spill import MOST_STAGES
 
+LEAST_ANSWER, MOST_ANSWER = 0.25, 4.0
+"""Of a spill with the worst structure permitted, four times the mean is as rare as nothing at all."""
+
 
 @kernel
 def estimate_ions(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, observed: float) -> float:
@@ -30,8 +33,9 @@ def estimate_ions(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, ob
 
 
 @kernel
-def forget_way(v: np.ndarray) -> None:
+def forget_way(s: Record, v: np.ndarray) -> None:
     """The model has nothing on its way: it did not run between two layers."""
+    s.answer = 1.0
     for j in range(MOST_STAGES):
         v[at.MODEL_STAGE + j] = 0.0
     for j in range(TRANSIT_RING):
@@ -41,7 +45,7 @@ def forget_way(v: np.ndarray) -> None:
 @kernel
 def reset_estimate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Empty the memory of both estimates and of the model of the transit; no beam may have come for a drift time."""
-    forget_way(v)
+    forget_way(s, v)
     for k in range(2):
         for j in range(DRIFT_RING):
             v[at.EST_RING + at.DRIFT_RING * k + (j)] = 0.0
@@ -54,8 +58,12 @@ def reset_estimate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 
 
 @kernel
-def advance_model(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
-    """Advance the front end's own model of the extraction (rate as a share of the level) by a tick."""
+def advance_model(p: Record, q: np.ndarray, s: Record, v: np.ndarray, ions: float) -> None:
+    """Advance the front end's own model of the extraction (rate as a share of the level) by a tick with ``ions``.
+
+    ``answer``: ions that come for one of the model, followed as fast as counts allow (least mean squares): the
+    structure of a spill outruns the smoothed rate, and what is on its way cannot be called back.
+    """
     drive = s.drive * s.scale if s.spill_cmd == 1 else 0.0
     v[at.MODEL_TRANSIT + s.ring_pos] = drive
     stage0 = v[at.MODEL_STAGE]
@@ -67,6 +75,12 @@ def advance_model(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     model = v[p.last_stage + (at.MODEL_STAGE - at.STAGE)]
     smooth = s.rate_model + (model - s.rate_model) * p.rate_alpha
     s.rate_model = smooth if smooth > 1e-18 else 0.0
+    answer = s.answer + s.answer_gain * (ions * 1e5 * s.level_inverse - s.answer * model)
+    if not answer > LEAST_ANSWER:  # no number is no answer
+        answer = LEAST_ANSWER
+    elif answer > MOST_ANSWER:
+        answer = MOST_ANSWER
+    s.answer = answer
 
 
 @kernel
@@ -111,11 +125,4 @@ def ions_to_come(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
     A chopper lets pass what comes before it has closed.
     """
     ahead = on_the_way(p, s, v) if p.gate_ticks <= 0.0 else before_gate(p, s, v)
-    ratio = 1.0
-    if s.rate_model > 0.02:
-        ratio = s.rate_meas * s.level_inverse / s.rate_model
-        if ratio > 2.0:
-            ratio = 2.0
-        elif ratio < 0.5:
-            ratio = 0.5
-    return ahead * ratio * s.level * 1e-5
+    return ahead * s.answer * s.level * 1e-5

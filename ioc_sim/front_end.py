@@ -246,7 +246,7 @@ def front_end_tick(
     v[at.EST_IONS + 1] += ions1
     ahead = before + s.rate_meas * 1e-5
     s.track = ahead + s.track_gain * (v[at.EST_IONS] - ahead)
-    advance_model(p, q, s, v)
+    advance_model(p, q, s, v, ions0)
     s.move_ticks += 1
     if s.fe_state == IRRADIATING or s.stop_ticks < p.quiet_ticks:
         remaining = s.target_cum - s.track
@@ -331,7 +331,8 @@ def irradiate(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndar
     s.scale = 1.0
     if s.stop_spot == 1:
         remaining = s.target_cum - s.track
-        land = s.level * 1e-5 * p.land_ticks
+        more = s.answer * s.drive
+        land = s.level * 1e-5 * p.land_ticks * (more if more > 1.0 else 1.0)
         if remaining >= land:
             return
         s.scale = max(remaining / land, p.land_floor)
@@ -369,7 +370,7 @@ def arm(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray, p
     v[at.EST_IONS] = 0.0
     v[at.EST_IONS + 1] = 0.0
     s.track = 0.0
-    forget_way(v)
+    forget_way(s, v)
     s.target_cum = 0.0
     s.stopping = 0
     s.moving = 0

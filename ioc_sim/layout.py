@@ -94,6 +94,7 @@ STATE_DTYPE = np.dtype(
         ("move_ticks", "i8"), ("move_allow_ticks", "i8"), ("settled_ticks", "i8"), ("spot_beam_ticks", "i8"),
         ("spot_x", "f8"), ("spot_y", "f8"), ("spot_w", "f8"), ("drive", "f8"), ("scale", "f8"), ("rate_meas", "f8"),
         ("rate_model", "f8"), ("dry_ticks", "i8"), ("track", "f8"), ("track_gain", "f8"),
+        ("answer", "f8"), ("answer_gain", "f8"),
         ("layer_beam_ticks", "i8"), ("beam_on_ticks", "i8"),
         ("fe_heartbeat", "i8"), ("h_heartbeat", "i8"), ("rs_code", "i8"), ("rs_plan", "i8"), ("rs_moving_ns", "i8"),
         ("range_shifter", "i8"),
