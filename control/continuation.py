@@ -7,6 +7,8 @@ rest are left out; the layers that stay have tokens of their own, so that nobody
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from control.layer_table import FloatArray, LayerRules
@@ -29,10 +31,20 @@ def continued(journal: Journal, program: ProgramLike, continues: str, rules: Lay
         chain.insert(0, read.session(journal, name))
         name = chain[0].continues
     for attempt, entry in enumerate(chain, 1):
+        _require_known(journal, entry)
         program = program.rest(_left(journal, program, entry, rules), attempt)
         if not program.layers:
             raise CommandRefused("course.nothing-left", f"session {entry.session} has left nothing", "load")
     return program
+
+
+def _require_known(journal: Journal, entry: SessionEntry) -> None:
+    """CommandRefused 'course.unsure' where a session was closed without its register having been heard: it may have got
+    more than the journal tells."""
+    for row in read.rows_of(journal, "events", entry.session):
+        if row["kind"] == read.RECONCILED_KIND and (said := json.loads(row["data"])).get("known") is False:
+            raise CommandRefused("course.unsure", f"what session {entry.session} got is not known: {said['words']}",
+                                 "load", "no rest of it can be given: it needs a plan of its own")  # fmt: skip
 
 
 def _left(journal: Journal, program: ProgramLike, entry: SessionEntry, rules: LayerRules) -> list[FloatArray]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from control.session import Mode, ProgramLike, Session
 from facility.errors import CommandRefused
 from journal.course import NO_FRACTION, Course, Part, Share
+from journal.read import SessionEntry
 
 QA_INTENTS = frozenset({"VERIFICATION", "MACHINE_QA", "RESEARCH", "SERVICE"})
 """PlanIntent (300A,000A) of plans that are for no patient (PS3.3 C.8.8.9)."""
@@ -39,11 +40,26 @@ def require_none_open(course: Course) -> None:
     """CommandRefused 'course.unfinished' while a session of this course can be gone on with."""
     for part in course.parts:
         if part.open:
-            name = part.entry.session
-            raise CommandRefused(
-                "course.unfinished", f"session {name} ({part.entry.status}) {_given(part)} of this plan", "load",
-                f"go on with it (ionctl resume {name}) or close it as partial (ionctl session close {name})",
-            )  # fmt: skip
+            raise _unfinished(part, "load")
+
+
+def require_given_by_nobody_else(entry: SessionEntry, course: Course) -> None:
+    """CommandRefused 'course.twice' or 'course.unfinished' where this session, of which little or nothing was delivered
+    when it was left, is no longer the one that gives its fraction: another one has, or is about to."""
+    before, name = {entry.session}, entry.continues
+    known = {part.entry.session: part for part in course.parts}
+    while name in known and name not in before:
+        before.add(name)
+        name = known[name].entry.continues
+    for part in course.parts:
+        other = part.entry
+        if other.session in before:
+            continue
+        if part.open:
+            raise _unfinished(part, "recover")
+        if other.fraction == entry.fraction:
+            what = f"fraction {entry.fraction} was given by session {other.session} ({other.status}) meanwhile"
+            raise CommandRefused("course.twice", what, entry.session, f"ionctl session close {entry.session}")
 
 
 def share_of(mode: Mode, program: ProgramLike, course: Course | None, fraction: int = 0, continues: str = "") -> Share:
@@ -122,6 +138,14 @@ def _refuse_number(course: Course, fraction: int, share: Share) -> None:
             raise CommandRefused("course.twice", f"{what} ({one.status})", "load", f"next is {share.number}")
     raise CommandRefused("course.order", f"fraction {fraction} of {share.planned} is not the next one", "load",
                          f"next is {share.number}")  # fmt: skip
+
+
+def _unfinished(part: Part, verb: str) -> CommandRefused:
+    name = part.entry.session
+    return CommandRefused(
+        "course.unfinished", f"session {name} ({part.entry.status}) {_given(part)} of this plan", verb,
+        f"go on with it (ionctl resume {name}) or close it as partial (ionctl session close {name})",
+    )  # fmt: skip
 
 
 def _given(part: Part) -> str:

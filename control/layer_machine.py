@@ -155,6 +155,8 @@ DELIVERING = frozenset(
 """States in which control acts by itself."""
 BEAM_POSSIBLE = frozenset({State.ARMED, State.IRRADIATING, State.HELD})
 """States in which the front end may have beam."""
+HOLDING = DELIVERING | {State.INTERRUPTED}
+"""States in which what the front end holds is the open session's."""
 
 _S, _E, _F = State, Event, Effect
 

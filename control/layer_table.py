@@ -19,6 +19,8 @@ from facility.pv_catalogue import MAX_SPOTS_PER_LAYER, REGISTER_COLUMNS, SPOT_CO
 
 FloatArray = npt.NDArray[np.float64]
 
+MOST_STARTED = 1.5
+"""Largest share of its target that a front end takes for what a spot got before."""
 COLUMN = {name: i for i, name in enumerate(REGISTER_COLUMNS)}
 """Column of the register by name."""
 
@@ -85,6 +87,8 @@ class LayerRules:
       of the chamber + intensity x `spot_beam_us`).
     - `layer_rel`: the first chamber's sum may miss by this share plus the same absolute term.
     - `chambers_rel`: the second chamber's sum may differ from the first by this share plus `chambers_counts` counts.
+    - `cut_rel`, `cut_counts`, `cut_beam_us`: by this share, so many counts and intensity x `cut_beam_us` they may
+      differ at a spot of a load that was stopped: gains are calibrated to 0.2 %, the second is booked by whole ticks.
     The limits are wider than the tolerances of delivery: the check finds a front end that is wrong, it is no interlock.
     """
 
@@ -96,6 +100,9 @@ class LayerRules:
     spot_beam_us: float = 60.0
     layer_rel: float = 0.005
     chambers_rel: float = 0.05
+    cut_rel: float = 0.01
+    cut_counts: float = 20.0
+    cut_beam_us: float = 20.0
     chambers_counts: float = 40.0
     stop_ms: float = 3.0
     """What a stop adds to the time with the spill commanded, ms."""
@@ -119,11 +126,13 @@ def counted_ions(layer: LayerLike, rows: FloatArray | None, uncertain: FloatArra
     """What counts as delivered, ions (n,), from total rows and uncertain charge (n,).
 
     A spot that is done is done, whatever its counts: it is never begun again for what is missing to its prescription.
+    One that has got far too much has no more than `MOST_STARTED` of it here: there is nothing left of it all the same.
     """
+    most = MOST_STARTED * layer.target_ions
     if rows is None:
-        return np.zeros(layer.target_ions.size) + uncertain
+        return np.minimum(uncertain, most)
     ions = np.maximum(rows[:, COLUMN["ic1_ions"]], 0.0) + uncertain
-    return np.where(rows[:, COLUMN["done"]] > 0.5, np.maximum(ions, layer.target_ions), ions)
+    return np.minimum(np.where(rows[:, COLUMN["done"]] > 0.5, np.maximum(ions, layer.target_ions), ions), most)
 
 
 def moves_mm(layer: LayerLike) -> FloatArray:
@@ -253,7 +262,8 @@ def judge(
 ) -> Verdict:
     """Compare total rows (`add_earlier`) with the prescription; `complete`: every spot must be done.
 
-    `uncertain` charge (n,) counts as delivered, by both chambers.
+    `uncertain` charge (n,) counts as delivered, by both chambers. What a spot had got beyond its prescription before
+    the last load is on record, and no fault of this one.
     """
     target = layer.target_ions
     if uncertain is not None and bool(uncertain.any()):
@@ -272,12 +282,20 @@ def judge(
         worst_spot=worst,
         worst_position_mm=worst_position_mm(layer, rows),
         done_spots=done,
-        faults=_faults(layer, rows, rules, error, done, sums) if complete else (),
+        faults=_faults(layer, rows, rules, done, uncertain) if complete else (),
     )
 
 
+def _known_excess(target: FloatArray, rows: FloatArray) -> FloatArray:
+    """Ions (n,) beyond the prescription that came before the last load."""
+    start = rows[:, COLUMN["start_ions"]]
+    whole = start >= MOST_STARTED * target  # `counted_ions` says no more
+    excess: FloatArray = np.maximum(np.where(whole, rows[:, COLUMN["ic1_ions"]], start) - target, 0.0)
+    return excess
+
+
 def _faults(
-    layer: LayerLike, rows: FloatArray, rules: LayerRules, error: FloatArray, done: int, sums: tuple[float, float]
+    layer: LayerLike, rows: FloatArray, rules: LayerRules, done: int, uncertain: FloatArray | None
 ) -> tuple[str, ...]:
     if not bool(np.isfinite(rows[:, [COLUMN["ic1_ions"], COLUMN["ic2_ions"], COLUMN["done"]]]).all()):
         return ("the register holds values that are no numbers",)
@@ -287,16 +305,26 @@ def _faults(
     absolute = rules.spot_counts * count + layer.intensity_ions_per_s * rules.spot_beam_us * 1e-6
     if done != target.size:
         faults.append(f"{target.size - done} of {target.size} spots are not done")
+    error = rows[:, COLUMN["ic1_ions"]] - _known_excess(target, rows) - target
     over = np.abs(error) - np.maximum(rules.spot_rel * target, absolute)
     spot = int(np.argmax(over))
     if over[spot] > 0.0:
         faults.append(f"spot {spot} got {target[spot] + error[spot]:.0f} ions, prescribed {target[spot]:.0f}")
     prescribed = float(target.sum())
-    if abs(sums[0] - prescribed) > rules.layer_rel * prescribed + absolute:
-        faults.append(f"chamber 1 counted {sums[0]:.0f} ions, prescribed {prescribed:.0f}")
-    if abs(sums[1] - sums[0]) > rules.chambers_rel * prescribed + rules.chambers_counts * count:
-        faults.append(f"chamber 2 counted {sums[1]:.0f} ions, chamber 1 {sums[0]:.0f}")
+    if abs(float(error.sum())) > rules.layer_rel * prescribed + absolute:
+        faults.append(f"chamber 1 counted {prescribed + float(error.sum()):.0f} ions, prescribed {prescribed:.0f}")
+    first, second = (float(rows[_measured_by_both(rows, uncertain), COLUMN[name]].sum())
+                     for name in ("ic1_ions", "ic2_ions"))  # fmt: skip
+    if abs(second - first) > rules.chambers_rel * prescribed + rules.chambers_counts * count:
+        faults.append(f"chamber 2 counted {second:.0f} ions, chamber 1 {first:.0f}")
     return tuple(faults)
+
+
+def _measured_by_both(rows: FloatArray, uncertain: FloatArray | None) -> npt.NDArray[np.bool_]:
+    """Spots (n,) of which both chambers know all: without uncertain charge, nor an earlier load that one of them has
+    lost (`control.chambers`)."""
+    lost: npt.NDArray[np.bool_] = (rows[:, COLUMN["start_ions"]] > 0.0) & (rows[:, COLUMN["ic2_ions"]] == 0.0)
+    return ~lost if uncertain is None else ~lost & (uncertain == 0.0)
 
 
 def position_distances(layer: LayerLike, rows: FloatArray) -> FloatArray:

@@ -243,7 +243,8 @@ class MachineLink:
         rows = np.asarray(sample.value, dtype=np.float64).reshape(-1, len(REGISTER_COLUMNS))
         try:
             found = Dose(int(data["token"]), int(data["field"]), str(data["plan_hash"]), int(data["table_crc32"]),
-                         int(data["spot"]), float(data["uncertain_ions"]), rows, int(data["seq"]))  # fmt: skip
+                         int(data["spot"]), float(data["uncertain_ions"]), rows, int(data["seq"]),
+                         data.get("power_lost") is True)  # fmt: skip
         except (KeyError, TypeError, ValueError) as problem:
             raise ChannelError("channel.bad-value", f"the dose register says {problem}", "FE read_dose") from problem
         if len(rows) != int(data["n"]):

@@ -74,6 +74,8 @@ class Dose:
     rows: FloatArray
     """(n, len(REGISTER_COLUMNS)), of that load alone; done is -1 where nothing sure is known of a spot."""
     seq: int
+    power_lost: bool = False
+    """The power has failed since: what was loaded last may never have reached the disk, and then it had no beam."""
 
 
 _STRETCHES = (RingPhase.INJECTION, RingPhase.FLAT_TOP, RingPhase.ENERGY_STEP, RingPhase.DUMP, RingPhase.FAULT)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from control.chambers import believed
 from control.layer_table import (
     COLUMN,
     FloatArray,
@@ -107,9 +108,10 @@ def reconcile(session: Session, doses: Sequence[Dose], rules: LayerRules) -> Rec
     """The account of the present layer. JournalError 'recovery.register' where journal and register contradict."""
     if session.finished:
         return Reconciled("every layer is verified")
-    book, layer = session.book, session.book.layer
+    layer = session.book.layer
     number = field_number(session.id)
     mine = [dose for dose in doses if dose.field == number and dose.plan_hash == session.program.plan_hash]
+    _require_not_ahead(session, mine)
     accounts = [None, *(entry for entry in session.history if entry.layer == session.index)]
     for dose in mine:
         if dose.token != layer.token or len(dose.rows) != layer.target_ions.size:
@@ -117,16 +119,44 @@ def reconcile(session: Session, doses: Sequence[Dose], rules: LayerRules) -> Rec
         crcs = [_crc(session, entry, rules) for entry in accounts]
         if crcs[-1] == dose.table_crc32:
             return _added(session, dose, rules)
+        if dose.table_crc32 in crcs and session.armed_unbooked and not dose.power_lost:
+            return _all_of_it(session, "the register holds an earlier load of it and not that one")
         if dose.table_crc32 in crcs:
             return Reconciled(f"layer {session.index}: the journal has all that the register holds")
         what = f"the register holds layer {session.index}, loaded with another account than the journal's"
         raise JournalError("recovery.register", what, session.id, "close the session as partial")
-    if mine or not session.armed_unbooked:
+    if not session.armed_unbooked or any(dose.power_lost for dose in mine):
         return Reconciled(f"layer {session.index}: nothing was delivered since the journal's account")
+    return _all_of_it(session, "the register is older than that" if mine else "no register speaks of it")
+
+
+def _require_not_ahead(session: Session, doses: Sequence[Dose]) -> None:
+    """JournalError 'recovery.register' where the register holds a layer that this journal has never armed: somebody has
+    put an older copy of the journal back, and what it has forgotten would be given once more.  Only the table of the
+    next layer may be there, behind the load of the present one: it goes ahead of the journal, its beam does not."""
+    place = {book.layer.token: index for index, book in enumerate(session.books)}
+    layers = [place.get(dose.token, -1) for dose in doses]
+    for dose, layer in zip(doses, layers, strict=True):
+        waits = layer == session.index + 1 and session.index in layers and not _begun(dose)
+        if layer > session.index and not waits:
+            what = f"the register holds layer {layer}, the journal of this session ends in layer {session.index}"
+            raise JournalError("recovery.register", what, session.id,
+                               "put the newest copy of the journal back; with this one close the session as partial, "
+                               "and count what it does not tell as delivered")  # fmt: skip
+
+
+def _begun(dose: Dose) -> bool:
+    """It was armed. Rows that a loss of power has torn say nothing: the slot has a spot from arming on."""
+    return dose.spot >= 0 or bool((dose.rows[:, [COLUMN["ic1_ions"], COLUMN["ic2_ions"], COLUMN["done"]]] > 0.0).any())
+
+
+def _all_of_it(session: Session, why: str) -> Reconciled:
+    """The present layer was armed and nobody knows what it got: all that it can have got counts as delivered."""
+    book, layer = session.book, session.book.layer
     left = np.maximum(layer.target_ions - book.start_ions, 0.0)
     rows = np.zeros((layer.target_ions.size, len(REGISTER_COLUMNS))) if book.rows is None else book.rows.copy()
     rows[:, COLUMN["done"]] = 1.0
-    words = f"layer {session.index} was armed and no register speaks of it: all of it counts as delivered"
+    words = f"layer {session.index} was armed and {why}: all of it counts as delivered"
     return Reconciled(words, rows, book.uncertain + left, int(np.count_nonzero(left > 0.0)))
 
 
@@ -159,8 +189,9 @@ def _added(session: Session, dose: Dose, rules: LayerRules) -> Reconciled:
     this[:, COLUMN["done"]] = np.maximum(this[:, COLUMN["done"]], 0.0)
     this[:, COLUMN["target_ions"]] = layer.target_ions
     this[:, COLUMN["start_ions"]] = book.start_ions
+    this, beyond = believed(layer, this, book.start_ions, rules)
     rows = add_earlier(this, book.rows)
-    uncertain = book.uncertain.copy()
+    uncertain = book.uncertain + beyond
     left = layer.target_ions - counted_ions(layer, rows, uncertain)
     uncertain[unknown] += np.maximum(left[unknown], 0.0)
     rows[unknown, COLUMN["done"]] = 1.0

@@ -17,7 +17,7 @@ import structlog
 
 from channels.background import Background
 from control.bookkeeper import Bookkeeper
-from control.layer_machine import BEAM_POSSIBLE, Effect, Event, State, matters, not_now, refused, step
+from control.layer_machine import BEAM_POSSIBLE, HOLDING, Effect, Event, State, matters, not_now, refused, step
 from control.layer_table import LayerRules
 from control.machine_link import MachineLink
 from control.observer import Observer
@@ -182,7 +182,7 @@ class Sequencer:
 
     async def reconcile(self, session: Session) -> str:
         """Bring the journal's account of a session that is not open together with the dose register; what was found."""
-        return await self._stages.reconcile(session, self._clock.now_ns())
+        return await self._stages.reconcile(session, self._clock.now_ns(), disarm=self.state not in HOLDING)
 
     @property
     def listeners(self) -> list[Listener]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from control.continuation import continued
-from control.course import require_let_go, share_of
+from control.course import require_given_by_nobody_else, require_let_go, share_of
 from control.layer_machine import Event, refused
 from control.recovery import require_alike, require_same, restore
 from control.sequencer import Sequencer
@@ -43,6 +43,7 @@ class SessionDesk:
         given = {"qa": False, "plan_hash": "", "fraction": 0, "continues": "", **args}
         _require("load", given, wanted)
         program = self._load_program(given["plan"], given["room"], given["qa"])
+        await self._sequencer.books.durable()
         share = self._share(program, given["fraction"], given["continues"])
         if share.continues:
             program = self._rest(program, share.continues, "load")
@@ -73,14 +74,18 @@ class SessionDesk:
 
     async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("recover", args, {"session": str, "plan": str, "room": str, "qa": bool, "reason": str})
-        entry = read.session(self._written("recover"), args["session"])
-        require_whole(self._written("recover"), entry.session)
+        journal = self._written("recover")
+        await self._sequencer.books.durable()
+        entry = read.session(journal, args["session"])
+        require_whole(journal, entry.session)
         program = self._load_program(args["plan"], args["room"], args["qa"])
         require_same(entry, program, self._energy_table)
         self._require_mode(entry)
+        if entry.fraction:
+            require_given_by_nobody_else(entry, read_course(journal, entry.patient, entry.plan_hash))
         if entry.continues:
             program = self._rest(program, entry.continues, "recover")
-        layers = read.layers(self._written("recover"), entry.session)
+        layers = read.layers(journal, entry.session)
 
         def dress(session: Session) -> None:
             session.plan_path, session.energy_table = args["plan"], self._energy_table
@@ -102,21 +107,22 @@ class SessionDesk:
         journal, sequencer = self._written("close_partial"), self._sequencer
         if sequencer.session is not None and sequencer.session.id == name:
             await sequencer.close()
+        await sequencer.books.durable()
         entry = read.session(journal, name)
         if entry.status in read.ENDED:
             raise CommandRefused("session.ended", f"session {name} is {entry.status}", "close_partial")
-        words = await self._heard(entry)
+        words, known = await self._heard(entry)
         await sequencer.books.durable()
         ions = sum(delivered_by_beam(journal, name).values())
-        sequencer.books.closed_partial(entry, issuer, reason, ions)
+        sequencer.books.closed_partial(entry, issuer, reason if known else f"{reason}; {words}", ions)
         await sequencer.books.durable()
         for listener in tuple(sequencer.listeners):
             listener("closed", {"session": name})
         return {"session": name, "account": words}
 
-    async def _heard(self, entry: SessionEntry) -> str:
-        """Bring journal and register together for the last time. Where that cannot be, the journal's account stands: a
-        layer of which it does not tell counts as delivered whole."""
+    async def _heard(self, entry: SessionEntry) -> tuple[str, bool]:
+        """Bring journal and register together for the last time; what was found, and whether it is all. Where that
+        cannot be, the journal's account stands, and nobody gives what it says is left (`continued`)."""
         sequencer = self._sequencer
         try:
             program = self._load_program(entry.plan_path, entry.room, entry.qa)
@@ -126,11 +132,11 @@ class SessionDesk:
             session = Session(entry.session, program, mode=sequencer.mode, operator=entry.operator, t_ns=0)
             restore(session, read.layers(self._written("close_partial"), entry.session))
             session.on_booked = sequencer.books.booker(session)
-            return await sequencer.reconcile(session)
+            return await sequencer.reconcile(session), True
         except IonctlError as problem:
             words = f"journal and register were not brought together: {problem}"
-        sequencer.books.event(entry.session, "session.reconciled", {"words": words})
-        return words
+        sequencer.books.event(entry.session, read.RECONCILED_KIND, {"words": words, "known": False})
+        return words, False
 
     def _require_mode(self, entry: SessionEntry) -> None:
         """What holds for a patient does not hold in other modes, so nobody goes on in another one."""

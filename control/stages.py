@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from control.bookkeeper import Bookkeeper
+from control.chambers import believed
 from control.layer_machine import Event
 from control.layer_table import (
     FloatArray,
@@ -36,6 +37,7 @@ from facility.errors import ChannelError, CommandRefused
 from facility.ids import field_number
 from facility.states import FrontEndState, RingPhase
 from facility.timebase import CLOCK_STEP_S
+from journal.read import RECONCILED_KIND
 
 if TYPE_CHECKING:
     from control.procedure import Procedure
@@ -133,12 +135,8 @@ class Stages:
     async def _open_field(self, session: Session) -> None:
         """Counter and timer of the field at the front end; they go on where this session has opened it before."""
         ions, expected_ms = field_preset(session.program.layers, self._rules)
-        arguments = {
-            "field": field_number(session.id),
-            "preset_ions": ions,
-            "expected_ms": expected_ms,
-            "plan_hash": session.program.plan_hash,
-        }
+        arguments = {"field": field_number(session.id), "preset_ions": ions, "expected_ms": expected_ms,
+                     "plan_hash": session.program.plan_hash}  # fmt: skip
         await self._link.command("FE", "open_field", arguments)
 
     async def select_energy(self, session: Session) -> Event:
@@ -162,13 +160,9 @@ class Stages:
         book.loaded_from = book.start_ions
         crc32 = table_crc32(table)
         arguments = {
-            "token": layer.token,
-            "energy_code": layer.energy_code,
-            "level_ions_per_s": layer.intensity_ions_per_s,
-            "n": int(layer.target_ions.size),
-            "crc32": crc32,
-            "range_shifter_code": layer.range_shifter_code,
-        }
+            "token": layer.token, "energy_code": layer.energy_code, "level_ions_per_s": layer.intensity_ions_per_s,
+            "n": int(layer.target_ions.size), "crc32": crc32, "range_shifter_code": layer.range_shifter_code,
+        }  # fmt: skip
         await self._link.command("FE", "load_layer", arguments)
         self._procedure.table_loaded(crc32)
         book.loads += 1
@@ -331,21 +325,30 @@ class Stages:
 
     async def _account(self, session: Session, t_ns: int) -> None:
         layer = session.book.layer
-        rows = await self._rows(session.book)
-        if rows is None:
+        book = session.book
+        load = register_rows(await self._link.read_register(), layer, book.loaded_from)
+        if load is None:
             what = f"what beam {layer.beam_index}, layer {layer.layer_index} got is not known: the register is gone"
             raise StageFault(Event.VERIFY_FAILED, what)
-        if judge(layer, rows, self._rules, uncertain=session.book.uncertain).good:  # the stop came after the last spot
+        this, beyond = believed(layer, load, book.loaded_from, self._rules)
+        rows, book.uncertain = add_earlier(this, book.rows), book.uncertain + beyond
+        if judge(layer, rows, self._rules, uncertain=book.uncertain).good:  # the stop came after the last spot
             session.verified(rows, t_ns)
         else:
             session.account(rows, t_ns)
 
-    async def reconcile(self, session: Session, t_ns: int) -> str:
-        """Bring the journal's account and the dose register together: what is left is what neither has."""
+    async def reconcile(self, session: Session, t_ns: int, *, disarm: bool = False) -> str:
+        """Bring the journal's account and the dose register together: what is left is what neither has. With `disarm`
+        a layer that a control which died has left at the front end is ended before; ChannelError if it does not end."""
+        try:
+            if disarm:
+                await self._disarm()
+        except StageFault as fault:
+            raise ChannelError("control.timeout", fault.reason, "FE disarm") from fault
         await asyncio.sleep(self._limits.settle_s * self._limits.scale)
         doses = [dose for back in (0, 1) if (dose := await self._link.read_dose(back)) is not None]
         found = go_on_from(session, doses, self._rules, t_ns)
-        self._books.event(session.id, "session.reconciled", found.to_data())
+        self._books.event(session.id, RECONCILED_KIND, found.to_data())
         await self._books.durable()
         return found.words
 
@@ -371,13 +374,8 @@ class Stages:
             raise StageFault(Event.VERIFY_FAILED, reason)
 
     def _loaded(self, layer: LayerLike) -> bool:
-        fe = self._link.fe
-        return (
-            fe is not None
-            and fe.state is FrontEndState.LOADED
-            and fe.token == layer.token
-            and fe.spots == layer.target_ions.size
-        )
+        fe, wanted = self._link.fe, (FrontEndState.LOADED, layer.token, layer.target_ions.size)
+        return fe is not None and (fe.state, fe.token, fe.spots) == wanted
 
     def _fe_state(self) -> FrontEndState | None:
         fe = self._link.fe

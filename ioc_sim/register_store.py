@@ -201,6 +201,8 @@ class DoseRecord:
     """Ions at most that crossed and are not in `ions`; they came at the open spot or right after it."""
     previous: bool
     """It is that of the load before the present one."""
+    power_lost: bool
+    """The power has failed since it was written."""
 
 
 def read_records(store: RegisterStore) -> tuple[DoseRecord, ...]:
@@ -262,7 +264,7 @@ def _record(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecor
         spots.unknown[:behind] |= ~spots.done[:behind]
     if power_lost and lease != reg.NO_LEASE and state not in (FrontEndState.DONE, FrontEndState.ABORTED):
         uncertain += max(lease, 0) * 1e-3
-    return _made(slot, load, layer, spots, state, open_spot, uncertain, previous=False)
+    return _made(slot, load, layer, spots, state, open_spot, uncertain, power_lost, previous=False)
 
 
 def _earlier(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseRecord | None:
@@ -275,7 +277,7 @@ def _earlier(banks: Banks, slot: Words, load: int, power_lost: bool) -> DoseReco
     if power_lost:
         spots.unknown |= ~spots.done
     state = FrontEndState.DONE if bool(spots.done.all()) else FrontEndState.ABORTED
-    return _made(slot, load, layer, spots, state, -1, 0.0, previous=True)
+    return _made(slot, load, layer, spots, state, -1, 0.0, power_lost, previous=True)
 
 
 @dataclass
@@ -307,7 +309,7 @@ class _Spots:
 
 def _made(
     slot: Words, load: int, layer: LoadedLayer, spots: _Spots, state: FrontEndState, spot: int, uncertain: float,
-    *, previous: bool,
+    power_lost: bool, *, previous: bool,
 ) -> DoseRecord:  # fmt: skip
     counts = [float("nan") if int(word) == reg.UNKNOWN else float(word) for word in
               slot[[reg.COUNTS1, reg.COUNTS2, reg.BACKUP]]]  # fmt: skip
@@ -318,4 +320,5 @@ def _made(
         timer_s=timer_ms * 1e-3, field_ions=field_ions,
         beam_s=int(slot[reg.BEAM_TICKS]) * 1e-5, ions=spots.ions, centre_mm=spots.centre_mm, beam_us=spots.beam_us,
         t_end_ns=spots.t_end_ns, done=spots.done, unknown=spots.unknown, uncertain_ions=uncertain, previous=previous,
+        power_lost=power_lost,
     )  # fmt: skip

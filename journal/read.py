@@ -24,6 +24,8 @@ from journal.store import Journal
 
 FloatArray = npt.NDArray[np.float64]
 RECORD_KIND = "session.record"
+RECONCILED_KIND = "session.reconciled"
+"""Kind of an event: journal and register were brought together; `known` is false where that could not be."""
 ARMING, BOOKED, RECOVERED, VERIFIED = "arming", "booked", "recovered", "verified"
 """Status of a row of `layers`."""
 

@@ -147,6 +147,7 @@ class FrontEndCommands:
             "table_crc32": layer.table_crc32, "state": int(record.state), "spot": record.spot,
             "uncertain_ions": record.uncertain_ions, "counts": [_known(count) for count in record.counts],
             "backup_counts": _known(record.backup_counts), "timer_s": _known(record.timer_s), "beam_s": record.beam_s,
+            "power_lost": record.power_lost,
         }  # fmt: skip
 
     def _front_end(self) -> FrontEndGroup:

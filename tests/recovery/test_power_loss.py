@@ -161,7 +161,7 @@ def objection(left: Left) -> str:
     restore(found, entries)
     doses = [
         Dose(one.layer.token, one.layer.field, one.layer.plan_hash, one.layer.table_crc32, one.spot,
-             one.uncertain_ions, dose_rows(one), one.seq)
+             one.uncertain_ions, dose_rows(one), one.seq, one.power_lost)
         for one in read_records(left.store)
     ]  # fmt: skip
     go_on_from(found, doses, LayerRules.of(facility()), 0)

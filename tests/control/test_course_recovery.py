@@ -1,0 +1,82 @@
+"""Sessions of a course that were left, and what is gone on with: nothing is given that another session has given."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from facility.errors import CommandRefused
+from journal import read
+from journal.store import Journal
+from tests.control.test_course import Desk, close, run
+from tests.control.test_course import journal as journal
+
+
+def opened_and_left(journal: Journal, names: list[str]) -> None:
+    """A session that was opened and of which nothing was delivered when its control died."""
+
+    async def dies(desk: Desk) -> None:
+        names.append(await desk.load())
+        await desk.bench.sequencer.books.durable()
+
+    run(journal, dies)
+
+
+def test_a_fraction_that_another_session_has_given_is_not_gone_on_with(journal: Journal) -> None:
+    names: list[str] = []
+
+    async def gives(desk: Desk) -> None:
+        names.append(await desk.deliver())
+
+    async def goes_on(desk: Desk) -> None:
+        with pytest.raises(CommandRefused, match=f"fraction 1 was given by session {names[1]}"):
+            await desk.recover(names[0])
+
+    opened_and_left(journal, names)
+    run(journal, gives)
+    run(journal, goes_on)
+
+
+def test_nobody_goes_on_with_a_session_while_another_one_of_the_course_is_unfinished(journal: Journal) -> None:
+    names: list[str] = []
+
+    async def stops(desk: Desk) -> None:
+        names.append(await desk.stopped())
+
+    async def goes_on(desk: Desk) -> None:
+        with pytest.raises(CommandRefused, match=f"session {names[1]} .* of this plan"):
+            await desk.recover(names[0])
+        await desk.recover(names[1])
+
+    opened_and_left(journal, names)
+    run(journal, stops)
+    run(journal, goes_on)
+
+
+def test_what_is_closed_while_nobody_could_look_has_no_rest_to_give(journal: Journal) -> None:
+    """The register may hold more of it than the journal does."""
+
+    async def test(desk: Desk) -> None:
+        first = await desk.stopped()
+        await close(desk)
+        plan, desk.plan = desk.plan, dataclasses.replace(desk.plan, plan_hash="cd" * 32)  # its file is another one now
+        await desk.close_partial(first)
+        desk.plan = plan
+        with pytest.raises(CommandRefused, match=f"what session {first} got is not known"):
+            await desk.load(continues=first)
+        assert "not brought together" in read.session(journal, first).reason
+
+    run(journal, test)
+
+
+def test_a_session_whose_end_is_not_on_the_disk_yet_is_not_closed_as_partial(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        name = await desk.load()
+        await desk.start()
+        desk.bench.sequencer.books.writer.settle = lambda: None  # the last commit is on its way
+        await desk.bench.sequencer.recorded(300.0)
+        with pytest.raises(CommandRefused, match="is completed"):
+            await desk.close_partial(name)
+
+    run(journal, test)
