@@ -49,7 +49,7 @@ COMMANDS = {
 
 @click.command(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config-dir", type=click.Path(path_type=Path, file_okay=False, exists=True),
-              help="Folder searched first for facility files and tables.")  # fmt: skip
+              help="Folder searched first for facility files, rules and tables.")  # fmt: skip
 @click.option("--home", "home_dir", type=click.Path(path_type=Path, file_okay=False),
               help="Folder for runs, sessions, keys; default $IONCTL_HOME or the user's data directory.")  # fmt: skip
 @click.option("--log-json", is_flag=True, help="Log JSON lines instead of words.")
@@ -66,6 +66,10 @@ def cli(
     Exit codes: 0 ok, 2 usage, 3 configuration, 4 plan refused, 5 interrupted or terminated, 6 target unavailable,
     7 verification failed, 70 internal.
     """
+    if config_dir is not None:
+        from facility.config.loader import searched_first
+
+        ctx.with_resource(searched_first(config_dir))
     ctx.obj = Settings(config_dir, home_dir, log_json, "debug" if debug else log_level, debug)
 
 

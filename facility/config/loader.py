@@ -6,7 +6,8 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -26,13 +27,23 @@ CONFIG_ENV = "IONCTL_CONFIG"
 def config_roots(config_dir: Path | None = None, env: Mapping[str, str] | None = None) -> list[Traversable]:
     """Folders that are searched for configuration, first one wins: argument, `$IONCTL_CONFIG`, packaged copy."""
     environment = os.environ if env is None else env
-    roots: list[Traversable] = []
-    if config_dir is not None:
-        roots.append(Path(config_dir))
-    if environment.get(CONFIG_ENV):
-        roots.append(Path(environment[CONFIG_ENV]))
-    roots.append(resources.files("configs"))
-    return roots
+    roots: list[Traversable] = [] if config_dir is None else [Path(config_dir)]
+    roots += [Path(folder) for folder in environment.get(CONFIG_ENV, "").split(os.pathsep) if folder]
+    return [*roots, resources.files("configs")]
+
+
+@contextmanager
+def searched_first(folder: Path) -> Iterator[None]:
+    """Whatever this process and those that it starts read comes from `folder` first, while this lasts."""
+    before = os.environ.get(CONFIG_ENV)
+    os.environ[CONFIG_ENV] = os.pathsep.join([str(folder.resolve()), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CONFIG_ENV]
+        else:
+            os.environ[CONFIG_ENV] = before
 
 
 def find_config(

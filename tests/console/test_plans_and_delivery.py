@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,17 @@ def test_bad_arguments(ionctl, small, arguments, code, words):
     assert outcome.code == code
     assert words in outcome.err
     assert outcome.out == ""
+
+
+def test_the_rules_of_a_configuration_folder_are_those_in_force(ionctl, small, tmp_path):
+    """And not those that come with the project, while `list` and `test` speak of the folder's."""
+    rules = (ROOT / "configs/interlocks.toml").read_text(encoding="utf-8")
+    (tmp_path / "interlocks.toml").write_text(rules.replace("low = -2.0\nhigh = 2.0", "low = -0.01\nhigh = 0.01", 1))
+    deliver = ("deliver", small, "--qa", "--target", "virtual", "--json")
+    moved = ionctl("--config-dir", str(tmp_path), *deliver)
+    assert [one["rule"] for one in json.loads(moved.out)["interlocks"]] == ["position-x"], moved.err
+    assert "IONCTL_CONFIG" not in os.environ, "for that one command"
+    assert json.loads(ionctl(*deliver).out)["interlocks"] == []
 
 
 def test_without_qa_an_angle_that_the_room_does_not_have_is_refused(ionctl, small):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from facility.config import (
     list_facilities,
     load_facility,
 )
+from facility.config.loader import config_roots, searched_first
 from facility.errors import ConfigError, UsageError
 
 NAMES = ["himm-mee", "lanzhou", "pimms", "wuwei"]
@@ -109,6 +111,18 @@ def test_search_order(tmp_path: Path) -> None:
     assert load_facility("wuwei", None, env).facility.name == "from environment"
     assert load_facility("wuwei", None, {}).facility.name == "Wuwei (HIMM type)"
     assert load_facility("pimms", first, env).id == "pimms"  # falls through to the packaged copy
+    both = {"IONCTL_CONFIG": f"{first}:{second}"}
+    assert load_facility("wuwei", None, both).facility.name == "from argument"
+
+
+def test_a_folder_is_searched_first_for_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for before in ("elsewhere", ""):
+        monkeypatch.setenv("IONCTL_CONFIG", before)
+        if not before:
+            monkeypatch.delenv("IONCTL_CONFIG")
+        with searched_first(tmp_path):
+            assert config_roots()[:-1] == [tmp_path.resolve(), *([Path(before)] if before else [])]
+        assert os.environ.get("IONCTL_CONFIG", "") == before
 
 
 def test_unknown_facility_names_the_known_ones() -> None:
