@@ -29,6 +29,8 @@ RuleId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
 
 IMAGE_NAMES: frozenset[str] = frozenset(SIGNALS[i].name for i in IMAGE)
 
+LONGEST_US = 10_000_000.0
+"""A rule that stays bad for longer than this before it acts protects from nothing."""
 BEAT_MS = 1.0
 """A heartbeat rises by one in this time."""
 BEAT_MODULUS = 1 << 20
@@ -108,7 +110,7 @@ class Rule(Section):
     equals: float | Literal["room"] | None = None
     unit: Annotated[str, Field(min_length=1, max_length=7)]
     window_us: NonNegative = 0.0
-    debounce_us: NonNegative = 0.0
+    debounce_us: Annotated[NonNegative, Field(le=LONGEST_US)] = 0.0
     input_delay_us: NonNegative = 0.0
     """How late the cause shows in the inputs: drift, strip window, publishing, watchdog."""
     tier: Tier
@@ -170,6 +172,8 @@ def _inputs(rule: Rule) -> Iterator[Problem]:
         most = 1
     if not least <= len(rule.inputs) <= most:
         yield Problem("inputs", f"kind {rule.kind!r} in tier {rule.tier} takes {least} to {most} inputs")
+    if len(set(rule.inputs)) < len(rule.inputs):
+        yield Problem("inputs", "a signal is named twice: a rule that compares it with itself is always good")
     named = [("inputs", name) for name in rule.inputs]
     if rule.when is not None:
         named.append(("when", rule.when))
@@ -182,6 +186,8 @@ def _inputs(rule: Rule) -> Iterator[Problem]:
             yield Problem(key, f"{name!r} is not in the process image, so tier {rule.tier} cannot see it")
     if rule.tier == "T" and not all(name in (CONTROL_INPUT, *LINE_INPUTS) for name in rule.inputs):
         yield Problem("inputs", f"tier T judges what control vouches for: {CONTROL_INPUT}, {', '.join(LINE_INPUTS)}")
+    if rule.when is not None and _unit_of(rule.when, "bool") != "bool":
+        yield Problem("when", f"{rule.when!r} is no contact: the rule would not be judged at its 0")
     yield from _unit(rule)
 
 
@@ -191,9 +197,12 @@ def _unit(rule: Rule) -> Iterator[Problem]:
             yield Problem("unit", "a beat is compared in ms")
         return
     for name in rule.inputs:
-        unit = SIGNALS[INDEX[name]].unit if name in INDEX else OWN_INPUTS.get(name, rule.unit)
-        if unit != rule.unit:
+        if (unit := _unit_of(name, rule.unit)) != rule.unit:
             yield Problem("unit", f"{name!r} is in {unit!r}")
+
+
+def _unit_of(name: str, unknown: str) -> str:
+    return SIGNALS[INDEX[name]].unit if name in INDEX else OWN_INPUTS.get(name, unknown)
 
 
 def _limits(rule: Rule) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from facility.config import Facility, find_config
+from facility.config import Facility, find_config, list_facilities
 from facility.config.base import Section, tuples
 from facility.errors import ConfigError, no_such
 from facility.events import canonical_json
@@ -62,6 +62,8 @@ class RuleSet:
     rules: tuple[Rule, ...]
     link: LinkSettings
     policy: PolicySettings = PolicySettings()  # noqa: RUF009 - frozen
+    overridden: tuple[str, ...] = ()
+    """Whom the file has limits of their own for: facilities, or facility and species."""
 
     @cached_property
     def by_id(self) -> dict[str, Rule]:
@@ -131,9 +133,25 @@ def load_rules(facility: Facility, room: str, species: str, config_dir: Path | N
         raise ConfigError("interlocks.no-file", f"no {FILE_NAME}", "", "give a --config-dir that holds one")
     facility.species_named(species)
     facility.room_named(room)
-    return rules_from_toml(
+    rules = rules_from_toml(
         source.read_text(encoding="utf-8"), facility.id, species, list(facility.rooms).index(room), str(source)
     )
+    for name in rules.overridden:
+        _check_owner(name, facility, config_dir, f"{source}, override.{name}")
+    return rules
+
+
+def _check_owner(name: str, facility: Facility, config_dir: Path | None, where: str) -> None:
+    """ConfigError for limits of a facility or a species that there is not: they would be in force nowhere."""
+    whole, _, species = name.rpartition("-")
+    if name == facility.id or find_config(f"{name}.toml", config_dir) is not None:
+        return
+    if whole == facility.id and species not in facility.species:
+        known = ", ".join(facility.species)
+        raise ConfigError("interlocks.override", f"{whole} has no species {species!r}", where, f"known: {known}")
+    if whole != facility.id and find_config(f"{whole}.toml", config_dir) is None:
+        known = ", ".join(list_facilities(config_dir))
+        raise ConfigError("interlocks.override", f"there is no facility {name!r}", where, f"known: {known}")
 
 
 @lru_cache(maxsize=KEPT)
@@ -166,7 +184,7 @@ def rules_from_toml(text: str, facility: str, species: str, room_index: int, whe
     h_rules = sum(rule.tier == "H" for rule in rules)
     if h_rules > fast.MAX_RULES:
         raise ConfigError("interlocks.too-many", f"{h_rules} rules of tier H", where, f"at most {fast.MAX_RULES}")
-    return RuleSet(facility, rules, link, policy)
+    return RuleSet(facility, rules, link, policy, tuple(_table(data.get("override", {}), f"{where}, override")))
 
 
 def _table(value: object, where: str) -> Mapping[str, Any]:

@@ -141,6 +141,10 @@ def test_a_wrong_file_is_refused_by_name(text: str, words: str) -> None:
           "tier": "P"}, "window_us"),
         ({"kind": "beat", "inputs": ["fe.heartbeat"], "low": None, "tier": "P"}, "unit"),
         ({"kind": "stale", "inputs": ["fe.heartbeat"], "low": None, "high": None, "unit": "count"}, "window_us"),
+        ({"kind": "mismatch", "inputs": ["ic1.hv_rel", "ic1.hv_rel"], "low": None}, "inputs"),
+        ({"when": "ring.brho_rel"}, "when"),
+        ({"tier": "P", "when": "console.age_ms"}, "when"),
+        ({"debounce_us": 10_000_010.0}, "debounce_us"),
         ({"debounce_us": 5.0}, "debounce_us"),
         ({"debounce_us": -5.0}, "debounce_us"),
         ({"action": "STOP"}, "action"),
@@ -156,6 +160,40 @@ def test_a_wrong_rule_is_refused_with_id_and_key(changes: dict[str, object], key
     words = refused_rule(**changes)
     assert "rule some-rule" in words
     assert f"key {key}" in words
+
+
+def test_what_a_rule_may_look_at_and_wait_for_at_most() -> None:
+    assert one_rule(body(debounce_us=10_000_000.0, when="scan.due")).rules[0].when == "scan.due"
+    assert one_rule(body(tier="P", when="link.plant_ok")).rules[0].when == "link.plant_ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("wuwei", ""),
+        ("wuwei-carbon", ""),
+        ("pimms", ""),
+        ("himm-mee", ""),
+        ("pimms-proton", ""),
+        ("here", ""),
+        ("here-carbon", ""),
+        ("wuwie", "there is no facility 'wuwie'"),
+        ("wuwie-carbon", "there is no facility 'wuwie-carbon'"),
+        ("himm-nee", "there is no facility 'himm-nee'"),
+        ("wuwei-proton", "wuwei has no species 'proton'"),
+    ],
+)
+def test_limits_of_a_facility_that_there_is_not_are_refused(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "here.toml").write_text("", encoding="utf-8")
+    (tmp_path / "interlocks.toml").write_text(f"{TEXT}\n[override.{name}.position-x]\nhigh = 1.5\n", encoding="utf-8")
+    if not words:
+        assert load_rules(load_facility("wuwei"), "1", "carbon", tmp_path).rule("position-y")
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_rules(load_facility("wuwei"), "1", "carbon", tmp_path)
+    assert words in str(caught.value)
+    assert f"interlocks.toml, override.{name}" in str(caught.value)
+    assert ("known: carbon" if "species" in words else "wuwei") in str(caught.value)
 
 
 def test_too_many_fast_rules() -> None:
