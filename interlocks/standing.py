@@ -11,6 +11,9 @@ from interlocks.explain import and_remedy
 from interlocks.latch import RANK
 from interlocks.snapshot import RuleView
 
+_NEVER = "never"
+"""When a latch that was not shown was seen."""
+
 
 def acts(view: RuleView) -> bool:
     """In force now; not by the rack's echo of the permit's own lines, which is no finding of its own."""
@@ -38,7 +41,8 @@ def _words(views: Sequence[RuleView]) -> str:
 
 
 def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | None:
-    """What stands against a reset: a latching rule that is present, a latch that the role may not reset.
+    """What stands against a reset: a latching rule that is present, a latch that the role may not reset, or one that
+    whoever asks has not seen.
 
     A reset that could do nothing but release, and may not, is refused with the reason too.
     """
@@ -51,7 +55,20 @@ def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | No
     if beyond:
         words = f"{', '.join(view.rule.id for view in beyond)}: a physicist must reset it"
         return refused(command, "safety.role", words, beyond)
-    return None
+    return _unseen(command, [view for view in views if view.latched])
+
+
+def _unseen(command: Command, latched: Sequence[RuleView]) -> CommandResult | None:
+    """A latch that came, or came again, after the console had shown what is latched: `latched` of the command, the time
+    of each trip by rule, None where it is not known. A reset without it is of whatever is latched."""
+    seen = command.args.get("latched")
+    if seen is None:
+        return None
+    if not isinstance(seen, dict):
+        words = f"latched is {str(seen)[:60]!r}: give the t_ns of each rule that was shown, or leave it out"
+        return refused(command, "safety.latched", words)
+    came = [view for view in latched if seen.get(view.rule.id, _NEVER) not in (view.since_ns, None)]
+    return refused(command, "safety.unseen", f"latched since: {_words(came)}", came) if came else None
 
 
 def proofs_objection(released: bool, busy: bool, views: Sequence[RuleView]) -> str:

@@ -57,6 +57,8 @@ class LiveRule:
     bypassed: bool = False
     live: bool = True
     """Value and limit are told at any time, and not at a trip alone."""
+    tripped_ns: int | None = None
+    """While latched: the time of the trip as the safety controller tells it; None where it is not told."""
 
     def state(self) -> str:
         """In a word or two, for a table."""
@@ -125,19 +127,24 @@ async def _look(facility: Facility, run: RunFile, rules: tuple[Rule, ...], told:
         await provider.close()
     latched = _by_id(samples["SAFE:Latched-RB"], "t_ns", told)
     bypassed = _by_id(samples["SAFE:Bypassed-RB"], "until_ns", told)
+    tripped_ns = trip_times(samples["SAFE:Latched-RB"])
     return LiveInterlocks(
         _int(samples["SAFE:Permit-Sts"]) == 1,
         _state("SAFE:Action-Sts", samples["SAFE:Action-Sts"]),
         str(_value(samples["SAFE:FirstFault-RB"]) or ""),
         _state("SAFE:Mode-Sts", samples["SAFE:Mode-Sts"]),
         told.of(clock.now_ns()),
-        {rule.id: _live(rule, samples, latched.get(rule.id, {}), bypassed.get(rule.id, {})) for rule in rules},
+        {
+            rule.id: _live(rule, samples, latched.get(rule.id, {}), bypassed.get(rule.id, {}), tripped_ns.get(rule.id))
+            for rule in rules
+        },
     )
 
 
 def _live(
-    rule: Rule, samples: Mapping[str, Sample | None], trip: Mapping[str, Any], bypass: Mapping[str, Any]
-) -> LiveRule:
+    rule: Rule, samples: Mapping[str, Sample | None], trip: Mapping[str, Any], bypass: Mapping[str, Any],
+    tripped_ns: int | None,
+) -> LiveRule:  # fmt: skip
     present, latched, bypassed, value, limit = (samples[f"{pvs.base_name(rule)}:{signal}"] for signal in _OF_RULE)
     kept = {key: trip.get(key) for key in ("value", "limit", "t_ns")} if trip else {}
     return LiveRule(
@@ -149,6 +156,7 @@ def _live(
         bypass,
         _int(bypassed) == 1,
         is_live(rule),
+        tripped_ns,
     )
 
 
@@ -178,8 +186,9 @@ async def _ask(
     return result.data
 
 
-def reset_only(live: LiveInterlocks, only: Iterable[str]) -> None:
-    """CommandRefused unless these rules, and no others, are latched: nobody resets what he has not looked at."""
+def reset_only(live: LiveInterlocks, only: Iterable[str]) -> dict[str, int | None]:
+    """Arguments `latched` of a reset: the trips of these rules. CommandRefused unless they, and no others, are latched:
+    nobody resets what he has not looked at."""
     wanted = set(only)
     latched = {name for name, rule in live.rules.items() if rule.latched}
     others = sorted(latched - wanted)
@@ -189,6 +198,7 @@ def reset_only(live: LiveInterlocks, only: Iterable[str]) -> None:
     missing = sorted(wanted - latched)
     if missing:
         raise CommandRefused("safety.not-latched", f"not latched: {', '.join(missing)}", "reset")
+    return {name: live.rules[name].tripped_ns for name in sorted(wanted)}
 
 
 def _clock(run: RunFile) -> NominalClock:
@@ -225,6 +235,11 @@ def _number(value: float) -> float | None:
 def _by_id(sample: Sample | None, key: str, told: FacilityTime) -> dict[str, dict[str, Any]]:
     """Rows by their rule, with the time of `key` as facility time."""
     return {str(row.get("id")): row | {key: told.of(int(row.get(key) or 0))} for row in _rows(sample)}
+
+
+def trip_times(sample: Sample | None) -> dict[str, int]:
+    """When each rule tripped, as the safety controller tells it, which a reset has to repeat."""
+    return {str(row["id"]): row["t_ns"] for row in _rows(sample) if "id" in row and isinstance(row.get("t_ns"), int)}
 
 
 def _rows(sample: Sample | None) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from channels.protocol import Sample, Severity
+from console import tables
 from console.commands.interlocks import common
 from facility.config import load_facility
 from facility.errors import CommandRefused
@@ -234,12 +236,46 @@ def test_what_is_asked_of_the_safety_controller(ionctl: Ionctl, monkeypatch: pyt
 
 def test_a_reset_of_named_rules_is_of_those_alone() -> None:
     good, latched = LiveRule(False, False, 0.0, 0.0), LiveRule(False, True, 0.0, 0.0)
-    seen = LiveInterlocks(False, "ABORT", "a", "QA", 0, {"a": latched, "b": latched, "c": good})
-    reset_only(seen, ["a", "b"])
+    dated = replace(latched, tripped_ns=7)
+    seen = LiveInterlocks(False, "ABORT", "a", "QA", 0, {"a": dated, "b": latched, "c": good})
+    assert reset_only(seen, ["a", "b"]) == {"a": 7, "b": None}
     with pytest.raises(CommandRefused, match="also latched: b"):
         reset_only(seen, ["a"])
     with pytest.raises(CommandRefused, match="not latched: c"):
         reset_only(seen, ["a", "b", "c"])
+
+
+def test_list_fits_a_screen_of_eighty_columns(
+    ionctl: Ionctl, live: dict[str, LiveRule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule, action, value, state and title, whole words, and what was left out."""
+    monkeypatch.setattr(tables, "PLAIN_WIDTH", 80)
+    live["backup-layer"] = LiveRule(True, True, 1.234e7, 1.2e7)
+    live["beam-without-demand-ic1"] = LiveRule(True, True, math.nan, 1.2e7, bypassed=True)
+    for arguments in ((), ("--tripped",)):
+        shown = ionctl("interlocks", "list", *arguments).out
+        assert max(map(len, shown.splitlines())) <= 80
+        for words in (r"backup-layer +(H +)?ABORT +1.234e\+07 +LATCHED", "beam-without-demand-ic1", "Left out on 80",
+                      r"the permit is\s+withheld by backup-layer"):  # fmt: skip
+            assert re.search(words, shown), words
+
+
+def test_a_reset_of_named_rules_tells_the_safety_controller_which_trips_were_seen(
+    ionctl: Ionctl, live: dict[str, LiveRule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it lets go of nothing that comes on the way there."""
+    asked: list[object] = []
+    monkeypatch.setattr(interlock_desk, "ask_safety", lambda *given: asked.append(given[2:]) or {"cleared": ["door"]})
+    live["door"] = LiveRule(False, True, 0.0, 1.0, tripped_ns=1_300_100_000)
+    assert ionctl("interlocks", "reset", "--rule", "door").code == 0
+    assert ionctl("interlocks", "reset").code == 0
+    assert asked == [("reset", {"latched": {"door": 1_300_100_000}}, "physicist"), ("reset", {}, "physicist")]
+
+
+def test_the_time_of_a_trip_is_kept_as_it_was_told() -> None:
+    shown = b'[{"id": "door", "t_ns": 7}, {"id": "gate"}, {"id": "ups", "t_ns": "now"}, 8]'
+    assert interlock_desk.trip_times(Sample(shown, 0, Severity.MAJOR)) == {"door": 7}
+    assert interlock_desk.trip_times(None) == {}
 
 
 def test_list_says_what_to_do_where_there_is_no_permit(ionctl: Ionctl, live: dict[str, LiveRule]) -> None:
@@ -252,7 +288,7 @@ def test_list_says_what_to_do_where_there_is_no_permit(ionctl: Ionctl, live: dic
     live["mode-key"] = LiveRule(True, False, 0.0, 1.0)
     live["search"] = LiveRule(True, False, 0.0, 1.0, bypassed=True)
     shown = ionctl("interlocks", "list").out
-    assert "the permit is withheld by door, mode-key; see: ionctl interlocks show position-x" in shown
+    assert "the permit is withheld by door, mode-key; see: ionctl interlocks show door" in shown
 
 
 def test_an_inhibit_is_not_said_to_take_beam_off(ionctl: Ionctl) -> None:

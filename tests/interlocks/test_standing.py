@@ -122,6 +122,62 @@ def test_a_latch_wants_a_role_that_may_reset_it(keys: Mapping[str, object], role
         assert (found.code, found.words) == ("safety.role", "some-rule: a physicist must reset it")
 
 
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (None, None),
+        ({"some-rule": 7}, None),
+        ({"some-rule": None}, None),
+        ({"some-rule": 7, "gone-since": 9}, None),
+        ({"some-rule": 6}, "safety.unseen"),
+        ({"some-rule": 8}, "safety.unseen"),
+        ({"some-rule": -1}, "safety.unseen"),
+        ({"other-rule": 7}, "safety.unseen"),
+        ({}, "safety.unseen"),
+        ([], "safety.latched"),
+        ("some-rule", "safety.latched"),
+        (False, "safety.latched"),
+        (0, "safety.latched"),
+    ],
+)
+def test_a_reset_of_what_was_shown_lets_go_of_nothing_that_came_since(seen: object, code: str | None) -> None:
+    asked = Command("C-1", "somebody", "physicist", 0, 1, "reset", {"latched": seen})
+    view = RuleView(rule(), False, True, since_ns=7, trip_value=2.0, trip_limit=1.1)
+    found = standing.objection(asked, [RuleView(rule(id="good-rule")), view])
+    assert (found.code if found else None) == code
+    if code == "safety.unseen":
+        assert found is not None
+        assert (found.words, found.data) == ("latched since: Some rule: 2, limit 1.1", {"latched": ["some-rule"]})
+    if code == "safety.latched":
+        assert found is not None
+        assert (
+            found.words == f"latched is {str(seen)[:60]!r}: give the t_ns of each rule that was shown, or leave it out"
+        )
+
+
+def test_what_is_no_list_of_latches_is_shown_in_sixty_characters() -> None:
+    found = standing.objection(Command("C-1", "a", "physicist", 0, 1, "reset", {"latched": "x" * 61}), [])
+    assert found is not None
+    assert f"{'x' * 60}'" in found.words
+
+
+def test_a_latch_of_the_start_of_time_is_seen_only_where_it_was_shown() -> None:
+    view = RuleView(rule(), False, True, since_ns=-1)
+    asked = Command("C-1", "a", "physicist", 0, 1, "reset", {"latched": {}})
+    assert standing.objection(asked, [view]) is not None
+
+
+def test_what_is_present_or_needs_a_physicist_is_said_before_what_came_since() -> None:
+    asked = Command("C-1", "a", "operator", 0, 1, "reset", {"latched": {}})
+    for view, code in (
+        (RuleView(rule(), True, True), "safety.present"),
+        (RuleView(rule(), False, True), "safety.role"),
+    ):
+        found = standing.objection(asked, [view])
+        assert found is not None
+        assert found.code == code
+
+
 def test_a_refusal_is_cut_to_a_thousand_characters_and_names_its_rules() -> None:
     assert refused(command(), "a.b", "x" * 2000).words == "x" * 1000
     assert refused(command(), "a.b", "x").data == {}

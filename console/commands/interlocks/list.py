@@ -36,7 +36,7 @@ def list_(
     settings: Settings, tripped: bool, facility_name: str, room: str | None, species: str | None, as_json: bool
 ) -> None:
     """List the rules; with what is tripped or bypassed where the facility is up."""
-    from console.tables import print_json
+    from console.tables import print_json, print_wrapped
 
     desk = open_desk(settings, facility_name, room, species)
     live = desk.live
@@ -48,15 +48,17 @@ def list_(
         return
     _table(desk, rules)
     if live is None:
-        print(f"{desk.absent[0].upper()}{desk.absent[1:]}.")
+        print_wrapped("", f"{desk.absent[0].upper()}{desk.absent[1:]}. One rule in full: ionctl interlocks show RULE")
         return
     latched = [name for name, rule in live.rules.items() if rule.latched]
     permit = "beam permitted" if live.permit else "no beam permit"
     first = f", first fault {live.first_fault}" if live.first_fault else ""
-    print('Value "trip": the rack judges it in each 10 us tick, and tells its value at a trip alone.')
-    print(f"{permit}, action in force {live.action}, mode {live.mode.lower()}{first}; {len(latched)} latched.")
+    print_wrapped("", 'Value "trip": the rack judges it in each 10 us tick, and tells its value at a trip alone.')
+    print_wrapped(
+        "", f"{permit}, action in force {live.action}, mode {live.mode.lower()}{first}; {len(latched)} latched."
+    )
     if not live.permit:
-        print(_what_next(desk.rules, live, latched))
+        print_wrapped("", _what_next(desk.rules, live, latched))
 
 
 def _data(desk: Desk, rules: list[Rule]) -> dict[str, object]:
@@ -91,9 +93,8 @@ def _what_next(rules: RuleSet, live: LiveInterlocks, latched: list[str]) -> str:
     withheld = [name for name, rule in live.rules.items()
                 if rule.present and not rule.bypassed and not rules.rule(name).is_echo
                 and (rules.rule(name).latches or rules.rule(name).action == "INHIBIT")]  # fmt: skip
-    first = [*latched, *withheld][:1]
     if withheld:
-        return f"the permit is withheld by {', '.join(withheld)}; see: ionctl interlocks show {first[0]}"
+        return f"the permit is withheld by {', '.join(withheld)}; see: ionctl interlocks show {withheld[0]}"
     if latched:
-        return f"see: ionctl interlocks show {first[0]}; then: ionctl interlocks reset"
+        return f"see: ionctl interlocks show {latched[0]}; then: ionctl interlocks reset"
     return "nothing stands against a permit; a person releases it: ionctl interlocks reset, or ionctl deliver"

@@ -14,7 +14,7 @@ ROLE = click.option("--role", type=click.Choice(["operator", "physicist"]), defa
 
 @click.command()
 @click.option("--rule", "only", multiple=True, metavar="RULE",
-              help="Only if these, and no others, are latched; may be given again.")  # fmt: skip
+              help="Only if these, and no others, are latched when it is carried out; may be given again.")  # fmt: skip
 @ROLE
 @FACILITY
 @JSON
@@ -25,12 +25,13 @@ def reset(settings: Settings, only: tuple[str, ...], role: str, facility_name: s
     from rig.interlock_desk import ask_safety, look, reset_only
 
     facility, home = settings.facility(facility_name), settings.home()
+    seen: dict[str, object] = {}
     if only:
         rules = open_desk(settings, facility_name, live=False).rules
         for name in only:
             rules.rule(name)
-        reset_only(look(facility, home, rules.rules), only)
-    answer = ask_safety(facility, home, "reset", {}, role)
+        seen = {"latched": reset_only(look(facility, home, rules.rules), only)}
+    answer = ask_safety(facility, home, "reset", seen, role)
     if as_json:
         print_json(dict(answer))
         return

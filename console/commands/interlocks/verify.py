@@ -11,6 +11,8 @@ from console.options import FACILITY, JSON, ROOM, SPECIES, OutputFile
 from console.settings import Settings
 from facility.errors import ExitCode
 
+EVERY_RULE = "every rule trips on an unknown input"
+
 
 @click.command()
 @FACILITY
@@ -32,7 +34,7 @@ def verify(
 
     Exit code 7 if a property does not hold; the run that breaks it is written to a file for --replay.
     """
-    from console.tables import print_json, print_table
+    from console.tables import print_json, print_table, print_wrapped
     from rig.proof.verify import play, verify, write_counterexample
     from rig.wall_clock import monotonic_s
 
@@ -59,9 +61,11 @@ def verify(
             )
             for one in proof.found
         ]
-        print_table(f"interlocks of {facility_name}, explored", ("scene", "states", "transitions", "properties"), rows)
+        print_table(f"interlocks of {facility_name}, explored", ("scene", "states", "transitions", "properties"), rows,
+                    right=(1, 2))  # fmt: skip
         for name, (count, bad) in _by_name(proof).items():
-            print(f"{'BROKEN' if bad else 'holds '}  {name}{f'  ({count} scenes)' if count > 1 else ''}")
+            of = "rules" if name == EVERY_RULE else "scenes"
+            print_wrapped("BROKEN  " if bad else "holds   ", f"{name}{f'  ({count} {of})' if count > 1 else ''}")
         if broken:
             print(f"BROKEN: {broken!r}; the run is in {counterexample}, play it with --replay")
         print(f"{proof.states} states, {proof.transitions} transitions, {seconds:.1f} s:"
@@ -80,7 +84,7 @@ def _by_name(proof: object) -> dict[str, tuple[int, bool]]:
         for verdict in one.verdicts:
             name = verdict.name
             if one.scene == "rules" and verdict.holds:
-                name = "every rule trips on an unknown input"
+                name = EVERY_RULE
             count, bad = found.get(name, (0, False))
             found[name] = (count + 1, bad or not verdict.holds)
     return found
