@@ -236,7 +236,9 @@ class SafetyController:
     def command_to_rack(self) -> PermitCommand:
         """What the rack is told as things stand."""
         lines, state = self._permit.lines, self._permit.state
-        if self._proofs.raises and not state.released and not self._tripped:
+        raised = self._proofs.raises and not state.released and not self._tripped
+        self._permit.tells(raised=raised)
+        if raised:
             lines = Lines(True, True)  # the loop is tried: permit and hold, which lets no beam
         return PermitCommand(
             lines.permit, lines.hold, state.reset_mask, state.reset_seq, self._fast.bypassed_mask,

@@ -8,6 +8,9 @@ permit.  A link that has tripped listens anew by itself, which is safe because o
   frame that said so was lost, or was one of several that waited for a rack that had stalled;
 - the rack believes a peer only after it has seen it *without* a permit: at the start, after every trip, after a restart
   of either side.  A controller that never noticed the trip cannot close the permit again.
+
+A safety controller is started for a rack that runs already, whose time it takes over.  What one has said that began
+before the rack is a recording, and refused as of an older boot, although the rack has never heard of a newer one.
 """
 
 from __future__ import annotations
@@ -195,6 +198,7 @@ class RackEnd(_End):
 
     def __init__(self, facility: str, boot: int, settings: LinkSettings, now_ns: int) -> None:
         super().__init__(facility, RACK, SAFETY, Kind.PERMIT, boot, settings, now_ns)
+        self._state = self._state._replace(boot_floor=boot - 1)  # a safety controller begins after its rack
         self._command: PermitCommand | None = None
         self._believed = False
         self._reset_of: tuple[int, int] | None = None

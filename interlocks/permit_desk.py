@@ -32,7 +32,8 @@ class PermitDesk:
         self.handed_back = False
         """The permit went with its field, and not by a trip."""
         self.drops = 0
-        """How often the permit has gone."""
+        """How often the permit has gone, that of a trial of the loop too."""
+        self._raised = False
         self.reset = ResetAnswer()
         self._first = first
         self._views = views
@@ -47,6 +48,11 @@ class PermitDesk:
         for effect in effects:
             self._tell(effect)
         return effects
+
+    def tells(self, *, raised: bool) -> None:
+        """The rack is being told how the lines stand; `raised`: for a trial of the loop alone."""
+        self.drops += self._raised and not raised
+        self._raised = raised
 
     def _tell(self, effect: Effect) -> None:
         if effect is Effect.RELEASED:

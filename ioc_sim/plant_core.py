@@ -77,6 +77,7 @@ class PlantCore:
         allow_faults: whether ``inject`` is allowed at all.
         trace_records: length of the truth ring in ticks, a power of two.
         register_store: where the dose register lies; None: memory that dies with the plant, written when asked.
+        first_epoch: where the epochs of the permit begin; above all of an earlier plant that somebody may remember.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class PlantCore:
         allow_faults: bool = False,
         trace_records: int = TRACE_RECORDS,
         register_store: RegisterStore | None = None,
+        first_epoch: int = 0,
     ) -> None:
         self.facility = facility
         self.room_id = room_id
@@ -138,6 +140,7 @@ class PlantCore:
         """Where a post-mortem looks back; whoever wants one gives it before time runs."""
         self.truth_by_token: dict[int, np.ndarray] = {}
         commands.initial_state(self._state[0], self._v)
+        self._state[0].permit_epoch = first_epoch
         self.dose = RegisterKeeper(register_store, self._parameters[0], self._state[0], self._q, self._v)
         initial_external(self._q, self._v)
         self._bind()

@@ -22,6 +22,7 @@ from facility.errors import CommandRefused
 from facility.timebase import NS_PER_MS, NS_PER_S
 from interlocks.explain import bound
 from interlocks.snapshot import Mode
+from rig.safety_side import link_name
 from rig.virtual_world import World, WorldOptions, WorldParts
 
 FOR_EVER = 1_000_000
@@ -148,7 +149,7 @@ def befall(world: World, trial: LinkTrial) -> None:
     else:
         end = safety.wire.a if trial.way is Way.IMAGES else safety.wire.b
         names = ("rack", "safety") if trial.way is Way.IMAGES else ("safety", "rack")
-        end.keyed_as(make_link(world.facility.hash, *names, watchdog_ns=0, max_age_ns=0))
+        end.keyed_as(make_link(link_name(world.facility, world.rules), *names, watchdog_ns=0, max_age_ns=0))
         end.inject(attack, trial.count, delay_ns=LATE_NS, bit=300)
 
 

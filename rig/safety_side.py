@@ -10,12 +10,20 @@ import numpy as np
 
 from channels.command_server import CommandVerifier
 from facility import signals as g
+from facility.config import Facility
 from facility.timebase import Clock
 from interlocks.controller import SafetyController
 from interlocks.ioc import HEARTBEAT_NS, VALUES_NS, SafetyIoc
 from interlocks.link import RackEnd
 from interlocks.process_image import MAX_OTHERS, NO_FAULT, FastFault, OtherFault
+from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
+
+
+def link_name(facility: Facility, rules: RuleSet) -> str:
+    """What both ends of the safety link must have in common: the facility, and the rules, whose places in the file are
+    the bits of the masks that travel."""
+    return f"{facility.hash} {rules.hash}"
 
 
 def carry_out(end: RackEnd, plant: Plant) -> None:

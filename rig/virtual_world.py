@@ -41,7 +41,7 @@ from rig.keys import CONTROL, ISSUERS, OPERATOR, PHYSICIST, ROOM
 from rig.operator_client import OperatorClient, OperatorLimits
 from rig.register_sync import RegisterSync
 from rig.room_panel import RoomPanel, room_panel
-from rig.safety_side import HookedSafetyIoc
+from rig.safety_side import HookedSafetyIoc, link_name
 from rig.virtual_safety import BOOT, FAR_NS, VirtualSafety
 from rig.virtual_time import VirtualLoop, run_virtual
 
@@ -152,7 +152,7 @@ class World:
                 proofs=load_proofs(facility, self.rules.link.watchdog_ms),
             )
             self.safety = VirtualSafety(
-                self.loop, self.plant, self.controller, facility.hash, self._safety_scanned,
+                self.loop, self.plant, self.controller, link_name(facility, self.rules), self._safety_scanned,
                 always=options.exchange_always,
             )  # fmt: skip
             verifier = CommandVerifier(self._ring(OPERATOR.name, PHYSICIST.name, CONTROL.name), VERBS, self.loop)

@@ -42,7 +42,7 @@ from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.register_sync import RegisterSync, RegisterSyncThread
-from rig.safety_side import carry_out, first_fault
+from rig.safety_side import carry_out, first_fault, link_name
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
 from rig.wall_clock import boot_identity, monotonic_ns
@@ -64,6 +64,12 @@ TRACE_RECORDS = 1 << 21
 BEAM_OFF_S = 0.1
 _FRAME_EVERY = 2
 """Slices for each frame to the safety controller."""
+
+
+def first_epoch(boot: int) -> int:
+    """Where the permit's epochs of this start of the plant begin (`boot`: ns since 1970): whole in a float64, and above
+    those of any start at least a second earlier, whose permits were fewer than a million a second."""
+    return boot // 1_000_000_000 << 20
 
 
 class Rack(threading.Thread):
@@ -176,6 +182,7 @@ class PlantProcess:
         self.plant = SharedPlant(
             facility, launch.room, launch.species, seed=launch.seed, rules=rules.fast(),
             allow_faults=launch.options.allow_faults, register_store=self.register,
+            first_epoch=first_epoch(boot_identity()),
         )  # fmt: skip
         self.plant.dose.lease_s *= max(speed, 1.0)  # the disk keeps wall time
         self.register_sync = RegisterSyncThread(RegisterSync(self.plant, self.register))
@@ -194,7 +201,7 @@ class PlantProcess:
             command_clock=self.clock, max_age_ns=command_age_ns(speed),
         )  # fmt: skip
         self.link = DatagramEnd(port=launch.options.link_port)
-        end = RackEnd(facility.hash, boot_identity(), paced_rules(rules, speed).link, self.clock.now_ns())
+        end = RackEnd(link_name(facility, rules), boot_identity(), paced_rules(rules, speed).link, self.clock.now_ns())
         self._loop = asyncio.get_running_loop()
         self.rack = Rack(
             self.plant, self.link, end, self.clock, Pacer(speed), trace, self._from_rack, self._permit_lost

@@ -36,7 +36,7 @@ from rig.link_gauge import LinkGauge
 from rig.nonce_file import nonces_in
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
-from rig.safety_side import HookedSafetyIoc
+from rig.safety_side import HookedSafetyIoc, link_name
 from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ class SafetyProcess:
         self.launch = launch
         facility, options = launch.facility, launch.options
         self.clock = NominalClock(options.epoch_ns, launch.speed)
-        rules = paced_rules(load_rules(facility, launch.room, launch.species), launch.speed)
+        common = load_rules(facility, launch.room, launch.species)
+        rules = paced_rules(common, launch.speed)
         ring = read_ring(launch.folder, "safety")
         self.controller = LockedController(
             rules, Mode(options.mode), self._source(ring, OPERATOR.name), self.clock.now_ns(), FieldFile(launch.folder),
@@ -159,7 +160,7 @@ class SafetyProcess:
         self.link = DatagramEnd(port=options.link_port)
         host, _, port = options.plant_link.rpartition(":")
         self.link.connect(host, int(port))
-        end = SafetyEnd(facility.hash, boot_identity(), rules.link, self.clock.now_ns())
+        end = SafetyEnd(link_name(facility, common), boot_identity(), rules.link, self.clock.now_ns())
         self._loop = asyncio.get_running_loop()
         self.scanner = Scanner(self.controller, self.link, end, self.clock, self._permit_changed)
         sink = (launch.folder / "safety.events.jsonl").open("wb", buffering=0)

@@ -153,6 +153,44 @@ def test_no_permit_before_the_tests_and_none_after_they_expire() -> None:
     assert "expired" in it.controller._proofs.words(it.t_ns)
 
 
+def raised() -> Proving:
+    """The loop's lines have been told to the rack."""
+    it = Proving()
+    it.run(3)
+    it.prove()
+    for _ in range(20):
+        before = it.out.drops
+        if it.run().permit:
+            assert it.out[:2] == (True, True)
+            assert it.out.drops == before, "lines that rise take nothing away"
+            return it
+    raise AssertionError(it.out)
+
+
+@pytest.mark.parametrize(("bad", "lines"), [({}, (False, False)), ({"gas__flow_rel": 2.0}, (False, False))])
+def test_the_lines_of_the_loop_that_fall_are_counted_as_a_permit_that_went(
+    bad: dict[str, float], lines: tuple[bool, bool]
+) -> None:
+    it = raised()
+    drops = it.out.drops
+    for _ in range(10):
+        if not it.run(1, **bad).permit:
+            break
+    assert (it.out[:2], it.out.drops) == (lines, drops + 1)
+    assert it.run(3, **bad).drops == drops + 1
+
+
+def test_a_permit_that_follows_the_loop_at_once_is_another_one() -> None:
+    """In service mode, with the tests bypassed, somebody may reset while the loop is tried."""
+    it = raised()
+    it.controller._scanner.inhibited = False
+    state, drops = it.controller._permit.state, it.out.drops
+    it.controller._permit.state = state._replace(released=True)
+    assert it.run()[:2] == (True, False)
+    assert it.out.drops == drops + 1
+    assert it.run().drops == drops + 1
+
+
 def test_scans_are_left_out_no_longer_than_a_proof_counts() -> None:
     it = Proving()
     it.run(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from facility.errors import CommandRefused
 from facility.states import FrontEndState
 from interlocks.snapshot import Mode
 from ioc_sim.faults import Fault, FaultKind
+from ioc_sim.plant import Plant
+from rig.processes.plant import first_epoch
 from rig.truth_check import judge_truth
 from rig.virtual_world import World, WorldOptions, WorldParts
 
@@ -164,6 +167,39 @@ def test_a_new_start_goes_on_at_the_exact_remainder(verb: str) -> None:
     assert summary.status == "completed"
     assert truth.within_tolerance
     assert abs(truth.total_error_pct) < 0.5
+
+
+def test_what_was_granted_to_a_plant_that_has_gone_is_not_taken_by_the_next() -> None:
+    """A layer is loaded and the permit stands, as often changed as before; control remembers another plant's."""
+    made = world()
+    epochs = [first_epoch(1_800_000_000_000_000_000 + ns) for ns in (0, 999_999_999, 1_000_000_000, 3 * 10**9)]
+    assert epochs == sorted(epochs)
+    assert epochs[-1] + 2**20 < 2**53, "whole in a float64, and as an argument of a command"
+
+    async def work(parts: WorldParts) -> str:
+        await parts.operator.reset()
+        await parts.operator.load("plan", PROGRAM.room_id, True)
+        await parts.operator.prepare()
+        plant = made.plant
+        before = plant.status.permit_epoch
+        plant._state[0].permit_epoch += epochs[-1]
+        gap = Gap(made, parts, "arm", None, stops=True)
+        parts.control.sequencer._link.fe = replace(parts.control.sequencer._link.fe, permit_epoch=before)  # type: ignore[type-var]
+        await parts.operator.start()
+        await gap.sent.wait()
+        return gap.refusal
+
+    assert made.run(work) == "fe.epoch"
+    assert made.plant.truth_total_ions == 0.0
+
+
+def test_a_plant_counts_its_permits_from_where_it_is_told() -> None:
+    plant = Plant(FACILITY, PROGRAM.room_id, "carbon", seed=1, first_epoch=7)
+    assert plant.status.permit_epoch == 7
+    plant.set_safety_lines(True, False, True)
+    plant.advance(2 * MS)
+    assert plant.status.permit_epoch == 8
+    assert Plant(FACILITY, PROGRAM.room_id, "carbon", seed=1).status.permit_epoch == 0
 
 
 def test_lines_that_fall_and_rise_between_two_ticks_are_a_lost_permit() -> None:
