@@ -41,6 +41,8 @@ class LinkEnd:
         self._handler: FrameHandler | None = None
         self._faults = WireFaults()
         self._in_flight = 0
+        self._delayed = 0
+        """Of these, frames that take longer than they should."""
 
     def on_frame(self, handler: FrameHandler | None) -> None:
         """Call this with every frame that arrives here; None: nobody listens."""
@@ -77,10 +79,13 @@ class LinkEnd:
             raise InternalError(code="link.flood", what=f"{self._in_flight} frames in flight")
         self._in_flight += 1
         loop = self._link.loop
-        loop.call_at_rank(loop.now_ns() + self._link.latency_ns + extra_ns, Rank.LINK, self._arrive, frame)
+        self._delayed += extra_ns > 0
+        t_ns = loop.now_ns() + self._link.latency_ns + extra_ns
+        loop.call_at_rank(t_ns, Rank.LINK, self._arrive, frame, extra_ns > 0)
 
-    def _arrive(self, frame: bytes) -> None:
+    def _arrive(self, frame: bytes, delayed: bool) -> None:
         self._in_flight -= 1
+        self._delayed -= delayed
         handler = self._peer._handler if self._peer is not None else None
         if handler is not None and not self._link.cut:
             handler(frame)
@@ -108,6 +113,11 @@ class MemoryLink:
     def sound(self) -> bool:
         """Nothing befalls the next frame, either way."""
         return not self._cut and self.a._faults.sound and self.b._faults.sound
+
+    @property
+    def late(self) -> bool:
+        """A frame that takes longer than it should is on its way."""
+        return bool(self.a._delayed or self.b._delayed)
 
     @property
     def cut(self) -> bool:

@@ -5,7 +5,7 @@ encoded, carried and judged, but an exchange takes place only when it could matt
 image has crossed a threshold, when time alone changes a rule, when a person has done something. In between both ends
 are told that nothing was said. `always=True` exchanges every millisecond instead; a test shows the same trips. From the
 first fault of the wire on that is so anyway, since both watchdogs must run, until both ends have heard each other over
-a sound wire for `REST_NS`.
+a sound wire for a while, and no frame is late.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ BOOT = 1
 FAR_NS = 1 << 62
 NEVER_NS = -1
 """Earlier than whatever is planned: nothing is."""
-REST_NS = 100 * NS_PER_MS
-"""After so long without a fault nothing of it is on its way, and every watchdog has had time to run out."""
+RESTS = 3
+"""Watchdogs of the link after a fault, until exchanges are left out again: one at each end, one after the other, has
+had time to run out, and a third to be sure of it."""
 _WAITING_MAX = 256
 """Frames that wait for a controller that is halted: what a socket would hold; the oldest are lost."""
 
@@ -61,6 +62,7 @@ class VirtualSafety:
         self._plant = plant
         self._scanned = scanned
         self._period_ns = round(settings.period_ms * NS_PER_MS)
+        self._rest_ns = RESTS * round(settings.watchdog_ms * NS_PER_MS)
         self._rack = RackEnd(key, BOOT, settings, loop.now_ns())
         self._safety = SafetyEnd(key, BOOT, settings, loop.now_ns())
         self.wire.a.on_frame(self._at_rack)
@@ -159,7 +161,7 @@ class VirtualSafety:
         heard = self._rack.lines(now_ns).link_ok and self.rack_heard(now_ns)
         if self._halted or not self.wire.sound or not heard:
             self._unsound_ns = now_ns
-        elif not self._for_good and now_ns - self._unsound_ns >= REST_NS:
+        elif not self._for_good and now_ns - self._unsound_ns >= self._rest_ns and not self.wire.late:
             self.always = False
 
     def _is_due(self, now_ns: int) -> bool:

@@ -6,16 +6,18 @@ is a generator of objections in words; another witness (a journal) is another ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from control.layer_machine import DELIVERING, State
 from control.layer_table import COLUMN
+from control.plan.program import LayerProgram
 from facility.states import Action
 from facility.timebase import BEAM_TICK_NS, NS_PER_MS
 from interlocks.explain import bound
 from rig.campaign.evidence import AFTER_NS, ENDING, SLACK_US, Evidence
+from rig.campaign.ticks import Records, stretches
 from rig.trials.bench import Bench
 from rig.truth_check import T_IONS, spot_truth
 
@@ -30,6 +32,8 @@ PLACE_MM = 2.0
 PLACE_US = 1500.0
 """From there to beam off: the strip chamber's window, a decision, the beam-off devices; and half a millisecond."""
 PLACE_APART_NS = 2 * NS_PER_MS
+_NEARLY_UM = round(PLACE_MM * 1e3) - 2
+"""Rounding a planned place to micrometres loses none that is further away than PLACE_MM."""
 NAMED_NS = 50 * NS_PER_MS
 """After a trip control writes its name down so soon."""
 _GO_ON = frozenset({"START", "RESUME", "RESELECT"})
@@ -221,15 +225,13 @@ def ends(evidence: Evidence) -> Iterator[str]:
 
 def placed(evidence: Evidence) -> Iterator[str]:
     """Beam beside the spot that is set lasts no longer than it takes to notice it."""
-    ticks = evidence.ticks
-    hit = np.flatnonzero((ticks["ions"] > 0) & (ticks["spot"] >= 0))
-    of, at = ticks["token"][hit], ticks["spot"][hit]
-    x_um, y_um = ticks["x_um"][hit], ticks["y_um"][hit]
-    for index, layer in enumerate(evidence.bench.program.layers):
-        mine = np.flatnonzero((of == layer.token) & (at < layer.n_spots))
-        spot = at[mine]
-        off_mm = np.maximum(np.abs(x_um[mine] / 1e3 - layer.x_mm[spot]), np.abs(y_um[mine] / 1e3 - layer.y_mm[spot]))
-        t_ns = ticks["t_ns"][hit[mine[off_mm > PLACE_MM]]]
+    layers = evidence.bench.program.layers
+    ticks = evidence.ticks[_perhaps_beside(evidence.ticks, layers)]
+    for index, layer in enumerate(layers):
+        mine = ticks[(ticks["token"] == layer.token) & (ticks["spot"] >= 0) & (ticks["spot"] < layer.n_spots)]
+        x_mm, y_mm = layer.x_mm[mine["spot"]], layer.y_mm[mine["spot"]]
+        off_mm = np.maximum(np.abs(mine["x_um"] / 1e3 - x_mm), np.abs(mine["y_um"] / 1e3 - y_mm))
+        t_ns = mine["t_ns"][off_mm > PLACE_MM]
         for stretch in np.split(t_ns, np.flatnonzero(np.diff(t_ns) > PLACE_APART_NS) + 1):
             lasted_us = stretch.size * BEAM_TICK_NS / 1000.0
             if lasted_us > PLACE_US:
@@ -237,6 +239,25 @@ def placed(evidence: Evidence) -> Iterator[str]:
                     f"place: {lasted_us:.0f} us of beam more than {PLACE_MM:g} mm beside the spot in layer {index}, "
                     f"from {stretch[0]} ns on"
                 )
+
+
+def _perhaps_beside(ticks: Records, layers: Sequence[LayerProgram]) -> np.ndarray:
+    """Numbers of the ticks with beam that is PLACE_MM beside its spot, or nearly, or has no spot of the plan: a few of
+    tens of thousands, found in whole micrometres."""
+    begins = stretches(ticks)
+    lengths = np.diff(begins, append=len(ticks))
+    token, spot = ticks["token"][begins], ticks["spot"][begins]
+    places = np.zeros((2, begins.size), dtype=np.int32)
+    for layer in layers:
+        mine = np.flatnonzero((token == layer.token) & (spot >= 0) & (spot < layer.n_spots))
+        places[:, mine] = np.rint([layer.x_mm[spot[mine]] * 1e3, layer.y_mm[spot[mine]] * 1e3])
+    beside = np.zeros(len(ticks), dtype=bool)
+    for axis, place in zip(("x_um", "y_um"), places, strict=True):
+        off_um = np.repeat(place, lengths)
+        np.subtract(ticks[axis], off_um, out=off_um)
+        np.abs(off_um, out=off_um)
+        beside |= off_um >= _NEARLY_UM
+    return np.flatnonzero(beside & (ticks["ions"] > 0))
 
 
 def released(evidence: Evidence) -> Iterator[str]:

@@ -16,6 +16,13 @@ Records = npt.NDArray[Any]
 """Raw ticks, `ioc_sim.layout.TRUTH_DTYPE`, in order."""
 
 
+def stretches(records: Records) -> npt.NDArray[np.int64]:
+    """Numbers of the ticks with which the beam begins at another spot, or a spot of another layer; the first, too."""
+    spot, token = records["spot"], records["token"]
+    moved = (spot[1:] != spot[:-1]) | (token[1:] != token[:-1])
+    return np.concatenate(([0] if len(records) else [], np.flatnonzero(moved) + 1)).astype(np.int64)
+
+
 class SpotSums:
     """Ions by spot, added up from raw ticks as they come, in any portions.
 
@@ -39,7 +46,7 @@ class SpotSums:
         if not len(records):
             return
         spot, token, ions = records["spot"], records["token"], records["ions"]
-        begins = np.concatenate(([0], np.flatnonzero((spot[1:] != spot[:-1]) | (token[1:] != token[:-1])) + 1))
+        begins = stretches(records)
         of, now = token[begins], spot[begins]
         old, of_old = np.concatenate(([self._spot], now[:-1])), np.concatenate(([self._token], of[:-1]))
         old = np.where((of_old != of) | (old < 0), now, old)

@@ -265,6 +265,29 @@ def test_beam_beside_its_place_may_last_as_long_as_it_takes_to_notice(ticks_off:
     assert bool(list(placed(evidence_of(ticks, layers=[layer])))) is objected
 
 
+@pytest.mark.parametrize(
+    ("y_um", "token", "spot", "objected"),
+    [
+        (5_701, 6, 1, True),  # planned at 3.7005 mm
+        (5_700, 6, 1, False),
+        (1_700, 6, 1, True),
+        (1_701, 6, 1, False),
+        (5_701, 5, 1, False),  # another layer's spot 1 is there
+        (5_701, 6, 2, False),  # no spot of the plan
+        (5_701, 6, -1, False),
+        (5_701, 7, 0, False),
+    ],
+)
+def test_each_spot_of_each_layer_has_its_own_place(y_um: int, token: int, spot: int, objected: bool) -> None:
+    n = 400
+    ticks = ring(t_ns=list(range(0, n * 10_000, 10_000)), ions=[1] * n, token=[5] * 200 + [token] * 200)
+    ticks["spot"], ticks["y_um"] = 0, 500
+    ticks["spot"][200:], ticks["y_um"][200:] = spot, y_um
+    first = SimpleNamespace(token=5, n_spots=2, x_mm=np.zeros(2), y_mm=np.array([0.5, 5.7]))
+    second = SimpleNamespace(token=6, n_spots=2, x_mm=np.zeros(2), y_mm=np.array([0.5, 3.7005]))
+    assert bool(list(placed(evidence_of(ticks, layers=[first, second])))) is objected
+
+
 # --- what campaigns found --------------------------------------------------------------------------------
 def test_waiting_for_a_rules_name_ends_where_rounding_leaves_less_than_a_nanosecond() -> None:
     """Seed 32: 3.890596345 s + 0.5 s - 4.390596345 s is 9e-16 s, for which a timer comes at once, for ever."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -218,3 +219,24 @@ def test_a_link_that_fails_takes_the_beam(fault: Callable[[World], None], always
     assert summary.status == "terminated"
     last_ion_ns = max(rows[:, 4].max() for rows in world.plant.truth_spots().values())
     assert at_ns < last_ion_ns < at_ns + 25 * MS
+
+
+def test_exchanges_are_left_out_again_once_both_watchdogs_have_run_and_no_frame_is_late():
+    world = World(facility(), program().room_id, "carbon", 1, WorldOptions(mode=Mode.QA))
+    safety, wire = world.safety, world.safety.wire
+
+    async def resting_after(ms: float, fault: LinkFault, delay_ns: int = 0) -> bool:
+        await asyncio.sleep(0.2)
+        assert not safety.always
+        wire.a.inject(fault, 1, delay_ns=delay_ns)
+        assert safety.always
+        await asyncio.sleep(ms * 1e-3)
+        return not safety.always
+
+    async def work(_: WorldParts) -> None:
+        assert not await resting_after(28.0, LinkFault.DROP)
+        assert await resting_after(33.0, LinkFault.DROP)
+        assert not await resting_after(58.0, LinkFault.DELAY, 60 * MS)
+        assert await resting_after(93.0, LinkFault.DELAY, 60 * MS)
+
+    world.run(work)
