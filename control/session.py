@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -190,8 +190,8 @@ class SessionSummary:
 
     @cached_property
     def _data(self) -> dict[str, Any]:
-        interlocks = tuple(_plain(trip) | {"detail": dict(trip.detail)} for trip in self.interlocks)
-        return _plain(self) | {"layers": tuple(map(_plain, self.layers)), "interlocks": interlocks}
+        trips = tuple(vars(trip) | {"detail": dict(trip.detail)} for trip in self.interlocks)
+        return vars(self) | {"layers": tuple(vars(layer).copy() for layer in self.layers), "interlocks": trips}
 
     def to_data(self) -> dict[str, Any]:
         """JSON-ready; nobody may change what is in it."""
@@ -200,11 +200,6 @@ class SessionSummary:
     def to_json(self) -> bytes:
         """Canonical JSON, UTF-8."""
         return canonical_json(self.to_data())
-
-
-def _plain(item: LayerResult | Interlock | SessionSummary) -> dict[str, Any]:
-    """Its fields; `dataclasses.asdict` copies every string in it, too."""
-    return {entry.name: getattr(item, entry.name) for entry in fields(item)}
 
 
 class Session:
