@@ -21,7 +21,7 @@ def believed(
     chamber knows counts whole, from `start_ions` on.
     """
     columns = COLUMN["ic1_ions"], COLUMN["ic2_ions"]
-    count = rules.ions_per_count(layer.species, layer.energy_mev_u)
+    count = layer.ions_per_count
     noise = rules.cut_counts * count + layer.intensity_ions_per_s * rules.cut_beam_us * 1e-6
     lost1, lost2 = (~(rows[:, column] >= -noise) for column in columns)
     ic1, ic2 = (np.where(lost, 0.0, rows[:, column]) for lost, column in zip((lost1, lost2), columns, strict=True))

@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from control.layer_table import FloatArray, LayerRules
+from control.layer_table import FloatArray
 from control.recovery import LEAST_COUNTS, restore
 from control.session import ProgramLike, Session
 from facility.errors import CommandRefused
@@ -20,7 +20,7 @@ from journal.read import SessionEntry
 from journal.store import Journal
 
 
-def continued(journal: Journal, program: ProgramLike, continues: str, rules: LayerRules) -> ProgramLike:
+def continued(journal: Journal, program: ProgramLike, continues: str) -> ProgramLike:
     """What `program` has left after the session `continues`, and after those that it continued itself.
 
     CommandRefused where nothing is left.
@@ -32,7 +32,7 @@ def continued(journal: Journal, program: ProgramLike, continues: str, rules: Lay
         name = chain[0].continues
     for attempt, entry in enumerate(chain, 1):
         _require_known(journal, entry)
-        program = program.rest(_left(journal, program, entry, rules), attempt)
+        program = program.rest(_left(journal, program, entry), attempt)
         if not program.layers:
             raise CommandRefused("course.nothing-left", f"session {entry.session} has left nothing", "load")
     return program
@@ -47,7 +47,7 @@ def _require_known(journal: Journal, entry: SessionEntry) -> None:
                                  "load", "no rest of it can be given: it needs a plan of its own")  # fmt: skip
 
 
-def _left(journal: Journal, program: ProgramLike, entry: SessionEntry, rules: LayerRules) -> list[FloatArray]:
+def _left(journal: Journal, program: ProgramLike, entry: SessionEntry) -> list[FloatArray]:
     """Ions (n,) by layer that a session has not delivered."""
     session = Session(entry.session, program, mode="clinical", operator="", t_ns=0)
     restore(session, read.layers(journal, entry.session))
@@ -57,7 +57,7 @@ def _left(journal: Journal, program: ProgramLike, entry: SessionEntry, rules: La
         ions = np.maximum(layer.target_ions - book.start_ions, 0.0)
         if index < session.index or (index == session.index and session.armed_unbooked):
             ions = np.zeros(layer.target_ions.size)
-        least = LEAST_COUNTS * rules.ions_per_count(layer.species, layer.energy_mev_u)
+        least = LEAST_COUNTS * layer.ions_per_count
         begun = book.start_ions > 0.0
         left.append(np.where(begun & (ions <= least), 0.0, ions))
     return left

@@ -6,7 +6,7 @@ Array work only: a layer of 10,000 spots costs the same few calls as one of ten.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,16 @@ class LayerLike(Protocol):
     @property
     def expected_s(self) -> float: ...
 
+    @property
+    def ions_per_count(self) -> float:
+        """Ions behind one count of the first chamber."""
+        ...
+
+    @property
+    def transport_set(self) -> int:
+        """Number of the transport's set points."""
+        ...
+
 
 @dataclass(frozen=True)
 class LayerRules:
@@ -106,8 +116,6 @@ class LayerRules:
     chambers_counts: float = 40.0
     stop_ms: float = 3.0
     """What a stop adds to the time with the spill commanded, ms."""
-    ions_per_count: Callable[[str, float], float] = lambda species, energy_mev_u: 1000.0
-    """(species, MeV/u) -> ions behind one count of the first chamber."""
 
     @staticmethod
     def of(facility: Facility) -> LayerRules:
@@ -118,7 +126,6 @@ class LayerRules:
             spot_timeout_factor=front_end.spot_timeout_factor,
             spot_timeout_min_us=front_end.spot_timeout_min_ms * 1e3,
             stop_ms=stop_ms(facility),
-            ions_per_count=facility.ions_per_count,
         )
 
 
@@ -301,7 +308,7 @@ def _faults(
         return ("the register holds values that are no numbers",)
     faults: list[str] = []
     target = layer.target_ions
-    count = rules.ions_per_count(layer.species, layer.energy_mev_u)
+    count = layer.ions_per_count
     absolute = rules.spot_counts * count + layer.intensity_ions_per_s * rules.spot_beam_us * 1e-6
     if done != target.size:
         faults.append(f"{target.size - done} of {target.size} spots are not done")

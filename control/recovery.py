@@ -203,7 +203,7 @@ def _added(session: Session, dose: Dose, rules: LayerRules) -> Reconciled:
             given = min(float(left[spot]), budget)
             uncertain[spot] += given
             budget -= given
-    count = rules.ions_per_count(layer.species, layer.energy_mev_u)
+    count = layer.ions_per_count
     counted = counted_ions(layer, rows, uncertain)
     begun = counted > 0.0
     rows[begun & (layer.target_ions - counted <= LEAST_COUNTS * count), COLUMN["done"]] = 1.0

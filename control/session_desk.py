@@ -70,7 +70,7 @@ class SessionDesk:
         journal = self._written(verb)
         require_whole(journal, continues)
         require_alike(read.session(journal, continues), program, self._energy_table)
-        return continued(journal, program, continues, self._sequencer.rules)
+        return continued(journal, program, continues)
 
     async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("recover", args, {"session": str, "plan": str, "room": str, "qa": bool, "reason": str})

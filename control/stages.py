@@ -162,6 +162,7 @@ class Stages:
         arguments = {
             "token": layer.token, "energy_code": layer.energy_code, "level_ions_per_s": layer.intensity_ions_per_s,
             "n": int(layer.target_ions.size), "crc32": crc32, "range_shifter_code": layer.range_shifter_code,
+            "transport_set": layer.transport_set,
         }  # fmt: skip
         await self._link.command("FE", "load_layer", arguments)
         self._procedure.table_loaded(crc32)
@@ -312,7 +313,11 @@ class Stages:
 
     # --- inside --------------------------------------------------------------------------------------------
     async def _request_cycle(self, layer: LayerLike) -> None:
-        arguments = {"token": layer.token, "energy_code": layer.energy_code}
+        arguments = {
+            "token": layer.token,
+            "energy_code": layer.energy_code,
+            "transport_set": layer.transport_set,
+        }
         await self._link.command("RING", "request_cycle", arguments)
         self._ahead.requested_token = layer.token
 

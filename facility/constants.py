@@ -22,5 +22,5 @@ IDLE_STEP_NS: Final = 1_000_000
 """Step of the plant when no beam is possible."""
 
 FACILITY_SCHEMA: Final = "ionctl.facility/1"
-ENERGY_TABLE_SCHEMA: Final = "ionctl.energy-table/2"
+ENERGY_TABLE_SCHEMA: Final = "ionctl.energy-table/3"
 BREATHING_SCHEMA: Final = "ionctl.breathing/1"

@@ -20,27 +20,29 @@ from pathlib import Path
 import numpy as np
 
 from facility.config import Facility, find_config
-from facility.config.delivery import BackupCounter, Chamber
 from facility.constants import ENERGY_TABLE_SCHEMA
-from facility.errors import ConfigError
-from facility.physics.chamber import charge_per_ion_fc
+from facility.errors import ConfigError, no_such
 from facility.physics.ranges import energy_for_range_mev_u, range_water_mm
 from facility.physics.relativity import FloatArray, revolution_frequency_hz, rigidity_tm
-from facility.physics.transport import spot_sigma_mm
+from facility.room_constants import FORMATS, ROOM_COLUMNS, RoomConstants, column_name, room_columns, rooms_inputs
 from facility.table_approval import read_approvals, require_approved
 
-COLUMNS = (
-    "code", "energy_mev_u", "range_mm", "rigidity_tm", "f_rev_hz",
-    "charge_per_ion_ic1_fc", "charge_per_ion_ic2_fc", "charge_per_ion_backup_fc", "spot_sigma_mm",
-)  # fmt: skip
+RING_COLUMNS = ("energy_mev_u", "range_mm", "rigidity_tm", "f_rev_hz", "dipole_t", "ramp_ms")
+_RING_FORMATS = ("{:.4f}", "{:.4f}", "{:.7f}", "{:.2f}", "{:.7f}", "{:.3f}")
+
+
+def columns_of(facility: Facility) -> tuple[str, ...]:
+    """Head of the table: code, the ring's columns, and those of each room as `name@room`."""
+    rooms = (column_name(name, room_id) for room_id in facility.rooms for name in ROOM_COLUMNS)
+    return ("code", *RING_COLUMNS, *rooms)
 
 
 @dataclass(frozen=True, eq=False)
 class EnergyTable:
     """Columns of the table as read-only float64 arrays of one length; index = code.
 
-    `hash` is the SHA-256 of the rows. Energies rise with the code. Charges per ion are at reference conditions, with
-    the monitors' calibration by energy in them.
+    `hash` is the SHA-256 of the rows. Energies rise with the code. `dipole_t` is the field of the ring's dipoles,
+    `ramp_ms` the time of the ramp from injection to the flat top. `rooms` holds what the energy means in each room.
     """
 
     facility_id: str
@@ -51,10 +53,16 @@ class EnergyTable:
     range_mm: FloatArray
     rigidity_tm: FloatArray
     f_rev_hz: FloatArray
-    charge_per_ion_ic1_fc: FloatArray
-    charge_per_ion_ic2_fc: FloatArray
-    charge_per_ion_backup_fc: FloatArray
-    spot_sigma_mm: FloatArray
+    dipole_t: FloatArray
+    ramp_ms: FloatArray
+    rooms: Mapping[str, RoomConstants]
+
+    def room(self, room_id: str) -> RoomConstants:
+        """The constants of a room, or UsageError with the rooms this table has."""
+        try:
+            return self.rooms[room_id]
+        except KeyError:
+            raise no_such("config.no-room", "room", room_id, self.rooms, self.facility_id) from None
 
     def __len__(self) -> int:
         return int(self.energy_mev_u.size)
@@ -110,51 +118,55 @@ class EnergyTable:
 
 def _inputs_hash(facility: Facility, species: str) -> str:
     """Hash of the figures of the facility file that the table depends on."""
-    ion = facility.species_named(species)
+    ion, ring = facility.species_named(species), facility.ring
     data = {
         "schema": ENERGY_TABLE_SCHEMA,
         "ion": [ion.mass_number, ion.charge, ion.mass_u],
         "energies": [ion.energy_min_mev_u, ion.energy_max_mev_u, ion.range_step_mm],
         "spot_sigma": ion.spot_sigma,
-        "circumference_m": facility.ring.circumference_m,
-        "monitors": [
-            [monitor.gas, monitor.gap_mm, monitor.w_ev, monitor.density_g_cm3, monitor.calibration]
-            for monitor in _monitors(facility)
+        "ring": [
+            ring.circumference_m, ring.bending_radius_m, ring.injection_energy_mev_u, ring.phases.ramp_t_per_s
         ],
-    }
+        **rooms_inputs(facility),
+    }  # fmt: skip
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _monitors(facility: Facility) -> tuple[Chamber, Chamber, BackupCounter]:
-    return facility.chambers.ic1, facility.chambers.ic2, facility.chambers.backup
-
-
-def render_energy_table(facility: Facility, species: str, version: int) -> str:
-    """Text of the table: ranges in even steps, at least `range_step_mm`, from the lowest to the highest energy."""
+def _energies_mev_u(facility: Facility, species: str) -> FloatArray:
+    """Ranges in even steps, at least `range_step_mm`, from the lowest to the highest energy."""
     ion = facility.species_named(species)
     first = float(range_water_mm(ion.energy_min_mev_u, ion))
     last = float(range_water_mm(ion.energy_max_mev_u, ion))
-    count = int((last - first) / ion.range_step_mm) + 1
-    ranges = np.linspace(first, last, count)
-    energy = energy_for_range_mev_u(ranges, ion)
+    energy = energy_for_range_mev_u(np.linspace(first, last, int((last - first) / ion.range_step_mm) + 1), ion)
     energy[0], energy[-1] = ion.energy_min_mev_u, ion.energy_max_mev_u
-    energy = np.round(energy, 4)
-    columns = (
-        range_water_mm(energy, ion),
-        rigidity_tm(energy, ion),
-        revolution_frequency_hz(energy, ion, facility.ring.circumference_m),
-        *(charge_per_ion_fc(energy, ion, monitor) * monitor.calibrated(energy) for monitor in _monitors(facility)),
-        spot_sigma_mm(energy, ion),
-    )
-    formats = ("{:.4f}", "{:.7f}", "{:.2f}", "{:.7f}", "{:.7f}", "{:.7f}", "{:.4f}")
-    rows = [
-        ",".join(
-            [str(code), f"{energy[code]:.4f}"]
-            + [form.format(float(column[code])) for form, column in zip(formats, columns, strict=True)]
+    return np.asarray(np.round(energy, 4), dtype=np.float64)
+
+
+def render_energy_table(facility: Facility, species: str, version: int) -> str:
+    """Text of the table, computed from the facility's file."""
+    ion = facility.species_named(species)
+    energy = _energies_mev_u(facility, species)
+    rigidity = rigidity_tm(energy, ion)
+    columns: list[tuple[str, FloatArray]] = list(
+        zip(
+            _RING_FORMATS,
+            (
+                energy, range_water_mm(energy, ion), rigidity,
+                revolution_frequency_hz(energy, ion, facility.ring.circumference_m),
+                np.asarray(rigidity / facility.ring.bending_radius_m, dtype=np.float64),
+                np.array([facility.ramp_ms(species, float(one)) for one in energy]),
+            ),
+            strict=True,
         )
-        for code in range(count)
+    )  # fmt: skip
+    for room_id in facility.rooms:
+        found = room_columns(facility, species, version, room_id, energy, rigidity)
+        columns += [(FORMATS[name], found[name]) for name in ROOM_COLUMNS]
+    rows = [
+        ",".join([str(code), *(form.format(float(column[code])) for form, column in columns)])
+        for code in range(len(energy))
     ]
-    body = "\n".join([",".join(COLUMNS), *rows]) + "\n"
+    body = "\n".join([",".join(columns_of(facility)), *rows]) + "\n"
     header = [
         f"# schema: {ENERGY_TABLE_SCHEMA}",
         f"# facility: {facility.id}",
@@ -224,17 +236,27 @@ def parse_energy_table(text: str, facility: Facility, species: str, where: str =
         raise ConfigError("energy-table.edited", "the rows do not match the table's own hash", where, fix)
     if header.get("inputs_sha256") != _inputs_hash(facility, species):
         raise ConfigError("energy-table.stale", "computed from other figures than the facility file holds", where, fix)
-    rows = body.splitlines()
-    if not rows or rows[0] != ",".join(COLUMNS):
-        raise ConfigError("energy-table.columns", "unexpected columns", where, f"must be {','.join(COLUMNS)}")
+    columns = _columns(body, facility, where, fix)
+    ring = {name: columns[name] for name in RING_COLUMNS}
+    rooms = {
+        room_id: RoomConstants(room_id, room.swap_xy, *(columns[column_name(name, room_id)] for name in ROOM_COLUMNS))
+        for room_id, room in facility.rooms.items()
+    }
+    return EnergyTable(facility.id, species, int(version), digest, rooms=rooms, **ring)
+
+
+def _columns(body: str, facility: Facility, where: str, fix: str) -> dict[str, FloatArray]:
+    """The rows as read-only columns by name."""
+    rows, heads = body.splitlines(), columns_of(facility)
+    if not rows or rows[0] != ",".join(heads):
+        raise ConfigError("energy-table.columns", "unexpected columns", where, f"must be {','.join(heads)}")
     try:
         data = np.array([[float(cell) for cell in row.split(",")] for row in rows[1:]], dtype=np.float64)
     except ValueError as error:
         raise ConfigError("energy-table.cell", f"not a table of numbers: {error}", where, fix) from None
-    shape_ok = data.ndim == 2 and data.shape[1] == len(COLUMNS) and data.shape[0] >= 2
+    shape_ok = data.ndim == 2 and data.shape[1] == len(heads) and data.shape[0] >= 2
     if not shape_ok or not np.array_equal(data[:, 0], np.arange(data.shape[0])):
         raise ConfigError("energy-table.codes", "codes are not 0, 1, 2, ...", where, fix)
-    columns = [np.ascontiguousarray(data[:, k]) for k in range(1, len(COLUMNS))]
-    for column in columns:
-        column.flags.writeable = False
-    return EnergyTable(facility.id, species, int(version), digest, *columns)
+    by_column = np.ascontiguousarray(data.T)
+    by_column.flags.writeable = False
+    return dict(zip(heads, by_column, strict=True))

@@ -141,6 +141,8 @@ CATALOGUE: tuple[PvEntry, ...] = (
     PvEntry("SPILL:Chopper-Sts", "plant", "SPILL", "enum", "chopper of the transport line", states=PASS_BLOCK),
     # transport and room
     PvEntry("HEBT:Token-RB", "plant", "HEBT", "int", "layer token of the transport table in force"),
+    PvEntry("HEBT:Set-RB", "plant", "HEBT", "int",
+            "number of the set points that the transport devices have taken up, by the energy table; 0 if none"),
     PvEntry("HEBT:Room-RB", "plant", "HEBT", "string", "room that holds the beam token"),
     PvEntry("HEBT:Stopper-Sts", "plant", "HEBT", "enum", "beam stopper of the room", states=("OUT", "IN")),
     PvEntry("ROOM:Door-Sts", "plant", "ROOM", "enum", "door of the treatment room", states=("OPEN", "CLOSED")),

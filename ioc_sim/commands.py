@@ -11,7 +11,7 @@ from facility.errors import CommandRefused
 from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
 from facility.states import FrontEndState, HoldReason
 from ioc_sim import layout as at
-from ioc_sim.layout import E_BRHO, E_Q1_FC, EV_ROOM, EV_STATE
+from ioc_sim.layout import E_MM_PER_A, E_Q1_FC, EV_ROOM, EV_STATE
 from ioc_sim.physics.utilities import initial_slow
 
 _ACTIVE = (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED)
@@ -107,8 +107,7 @@ def load(s: Any, q: np.ndarray, v: np.ndarray, etab: np.ndarray, token: int, cod
         v[first : first + 2] = 0.0
     for k in range(2):
         axis = list(q[at.AXIS_SUPPLY : at.AXIS_SUPPLY + 2]).index(k)
-        scale = q[at.AXIS_POLARITY + axis] * q[at.AXIS_SAD_MM + axis] * q[at.SUPPLY_TM_PER_A + k]
-        v[at.MM_PER_A + k] = scale / etab[code, E_BRHO]
+        v[at.MM_PER_A + k] = etab[code, E_MM_PER_A + axis]
         v[at.A_PER_MM + k] = 1.0 / v[at.MM_PER_A + k]
         ions_per_fc = v[at.KTP_USED + k] / (q[at.AIR_DENSITY] * etab[code, E_Q1_FC + k])
         v[at.IC_IONS_PER_COUNT + k] = q[at.IC_QUANTUM_FC + k] * ions_per_fc
@@ -137,9 +136,9 @@ def may_arm(s: Any, token: int, epoch: int) -> bool:
     return int(s.fe_state) == FrontEndState.LOADED and int(s.fe_token) == token and same_permit(s, epoch)
 
 
-def queue_cycle(s: Any, token: int, code: int) -> None:
+def queue_cycle(s: Any, token: int, code: int, transport_set: int) -> None:
     """Queue a cycle; a later request replaces one that has not begun."""
-    s.queued, s.queued_token, s.queued_code = 1, token, code
+    s.queued, s.queued_token, s.queued_code, s.queued_set = 1, token, code, transport_set
 
 
 def end_cycle(s: Any) -> None:

@@ -64,7 +64,9 @@ STATE_DTYPE = np.dtype(
         ("t_ns", "i8"), ("events", "i8"), ("fine", "i8"), ("tick", "i8"), ("fine_age_ticks", "i8"),
         # ring
         ("phase", "i8"), ("phase_end_ns", "i8"), ("ring_token", "i8"), ("ring_code", "i8"), ("hebt_token", "i8"),
-        ("queued", "i8"), ("queued_token", "i8"), ("queued_code", "i8"), ("end_cycle", "i8"), ("cycle", "i8"),
+        ("ring_set", "i8"), ("hebt_set", "i8"),
+        ("queued", "i8"), ("queued_token", "i8"), ("queued_code", "i8"), ("queued_set", "i8"),
+        ("end_cycle", "i8"), ("cycle", "i8"),
         ("steps_done", "i8"), ("stored", "f8"), ("sensitivity", "f8"), ("spill_start_ns", "i8"),
         # extraction
         ("dead_ticks", "i8"), ("stage_ticks", "f8"), ("stage_share", "f8"), ("ticks_per_turn", "f8"),
@@ -283,21 +285,12 @@ FLAG_DUMP = 18
 
 # columns of the energy table that the kernel sees
 (
-    E_BRHO,
-    E_FREV,
-    E_ENERGY,
-    E_Q1_FC,
-    E_Q2_FC,
-    E_QB_FC,
-    E_TRUE1,
-    E_TRUE2,
-    E_TRUEB,
-    E_SIGMA,
-    E_RAMP_NS,
-    E_TICKS_PER_TURN,
-) = range(12)
-E_COLUMNS = 12
-"""``E_Q*_FC``: charge per ion as it is believed (chambers 1 and 2, backup counter); ``E_TRUE*``: true one over that."""
+    E_BRHO, E_FREV, E_ENERGY, E_Q1_FC, E_Q2_FC, E_QB_FC, E_TRUE1, E_TRUE2, E_TRUEB, E_SIGMA, E_RAMP_NS,
+    E_TICKS_PER_TURN, E_SET, E_MM_PER_A,
+) = range(14)  # fmt: skip
+E_COLUMNS = 15
+"""``E_Q*_FC``: charge per ion as it is believed (chambers 1 and 2, backup counter); ``E_TRUE*``: true one over that.
+``E_SET``: number of the transport's set points.  ``E_MM_PER_A``: calibration of the axes x and y, as it is believed."""
 
 # columns of the per-spot truth
 T_IONS, T_SUM_X, T_SUM_Y, T_FIRST_NS, T_LAST_NS = range(5)

@@ -22,10 +22,12 @@ from ioc_sim.layout import (
     E_COLUMNS,
     E_ENERGY,
     E_FREV,
+    E_MM_PER_A,
     E_Q1_FC,
     E_Q2_FC,
     E_QB_FC,
     E_RAMP_NS,
+    E_SET,
     E_SIGMA,
     E_TICKS_PER_TURN,
     E_TRUE1,
@@ -65,24 +67,27 @@ def _fall(fall_us: float) -> float:
     return min(1.0, TICK_US / fall_us) if fall_us > 0.0 else 1.0
 
 
-def energy_columns(facility: Facility, species: str, table: EnergyTable, spill: RateModel) -> np.ndarray:
-    """Energy table as the kernel reads it, shape (codes, E_COLUMNS)."""
+def energy_columns(facility: Facility, room_id: str, species: str, table: EnergyTable, spill: RateModel) -> np.ndarray:
+    """Energy table as the kernel reads it in a room, shape (codes, E_COLUMNS)."""
+    room = table.room(room_id)
     columns = np.zeros((len(table), E_COLUMNS))
     ion = facility.species_named(species)
     columns[:, E_BRHO] = table.rigidity_tm
     columns[:, E_FREV] = table.f_rev_hz
     columns[:, E_ENERGY] = table.energy_mev_u
-    columns[:, E_Q1_FC] = table.charge_per_ion_ic1_fc
-    columns[:, E_Q2_FC] = table.charge_per_ion_ic2_fc
-    columns[:, E_QB_FC] = table.charge_per_ion_backup_fc
+    columns[:, E_Q1_FC] = room.charge_per_ion_ic1_fc
+    columns[:, E_Q2_FC] = room.charge_per_ion_ic2_fc
+    columns[:, E_QB_FC] = room.charge_per_ion_backup_fc
     chambers = facility.chambers
     for column, monitor in ((E_TRUE1, chambers.ic1), (E_TRUE2, chambers.ic2), (E_TRUEB, chambers.backup)):
         columns[:, column] = monitor.true_over_calibrated(table.energy_mev_u)
-    columns[:, E_SIGMA] = table.spot_sigma_mm
+    columns[:, E_SIGMA] = room.spot_sigma_mm
+    columns[:, E_SET] = room.transport_set
+    columns[:, E_MM_PER_A], columns[:, E_MM_PER_A + 1] = room.x_mm_per_a, room.y_mm_per_a
     momentum = beta(table.energy_mev_u, ion) * gamma(table.energy_mev_u, ion)
     stretch = momentum**spill.momentum_power
     columns[:, E_TICKS_PER_TURN] = stretch / (table.f_rev_hz * TICK_US * 1e-6)
-    columns[:, E_RAMP_NS] = [_whole_ms(facility.ramp_ms(species, float(e))) for e in table.energy_mev_u]
+    columns[:, E_RAMP_NS] = np.maximum(np.ceil(table.ramp_ms), 1.0) * MS_NS
     return columns
 
 

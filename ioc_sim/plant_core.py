@@ -99,7 +99,7 @@ class PlantCore:
         self.allow_faults = allow_faults
         self.table = load_energy_table(facility, species)
         spill = load_spill_table(facility)
-        self._etab = energy_columns(facility, species, self.table, spill)
+        self._etab = energy_columns(facility, room_id, species, self.table, spill)
         breathing = load_trace(facility.gate.trace)
         self._trace_mm = np.ascontiguousarray(breathing.amplitude_mm, dtype=np.float64)
         self._parameters, self._q = pack_parameters(facility, room_id, species, spill, seed, len(self._trace_mm),

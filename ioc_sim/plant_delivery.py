@@ -23,13 +23,32 @@ from ioc_sim.register_store import is_plan_hash
 class DeliveryCommands(PlantCore):
     """Commands of control.  What is wrong is refused at once; the rest acts at the next tick."""
 
-    def request_cycle(self, token: int, energy_code: int) -> None:
-        """Queue the next machine cycle: begun at once if the ring stands by, else when the present layer is done."""
+    def request_cycle(self, token: int, energy_code: int, transport_set: int | None = None) -> None:
+        """Queue the next machine cycle: begun at once if the ring stands by, else when the present layer is done.
+
+        ``transport_set`` is the number of the transport's set points by the caller's energy table, None its own.
+        """
         if not 0 <= energy_code < len(self.table):
             raise CommandRefused("ring.energy", f"no energy code {energy_code}", "request_cycle",
                                  f"codes are 0 to {len(self.table) - 1}")  # fmt: skip
         commands.check_token(token)
-        self._later(commands.queue_cycle, self._state[0], token, energy_code)
+        asked = self._checked_set("ring.transport-set", energy_code, transport_set, "request_cycle")
+        self._later(commands.queue_cycle, self._state[0], token, energy_code, asked)
+
+    def _checked_set(self, code: str, energy_code: int, asked: int | None, verb: str) -> int:
+        """The set number of the energy in this room by the plant's own table; CommandRefused where another is asked."""
+        own = self.table.room(self.room_id).set_number(energy_code)
+        if asked is not None and asked != own:
+            raise CommandRefused(code, f"transport set {asked}{self._whose(asked)}", verb,
+                                 f"energy code {energy_code} in room {self.room_id} has set {own} by version "
+                                 f"{self.table.version} of the energy table")  # fmt: skip
+        return own
+
+    def _whose(self, number: int) -> str:
+        for room_id, room in self.table.rooms.items():
+            for code in np.flatnonzero(room.transport_set == number):
+                return f" is that of energy code {code} in room {room_id}"
+        return " is in no room of the energy table"
 
     def end_cycle(self) -> None:
         """End the flat top: what is stored is dumped."""
@@ -72,17 +91,20 @@ class DeliveryCommands(PlantCore):
             second_line.open_field(s, self._v, field, preset_ions, expected_ms, had)
 
     def load_layer(
-        self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray, range_shifter_code: int = 0
-    ) -> None:
+        self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray, range_shifter_code: int = 0,
+        transport_set: int | None = None,
+    ) -> None:  # fmt: skip
         """Load a layer table, float64 (n, len(SPOT_COLUMNS)); refused while a layer is active or if it is unsound.
 
         ``range_shifter_code`` is the bit mask of the plates that the layer wants, over the facility's list: no beam is
         asked for before the switches show it, and the rule ``range-shifter`` compares them with it.
+        ``transport_set``: as for ``request_cycle``; set points and counts were made with the same table.
         """
         commands.check_token(token)
         table = commands.checked_table(spots, MAX_SPOTS_PER_LAYER, self._q[at.SUPPLY_MAX_A : at.SUPPLY_MAX_A + 2])
         if not 0 <= energy_code < len(self.table):
             raise CommandRefused("fe.energy", f"no energy code {energy_code}", "load_layer")
+        self._checked_set("fe.transport-set", energy_code, transport_set, "load_layer")
         if not (math.isfinite(level_ions_per_s) and level_ions_per_s > 0.0):
             raise CommandRefused(
                 "fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level"

@@ -150,6 +150,7 @@ def publish_slow(
         sig[g.RING_BRHO_REL] = true_brho / etab[s.fe_code, E_BRHO]
     else:
         sig[g.RING_BRHO_REL] = 1.0
+    sig[g.HEBT_SET] = s.hebt_set
     sig[g.STOPPER_IN] = s.stopper_in
     publish_room(s, sig, faults)
     sig[g.RANGE_SHIFTER] = faulted(s, faults, fp.RS_READBACK, float(s.rs_code), t_ns)

@@ -10,7 +10,6 @@ import numpy as np
 
 from control.plan.model import FloatArray, Layer, Plan
 from control.plan.program import MachineProgram
-from facility.config import Facility
 from facility.errors import PlanError
 from facility.intensity import spot_tolerance_ions
 from records.reader import Record, RecordedLayer
@@ -71,7 +70,7 @@ class Comparison:
         }  # fmt: skip
 
 
-def compare(records: Sequence[Record], plan: Plan, program: MachineProgram, facility: Facility) -> Comparison:
+def compare(records: Sequence[Record], plan: Plan, program: MachineProgram) -> Comparison:
     """Compare. Metersets of several records add up: a treatment and its continuations.
 
     PlanError for records in another unit, or of another patient or plan.
@@ -80,7 +79,7 @@ def compare(records: Sequence[Record], plan: Plan, program: MachineProgram, faci
         _require_same(record, plan, program)
     objections = [*_twice(records), *_strangers(records, plan)]
     lines = []
-    tolerances = _tolerances(program, facility)
+    tolerances = _tolerances(program)
     for number, index, layer in _layers(plan):
         point = layer.control_point if layer.control_point >= 0 else 2 * index
         found = [one for record in records for one in _recorded(record, number, point)]
@@ -134,11 +133,11 @@ def _recorded(record: Record, number: int, point: int) -> list[RecordedLayer]:
     return [one for beam in record.beams if beam.number == number for one in beam.layers if one.control_point == point]
 
 
-def _tolerances(program: MachineProgram, facility: Facility) -> dict[tuple[int, int], FloatArray]:
+def _tolerances(program: MachineProgram) -> dict[tuple[int, int], FloatArray]:
     """Of each spot, in the plan's unit; a spot that is painted has that of its visits together."""
     found = {}
     for layer in program.layers:
-        count = facility.ions_per_count(layer.species, layer.energy_mev_u)
+        count = layer.ions_per_count
         heaviest = float(layer.target_ions.max())
         ions, _ = spot_tolerance_ions(layer.target_ions, layer.intensity_ions_per_s, count, heaviest)
         visits = ions.reshape(layer.paintings, -1).sum(axis=0)

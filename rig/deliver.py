@@ -104,11 +104,10 @@ def checked_program(request: DeliveryRequest) -> MachineProgram:
 def rest_of(program: MachineProgram, facility: Facility, home: Home, continues: str) -> MachineProgram:
     """What a session that was closed as partial has left, by the journal of the facility."""
     from control.continuation import continued
-    from control.layer_table import LayerRules
     from rig.session_desk import journal_at
 
     with journal_at(home, facility.id) as journal:
-        rest = continued(journal, program, continues, LayerRules.of(facility))
+        rest = continued(journal, program, continues)
     if not isinstance(rest, MachineProgram):
         raise InternalError("deliver.rest", "the rest of a program is no program", continues)
     return rest

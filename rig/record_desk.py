@@ -8,7 +8,6 @@ from pathlib import Path
 import structlog
 
 from control.continuation import continued
-from control.layer_table import LayerRules
 from control.plan.load import bounded_bytes, load_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
@@ -32,7 +31,7 @@ def record_of(journal: Journal, session: str, facility: Facility, plan: Path | N
     entry = read.session(journal, session)
     program = compiled(entry, facility, plan)
     if entry.continues:
-        rest = continued(journal, program, entry.continues, LayerRules.of(facility))
+        rest = continued(journal, program, entry.continues)
         if not isinstance(rest, MachineProgram):
             raise InternalError("record.rest", "the rest of a program is no program", session)
         program = rest
@@ -63,7 +62,7 @@ def check_records(files: Sequence[Path], plan_file: Path, facility: Facility) ->
     if header.get("config_hash", facility.hash) != facility.hash:
         raise PlanError("record.other", "the record was written under another configuration of the facility",
                         records[0].name, "give --facility as it was then")  # fmt: skip
-    return records, compare(records, plan, program, facility)
+    return records, compare(records, plan, program)
 
 
 def load_record(file: Path) -> Record:

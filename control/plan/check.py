@@ -20,6 +20,7 @@ from facility.energy_table import EnergyTable, load_energy_table
 from facility.errors import PlanError
 from facility.intensity import LevelChoice, choose_level
 from facility.physics.ranges import MAX_ENERGY_MEV_U, range_water_mm
+from facility.room_constants import RoomConstants
 
 ENERGY_TOLERANCE_MM = 0.7
 EDGE_TOLERANCE_MM = 1e-3
@@ -30,7 +31,8 @@ class LayerCheck:
     """How a layer will be delivered.
 
     `energy_mev_u` and `range_mm` (in water) are the table's, `range_deviation_mm` is table minus plan. Arrays have
-    shape (n spots x paintings,): ions per visit, set points of supply x and supply y in A.
+    shape (n spots x paintings,): ions per visit, set points of supply x and supply y in A. `ions_per_unit` of the
+    plan's meterset, `ions_per_count` of chamber 1 and `transport_set` are those of the room by the table.
     """
 
     beam_index: int
@@ -43,6 +45,33 @@ class LayerCheck:
     x_set_a: FloatArray
     y_set_a: FloatArray
     level: LevelChoice
+    ions_per_unit: float
+    ions_per_count: float
+    transport_set: int
+
+
+@dataclass(frozen=True)
+class _At:
+    """An energy of the table in the room of the plan."""
+
+    place: Place
+    room: RoomConstants
+    code: int
+    species: str
+
+    @property
+    def ions_per_count(self) -> float:
+        return self.room.ions_per_count(self.code, self.place.facility.chambers.ic1.count_quantum_fc)
+
+    def ions_per_unit(self, plan: Plan) -> float:
+        """Ions behind one unit of the plan's meterset (MU or NP): the MU's charge over that of an ion in chamber 1."""
+        if plan.unit != "MU":
+            return 1.0
+        mu_fc = self.place.facility.species_named(self.species).mu_reference_fc
+        return mu_fc / float(self.room.charge_per_ion_ic1_fc[self.code])
+
+    def set_points_a(self, layer: Layer) -> tuple[FloatArray, FloatArray]:
+        return set_points_a(layer.x_mm, layer.y_mm, self.room, self.code)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,25 +178,29 @@ def _check_layer(
             f"{place.facility.id} has {table.energy_mev_u[0]:.2f} to {table.energy_mev_u[-1]:.2f} MeV/u {beam.species}",
         )
         return None
-    energy = float(table.energy_mev_u[code])
+    at = _At(place, table.room(place.room_id), code, beam.species)
     known = len(findings.problems)
-    _check_field(beam, layer_index, energy, place, findings)
-    ions = spot_ions(plan, layer, beam.species, energy, place.facility)
-    level = _check_monitor(beam, layer_index, energy, ions, place, findings)
+    _check_field(beam, layer_index, at, findings)
+    factor = at.ions_per_unit(plan)
+    ions = np.asarray(layer.weight * (factor / layer.paintings), dtype=np.float64)
+    level = _check_monitor(beam, layer_index, at, ions, findings)
     if len(findings.problems) > known or level is None:
         return None
-    x_set, y_set = _tiled_set_points(beam.species, layer, energy, place)
+    x_set, y_set = at.set_points_a(layer)
     return LayerCheck(
         beam_index=beam_index,
         layer_index=layer_index,
         energy_code=code,
-        energy_mev_u=energy,
+        energy_mev_u=float(table.energy_mev_u[code]),
         range_mm=float(table.range_mm[code]),
         range_deviation_mm=deviation,
         ions=np.tile(ions, layer.paintings),
-        x_set_a=x_set,
-        y_set_a=y_set,
+        x_set_a=np.tile(x_set, layer.paintings),
+        y_set_a=np.tile(y_set, layer.paintings),
         level=level,
+        ions_per_unit=factor,
+        ions_per_count=at.ions_per_count,
+        transport_set=at.room.set_number(code),
     )
 
 
@@ -196,26 +229,10 @@ def _energy_code(beam: Beam, layer_index: int, facility: Facility, table: Energy
     return code, deviation
 
 
-def spot_ions(plan: Plan, layer: Layer, species: str, energy_mev_u: float, facility: Facility) -> FloatArray:
-    """Ions of each spot in one painting, shape (n,); MU become ions by the facility's factor at the table's energy."""
-    factor = ions_per_unit(plan, species, energy_mev_u, facility)
-    return np.asarray(layer.weight * (factor / layer.paintings), dtype=np.float64)
-
-
-def ions_per_unit(plan: Plan, species: str, energy_mev_u: float, facility: Facility) -> float:
-    """Ions behind one unit of the plan's meterset (MU or NP) at an energy of the table."""
-    return facility.particles_per_mu(species, energy_mev_u) if plan.unit == "MU" else 1.0
-
-
-def _tiled_set_points(species: str, layer: Layer, energy: float, place: Place) -> tuple[FloatArray, FloatArray]:
-    x_set, y_set = set_points_a(layer.x_mm, layer.y_mm, energy, species, place.facility, place.room)
-    return np.tile(x_set, layer.paintings), np.tile(y_set, layer.paintings)
-
-
-def _check_field(beam: Beam, layer_index: int, energy: float, place: Place, findings: Findings) -> None:
-    layer = beam.layers[layer_index]
+def _check_field(beam: Beam, layer_index: int, at: _At, findings: Findings) -> None:
+    layer, place = beam.layers[layer_index], at.place
     half_x, half_y = place.room.field_half_mm
-    x_set, y_set = set_points_a(layer.x_mm, layer.y_mm, energy, beam.species, place.facility, place.room)
+    x_set, y_set = at.set_points_a(layer)
     scanning = place.facility.scanning
     outside = (np.abs(layer.x_mm) > half_x + EDGE_TOLERANCE_MM) | (np.abs(layer.y_mm) > half_y + EDGE_TOLERANCE_MM)
     outside |= (np.abs(x_set) > scanning.x.max_current_a) | (np.abs(y_set) > scanning.y.max_current_a)
@@ -231,14 +248,11 @@ def _check_field(beam: Beam, layer_index: int, energy: float, place: Place, find
         )
 
 
-def _check_monitor(
-    beam: Beam, layer_index: int, energy: float, ions: FloatArray, place: Place, findings: Findings
-) -> LevelChoice | None:
+def _check_monitor(beam: Beam, layer_index: int, at: _At, ions: FloatArray, findings: Findings) -> LevelChoice | None:
     """The layer's intensity level; None, with a problem, for spots too small to count or to hold."""
-    facility = place.facility
+    facility, ions_per_count = at.place.facility, at.ions_per_count
     layer = beam.layers[layer_index]
     front_end = facility.front_end
-    ions_per_count = facility.ions_per_count(beam.species, energy)
     light = np.flatnonzero(ions < front_end.min_spot_counts * ions_per_count)
     lightest = int(light[0]) if light.size else int(np.argmin(ions))
     where = beam.where(layer_index, int(layer.spot_index[lightest]))
@@ -253,7 +267,7 @@ def _check_monitor(
         fix = f"the front end holds {front_end.max_spots_per_layer} spots a layer"
         findings.add("plan.too-many-spots", what, beam.where(layer_index), fix)
         return None
-    level = _level(beam, layer, energy, ions, ions_per_count, place)
+    level = _level(layer, at, ions)
     if not level.acceptable:
         fix = f"the lowest level of {facility.id} is {level.level_ions_per_s:.3g} ions/s; make the spot heavier"
         what = f"the spot is too short to hold: {level.reasons[0] if level.reasons else 'intensity too high'}"
@@ -262,16 +276,14 @@ def _check_monitor(
     return level
 
 
-def _level(
-    beam: Beam, layer: Layer, energy: float, ions: FloatArray, ions_per_count: float, place: Place
-) -> LevelChoice:
-    facility = place.facility
-    x_set, y_set = set_points_a(layer.x_mm, layer.y_mm, energy, beam.species, facility, place.room)
+def _level(layer: Layer, at: _At, ions: FloatArray) -> LevelChoice:
+    facility = at.place.facility
+    x_set, y_set = at.set_points_a(layer)
     times, distance = move_times_s(layer.x_mm, layer.y_mm, x_set, y_set, facility)
     return choose_level(
         ions,
-        ions_per_count,
-        facility.species_named(beam.species).intensity_levels_ions_per_s,
+        at.ions_per_count,
+        facility.species_named(at.species).intensity_levels_ions_per_s,
         transit_s=typical_transit_s(times, distance, facility),
         min_ticks=facility.min_spot_ticks,
         min_percent_share=facility.front_end.min_percent_share,

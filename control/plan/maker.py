@@ -196,7 +196,8 @@ def _margin_mm(target: Target, table: EnergyTable, facility: Facility, species: 
     With half a sigma the weights overshoot along the edge to hold the dose there, and dose inside varies by 5 %.
     """
     code = table.nearest_range(target.depth_mm + facility.water_equivalent_upstream_mm())
-    return max(0.5 * spacing_mm, float(table.spot_sigma_mm[code]))
+    sigma_mm = float(spot_sigma_mm(table.energy_mev_u[code], facility.species_named(species)))
+    return max(0.5 * spacing_mm, sigma_mm)
 
 
 def _require_field(wide: Target, facility: Facility) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from control.plan.check import LayerCheck, check_plan, ions_per_unit
+from control.plan.check import LayerCheck, check_plan
 from control.plan.check_beam import BeamCheck
 from control.plan.model import FloatArray, IntArray, Layer, Plan, WeightUnit
 from control.plan.timing import CycleClock, LayerTime, beam_off_moves_s, move_times_s
@@ -51,6 +51,10 @@ class LayerProgram:
     time: LayerTime
     ions_per_unit: float
     """Ions behind one unit of the plan's meterset."""
+    ions_per_count: float
+    """Ions behind one count of chamber 1, by the room's energy table."""
+    transport_set: int
+    """Number of the transport's set points for this energy in the room, by its energy table."""
     beam_number: int
     """As the plan counts them."""
     control_point: int
@@ -218,7 +222,9 @@ def _compile_layer(
         range_shifter_code=beam.range_shifter_code,
         percent_share=checked.level.percent_share,
         time=clock.layer(species, checked.energy_mev_u, float(checked.ions.sum()), level, move_s),
-        ions_per_unit=ions_per_unit(plan, species, checked.energy_mev_u, facility),
+        ions_per_unit=checked.ions_per_unit,
+        ions_per_count=checked.ions_per_count,
+        transport_set=checked.transport_set,
         beam_number=plan.beams[checked.beam_index].number,
         control_point=layer.control_point if layer.control_point >= 0 else 2 * checked.layer_index,
     )

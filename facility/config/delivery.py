@@ -11,7 +11,8 @@ from facility.config.base import NonNegative, Positive, Section, Text
 from facility.physics.relativity import ArrayLike, FloatArray
 
 Polarity = Literal[-1, 1]
-ByEnergy = Annotated[tuple[tuple[Positive, Annotated[float, Field(gt=0.8, lt=1.25)]], ...], Field(min_length=1)]
+NearOne = Annotated[float, Field(gt=0.8, lt=1.25)]
+ByEnergy = Annotated[tuple[tuple[Positive, NearOne], ...], Field(min_length=1)]
 REFERENCE_KPA, REFERENCE_K, ZERO_C_K = 101.325, 293.15, 273.15
 """Conditions that charge per ion and densities of gases are given for."""
 
@@ -25,6 +26,10 @@ class Room(Section):
     polarity of that **axis** (`x_polarity`, `y_polarity`: how the cable is laid). `sad_x_mm`, `sad_y_mm`
     are the distances from the (virtual) source of the deflection along that axis to the isocentre.
     `strip_distance_mm` is how far the strip chamber sits upstream of the isocentre.
+
+    Every room has a nozzle and optics of its own: `spot_scale` is the size of its spots over that of the species'
+    table, `monitor_scale` the charge that its chamber 1, its chamber 2 and its backup counter give over that of
+    `chambers`, as measured.
     """
 
     name: Text
@@ -38,6 +43,8 @@ class Room(Section):
     y_polarity: Polarity
     swap_xy: bool
     air_gap_mm: NonNegative
+    spot_scale: Annotated[float, Field(gt=0.5, lt=2.0)]
+    monitor_scale: tuple[NearOne, NearOne, NearOne]
     note: Text
 
 

@@ -26,7 +26,7 @@ SLOTS_PER_S = 4
 """How often the status is shown while beam is on."""
 _LOAD_LAYER: Mapping[str, ArgumentKind] = {
     "token": "whole", "energy_code": "whole", "level_ions_per_s": "number", "n": "whole", "crc32": "whole",
-    "range_shifter_code": "whole",
+    "range_shifter_code": "whole", "transport_set": "whole",
 }  # fmt: skip
 _OPEN_FIELD: Mapping[str, ArgumentKind] = {
     "field": "whole", "preset_ions": "number", "expected_ms": "number", "plan_hash": "text",
@@ -120,7 +120,9 @@ class FrontEndCommands:
     def _load_layer(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         table = checked_table(self._front_end().staged(), args["n"], args["crc32"])
         token, code = args["token"], args["energy_code"]
-        self._plant.load_layer(token, code, args["level_ions_per_s"], table, args["range_shifter_code"])
+        self._plant.load_layer(
+            token, code, args["level_ions_per_s"], table, args["range_shifter_code"], args["transport_set"]
+        )
         self.loaded = (token, code)
         return {"token": token, "n": len(table)}
 

@@ -27,19 +27,24 @@ class LineGroup(OutletGroup):
     """Beam transport: table, room and stopper."""
 
     token = declared("HEBT:Token-RB")
+    set_number = declared("HEBT:Set-RB")
     room = declared("HEBT:Room-RB")
     stopper = declared("HEBT:Stopper-Sts")
 
     def __init__(self, prefix: str, clock: Clock, facility: Facility) -> None:
         super().__init__(prefix, clock)
         self._rooms = tuple(facility.rooms)
-        self._token, self._room, self._stopper = (Outlet(channel) for channel in (self.token, self.room, self.stopper))
+        self._token, self._set, self._room, self._stopper = (
+            Outlet(channel) for channel in (self.token, self.set_number, self.room, self.stopper)
+        )
 
     def show(self, view: View) -> None:
         """Publish what has changed."""
         t_ns, event = view.t_ns, view.event
         token, severity = view.whole(g.HEBT_TOKEN)
         self._token.offer(token, t_ns, severity=severity, now=event)
+        taken, severity = view.whole(g.HEBT_SET)
+        self._set.offer(taken, t_ns, severity=severity, now=event)
         index, severity = view.whole(g.ROOM_TOKEN)
         room = self._rooms[index] if 0 <= index < len(self._rooms) else ""
         self._room.offer(room, t_ns, severity=severity, now=event)

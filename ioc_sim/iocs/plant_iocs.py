@@ -233,8 +233,8 @@ class PlantIocs:
 def _ring_verbs(plant: PlantPort) -> dict[str, Verb]:
     return {
         "request_cycle": Verb(
-            lambda args: plant.request_cycle(args["token"], args["energy_code"]),
-            {"token": "whole", "energy_code": "whole"},
+            lambda args: plant.request_cycle(args["token"], args["energy_code"], args["transport_set"]),
+            {"token": "whole", "energy_code": "whole", "transport_set": "whole"},
         ),
         "end_cycle": Verb(lambda _args: plant.end_cycle(), {}),
     }

@@ -149,8 +149,8 @@ class PlantPort(Protocol):
     def register(self) -> NDArray[np.float64]:
         """Per-spot register, (n, len(REGISTER_COLUMNS))."""
 
-    def request_cycle(self, token: int, energy_code: int) -> None:
-        """Queue the next machine cycle."""
+    def request_cycle(self, token: int, energy_code: int, transport_set: int) -> None:
+        """Queue the next machine cycle, with the transport's set points of this number."""
 
     def end_cycle(self) -> None:
         """End the flat top."""
@@ -167,9 +167,10 @@ class PlantPort(Protocol):
         energy_code: int,
         level_ions_per_s: float,
         spots: NDArray[np.float64],
-        range_shifter_code: int = 0,
+        range_shifter_code: int,
+        transport_set: int,
     ) -> None:
-        """Load a layer table, (n, len(SPOT_COLUMNS)), and which range shifters it wants."""
+        """Load a layer table, (n, len(SPOT_COLUMNS)), which range shifters and which set of the transport it wants."""
 
     def arm(self, token: int, permit_epoch: int) -> None:
         """Arm the loaded layer under the permit of this epoch."""

@@ -29,12 +29,13 @@ from ioc_sim.codes import (
     STANDBY,
 )
 from ioc_sim.faults import faulted
-from ioc_sim.layout import E_BRHO, E_ENERGY, E_FREV, E_RAMP_NS, E_TICKS_PER_TURN, EV_PHASE, EV_SPILL_END
+from ioc_sim.layout import E_BRHO, E_ENERGY, E_FREV, E_RAMP_NS, E_SET, E_TICKS_PER_TURN, EV_PHASE, EV_SPILL_END
 from ioc_sim.physics.chambers import free_charge
 from ioc_sim.physics.scanning import standardise
 
 STREAM_FILL = 30
 STREAM_JITTER = 31
+MOST_SET = float(2**31 - 1)
 
 
 @kernel
@@ -50,7 +51,26 @@ def take_request(s: Record, v: np.ndarray) -> None:
     """Make the queued request the running one."""
     s.ring_token = s.queued_token
     s.ring_code = s.queued_code
+    s.ring_set = s.queued_set
     s.queued = 0
+
+
+@kernel
+def leave_transport(s: Record) -> None:
+    """The line holds no set points for what is in the ring."""
+    s.hebt_token = 0
+    s.hebt_set = 0
+
+
+@kernel
+def take_up(s: Record, faults: np.ndarray, etab: np.ndarray) -> None:
+    """The devices of the transport line take up the set points of the ring's energy in their room, and say which.
+
+    The layer's token is theirs only if these are the set points that the cycle was asked for with.
+    """
+    taken = faulted(s, faults, fp.HEBT_SET, etab[s.ring_code, E_SET], s.t_ns)
+    s.hebt_set = int(taken) if 0.0 <= taken <= MOST_SET else 0
+    s.hebt_token = s.ring_token if s.hebt_set == s.ring_set else 0
 
 
 @kernel
@@ -59,7 +79,7 @@ def start_cycle(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     s.cycle += 1
     s.steps_done = 0
     s.end_cycle = 0
-    s.hebt_token = 0
+    leave_transport(s)
     enter(s, v, INJECTION, p.injection_ns)
 
 
@@ -95,13 +115,13 @@ def beam_constants(q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) ->
 
 
 @kernel
-def leave_flat_top(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
+def leave_flat_top(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray) -> None:
     """End this flat top: the same energy again, the next lower energy, or dump and a new cycle."""
     s.end_cycle = 0
     if s.queued == 1 and s.stored > 0.05 * p.fill_ions and s.phase_end_ns - s.t_ns > 200_000_000:
         if s.queued_code == s.ring_code:
             take_request(s, v)
-            s.hebt_token = s.ring_token
+            take_up(s, faults, etab)
             s.events |= EV_PHASE
             return
         lower = etab[s.queued_code, E_ENERGY] < etab[s.ring_code, E_ENERGY]
@@ -109,7 +129,7 @@ def leave_flat_top(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.
             take_request(s, v)
             s.steps_done += 1
             s.stored *= 1.0 - p.step_loss
-            s.hebt_token = 0
+            leave_transport(s)
             enter(s, v, ENERGY_STEP, p.energy_step_ns)
             return
     s.events |= EV_SPILL_END
@@ -146,8 +166,9 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         standby(p, q, s, v)
         return
     if phase == FLAT_TOP:
+        take_up(s, faults, etab)
         if flat_top_over(s, v):
-            leave_flat_top(p, q, s, v, etab)
+            leave_flat_top(p, q, s, v, faults, etab)
         return
     if s.t_ns < s.phase_end_ns:
         return
@@ -157,7 +178,7 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         fill(p, q, s, v, faults)
         enter(s, v, RAMP, int(etab[s.ring_code, E_RAMP_NS]))
     elif phase == RAMP:
-        s.hebt_token = s.ring_token
+        take_up(s, faults, etab)
         enter(s, v, STABILISE, p.stabilise_ns)
     elif phase == STABILISE:
         enter(s, v, RESONANCE, p.resonance_ns)
@@ -166,12 +187,12 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         beam_constants(q, s, v, etab)
         enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == ENERGY_STEP:
-        s.hebt_token = s.ring_token
+        take_up(s, faults, etab)
         beam_constants(q, s, v, etab)
         enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == DUMP:
         s.stored = 0.0
-        s.hebt_token = 0
+        leave_transport(s)
         enter(s, v, RAMP_DOWN, p.ramp_down_ns)
     elif phase == RAMP_DOWN:
         enter(s, v, STANDARDISE, p.standardise_ns)

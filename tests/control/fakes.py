@@ -42,6 +42,8 @@ class FakeLayer:
     intensity_ions_per_s: float = 1e7
     range_shifter_code: int = 0
     expected_s: float = 1.0
+    ions_per_count: float = 1000.0
+    transport_set: int = 5
 
     @property
     def x_set_a(self) -> np.ndarray:
@@ -256,7 +258,7 @@ class FakeMachine:
         result: dict[str, Any] = getattr(self, f"_{verb}")(**args) or {}
         return result
 
-    def _request_cycle(self, token: int, energy_code: int) -> None:
+    def _request_cycle(self, token: int, energy_code: int, transport_set: int) -> None:
         self.queued = (token, energy_code)
         self._serve_ring()
 
@@ -269,8 +271,9 @@ class FakeMachine:
         self.opened = (field, preset_ions, expected_ms)
 
     def _load_layer(
-        self, token: int, energy_code: int, level_ions_per_s: float, n: int, crc32: int, range_shifter_code: int
-    ) -> None:
+        self, token: int, energy_code: int, level_ions_per_s: float, n: int, crc32: int, range_shifter_code: int,
+        transport_set: int,
+    ) -> None:  # fmt: skip
         if self.state in (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED):
             raise CommandRefused("fe.active", f"a layer is {self.state.name}", "load_layer")
         if zlib.crc32(self._written.astype("<f8").tobytes()) != crc32 or self._written.size != n * len(SPOT_COLUMNS):

@@ -27,7 +27,7 @@ from control.spot_log import read_spot_log, spot_log, spot_log_bytes, write_spot
 from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
 from tests.control.fakes import FakeLayer, program
 
-RULES = LayerRules(ions_per_count=lambda species, energy_mev_u: 500.0)
+RULES = LayerRules()
 
 
 def register(layer: FakeLayer, start: np.ndarray | None = None, share: float = 1.0) -> np.ndarray:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from facility.config import change_facility, load_facility
-from facility.energy_table import load_energy_table, parse_energy_table, render_energy_table
+from facility.energy_table import RING_COLUMNS, load_energy_table, parse_energy_table, render_energy_table
 from facility.errors import ConfigError, UsageError
 from facility.physics import charge_per_ion_fc, range_water_mm, revolution_frequency_hz, rigidity_tm
+from facility.room_constants import ROOM_COLUMNS
 
 PAIRS = [
     ("wuwei", "carbon"), ("lanzhou", "carbon"), ("himm-mee", "carbon"), ("pimms", "carbon"), ("pimms", "proton"),
@@ -40,11 +42,12 @@ def test_generator_gives_the_committed_table(name: str, species: str) -> None:
     facility = load_facility(name)
     table = load_energy_table(facility, species)
     again = parse_energy_table(render_energy_table(facility, species, table.version), facility, species)
-    assert again.version == table.version == 2
-    for column in ("energy_mev_u", "range_mm", "rigidity_tm", "f_rev_hz", "charge_per_ion_ic1_fc",
-                   "charge_per_ion_backup_fc", "spot_sigma_mm"):  # fmt: skip
-        # one unit in the last printed place, should another processor round differently
-        assert getattr(again, column) == pytest.approx(getattr(table, column), rel=1e-6, abs=2e-4), column
+    assert again.version == table.version == 3
+    pairs = [(again, table, RING_COLUMNS), *((again.room(r), table.room(r), ROOM_COLUMNS) for r in facility.rooms)]
+    for left, right, columns in pairs:
+        for column in columns:
+            # one unit in the last printed place, should another processor round differently
+            assert getattr(left, column) == pytest.approx(getattr(right, column), rel=1e-6, abs=2e-4), column
 
 
 def test_codes() -> None:
@@ -91,8 +94,8 @@ def test_touched_tables_are_refused(tmp_path: Path) -> None:
     path = folder / "wuwei-carbon.csv"
     changes = {
         "hash": ("\n100,", "\n100,1"),
-        "schema": ("energy-table/2", "energy-table/9"),
-        "version = 'two'": ("version: 2", "version: two"),
+        "schema": ("energy-table/3", "energy-table/9"),
+        "version = 'two'": ("version: 3", "version: two"),
         "facility = 'lanzhou'": ("facility: wuwei", "facility: lanzhou"),
         "own hash": ("code,energy", "energy,code"),
     }
@@ -112,17 +115,65 @@ def test_table_of_other_figures_is_refused() -> None:
         load_energy_table(facility, "carbon")
 
 
-def test_charges_have_the_calibration_in_them() -> None:
+@pytest.mark.parametrize("key", ["rooms.2.sad_x_mm", "rooms.2.spot_scale", "scanning.x.tesla_metre_per_a"])
+def test_figures_of_a_room_are_among_those_of_the_table(key: str) -> None:
+    wuwei = load_facility("wuwei")
+    value: Any = wuwei
+    for part in key.split("."):
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    with pytest.raises(ConfigError, match="other figures"):
+        load_energy_table(change_facility(wuwei, {key: value * 1.01}), "carbon")
+
+
+def test_charges_have_the_calibrations_of_monitor_and_room_in_them() -> None:
     facility = load_facility("wuwei")
     table = load_energy_table(facility, "carbon")
-    for name, believed in (("ic1", table.charge_per_ion_ic1_fc), ("ic2", table.charge_per_ion_ic2_fc)):
+    own = table.room("1")
+    for name, believed in (("ic1", own.charge_per_ion_ic1_fc), ("ic2", own.charge_per_ion_ic2_fc)):
         for code in (0, 120, 239):
             energy = float(table.energy_mev_u[code])
             assert believed[code] == pytest.approx(facility.charge_per_ion_fc("carbon", energy, name), rel=1e-6)  # type: ignore[arg-type]
     computed = charge_per_ion_fc(table.energy_mev_u, facility.species["carbon"], facility.chambers.ic1)
-    assert table.charge_per_ion_ic1_fc / computed == pytest.approx(
+    assert own.charge_per_ion_ic1_fc / computed == pytest.approx(
         np.interp(table.energy_mev_u, *np.array(facility.chambers.ic1.calibration).T), rel=1e-6
     )
+    for room_id, room in facility.rooms.items():
+        there = table.room(room_id)
+        for k, name in enumerate(("charge_per_ion_ic1_fc", "charge_per_ion_ic2_fc", "charge_per_ion_backup_fc")):
+            assert getattr(there, name) / getattr(own, name) == pytest.approx(room.monitor_scale[k], rel=2e-6)
+
+
+@pytest.mark.parametrize(("name", "species"), PAIRS)
+def test_constants_of_a_room_are_those_of_its_magnets_and_distances(name: str, species: str) -> None:
+    facility = load_facility(name)
+    table = load_energy_table(facility, species)
+    brho = rigidity_tm(table.energy_mev_u, facility.species[species])
+    for room_id, room in facility.rooms.items():
+        own = table.room(room_id)
+        upstream, downstream = facility.scanning.x.tesla_metre_per_a, facility.scanning.y.tesla_metre_per_a
+        x_per_a, y_per_a = (downstream, upstream) if room.swap_xy else (upstream, downstream)
+        assert own.x_mm_per_a == pytest.approx(room.x_polarity * room.sad_x_mm * x_per_a / brho, rel=1e-7)
+        assert own.y_mm_per_a == pytest.approx(room.y_polarity * room.sad_y_mm * y_per_a / brho, rel=1e-7)
+        assert set(own.x_source_mm) == {room.sad_x_mm}
+        assert set(own.y_source_mm) == {room.sad_y_mm}
+        sigma = np.interp(table.energy_mev_u, *np.array(facility.species[species].spot_sigma).T)
+        assert own.spot_sigma_mm == pytest.approx(sigma * room.spot_scale, abs=1e-4)
+    assert table.dipole_t * facility.ring.bending_radius_m == pytest.approx(table.rigidity_tm, abs=1e-6)
+    assert table.ramp_ms[-1] == pytest.approx(facility.ramp_ms(species, float(table.energy_mev_u[-1])), abs=1e-3)
+
+
+@pytest.mark.parametrize(("name", "species"), PAIRS)
+def test_no_two_sets_of_the_transport_have_one_number(name: str, species: str) -> None:
+    table = load_energy_table(load_facility(name), species)
+    numbers = np.concatenate([room.transport_set for room in table.rooms.values()])
+    assert np.unique(numbers).size == numbers.size == len(table) * len(table.rooms)
+    assert numbers.min() >= 1
+    assert numbers.max() < 2**31
+
+
+def test_a_room_that_is_not_in_the_table() -> None:
+    with pytest.raises(UsageError, match="no room '9'"):
+        load_energy_table(load_facility("wuwei"), "carbon").room("9")
 
 
 def test_missing_table_and_species() -> None:

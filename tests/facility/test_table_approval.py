@@ -20,10 +20,10 @@ DAY = datetime.date(2026, 11, 30)
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A configuration folder with a changed table of version 3 that nobody has approved."""
+    """A configuration folder with a changed table of version 4 that nobody has approved."""
     other = change_facility(WUWEI, {"chambers.ic1.calibration": ((120.0, 1.01), (400.0, 1.0))})
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "wuwei-carbon.csv").write_text(render_energy_table(other, "carbon", 3), encoding="utf-8")
+    (tmp_path / "tables" / "wuwei-carbon.csv").write_text(render_energy_table(other, "carbon", 4), encoding="utf-8")
     (tmp_path / "wuwei.toml").write_text(
         resources.files("configs")
         .joinpath("wuwei.toml")
@@ -49,36 +49,36 @@ def test_every_table_that_is_shipped_is_on_record() -> None:
             table = load_energy_table(facility, species)
             entry = require_approved(table, record, "")
             assert (entry.version, entry.sha256) == (table.version, table.hash)
-            assert [one.version for one in of_table(name, species, record)] == [1, 2]
+            assert [one.version for one in of_table(name, species, record)] == [1, 2, 3]
 
 
 def test_a_new_version_is_refused_until_somebody_answers_for_it(own: Path) -> None:
-    with pytest.raises(ConfigError, match=r"version 3 \(rows [0-9a-f]{12}\) is not approved.*table approve"):
+    with pytest.raises(ConfigError, match=r"version 4 \(rows [0-9a-f]{12}\) is not approved.*table approve"):
         load(own)
     facility = load_facility("wuwei", own, {})
     table = parse_energy_table((own / "tables" / "wuwei-carbon.csv").read_text(), facility, "carbon")
     entry = approve(own, table, read_approvals(own, {}), "A. Physicist", DAY, "chamber 1 calibrated anew")
-    assert load(own).version == 3
+    assert load(own).version == 4
     assert read_approvals(own, {})[0] == entry
-    assert [one.version for one in of_table("wuwei", "carbon", read_approvals(own, {}))] == [1, 2, 3]
-    # the shipped table, version 2, is good where version 3 is not known, and superseded where it is
+    assert [one.version for one in of_table("wuwei", "carbon", read_approvals(own, {}))] == [1, 2, 3, 4]
+    # the shipped table, version 3, is good where version 4 is not known, and superseded where it is
     shipped = load_energy_table(WUWEI, "carbon", None, {})
-    with pytest.raises(ConfigError, match="version 2 has been followed by version 3"):
+    with pytest.raises(ConfigError, match="version 3 has been followed by version 4"):
         require_approved(shipped, read_approvals(own, {}), "")
-    with pytest.raises(ConfigError, match="version 3 is on record with these rows"):
+    with pytest.raises(ConfigError, match="version 4 is on record with these rows"):
         approve(own, table, read_approvals(own, {}), "B", DAY, "again")
 
 
 def test_a_changed_table_of_an_approved_version_is_refused(own: Path) -> None:
     path = own / "tables" / "wuwei-carbon.csv"
-    path.write_text(path.read_text().replace("# version: 3", "# version: 2"))
+    path.write_text(path.read_text().replace("# version: 4", "# version: 3"))
     with pytest.raises(
-        ConfigError, match=r"version 2 was approved with rows .* needs a new version: .*ionctl table make"
+        ConfigError, match=r"version 3 was approved with rows .* needs a new version: .*ionctl table make"
     ):
         load(own)
     facility = load_facility("wuwei", own, {})
     table = parse_energy_table(path.read_text(), facility, "carbon")
-    with pytest.raises(ConfigError, match="a changed table is version 3"):
+    with pytest.raises(ConfigError, match="a changed table is version 4"):
         approve(own, table, read_approvals(own, {}), "A", DAY, "changed on the quiet")
 
 

@@ -226,7 +226,7 @@ def commands(r: Rig) -> None:
     table = spot_table(1500)
     r.pv("FE:Spots-SP").put(table.ravel(), wait=True, timeout=TIMEOUT_S)
     steps = [
-        ("RING", "request_cycle", {"token": 7, "energy_code": 100}, {}),
+        ("RING", "request_cycle", {"token": 7, "energy_code": 100, "transport_set": 9}, {}),
         ("FE", "load_layer", load_args(table), {"token": 7, "n": 1500}),
         ("FE", "arm", {"token": 7, "permit_epoch": 1}, {}),
         ("FE", "read_register", {}, {"token": 7, "n": 2}),

@@ -107,8 +107,8 @@ class FakePlant:
             raise self.refuse
         self.done.append(what)
 
-    def request_cycle(self, token: int, energy_code: int) -> None:
-        self._do("request_cycle", token, energy_code)
+    def request_cycle(self, token: int, energy_code: int, transport_set: int) -> None:
+        self._do("request_cycle", token, energy_code, transport_set)
 
     def end_cycle(self) -> None:
         self._do("end_cycle")
@@ -120,9 +120,10 @@ class FakePlant:
         self._do("open_field", field, preset_ions, expected_ms, plan_hash)
 
     def load_layer(
-        self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray, range_shifter_code: int = 0
-    ) -> None:
-        self._do("load_layer", token, energy_code, level_ions_per_s, len(spots), range_shifter_code)
+        self, token: int, energy_code: int, level_ions_per_s: float, spots: np.ndarray, range_shifter_code: int,
+        transport_set: int,
+    ) -> None:  # fmt: skip
+        self._do("load_layer", token, energy_code, level_ions_per_s, len(spots), range_shifter_code, transport_set)
         self.table_loaded = spots
         self.set(token=token, spots=len(spots), state=FrontEndState.LOADED, level=level_ions_per_s)
 
@@ -224,7 +225,12 @@ def spot_table(n: int = 3) -> np.ndarray:
 def load_args(table: np.ndarray, token: int = 7, code: int = 100) -> dict[str, Any]:
     crc = zlib.crc32(table.astype("<f8").tobytes())
     return {"token": token, "energy_code": code, "level_ions_per_s": 1e8, "n": len(table), "crc32": crc,
-            "range_shifter_code": 0}  # fmt: skip
+            "range_shifter_code": 0, "transport_set": set_number(code)}  # fmt: skip
+
+
+def set_number(code: int) -> int:
+    """Of the fake plant's room."""
+    return wuwei()[1].room("1").set_number(code)
 
 
 def resigned(command: Command, **changes: Any) -> dict[str, Any]:

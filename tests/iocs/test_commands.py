@@ -17,7 +17,7 @@ from channels.publish import stamp_ns
 from facility.errors import CommandRefused, InternalError
 from facility.events import canonical_json
 from facility.pv_catalogue import REGISTER_COLUMNS, SPOT_COLUMNS
-from tests.iocs.fakes import Bench, load_args, spot_table
+from tests.iocs.fakes import Bench, load_args, set_number, spot_table
 
 ARM = {"token": 7, "permit_epoch": 1}
 
@@ -30,7 +30,7 @@ def bench() -> Bench:
 @pytest.mark.parametrize(
     ("group", "verb", "args", "done"),
     [
-        ("RING", "request_cycle", {"token": 7, "energy_code": 100}, ("request_cycle", 7, 100)),
+        ("RING", "request_cycle", {"token": 7, "energy_code": 100, "transport_set": 9}, ("request_cycle", 7, 100, 9)),
         ("RING", "end_cycle", {}, ("end_cycle",)),
         (
             "FE",
@@ -118,19 +118,21 @@ async def test_a_defect_of_the_plant_is_a_failure(bench: Bench) -> None:
         ({}, "argument token is missing"),
         ({"token": 7}, "argument energy_code is missing"),
         ({"token": 7, "energy_code": 3, "speed": 9}, "unknown argument 'speed'"),
-        ({"token": 7.0, "energy_code": 3}, "token is float 7.0"),
-        ({"token": True, "energy_code": 3}, "token is bool True"),
-        ({"token": "7", "energy_code": 3}, "token is str '7'"),
-        ({"token": None, "energy_code": 3}, "token is NoneType None"),
-        ({"token": [7], "energy_code": 3}, "token is list"),
-        ({"token": 10**400, "energy_code": 3}, "token is int 1000"),
+        ({"token": 7.0, "energy_code": 3, "transport_set": 9}, "token is float 7.0"),
+        ({"token": True, "energy_code": 3, "transport_set": 9}, "token is bool True"),
+        ({"token": "7", "energy_code": 3, "transport_set": 9}, "token is str '7'"),
+        ({"token": None, "energy_code": 3, "transport_set": 9}, "token is NoneType None"),
+        ({"token": [7], "energy_code": 3, "transport_set": 9}, "token is list"),
+        ({"token": 10**400, "energy_code": 3, "transport_set": 9}, "token is int 1000"),
     ],
 )
 async def test_arguments_are_checked(bench: Bench, args: dict[str, Any], words: str) -> None:
     result = await bench.command("RING", "request_cycle", args)
     assert (result.status, result.code) == (Status.REFUSED, "command.args")
     assert words in result.words
-    assert "request_cycle takes token, energy_code" in result.words or "give a whole number" in result.words
+    assert (
+        "request_cycle takes token, energy_code, transport_set" in result.words or "give a whole number" in result.words
+    )
     assert bench.plant.done == []
 
 
@@ -215,7 +217,7 @@ async def test_a_layer_is_staged_then_loaded(bench: Bench) -> None:
     result = await bench.command("FE", "load_layer", load_args(table))
     assert result.status is Status.DONE
     assert result.data == {"token": 7, "n": 500}
-    assert bench.plant.done == [("load_layer", 7, 100, 1e8, 500, 0)]
+    assert bench.plant.done == [("load_layer", 7, 100, 1e8, 500, 0, set_number(100))]
     assert bench.plant.table_loaded.dtype == np.float64
     assert np.array_equal(bench.plant.table_loaded, table)
 

@@ -19,7 +19,7 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.iocs.plant_iocs import PlantIocs
 from ioc_sim.iocs.port import PlantPort
 from ioc_sim.plant import Plant
-from tests.iocs.fakes import PREFIX, load_args
+from tests.iocs.fakes import PREFIX, load_args, set_number
 from tests.plant.layers import grid, new_plant
 
 CODE, TOKEN = 150, 77
@@ -90,7 +90,7 @@ class Floor:
 
 def test_a_layer_by_commands() -> None:
     floor = Floor()
-    floor.command("RING", "request_cycle", token=TOKEN, energy_code=CODE)
+    floor.command("RING", "request_cycle", token=TOKEN, energy_code=CODE, transport_set=set_number(CODE))
     table = floor.load()
     floor.command("FE", "arm", token=TOKEN, permit_epoch=floor.plant.status.permit_epoch)
     written, started = floor.iocs.writes, floor.plant.t_ns

@@ -21,6 +21,7 @@ from dose.features import Plateau, plateau_of
 from dose.field import Grid, dose_on_grid
 from facility.config import Facility, load_facility
 from facility.constants import MEV_PER_G_TO_GY
+from facility.energy_table import load_energy_table
 from facility.errors import IonctlError, PlanError, UsageError
 from rig.dose_desk import field_of_beam
 
@@ -221,18 +222,19 @@ def test_set_points_and_positions_are_inverse_in_every_room(name: str) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.uniform(-100, 100, 50), rng.uniform(-100, 100, 50)
     for species in facility.species:
-        for room in facility.rooms.values():
-            currents = set_points_a(x, y, 200.0, species, facility, room)
-            back = positions_mm(*currents, 200.0, species, facility, room)
+        for room in load_energy_table(facility, species).rooms.values():
+            currents = set_points_a(x, y, room, 77)
+            back = positions_mm(*currents, room, 77)
             np.testing.assert_allclose(back, (x, y), atol=1e-9)
 
 
 def test_wiring_follows_the_room(wuwei: Facility) -> None:
     right = (np.array([50.0]), np.array([0.0]))
     up = (np.array([0.0]), np.array([50.0]))
-    for room in wuwei.rooms.values():
-        along_x = set_points_a(*right, 300.0, "carbon", wuwei, room)
-        along_y = set_points_a(*up, 300.0, "carbon", wuwei, room)
+    table = load_energy_table(wuwei, "carbon")
+    for room_id, room in wuwei.rooms.items():
+        along_x = set_points_a(*right, table.room(room_id), 150)
+        along_y = set_points_a(*up, table.room(room_id), 150)
         moves_x, moves_y = (along_x[1], along_y[0]) if room.swap_xy else (along_x[0], along_y[1])
         still_x, still_y = (along_x[0], along_y[1]) if room.swap_xy else (along_x[1], along_y[0])
         assert np.sign(moves_x[0]) == room.x_polarity
@@ -242,7 +244,7 @@ def test_wiring_follows_the_room(wuwei: Facility) -> None:
 
 def test_current_by_hand(wuwei: Facility) -> None:
     """100 mm over 7.2 m at 400 MeV/u: angle 13.888 mrad, 6.3465 T m, 1.842e-4 T m/A."""
-    room = wuwei.rooms["1"]
-    x_set, y_set = set_points_a(np.array([100.0]), np.array([0.0]), 400.0, "carbon", wuwei, room)
+    table = load_energy_table(wuwei, "carbon")
+    x_set, y_set = set_points_a(np.array([100.0]), np.array([0.0]), table.room("1"), len(table) - 1)
     assert x_set[0] == pytest.approx(np.arctan(100.0 / 7200.0) * 6.346458 / 1.842e-4, rel=1e-6)
     assert y_set[0] == 0.0

@@ -26,9 +26,7 @@ class Spots:
 
     def table(self, plant: Plant, code: int, start: np.ndarray | None = None) -> np.ndarray:
         """Layer table for this plant's room."""
-        energy = float(plant.table.energy_mev_u[code])
-        room = plant.facility.rooms[plant.room_id]
-        sx, sy = set_points_a(self.x, self.y, energy, plant.species, plant.facility, room)
+        sx, sy = set_points_a(self.x, self.y, plant.table.room(plant.room_id), code)
         table = np.zeros((len(self.x), len(SPOT_COLUMNS)))
         start = np.zeros(len(self.x)) if start is None else start
         for name, column in (("x_mm", self.x), ("y_mm", self.y), ("x_set_a", sx), ("y_set_a", sy),

@@ -28,7 +28,7 @@ from tests.records.delivered import compiled, deliver, facility, in_mu, plan, wh
 
 def check(record: Record, *more: Record, of: Plan | None = None) -> Comparison:
     wanted = of or plan()
-    return compare([record, *more], wanted, compiled(wanted), facility())
+    return compare([record, *more], wanted, compiled(wanted))
 
 
 def changed(data: bytes, change: Callable[[Dataset], None]) -> Record:
@@ -135,7 +135,7 @@ def test_the_same_record_twice_is_not_two_fractions() -> None:
 def test_a_record_of_another_plan_is_refused() -> None:
     record = read_record(record_bytes(whole()[1]), "record.dcm")
     with pytest.raises(PlanError, match="patient QA-SMALL, the plan has P-9"):
-        compare([record], dataclasses.replace(plan(), patient_id="P-9"), compiled(plan()), facility())
+        compare([record], dataclasses.replace(plan(), patient_id="P-9"), compiled(plan()))
 
 
 def test_mu_and_particles_are_the_same_delivery_and_each_record_has_its_own_unit(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from control.continuation import continued
 from control.layer_machine import State
-from control.layer_table import LayerRules
 from control.plan.program import MachineProgram
 from facility.intensity import spot_tolerance_ions
 from interlocks.snapshot import Mode
@@ -79,7 +78,7 @@ def test_the_rest_of_a_fraction_is_given_once(tmp_path: Path) -> None:
     assert (entries[again].delivery, entries[again].continues) == ("CONTINUATION", name)
     assert verify(journal).broken == ""
 
-    left = continued(journal, program(), name, LayerRules.of(facility()))
+    left = continued(journal, program(), name)
     assert isinstance(left, MachineProgram)
     assert read_account(journal, again, left).earlier == (read_account(journal, name, program()).uid,)
     assert 0 < left.n_spots < program().n_spots
