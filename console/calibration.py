@@ -13,11 +13,18 @@ import numpy as np
 from console.tables import print_table
 from facility.config import Facility, config_roots
 from facility.errors import ConfigError
+from facility.table_approval import SPILL, next_version, read_approvals, require_approved
 from ioc_sim.extraction.calibration import Measured, calibrate
 from ioc_sim.extraction.optics import load_optics
 from ioc_sim.extraction.points import POINTS
 from ioc_sim.extraction.rate_model import RateModel
-from ioc_sim.extraction.table import UNITS, load_spill_table, render_spill_table, table_name
+from ioc_sim.extraction.table import (
+    UNITS,
+    SpillTable,
+    read_spill_table,
+    render_spill_table,
+    table_name,
+)
 
 SCHEMA = "ionctl.spill-calibration/1"
 
@@ -31,12 +38,16 @@ class RingFigures:
     model: RateModel
     points: tuple[Measured, ...]
     path: Path | None
+    version: int
+    refused: str
+    """Why the table is not used; empty: it is on record."""
 
     def to_data(self) -> dict[str, Any]:
         """Ready for JSON; times in turns, errors one sigma."""
         return {
             "schema": SCHEMA, "facility": self.facility, "ring": self.ring, "model": asdict(self.model),
-            "stored": None if self.path is None else str(self.path), "points": [_point(p) for p in self.points],
+            "stored": None if self.path is None else str(self.path), "version": self.version,
+            "refused": self.refused, "points": [_point(p) for p in self.points],
         }  # fmt: skip
 
 
@@ -60,15 +71,27 @@ def calibrate_ring(facility: Facility, config_dir: Path | None, output: Path | N
         raise ConfigError("spill-table.write", f"'{path}' cannot be written", "",
                           "give a file with --output, or a folder that has tables/ with --config-dir")  # fmt: skip
     points = POINTS[facility.ring.extraction]
+    version = next_version(facility.id, SPILL, read_approvals(config_dir))
     found = calibrate(facility, config_dir, points, tell=lambda line: click.echo(line, err=True))
-    path.write_text(render_spill_table(facility, found.model, optics, points), encoding="utf-8")
-    return RingFigures(facility.id, optics.name, found.model, found.points, path)
+    path.write_text(render_spill_table(facility, found.model, optics, points, version), encoding="utf-8")
+    refused = f"not approved yet: ionctl table approve --facility {facility.id} --species {SPILL} --by WHO --reason WHY"
+    return RingFigures(facility.id, optics.name, found.model, found.points, path, version, refused)
+
+
+def _refused(table: SpillTable, config_dir: Path | None, where: str) -> str:
+    try:
+        require_approved(table, read_approvals(config_dir), where)
+    except ConfigError as problem:
+        return str(problem)
+    return ""
 
 
 def checked_ring(facility: Facility, config_dir: Path | None) -> RingFigures:
     """The stored table, verified."""
-    model = load_spill_table(facility, config_dir)
-    return RingFigures(facility.id, load_optics(facility.id, config_dir).name, model, (), None)
+    table, where = read_spill_table(facility, config_dir)
+    refused = _refused(table, config_dir, where)
+    name = load_optics(facility.id, config_dir).name
+    return RingFigures(facility.id, name, table.model, (), None, table.version, refused)
 
 
 def print_ring(found: RingFigures) -> None:
@@ -88,3 +111,4 @@ def print_ring(found: RingFigures) -> None:
         print_table("Operating points", heads, lines, right=range(6))
     if found.path is not None:
         print(f"stored in {found.path}")
+    print(f"version {found.version}, " + (f"refused: {found.refused}" if found.refused else "approved"))

@@ -1,8 +1,9 @@
-"""Who approved which energy table: the record without which none is used.
+"""Who approved which energy or spill table: the record without which none is used.
 
 `tables/approvals.toml` of each configuration folder holds one entry for each version of each table, with the hash of
 its rows; entries are added, never changed. A table is used if the newest version on record, in all folders together, is
 its own and has its hash. So a changed table needs a new version, and a new version somebody who answers for it.
+Spill tables are on the same record, under the species `spill`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ _KEYS = {"facility": str, "species": str, "version": int, "sha256": str, "by": s
 _LINE = re.compile(r"[^\x00-\x1f\x7f\"\\\\]{1,200}")
 
 
+SPILL = "spill"
+"""Stands in the place of the species for the ring's calibration of the spill."""
+
+
 class TableLike(Protocol):
-    """What is approved of a table (`facility.energy_table.EnergyTable`)."""
+    """What is approved of a table (`facility.energy_table.EnergyTable`, `ioc_sim.extraction.table.SpillTable`)."""
 
     @property
     def facility_id(self) -> str: ...
@@ -102,28 +107,37 @@ def of_table(facility_id: str, species: str, approvals: Sequence[Approval]) -> l
     return sorted(mine, key=lambda entry: entry.version)
 
 
+def next_version(facility_id: str, species: str, approvals: Sequence[Approval]) -> int:
+    """The version that a table made now gets: one after the last on record."""
+    mine = of_table(facility_id, species, approvals)
+    return mine[-1].version + 1 if mine else 1
+
+
 def require_approved(table: TableLike, approvals: Sequence[Approval], where: str) -> Approval:
     """The entry that lets a table be used; ConfigError where there is none."""
     mine = of_table(table.facility_id, table.species, approvals)
     options = f"--facility {table.facility_id} --species {table.species}"
+    kind, anew = "energy-table", f"ionctl table make {options}"
+    if table.species == SPILL:
+        kind, anew = "spill-table", f"ionctl machine calibrate --facility {table.facility_id}"
     entry = next((one for one in mine if one.version == table.version), None)
     if entry is None:
         raise ConfigError(
-            "energy-table.unapproved", f"version {table.version} (rows {table.hash[:12]}) is not approved", where,
+            f"{kind}.unapproved", f"version {table.version} (rows {table.hash[:12]}) is not approved", where,
             f"look at it with: ionctl table show {options}, then: ionctl table approve {options} --by WHO --reason WHY",
         )  # fmt: skip
     if entry.sha256 != table.hash:
         raise ConfigError(
-            "energy-table.changed",
+            f"{kind}.changed",
             f"version {table.version} was approved with rows {entry.sha256[:12]}, this table has {table.hash[:12]}",
             where,
-            f"a changed table needs a new version: restore it, or: ionctl table make {options}",
+            f"a changed table needs a new version: restore it, or: {anew}",
         )  # fmt: skip
     if mine[-1].version > table.version:
         raise ConfigError(
-            "energy-table.superseded", f"version {table.version} has been followed by version {mine[-1].version}",
+            f"{kind}.superseded", f"version {table.version} has been followed by version {mine[-1].version}",
             where,
-            f"use that one, or make the old figures a new version: ionctl table make {options}",
+            f"use that one, or make the old figures a new version: {anew}",
         )  # fmt: skip
     return entry
 
@@ -148,7 +162,7 @@ def approve(
         raise ConfigError(
             "table-approval.version",
             f"version {last.version} is on record{same}; this table is version {table.version}",
-            f"{table.facility_id}-{table.species}", f"a changed table is version {last.version + 1}: ionctl table make",
+            f"{table.facility_id}-{table.species}", f"a changed table is version {last.version + 1}: make it anew",
         )  # fmt: skip
     entry = Approval(table.facility_id, table.species, table.version, table.hash, by.strip(), on, reason.strip())
     path = folder / FILE

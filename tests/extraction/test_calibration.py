@@ -3,18 +3,22 @@ it is not what it says."""
 
 from __future__ import annotations
 
+from datetime import date
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
 from facility.physics import beta, gamma, revolution_frequency_hz
+from facility.table_approval import SPILL, approve, next_version, read_approvals
 from ioc_sim.extraction.calibration import Measured, calibrate, fit
 from ioc_sim.extraction.measure import BIN_TURNS, RipplePoint, StopPoint, ripple_point, stop_point
 from ioc_sim.extraction.optics import load_optics
 from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Effort, Point
 from ioc_sim.extraction.rate_model import RateModel, Transit
-from ioc_sim.extraction.table import load_spill_table, parse_spill_table, render_spill_table
+from ioc_sim.extraction.table import load_spill_table, parse_spill_table, read_spill_table, render_spill_table
 from tests.extraction.settings import setting
 
 RFKO = RateModel("rfko", 2e-5, 300.0, 50.0, 125.0, 0.0, 3, 2e5, 200.0, 12.0, 1.0, 1.0, 0.6)
@@ -122,19 +126,40 @@ def test_the_tail_that_safety_reckons_with_holds_the_calibrated_one(name: str) -
 
 def test_a_table_that_is_not_what_it_says_is_refused() -> None:
     facility, optics = load_facility("wuwei"), load_optics("wuwei")
-    text = render_spill_table(facility, RFKO, optics, POINTS["rfko"])
-    assert parse_spill_table(text, facility, optics, "t") == RFKO
+    text = render_spill_table(facility, RFKO, optics, POINTS["rfko"], 1)
+    table = parse_spill_table(text, facility, optics, "t")
+    assert (table.model, table.version, table.species) == (RFKO, 1, "spill")
     other = optics.model_copy(update={"septum": optics.septum.model_copy(update={"position_mm": 36.0})})
     with pytest.raises(ConfigError, match=r"other optics or operating points.*machine calibrate"):
         parse_spill_table(text, facility, other, "t")
     for old, new, words in (
         ("mean_turns,300", "mean_turns,301", "do not match the table's own hash"),
         ("facility: wuwei", "facility: pimms", r"facility = 'pimms'.*must be 'wuwei'"),
-        ("version: 1", "version: 9", "version = '9'"),
+        ("version: 1", "version: 0", "version = '0'.*from 1 on"),
     ):
         assert old in text
         with pytest.raises(ConfigError, match=words):
             parse_spill_table(text.replace(old, new), facility, optics, "t")
-    core = render_spill_table(facility, CORE, optics, POINTS["rfko"])
+    core = render_spill_table(facility, CORE, optics, POINTS["rfko"], 1)
     with pytest.raises(ConfigError, match=r"kind 'betatron'.*rfko extraction"):
         parse_spill_table(core, facility, optics, "t")
+
+
+def test_a_calibration_is_used_once_somebody_answers_for_it(tmp_path: Path) -> None:
+    """The machinery of the energy tables, with the same record."""
+    facility, optics = load_facility("wuwei"), load_optics("wuwei")
+    before = load_spill_table(facility, env={})
+    version = next_version("wuwei", SPILL, read_approvals(tmp_path, {}))
+    (tmp_path / "tables").mkdir()
+    path = tmp_path / "tables" / "wuwei-spill.csv"
+    path.write_text(render_spill_table(facility, RFKO, optics, POINTS["rfko"], version))
+    table, where = read_spill_table(facility, tmp_path, {})
+    assert (table.version, where) == (version, str(path))
+    with pytest.raises(ConfigError, match=rf"version {version} .* is not approved.*--species spill") as caught:
+        load_spill_table(facility, tmp_path, {})
+    assert caught.value.code == "spill-table.unapproved"
+    approve(tmp_path, table, read_approvals(tmp_path, {}), "A. Physicist", date(2026, 11, 30), "septum moved")
+    assert load_spill_table(facility, tmp_path, {}) == RFKO != before
+    path.write_text(render_spill_table(facility, before, optics, POINTS["rfko"], version))
+    with pytest.raises(ConfigError, match="approved with rows .* ionctl machine calibrate --facility wuwei"):
+        load_spill_table(facility, tmp_path, {})

@@ -96,8 +96,8 @@ def load(ic1: list[float], ic2: list[float]) -> FloatArray:
 def test_the_higher_chamber_counts_as_delivered(
     ic1: list[float], ic2: list[float], kept: tuple[list[float], list[float]], beyond: list[float]
 ) -> None:
-    rules = dataclasses.replace(LayerRules(), ions_per_count=lambda *_: 40.0)
-    rows, more = believed(LAYER, load(ic1, ic2), np.array([0.0, 3e4, 0.0]), rules)
+    layer = dataclasses.replace(LAYER, ions_per_count=40.0)
+    rows, more = believed(layer, load(ic1, ic2), np.array([0.0, 3e4, 0.0]), LayerRules())
     np.testing.assert_array_equal(rows[:, COLUMN["ic1_ions"]], kept[0])
     np.testing.assert_array_equal(rows[:, COLUMN["ic2_ions"]], kept[1])
     np.testing.assert_array_equal(more, beyond)
