@@ -313,11 +313,7 @@ class Stages:
 
     # --- inside --------------------------------------------------------------------------------------------
     async def _request_cycle(self, layer: LayerLike) -> None:
-        arguments = {
-            "token": layer.token,
-            "energy_code": layer.energy_code,
-            "transport_set": layer.transport_set,
-        }
+        arguments = {"token": layer.token, "energy_code": layer.energy_code, "transport_set": layer.transport_set}
         await self._link.command("RING", "request_cycle", arguments)
         self._ahead.requested_token = layer.token
 

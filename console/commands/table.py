@@ -37,7 +37,7 @@ def table() -> None:
 @JSON
 @click.pass_obj
 def show(settings: Settings, facility_name: str, species: str | None, room: str | None, as_json: bool) -> None:
-    """Show a table's version and rows' hash, who approved what, and whether it may be used; with --room its constants."""
+    """Show a table's version and rows' hash, who approved what, whether it may be used; with --room its constants."""
     from console.tables import print_json, print_table
     from facility.errors import ConfigError
     from facility.table_approval import of_table, read_approvals, require_approved

@@ -3,8 +3,8 @@
 The header carries the schema, a version, the hash of what was calibrated (optics of the ring, operating points) and the
 hash of its own rows: a table that was edited, that belongs to other optics, or whose version nobody has approved with
 this hash (`facility.table_approval`) is refused.
-Made by `ionctl machine calibrate`, which gives it the next version; used once `ionctl table approve --species spill` has
-put it on record.
+Made by `ionctl machine calibrate`, which gives it the next version; used once `ionctl table approve --species spill`
+has put it on record.
 """
 
 from __future__ import annotations

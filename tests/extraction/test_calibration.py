@@ -161,5 +161,5 @@ def test_a_calibration_is_used_once_somebody_answers_for_it(tmp_path: Path) -> N
     approve(tmp_path, table, read_approvals(tmp_path, {}), "A. Physicist", date(2026, 11, 30), "septum moved")
     assert load_spill_table(facility, tmp_path, {}) == RFKO != before
     path.write_text(render_spill_table(facility, before, optics, POINTS["rfko"], version))
-    with pytest.raises(ConfigError, match="approved with rows .* ionctl machine calibrate --facility wuwei"):
+    with pytest.raises(ConfigError, match=r"approved with rows .* ionctl machine calibrate --facility wuwei"):
         load_spill_table(facility, tmp_path, {})
