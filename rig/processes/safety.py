@@ -111,9 +111,11 @@ class Scanner(threading.Thread):
         return reading.values(WALL_WATCHDOG_MS, self._end.bad_frames, self._end.trips)
 
     def _scan(self) -> None:
-        """Judge each image that waits, in order: a cause that only one of them shows is a cause."""
+        """Judge each image that waits, in order: a cause that only one of them shows is a cause, and what came last, a
+        bad frame perhaps, is what is answered."""
         command: PermitCommand | None = None
         for frame in self._link.take():
+            command = None
             if self._end.receive(frame, self._clock.now_ns()):
                 self.gauge.heard(monotonic_ns())
                 command = self._judge()

@@ -342,6 +342,22 @@ def test_a_reset_lets_go_of_all_says_what_and_releases(it: Small) -> None:
     assert it.controller.next_deadline_ns(it.t_ns) == it.t_ns
 
 
+def test_a_reset_of_what_was_shown_leaves_everything_where_a_latch_came_since(it: Small) -> None:
+    def shown() -> dict[str, int]:
+        return {str(row["id"]): row["t_ns"] for row in (view.to_data() for view in it.controller.snapshot().latched)}
+
+    it.run(1, gas__flow_rel=2.0)
+    before = shown()
+    it.run(1, gas__flow_rel=1.0, ic1__hv_rel=2.0)
+    it.run(1, ic1__hv_rel=1.0)
+    it.resolve()
+    refused = it.say("reset", "physicist", latched=before)
+    assert (refused.status, refused.code, refused.data) == (Status.REFUSED, "safety.unseen", {"latched": ["slow-abort"]})
+    assert set(it.latched()) == {"slow-abort", "slow-pause"}
+    assert it.say("reset", "physicist", latched=shown()).data["permit"]
+    assert it.run().permit
+
+
 def test_a_reset_with_an_inhibit_lets_go_and_releases_nothing(it: Small) -> None:
     it.run(1, gas__flow_rel=2.0, cooling__flow_rel=2.0)
     it.run(1, gas__flow_rel=1.0)

@@ -112,40 +112,65 @@ def test_a_permit_that_goes_and_comes_within_a_tick_pauses_as_it_was_told_to() -
     assert it.plant.status.state is FrontEndState.PAUSED
 
 
-def test_a_cause_that_only_an_image_in_between_shows_is_a_trip() -> None:
-    it = Safety()
-    it.release()
-    it.controller.lock = threading.RLock()  # type: ignore[attr-defined]
-    rack, end = (made("key", 1, it.rules.link, it.t_ns) for made in (RackEnd, SafetyEnd))
-    assert isinstance(rack, RackEnd)
-    assert isinstance(end, SafetyEnd)
-    box = Box()
-    told: list[bool] = []
-    scanner = Scanner(it.controller, box, end, it, lambda: told.append(True))  # type: ignore[arg-type]
+class SlowScanner:
+    """A safety process's scanning thread, its permit given, and the rack's end that sends it images."""
 
-    def image(scan: bool, **changes: float) -> None:
-        it.set(**changes)
-        it.advance()
-        box.frames.append(rack.send(process_image.image_of(it.signals), NO_FAULT, it.t_ns))
+    def __init__(self) -> None:
+        self.safety = it = Safety()
+        it.release()
+        it.controller.lock = threading.RLock()  # type: ignore[attr-defined]
+        self.rack = RackEnd("key", 1, it.rules.link, it.t_ns)
+        self.end = SafetyEnd("key", 1, it.rules.link, it.t_ns)
+        self.box = Box()
+        self.scanner = Scanner(it.controller, self.box, self.end, it, lambda: None)  # type: ignore[arg-type]
+        for _ in range(5):
+            self.image(True)
+        it.run(1)
+        if not it.out.permit:
+            it.resolve()
+            it.say("reset", "physicist")
+        for _ in range(5):
+            self.image(True)
+        assert self.told().permit
+
+    def image(self, scan: bool, **changes: float) -> None:
+        self.safety.set(**changes)
+        self.safety.advance()
+        image = process_image.image_of(self.safety.signals)
+        self.box.frames.append(self.rack.send(image, NO_FAULT, self.safety.t_ns))
         if scan:
-            scanner._scan()
-            rack.receive(box.sent[-1], it.t_ns)
+            self.scanner._scan()
+            self.rack.receive(self.box.sent[-1], self.safety.t_ns)
 
-    for _ in range(5):
-        image(True)
-    it.run(1)
-    if not it.out.permit:
-        it.resolve()
-        it.say("reset", "physicist")
-    for _ in range(5):
-        image(True)
-    assert it.controller.command_to_rack().permit
-    scans, sent = scanner.scans, len(box.sent)
+    def told(self) -> PermitCommand:
+        """What the last frame says, whether or not the rack believes it yet."""
+        assert self.rack._command is not None
+        return self.rack._command
+
+
+def test_a_cause_that_only_an_image_in_between_shows_is_a_trip() -> None:
+    it = SlowScanner()
+    scans, sent = it.scanner.scans, len(it.box.sent)
     for opened in (1.0, 0.0, 1.0):
-        image(False, ups__ok=opened)
-    image(True)
-    assert (scanner.scans - scans, len(box.sent) - sent) == (4, 1)
-    assert it.latched() == ["ups"]
-    assert not it.controller.command_to_rack().permit
-    scanner._scan()  # no image has come: the watchdog is looked at all the same
-    assert scanner.scans - scans == 5
+        it.image(False, ups__ok=opened)
+    it.image(True)
+    assert (it.scanner.scans - scans, len(it.box.sent) - sent) == (4, 1)
+    assert it.safety.latched() == ["ups"]
+    assert not it.told().permit
+    it.scanner._scan()  # no image has come: the watchdog is looked at all the same
+    assert it.scanner.scans - scans == 5
+
+
+def test_bad_frames_behind_a_good_one_are_answered_and_not_the_good_one() -> None:
+    """Three of them trip the link."""
+    it = SlowScanner()
+    it.image(False)
+    it.box.frames += [b"noise"] * 3
+    it.image(False)
+    it.box.frames.pop()
+    scans = it.scanner.scans
+    it.scanner._scan()
+    assert it.scanner.scans - scans == 2
+    assert it.rack.receive(it.box.sent[-1], it.safety.t_ns)
+    assert it.told()[:2] == (False, False)
+    assert it.safety.latched() == ["link-plant"]

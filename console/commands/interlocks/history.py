@@ -73,7 +73,7 @@ def _list(found: list[Trip], as_json: bool) -> None:
         rows.append((trip.id, trip.facility, f"{trip.target} {trip.run}", f"{trip.t_ns * 1e-9:.6f}", trip.rule,
                      data["tier"], data["action"], data["value"], data["limit"], _unit(data["unit"]), off_ms,
                      "yes" if trip.file is not None else ""))  # fmt: skip
-    print_table(f"{len(rows)} trips", _COLUMNS, rows, right=(3, 7, 8, 10),
+    print_table(f"{len(rows)} trip{'' if len(rows) == 1 else 's'}", _COLUMNS, rows, right=(3, 7, 8, 10),
                 spare=("tier", "facility", "file", "beam off, ms", "run", "unit", "limit", "value"))  # fmt: skip
     if any(trip.file is not None for trip in found):
         print("Show one: ionctl interlocks history ID [--plot FILE]")
@@ -92,7 +92,7 @@ def _decided_ns(trip: Trip) -> int:
 
 
 def _one(settings: Settings, trip: Trip, plot: Path | None, as_json: bool) -> None:
-    from console.tables import print_json
+    from console.tables import print_json, print_wrapped
 
     found = trip.recording() if trip.file is not None or plot is not None else None
     about = None if found is None else dict(found.about)
@@ -104,7 +104,7 @@ def _one(settings: Settings, trip: Trip, plot: Path | None, as_json: bool) -> No
     if as_json:
         print_json({**trip.to_data(), "post_mortem": about, "plot": None if plot is None else str(plot)})
         return
-    print(f"{trip.id}: {trip.data.get('words') or trip.rule}, at {at_s(trip.t_ns)}")
+    print_wrapped("", f"{trip.id}: {trip.data.get('words') or trip.rule}, at {at_s(trip.t_ns)}")
     print(f"{trip.facility}, {trip.target}, {trip.run}; mode {trip.data.get('mode') or 'not told'}")
     if about is None:
         print("No post-mortem was kept of it.")
@@ -118,12 +118,12 @@ def _one(settings: Settings, trip: Trip, plot: Path | None, as_json: bool) -> No
 def _explain(about: dict[str, Any], rule: Rule | None) -> None:
     """The four times, what else tripped, and whether the recording may be believed."""
     from console.post_mortem_plot import times_of
-    from console.tables import print_table
+    from console.tables import print_table, print_wrapped
     from interlocks.explain import condition, consequence
 
     if rule is not None:
-        print(f"{rule.title} protects from: {rule.hazard}")
-        print(f"It must hold that {condition(rule)}; else {consequence(rule)}.")
+        print_wrapped("", f"{rule.title} protects from: {rule.hazard}")
+        print_wrapped("", f"It must hold that {condition(rule)}; else {consequence(rule)}.")
     marks = times_of(about)
     zero_ns = marks["t_decision"] or 0
     words = {
@@ -143,11 +143,10 @@ def _explain(about: dict[str, Any], rule: Rule | None) -> None:
     print_table("What tripped", ("rule", "action", "", "value", "limit", "ms after the decision"), tripped,
                 right=(3, 4, 5))  # fmt: skip
     if about["identical"]:
-        print(
-            f"{about['samples']} samples, run again from a copy of the plant: the same as what happened, bit for bit."
-        )
+        judged = "run again from a copy of the plant: the same as what happened, bit for bit"
     else:
-        print(f"{about['samples']} samples, NOT the same as what happened: {', '.join(about['differences'])} differ.")
+        judged = f"NOT the same as what happened: {', '.join(about['differences'])} differ"
+    print_wrapped("", f"{about['samples']} samples, {judged}.")
 
 
 def _after_ms(t_ns: int, zero_ns: int) -> str:
