@@ -186,8 +186,6 @@ def _inputs(rule: Rule) -> Iterator[Problem]:
             yield Problem(key, f"{name!r} is not in the process image, so tier {rule.tier} cannot see it")
     if rule.tier == "T" and not all(name in (CONTROL_INPUT, *LINE_INPUTS) for name in rule.inputs):
         yield Problem("inputs", f"tier T judges what control vouches for: {CONTROL_INPUT}, {', '.join(LINE_INPUTS)}")
-    if rule.when is not None and _unit_of(rule.when, "bool") != "bool":
-        yield Problem("when", f"{rule.when!r} is no contact: the rule would not be judged at its 0")
     yield from _unit(rule)
 
 
@@ -197,12 +195,9 @@ def _unit(rule: Rule) -> Iterator[Problem]:
             yield Problem("unit", "a beat is compared in ms")
         return
     for name in rule.inputs:
-        if (unit := _unit_of(name, rule.unit)) != rule.unit:
+        unit = SIGNALS[INDEX[name]].unit if name in INDEX else OWN_INPUTS.get(name, rule.unit)
+        if unit != rule.unit:
             yield Problem("unit", f"{name!r} is in {unit!r}")
-
-
-def _unit_of(name: str, unknown: str) -> str:
-    return SIGNALS[INDEX[name]].unit if name in INDEX else OWN_INPUTS.get(name, unknown)
 
 
 def _limits(rule: Rule) -> Iterator[Problem]:
