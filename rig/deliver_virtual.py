@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -44,6 +43,7 @@ from rig.part_truth import judged
 from rig.parts import PARTS, Earlier
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
+from rig.scratch import alone, scratch
 from rig.truth_log import TRUTH_LOG_FILE
 from rig.virtual_register import leave_register
 from rig.virtual_world import World, WorldOptions, WorldParts
@@ -62,11 +62,12 @@ def deliver_virtual(
 ) -> DeliveryResult:
     """Deliver; Ctrl-C pauses the delivery, which ends it as interrupted. Without `journal` neither it nor a
     record nor samples are kept: for measurements of what they cost."""
-    with tempfile.TemporaryDirectory(dir=request.home.sessions, prefix=".run-") as scratch:
-        path = Path(scratch) / JOURNAL_FILE
+    with scratch(request.home.sessions) as run:
+        path = run / JOURNAL_FILE
         with closing(open_journal(sqlite_url(path), request.facility.id)) if journal else nullcontext() as kept:
             life = live(request, program, kept, on_progress)
-        return leave(request, program, life, path if journal else None)
+        with alone(request.home.session_dir(life.summary.session), life.summary.session):
+            return leave(request, program, life, path if journal else None)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def live(
             world, program, on_progress, plan=str(request.plan.resolve()), going_on=request.going_on
         )
     wall_s = monotonic_s() - started_s
-    record = {} if journal is None else _record(journal, session.id, program)
+    record = {} if journal is None else record_files(journal, session.id, program)
     return VirtualLife(world, session, summary, samples, record, None if journal is None else journal.tip(), wall_s)
 
 
@@ -132,8 +133,8 @@ def leave(request: DeliveryRequest, program: MachineProgram, life: VirtualLife, 
     return result
 
 
-def _record(journal: Journal, session: str, program: MachineProgram) -> dict[str, bytes]:
-    """The treatment record, where anything was delivered."""
+def record_files(journal: Journal, session: str, program: MachineProgram) -> dict[str, bytes]:
+    """The treatment record by the name of its file, where anything was delivered."""
     try:
         return {RECORD_FILE: record_bytes(read_account(journal, session, program))}
     except JournalError as problem:

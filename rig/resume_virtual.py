@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from control.plan.program import MachineProgram
 from facility.config import Facility
-from facility.errors import ChannelError, CommandRefused
+from facility.errors import CommandRefused
 from interlocks.snapshot import Mode
 from ioc_sim.register_store import MemoryStore
 from journal import read
 from journal.read import SessionEntry
 from journal.store import Journal, open_journal, sqlite_url
-from rig.deliver import DeliveryRequest, GoingOn, OnProgress, species_of
-from rig.deliver_virtual import leave, live
+from rig.deliver import DeliveryRequest, GoingOn, OnProgress, species_of, write_files
+from rig.deliver_virtual import leave, live, record_files
 from rig.home import JOURNAL_FILE, Home
 from rig.parts import Earlier, read_earlier
 from rig.post_mortem import FOLDER
 from rig.result import DeliveryResult
-from rig.run_dir import Lock
+from rig.scratch import alone, scratch
 from rig.session_desk import layer_lines, program_of
 from rig.virtual_register import leave_register, left_register
 from rig.virtual_world import World, WorldOptions, WorldParts
@@ -56,23 +55,11 @@ class Left:
 def _left(facility: Facility, home: Home, name: str) -> Iterator[Left]:
     """One at a time; the copy is gone afterwards unless somebody has put it elsewhere."""
     folder = home.session_dir(name)
-    with _alone(folder, name), tempfile.TemporaryDirectory(dir=home.sessions, prefix=".run-") as scratch:
-        path = Path(scratch) / JOURNAL_FILE
+    with alone(folder, name), scratch(home.sessions) as run:
+        path = run / JOURNAL_FILE
         shutil.copyfile(folder / JOURNAL_FILE, path)
         with closing(open_journal(sqlite_url(path), facility.id)) as journal:
             yield Left(path, journal, read.session(journal, name), left_register(folder, journal.tip()))
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, name: str) -> Iterator[None]:
-    try:
-        lock = Lock(folder, "resume")
-    except ChannelError as problem:
-        raise CommandRefused("recovery.busy", "another process goes on with it", name, "wait for its end") from problem
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def resume_virtual(
@@ -116,9 +103,11 @@ def close_virtual(facility: Facility, home: Home, name: str, reason: str) -> Non
             await parts.operator.ask("TCS", "close_partial", {"session": name, "reason": reason})
 
         world.run(close)
+        record = record_files(left.journal, name, program)
         left.journal.close()
         leave_register(home.session_dir(name), world.plant, None)
         left.path.replace(home.session_dir(name) / JOURNAL_FILE)
+        write_files(home.session_dir(name), record)
 
 
 def _world(facility: Facility, program: MachineProgram, left: Left) -> World:

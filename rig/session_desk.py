@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from control.plan.load import load_plan
 from control.plan.program import MachineProgram, compile_program
 from facility.config import Facility
-from facility.errors import CommandRefused, JournalError, UsageError
+from facility.errors import CommandRefused, JournalError
 from journal import read
 from journal.course import Course, read_course
 from journal.read import SessionEntry
 from journal.store import Journal, open_journal, sqlite_url
 from rig.deliver import rest_of
-from rig.home import Home
+from rig.home import JOURNAL_FILE, Home
 
+_log = structlog.get_logger(__name__)
 TABLES = ("trips", "operators", "commands", "bypasses", "events", "fractions", "courses")
 
 
@@ -38,19 +41,40 @@ def journal_at(home: Home, facility_id: str, given: str = "") -> Iterator[Journa
 
 @contextlib.contextmanager
 def session_at(home: Home, facility_id: str, name: str, given: str = "") -> Iterator[tuple[Journal, SessionEntry]]:
-    """A session and its journal, to read. Raises as `journal_at` and `journal.read.session`; the error names the
-    journal of a virtual delivery, which lies in its session's folder."""
-    with contextlib.ExitStack() as opened:
+    """A session and its journal, to read: that of a virtual delivery lies in its session's folder. Raises as
+    `journal_at` and `journal.read.session`."""
+    own = home.virtual_journal(name)
+    with journal_at(home, facility_id, given or ("" if own is None else str(own))) as journal:
+        yield journal, read.session(journal, name)
+
+
+def all_sessions(home: Home, facility_id: str, given: str = "") -> tuple[list[SessionEntry], list[SessionEntry]]:
+    """Sessions of a journal, oldest first, and those of virtual deliveries in this home, by name: each of them has a
+    journal of its own. With `given` those of that journal alone.
+
+    Raises as `journal_at` where there is neither; a journal that cannot be read is logged and passed over.
+    """
+    found: list[SessionEntry] = []
+    own = [] if given else _virtual(home, facility_id)
+    try:
+        with journal_at(home, facility_id, given) as journal:
+            found = read.sessions(journal)
+    except JournalError as problem:
+        if problem.code != "journal.missing" or not own:
+            raise
+    return found, own
+
+
+def _virtual(home: Home, facility_id: str) -> list[SessionEntry]:
+    found = []
+    for path in sorted(home.sessions.glob(f"S-*/{JOURNAL_FILE}")):
         try:
-            journal = opened.enter_context(journal_at(home, facility_id, given))
-            entry = read.session(journal, name)
-        except (JournalError, UsageError) as problem:
-            own = home.virtual_journal(name)
-            if given or own is None or problem.code not in ("journal.missing", "session.unknown"):
-                raise
-            what = f"session {name} was delivered in virtual time, by a facility of its own"
-            raise UsageError("session.virtual", what, facility_id, f"give --journal {own}") from problem
-        yield journal, entry
+            with contextlib.closing(open_journal(sqlite_url(path), facility_id, read_only=True)) as journal:
+                found += read.sessions(journal)
+        except JournalError as problem:
+            if problem.code != "journal.facility":
+                _log.error("a journal cannot be read", problem=str(problem))
+    return found
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ JOURNAL = click.option("--journal", "journal_at", default="", metavar="URL",
                        help="URL or file of the journal; default $IONCTL_JOURNAL or the facility's own.")  # fmt: skip
 
 
-SPARE = ("room", "mode", "layers", "patient", "prescribed", "fraction", "plan", "delivered")
+SPARE = ("room", "mode", "layers", "patient", "prescribed", "fraction", "plan", "facility", "delivered")
 """Columns of the list of sessions that a narrow screen does without, the first one first."""
 
 
@@ -36,20 +36,22 @@ def session() -> None:
 @JSON
 @click.pass_obj
 def list_sessions(settings: Settings, facility_name: str, journal_at: str, as_json: bool) -> int:
-    """List all sessions, oldest first."""
+    """List all sessions, oldest first; then those of virtual deliveries, each by a facility of its own."""
     from console.tables import print_json, print_table
-    from journal import read
     from rig import session_desk
+    from rig.logs import configure_logs
 
-    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as journal:
-        found = read.sessions(journal)
+    configure_logs(json_lines=settings.log_json, level=settings.log_level)
+    kept, virtual = session_desk.all_sessions(settings.home(), settings.facility(facility_name).id, journal_at)
+    found = [*((entry, False) for entry in kept), *((entry, True) for entry in virtual)]
     if as_json:
-        print_json({"sessions": [entry.to_data() for entry in found]})
+        print_json({"sessions": [{**entry.to_data(), "virtual": own} for entry, own in found]})
         return int(ExitCode.OK)
     rows = [
         (entry.session, entry.status, entry.plan_label, entry.patient, _fraction(entry), entry.room, entry.mode,
-         entry.layers, f"{entry.prescribed_ions:.4e}", f"{entry.ic1_ions:.4e}", entry.reason)
-        for entry in found
+         "virtual" if own else facility_name, entry.layers, f"{entry.prescribed_ions:.4e}", f"{entry.ic1_ions:.4e}",
+         entry.reason)
+        for entry, own in found
     ]  # fmt: skip
     head = (
         "session",
@@ -59,12 +61,13 @@ def list_sessions(settings: Settings, facility_name: str, journal_at: str, as_js
         "fraction",
         "room",
         "mode",
+        "facility",
         "layers",
         "prescribed",
         "delivered",
         "reason",
     )
-    print_table(f"sessions of {facility_name}", head, rows, right=(0, 7, 8, 9), spare=SPARE)
+    print_table(f"sessions of {facility_name}", head, rows, right=(0, 8, 9, 10), spare=SPARE)
     return int(ExitCode.OK)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from tests.console.conftest import Ionctl
 TEXTS = ("facility", "config_hash", "energy_table", "room", "plan_hash", "plan_path", "operator")
 
 
-def journal_with(path: Path, session: str) -> None:
+def journal_with(path: Path, session: str, facility: str = "wuwei") -> None:
     values: dict[str, Any] = dict.fromkeys(TEXTS, "x") | {
         "mode": "clinical", "qa": 0, "plan_label": "sphere 60", "patient": "QA", "layers": 33, "spots": 14373,
         "prescribed_ions": 1.969e9,
     }  # fmt: skip
-    journal = open_journal(sqlite_url(path), "wuwei")
+    journal = open_journal(sqlite_url(path), facility)
     journal.append([Batch((Row("sessions", 1, session, values),), 1)])
     journal.close()
 
@@ -37,19 +38,26 @@ def test_a_journal_that_is_not_there_is_refused_and_not_made(ionctl: Ionctl, com
     assert not path.exists()
 
 
-@pytest.mark.parametrize("with_own", [False, True])
-def test_a_virtual_session_names_the_journal_in_its_folder(ionctl: Ionctl, with_own: bool, tmp_path: Path) -> None:
-    folder = tmp_path / "home" / "sessions" / "S-0123456789ab"
-    folder.mkdir(parents=True)
-    journal_with(folder / "journal.sqlite", folder.name)
-    if with_own:
+@pytest.mark.parametrize("with_other", [False, True])
+def test_a_virtual_session_is_listed_and_shown_from_the_journal_in_its_folder(
+    ionctl: Ionctl, with_other: bool, tmp_path: Path
+) -> None:
+    sessions = tmp_path / "home" / "sessions"
+    for name, facility in (("S-0123456789ab", "wuwei"), ("S-elsewhere", "pimms")):
+        (sessions / name).mkdir(parents=True)
+        journal_with(sessions / name / "journal.sqlite", name, facility)
+    (sessions / "S-broken").mkdir()
+    (sessions / "S-broken" / "journal.sqlite").write_bytes(b"no journal" * 1000)
+    if with_other:
         (tmp_path / "home" / "journal").mkdir()
         journal_with(tmp_path / "home" / "journal" / "wuwei.sqlite", "S-other")
-    outcome = ionctl("session", "show", folder.name)
-    assert outcome.code == 2
-    named = f"--journal {folder / 'journal.sqlite'}"
-    assert outcome.err.rstrip().endswith(named), outcome.err
-    assert ionctl("session", "show", folder.name, *named.split()).code == 0
+    outcome = ionctl("session", "list", "--json")
+    assert outcome.code == 0, outcome.err
+    listed = [(one["session"], one["virtual"]) for one in json.loads(outcome.out)["sessions"]]
+    assert listed == [*([("S-other", False)] if with_other else []), ("S-0123456789ab", True)]
+    assert ionctl("session", "show", "S-0123456789ab").code == 0
+    assert ionctl("session", "export", "S-0123456789ab", "--output", str(tmp_path / "export.json")).code == 0
+    assert "no session 'S-12'" in ionctl("session", "show", "S-12").err or not with_other
 
 
 def test_the_list_is_whole_words_on_eighty_columns(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from control.layer_table import COLUMN
 from control.plan.dicom_writer import write_dicom_plan
 from control.plan.maker import make_small_plan
 from facility.errors import CommandRefused
@@ -25,10 +26,12 @@ from ioc_sim.register_store import MemoryStore, read_records
 from journal import read
 from journal.store import open_journal, sqlite_url
 from journal.verify import verify
-from rig.deliver import DeliveryRequest, deliver_plan
+from records.reader import read_record
+from rig.deliver import RECORD_FILE, DeliveryRequest, deliver_plan
 from rig.home import HOME_ENV, JOURNAL_FILE, Home
 from rig.result import DeliveryResult
 from rig.resume import close_partial, resume_session
+from rig.scratch import alone, scratch
 from rig.truth_log import TRUTH_LOG_FILE, read_truth_log
 from rig.virtual_register import REGISTER_FILE
 from rig.virtual_world import World
@@ -182,6 +185,32 @@ def test_two_do_not_go_on_with_it_at_once(tmp_path: Path) -> None:
         resume_session(facility(), home, session, None, REASON, meanwhile)
 
 
+def test_nobody_delivers_into_the_folder_of_a_session_that_is_gone_on_with(tmp_path: Path) -> None:
+    """The same plan and seed give the same session: the files of two facilities would lie in one folder."""
+    home, first = interrupted(tmp_path)
+    session = str(first.summary["session"])
+    with alone(home.session_dir(session), session), pytest.raises(CommandRefused, match="another process goes on"):
+        interrupted(tmp_path)
+    assert [path.name for path in home.sessions.iterdir()] == [session]
+
+
+def test_what_a_killed_facility_has_left_is_cleared_away_and_what_a_living_one_needs_is_not(tmp_path: Path) -> None:
+    held = "import sys, time; from pathlib import Path; from rig.scratch import scratch\n"
+    held += "with scratch(Path(sys.argv[1])) as run: print(run.name, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", held, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = tmp_path / process.stdout.readline().strip()
+        with scratch(tmp_path) as mine:
+            assert left.is_dir()
+        assert not mine.exists()
+        process.kill()
+        process.wait()
+    assert left.is_dir()
+    with scratch(tmp_path) as mine:
+        assert list(tmp_path.iterdir()) == [mine]
+
+
 def test_it_is_closed_as_partial_and_nobody_goes_on_with_it(tmp_path: Path) -> None:
     home, first = interrupted(tmp_path)
     session = str(first.summary["session"])
@@ -189,6 +218,12 @@ def test_it_is_closed_as_partial_and_nobody_goes_on_with_it(tmp_path: Path) -> N
     with closing(open_journal(sqlite_url(home.session_dir(session) / JOURNAL_FILE), facility().id)) as journal:
         entry = read.session(journal, session)
         assert verify(journal).broken == ""
+        booked = sum(one.rows[:, COLUMN["ic1_ions"]].sum() for one in read.layers(journal, session) if len(one.rows))
+    record = read_record((home.session_dir(session) / RECORD_FILE).read_bytes(), "record")
+    assert record.header["status"] == "partial"
+    assert sum(layer.meterset.sum() for beam in record.beams for layer in beam.layers) == pytest.approx(
+        booked, rel=1e-6
+    )
     truth = sum(ions.sum() for ions in given(home.session_dir(session)).values())
     assert (entry.status, entry.ic1_ions) == ("partial", pytest.approx(truth, rel=0.01))
     with pytest.raises(CommandRefused, match="is partial"):
