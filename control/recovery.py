@@ -100,6 +100,9 @@ def restore(session: Session, entries: Sequence[LayerEntry]) -> None:
         if not verified:
             break
     armed = [entry for entry in entries if entry.status == ARMING]
+    for entry in armed:  # a load that nobody lived to book was one
+        book = session.books[entry.layer]
+        book.loads = max(book.loads, entry.loads)
     booked = max((entry.seq for entry in session.history), default=-1)
     session.armed_unbooked = bool(armed) and armed[-1].seq > booked and armed[-1].layer == session.index
 

@@ -6,7 +6,7 @@ The dose register is not asked: what it holds came into the journal when the ses
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -38,6 +38,9 @@ class LayerAccount:
     entry: LayerEntry
     written: datetime
     """Calendar time of facility time `entry.t_ns`."""
+    ends: FloatArray
+    """(n,): when each spot ended, s after `written`; NaN where it has no end. Facility time alone would not do: loads
+    of a layer may have been given by plants that were switched on at different times."""
 
     @property
     def given_ions(self) -> FloatArray:
@@ -59,14 +62,18 @@ class LayerAccount:
         return int(starts[ends > 0.0].min()) if (ends > 0.0).any() else self.entry.t_ns
 
     @property
-    def last_ns(self) -> int:
-        """Facility time at which the last spot ended."""
-        end = int(self.entry.rows[:, COLUMN["t_end_ns"]].max())
-        return end if end > 0 else self.entry.t_ns
+    def began(self) -> datetime:
+        """Calendar time of the first beam."""
+        return self._at(self.ends - 1e-6 * self.entry.rows[:, COLUMN["beam_us"]], np.nanmin)
 
-    def at(self, t_ns: int) -> datetime:
-        """Calendar time of a facility time of the run that booked the layer."""
-        return self.written + timedelta(microseconds=(t_ns - self.entry.t_ns) / 1e3)
+    @property
+    def ended(self) -> datetime:
+        """Calendar time of the last spot's end."""
+        return self._at(self.ends, np.nanmax)
+
+    def _at(self, seconds: FloatArray, which: Callable[[FloatArray], Any]) -> datetime:
+        known = bool(np.isfinite(seconds).any())
+        return self.written + timedelta(seconds=float(which(seconds)) if known else 0.0)
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def read_account(journal: Journal, session: str, program: MachineProgram) -> Ses
         overrides = (*_qa(entry), *_bypassed(connection, session))
         tripped = connection.execute(sa.select(TRIPS.c.rule).where(TRIPS.c.session == session)).scalars().all()
     booked = {one.layer: one for one in entries if one.status != read.ARMING}
-    layers = tuple(_layer(index, program, one, calendar) for index, one in sorted(booked.items()))
+    layers = tuple(_layer(index, program, entries, calendar) for index in sorted(booked))
     last = {one.layer: one.status for one in entries}
     unheard = tuple(index for index, status in sorted(last.items()) if status == read.ARMING)
     reason = _reason(journal, entry)
@@ -145,12 +152,31 @@ def _earlier(journal: Journal, entry: SessionEntry) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _layer(index: int, program: MachineProgram, entry: LayerEntry, calendar: Mapping[int, datetime]) -> LayerAccount:
-    layer = program.layers[index]
+def _layer(
+    index: int, program: MachineProgram, entries: Sequence[LayerEntry], calendar: Mapping[int, datetime]
+) -> LayerAccount:
+    mine, layer = [one for one in entries if one.layer == index], program.layers[index]
+    entry = [one for one in mine if one.status != read.ARMING][-1]
     if entry.token != layer.token or len(entry.rows) != layer.n_spots:
         raise JournalError("record.layer", f"layer {index} in the journal is not that of this plan", "record",
                            "give the plan that the session was opened with")  # fmt: skip
-    return LayerAccount(index, layer, entry, calendar[entry.seq])
+    return LayerAccount(index, layer, entry, calendar[entry.seq], _ends(mine, entry, calendar))
+
+
+def _ends(entries: Sequence[LayerEntry], entry: LayerEntry, calendar: Mapping[int, datetime]) -> FloatArray:
+    """See `LayerAccount.ends`. What a booking has that the one before has not was given by the load that was armed
+    last: then its facility time was written down with the date, and by the same plant."""
+    ends, before = np.full(len(entry.rows), np.nan), np.zeros(len(entry.rows))
+    armed = entry
+    for one in entries:
+        if one.status == read.ARMING:
+            armed = one
+        elif one.seq <= entry.seq:
+            t_ns = one.rows[:, COLUMN["t_end_ns"]]
+            since_s = (calendar[armed.seq] - calendar[entry.seq]).total_seconds()
+            new = (t_ns != before) & (t_ns > 0.0)
+            ends[new], before = since_s + (t_ns[new] - armed.t_ns) / NS_PER_S, t_ns
+    return ends
 
 
 def facility_calendar(t_ns: int) -> datetime:
@@ -159,10 +185,15 @@ def facility_calendar(t_ns: int) -> datetime:
 
 
 def _calendar(connection: sa.Connection, session: str) -> dict[int, datetime]:
-    """Calendar time of each row of the session's layers, by sequence number."""
+    """Calendar time of each row of the session's layers, by sequence number. Where nobody wrote a date, the facility of
+    each part of a virtual session begins where the one before ended."""
     wanted = sa.select(LAYERS.c.seq, LAYERS.c.t_ns, BATCHES.c.written).join(BATCHES, BATCHES.c.batch == LAYERS.c.batch)
-    rows = connection.execute(wanted.where(LAYERS.c.session == session)).all()
-    return {seq: _date(written, t_ns) for seq, t_ns, written in rows}
+    rows = connection.execute(wanted.where(LAYERS.c.session == session).order_by(LAYERS.c.seq)).all()
+    found, last_ns, offset_ns = {}, 0, 0
+    for seq, t_ns, written in rows:
+        offset_ns += last_ns if t_ns < last_ns else 0
+        found[seq], last_ns = _date(written, t_ns + offset_ns), t_ns
+    return found
 
 
 def _date(written: str, t_ns: int) -> datetime:

@@ -59,7 +59,7 @@ def _dataset(account: SessionAccount, layers: list[LayerAccount]) -> Dataset:
     dataset.file_meta = _file_meta(account.uid)
     _add_identity(dataset, account)
     dataset.InstanceNumber = max(entry.fraction, 1)
-    began = layers[0].at(layers[0].first_ns)
+    began = layers[0].began
     dataset.TreatmentDate, dataset.TreatmentTime = _date(began), _time(began)
     plan = Dataset()
     plan.ReferencedSOPClassUID, plan.ReferencedSOPInstanceUID = UID(RT_ION_PLAN), UID(program.plan_uid)
@@ -188,14 +188,14 @@ def _control_points(account: SessionAccount, layers: list[LayerAccount]) -> list
     for one in layers:
         index, spots = one.layer.control_point, one.begun
         units = one.given_ions[spots] / one.layer.ions_per_unit
-        start = _control_point(one, index, one.at(one.first_ns), (planned, given), units)
+        start = _control_point(one, index, one.began, (planned, given), units)
         if not points:
             _add_geometry(start, account, one)
         if one.entry.loads <= 1:  # more loads may be of several runs, each with a time of its own
             _add_floats(start, "ScanSpotTimeOffset", _offsets_us(one, spots))
         planned += float(one.layer.target_ions.sum()) / one.layer.ions_per_unit
         given += float(units.sum())
-        points += [start, _control_point(one, index + 1, one.at(one.last_ns), (planned, given), np.zeros(spots.size))]
+        points += [start, _control_point(one, index + 1, one.ended, (planned, given), np.zeros(spots.size))]
     return points
 
 

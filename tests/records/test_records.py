@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from control.plan.dicom_reader import read_dicom_plan
 from control.plan.dicom_writer import dicom_bytes, write_dicom_plan
 from control.plan.model import Plan
 from facility.errors import JournalError, PlanError
-from records.account import Override, SessionAccount, read_account
+from journal.store import open_journal
+from records.account import Override, SessionAccount, facility_calendar, read_account
 from records.compare import Comparison, compare
 from records.dicom_record import record_bytes
 from records.reader import Record, read_record
+from rig.crashes import Crash, Crashes
 from tests.records.delivered import compiled, deliver, facility, in_mu, plan, whole
 
 
@@ -77,6 +80,28 @@ def test_times_are_those_of_the_spots() -> None:
     offsets = np.array(points[0].ScanSpotTimeOffset)
     assert offsets[0] == 0.0
     np.testing.assert_allclose(np.diff(offsets), np.diff(begins) * 1e-3, atol=1.0)
+
+
+def test_times_of_a_layer_in_parts_are_those_of_the_plants_that_gave_them(tmp_path: Path) -> None:
+    """The second plant is switched on when the first has died: its facility time begins anew, the calendar does not."""
+    it = Crashes(facility(), compiled(plan()), tmp_path)
+    first = whole()[0].summary
+    assert first is not None
+    begun_ns, done_ns = first.layers[1].t_first_beam_ns, first.layers[1].t_done_ns
+    assert begun_ns is not None
+    died_ns = (begun_ns + done_ns) // 2
+    left = it.resume(it.deliver(1, Crash(died_ns)), 2, None)
+    assert left.completed
+    with closing(open_journal(left.url, facility().id)) as journal:
+        account = read_account(journal, left.session(facility().id), compiled(plan()))
+    died = facility_calendar(died_ns)
+    times = [moment for one in account.layers for moment in (one.began, one.ended)]
+    assert times == sorted(times)
+    assert account.layers[0].ended < died
+    assert account.layers[1].began < died < account.layers[1].ended
+    assert account.layers[1].entry.loads == 2
+    (beam,) = pydicom.dcmread(io.BytesIO(record_bytes(account))).TreatmentSessionIonBeamSequence
+    assert "ScanSpotTimeOffset" not in beam.IonControlPointDeliverySequence[2]
 
 
 def test_a_record_agrees_with_its_plan() -> None:
