@@ -149,4 +149,4 @@ def _unfinished(part: Part, verb: str) -> CommandRefused:
 
 
 def _given(part: Part) -> str:
-    return f"may have delivered {part.ions:.4g} ions or more" if part.unsure else f"has delivered {part.ions:.4g} ions"
+    return f"may have delivered {part.ions:.4g} ions" if part.unsure else f"has delivered {part.ions:.4g} ions"

@@ -36,6 +36,8 @@ from facility.ids import field_number
 from facility.pv_catalogue import REGISTER_COLUMNS
 from journal.read import ARMING, ENDED, RECOVERED, LayerEntry, SessionEntry
 
+UNTOLD_SHARE = 0.05
+"""Of the prescription: what the backup counter may have more than the account, as its own rule has it."""
 LEAST_COUNTS = 2.0
 """A remainder of fewer counts than this is none."""
 
@@ -175,6 +177,19 @@ def go_on_from(session: Session, doses: Sequence[Dose], rules: LayerRules, t_ns:
         else:
             session.account(found.rows, t_ns, RECOVERED)
     return found
+
+
+def require_all_told(session: Session, had_ions: object) -> None:
+    """JournalError 'recovery.register' where the front end's backup counter has counted much more of this field than
+    journal and register tell: an older copy of the journal was put back, and later fields have taken the register.
+
+    `had_ions` is what the front end says; what is no number is judged by its own rules.
+    """
+    told = float(sum(float(book.start_ions.sum()) for book in session.books))
+    if isinstance(had_ions, int | float) and had_ions > told + UNTOLD_SHARE * session.prescribed_ions:
+        what = f"the backup counter has {had_ions:.4g} ions of this field, journal and register tell of {told:.4g}"
+        raise JournalError("recovery.register", what, session.id,
+                           "put the newest copy of the journal back, or close the session as partial")  # fmt: skip
 
 
 def _crc(session: Session, entry: LayerEntry | None, rules: LayerRules) -> int:

@@ -30,7 +30,7 @@ from control.layer_table import (
     table_crc32,
 )
 from control.machine_link import MachineLink
-from control.recovery import go_on_from
+from control.recovery import go_on_from, require_all_told
 from control.session import LayerBook, Session
 from control.stage_fault import Preempted, StageFault
 from facility.errors import ChannelError, CommandRefused
@@ -137,7 +137,7 @@ class Stages:
         ions, expected_ms = field_preset(session.program.layers, self._rules)
         arguments = {"field": field_number(session.id), "preset_ions": ions, "expected_ms": expected_ms,
                      "plan_hash": session.program.plan_hash}  # fmt: skip
-        await self._link.command("FE", "open_field", arguments)
+        require_all_told(session, (await self._link.command("FE", "open_field", arguments)).data.get("ions"))
 
     async def select_energy(self, session: Session) -> Event:
         """Range shifters in place, the ring's cycle asked for."""

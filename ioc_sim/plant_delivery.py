@@ -54,8 +54,9 @@ class DeliveryCommands(PlantCore):
         """End the flat top: what is stored is dumped."""
         self._later(commands.end_cycle, self._state[0])
 
-    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
-        """What a field should get over all its layers, and the time with the spill commanded that it should take.
+    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> float:
+        """What a field should get over all its layers, and the time with the spill commanded that it should take; gives
+        what it has had so far, ions by the backup counter (NaN: nobody knows).
 
         The hash of its plan (64 hex digits) goes into the dose register with every layer.
 
@@ -81,6 +82,7 @@ class DeliveryCommands(PlantCore):
                 raise CommandRefused("fe.other-field", what, "open_field", "let an operator open the field first")
         had = self.dose.counted(field, preset_ions, expected_ms)
         self._later(self._open_now, field, float(preset_ions), float(expected_ms), plan_hash, had)
+        return had[0]
 
     def _open_now(
         self, field: int, preset_ions: float, expected_ms: float, plan_hash: str, had: tuple[float, float]

@@ -43,7 +43,7 @@ class Part:
     beams: dict[int, float]
     """Ions by 0-based index of the beam, first chamber; what is uncertain counts as delivered."""
     unsure: bool
-    """A layer was armed and the journal does not say what it got."""
+    """A layer was armed and the journal does not say what it got: in `beams` it counts whole."""
 
     @property
     def ions(self) -> float:
@@ -138,21 +138,25 @@ def _parts(journal: Journal, entries: Sequence[SessionEntry]) -> list[Part]:
 
 
 def _accounts(journal: Journal, names: Sequence[str]) -> dict[str, tuple[dict[int, float], bool]]:
-    """By session: ions by beam of the last account of each layer, and whether a layer was armed after the last one."""
+    """By session: ions by beam of the last account of each layer, and whether a layer was armed after the last one:
+    then nobody knows what it got, and it counts whole."""
     wanted = sa.select(LAYERS).where(LAYERS.c.session.in_(names)).order_by(LAYERS.c.seq)
-    last: dict[str, dict[int, Any]] = {name: {} for name in names}
-    unsure = dict.fromkeys(names, False)
+    last: dict[str, dict[int, tuple[int, float]]] = {name: {} for name in names}
+    unsure, armed = dict.fromkeys(names, False), {}
     with journal.reading() as connection:
         for row in connection.execute(wanted).mappings():
             name = row["session"]
+            last[name][row["layer"]] = row["beam"], row["ic1_ions"] + row["uncertain_ions"]
             unsure[name] = row["status"] == ARMING
-            if not unsure[name]:
-                last[name][row["layer"]] = row
+            armed[name] = row
+    for name, row in armed.items():
+        if unsure[name]:
+            last[name][row["layer"]] = row["beam"], max(row["prescribed_ions"], row["ic1_ions"])
     return {name: (_by_beam(last[name]), unsure[name]) for name in names}
 
 
-def _by_beam(accounts: dict[int, Any]) -> dict[int, float]:
+def _by_beam(accounts: dict[int, tuple[int, float]]) -> dict[int, float]:
     beams: dict[int, float] = {}
-    for row in accounts.values():
-        beams[row["beam"]] = beams.get(row["beam"], 0.0) + row["ic1_ions"] + row["uncertain_ions"]
+    for beam, ions in accounts.values():
+        beams[beam] = beams.get(beam, 0.0) + ions
     return beams

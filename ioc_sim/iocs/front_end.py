@@ -102,12 +102,7 @@ class FrontEndCommands:
     def verbs(self) -> dict[str, Verb]:
         """By name."""
         return {
-            "open_field": Verb(
-                lambda args: self._plant.open_field(
-                    args["field"], args["preset_ions"], args["expected_ms"], args["plan_hash"]
-                ),
-                _OPEN_FIELD,
-            ),
+            "open_field": Verb(self._open_field, _OPEN_FIELD),
             "load_layer": Verb(self._load_layer, _LOAD_LAYER),
             "arm": Verb(lambda args: self._plant.arm(args["token"], args["permit_epoch"]), _ARM),
             "disarm": Verb(lambda _args: self._plant.disarm(), {}),
@@ -116,6 +111,10 @@ class FrontEndCommands:
             "read_register": Verb(self._read_register, {}),
             "read_dose": Verb(self._read_dose, _READ_DOSE),
         }  # fmt: skip
+
+    def _open_field(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        had = self._plant.open_field(args["field"], args["preset_ions"], args["expected_ms"], args["plan_hash"])
+        return {"ions": _known(had)}
 
     def _load_layer(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         table = checked_table(self._front_end().staged(), args["n"], args["crc32"])

@@ -158,8 +158,9 @@ class PlantPort(Protocol):
     def dose_records(self) -> Sequence[DoseRecord]:
         """The dose register: the present load, then the one before."""
 
-    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> None:
-        """What a field should get over all its layers; the hash of its plan, 64 hex digits."""
+    def open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str = "") -> float:
+        """What a field should get over all its layers; the hash of its plan, 64 hex digits. Gives what it has had, ions
+        by the backup counter; NaN where nobody knows."""
 
     def load_layer(
         self,

@@ -146,6 +146,8 @@ def test_a_layer_that_was_armed_counts_though_nobody_knows_what_it_got(journal: 
     async def after(desk: Desk) -> None:
         with pytest.raises(CommandRefused, match=rf"session {left[0]} \(open\) may have delivered"):
             await desk.load()
+        beams = read_course(journal, PLAN.patient_id, PLAN.plan_hash).beams
+        assert beams == {0: float(PLAN.layers[0].target_ions.sum())}
 
     run(journal, dies)
     run(journal, after)

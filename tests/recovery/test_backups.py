@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from facility.errors import ChannelError
+from ioc_sim.field_table import FieldTable
+from ioc_sim.register_store import LAYERS, ROWS, Banks, read_records
 from rig.crashes import Crash, Crashes, Left
 from tests.recovery.test_crashes import SEED, beam_ns, crashes, program
 
@@ -43,6 +45,19 @@ def test_nobody_goes_on_with_a_journal_that_is_older_than_the_register(
     """What the journal has forgotten would be given once more."""
     it, left = mixed(deaths[journal], deaths[register], tmp_path)
     with pytest.raises(ChannelError, match=f"the register holds layer {register}, .* ends in layer {journal}"):
+        it.resume(left, 2, None)
+
+
+def test_the_backup_counter_knows_of_what_journal_and_register_have_forgotten(
+    deaths: list[Left], tmp_path: Path
+) -> None:
+    """Later fields have taken both loads of the register; what each field has had stands there for good."""
+    it, left = mixed(deaths[0], deaths[2], tmp_path)
+    record, words = read_records(left.store)[0], left.store.words
+    table = FieldTable(Banks(left.store).fields)
+    table.write(record.field, dataclasses.replace(table.counts[record.field], ions=record.field_ions))
+    words[LAYERS:ROWS] = 0
+    with pytest.raises(ChannelError, match=r"the backup counter has .* ions of this field, journal and register tell"):
         it.resume(left, 2, None)
 
 
