@@ -5,8 +5,9 @@ State changes are published at once, progress at most every 100 ms and only when
 ============  ======================================================
 load          {plan, room, qa, plan_hash?}: read, check and compile a plan; `plan_hash` is that of the approved one
 prepare       {}: check the machine; READY follows when beam is permitted
-start         {}
-pause, resume {}
+start         {session?}: refused where another session than this one is open
+pause         {}
+resume        {session?}: as start
 recover       {session, plan, room, qa, reason}: open a session of the journal again, at what it got
 stop          {}: beam off for good
 close         {}: let go of the session
@@ -98,9 +99,9 @@ class ControlServer:
         self._verbs: dict[str, Verb] = {
             **SessionDesk(sequencer, load_program, journal, energy_table).verbs,
             "prepare": self._plain(sequencer.prepare),
-            "start": self._by(sequencer.start),
+            "start": self._for_session(self._by(sequencer.start)),
             "pause": self._plain(sequencer.pause),
-            "resume": self._by(sequencer.resume),
+            "resume": self._for_session(self._by(sequencer.resume)),
             "stop": self._plain(sequencer.stop),
             "close": self._plain(sequencer.close),
         }
@@ -164,6 +165,21 @@ class ControlServer:
         return await known(args, issuer) | {"state": self._sequencer.state.name}
 
     # --- verbs ---------------------------------------------------------------------------------------------
+    def _for_session(self, verb: Verb) -> Verb:
+        """A verb that is carried out for the session that is meant and no other: what a person has confirmed may have
+        been closed by another console, and its successor is READY as well."""
+
+        async def checked(args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+            session, meant = self._sequencer.session, args.get("session", "")
+            if meant and (session is None or session.id != meant):
+                what = f"meant for session {meant}, {'none' if session is None else session.id} is open"
+                raise CommandRefused(
+                    "control.other-session", what, "TCS:Cmd", "another console has closed it: begin anew"
+                )
+            return await verb({name: value for name, value in args.items() if name != "session"}, issuer)
+
+        return checked
+
     @staticmethod
     def _by(ask: Callable[[str], Awaitable[None]]) -> Verb:
         """A verb that goes down in the record with who has asked for it."""

@@ -17,7 +17,7 @@ from control.plan.program import MachineProgram
 from control.sample_log import SampleLog
 from control.session import Session, SessionSummary
 from control.spot_log import spot_log_bytes
-from facility.errors import InternalError, JournalError
+from facility.errors import ConfigError, InternalError, JournalError
 from interlocks.snapshot import Mode
 from ioc_sim.register_store import MemoryStore
 from journal.chain import Tip
@@ -106,7 +106,21 @@ def live(
 
 
 def leave(request: DeliveryRequest, program: MachineProgram, life: VirtualLife, journal: Path | None) -> DeliveryResult:
-    """Put the files of a session in its folder, with its journal, which lies at `journal` until then."""
+    """Put the files of a session in its folder, with its journal, which lies at `journal` until then. ConfigError where
+    the disk does not take them: the journal, which is there already, comes first."""
+    try:
+        return _leave(request, program, life, journal)
+    except OSError as problem:
+        folder = request.home.session_dir(life.summary.session)
+        kept = "the journal is kept" if (folder / JOURNAL_FILE).exists() else "nothing is kept"
+        what = f"not all files of session {life.summary.session} can be written ({kept}): {problem.strerror or problem}"
+        raise ConfigError("session.files", what, str(folder), "make room on the disk") from problem
+
+
+def _leave(
+    request: DeliveryRequest, program: MachineProgram, life: VirtualLife, journal: Path | None
+) -> DeliveryResult:
+    """See `leave`."""
     world, session, summary = life.world, life.session, life.summary
     folder, facility = request.home.session_dir(summary.session), request.facility
     earlier = Earlier(folder, 0) if request.going_on is None else request.going_on.earlier

@@ -89,6 +89,8 @@ class OperatorClient:
         self._prefix = prefix
         self._clock = clock
         self._signers = {"operator": operator, "physicist": physicist}
+        self._session = ""
+        """What this console has opened last."""
         self._keep_alive = keep_alive
         self._channels: dict[str, Channel] = {}
         self._changed = asyncio.Event()
@@ -319,7 +321,7 @@ class OperatorClient:
         args |= {"fraction": fraction} if fraction else {}
         args |= {"continues": continues} if continues else {}
         data = await self.ask("TCS", "load", args, timeout_s=self.limits.load_s)
-        session = str(data["session"])
+        self._session = session = str(data["session"])
         await self.ask("SAFE", "open_field", {"session": session})
         return session
 
@@ -327,6 +329,7 @@ class OperatorClient:
         """Open a session of the journal again, and its field: what it got is counted; `prepare` hears the register."""
         args = {"session": session, "plan": plan, "room": room, "qa": qa, "reason": reason}
         await self.ask("TCS", "recover", args, timeout_s=self.limits.load_s)
+        self._session = session
         if self.field != session:
             await self.ask("SAFE", "open_field", {"session": session})
 
@@ -342,8 +345,8 @@ class OperatorClient:
         return not complete()
 
     async def start(self) -> None:
-        """Start delivery."""
-        await self.ask("TCS", "start")
+        """Start delivery, of the session that this console has opened and no other."""
+        await self.ask("TCS", "start", {"session": self._session} if self._session else {})
 
     async def ended(
         self, session: str, timeout_s: float, on_change: Callable[[], None] | None = None

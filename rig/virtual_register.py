@@ -11,12 +11,14 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import structlog
 
 from facility.errors import ConfigError
 from ioc_sim.plant import Plant
 from ioc_sim.register_store import IMAGE_WORDS, MemoryStore
 from journal.chain import Tip
 
+_log = structlog.get_logger(__name__)
 REGISTER_FILE = "dose.register.npz"
 
 
@@ -27,8 +29,13 @@ def leave_register(folder: Path, plant: Plant, tip: Tip | None) -> None:
         return
     plant.dose_records()  # brings them up to date
     new = folder / f"new.{REGISTER_FILE}"
-    np.savez_compressed(new, words=plant.dose.store.words, journal=np.array(tip.hash))
-    new.replace(folder / REGISTER_FILE)
+    try:
+        np.savez_compressed(new, words=plant.dose.store.words, journal=np.array(tip.hash))
+        new.replace(folder / REGISTER_FILE)
+    except OSError as problem:  # the journal is worth more: without them the layer under way counts whole
+        for path in (new, folder / REGISTER_FILE):
+            path.unlink(missing_ok=True)
+        _log.error("the dose register cannot be written", problem=str(problem))
 
 
 def left_register(folder: Path, tip: Tip) -> MemoryStore:

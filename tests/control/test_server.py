@@ -123,6 +123,23 @@ def test_a_session_by_commands() -> None:
     run(test)
 
 
+def test_start_is_for_the_session_that_was_confirmed_and_no_other() -> None:
+    """Another console has closed it and prepared its own."""
+
+    async def test(console: Console) -> None:
+        confirmed = (await console.call("load", plan="good.dcm", room="H", qa=True)).data["session"]
+        await console.call("close")
+        other = (await console.call("load", plan="good.dcm", room="H", qa=True)).data["session"]
+        await console.call("prepare")
+        await console.until_state(State.READY)
+        result = await console.call("start", session=confirmed)
+        assert (result.status, result.code) == (Status.REFUSED, "control.other-session")
+        assert console.bench.sequencer.state is State.READY
+        assert (await console.call("start", session=other)).status is Status.DONE
+
+    run(test)
+
+
 def test_progress_comes_at_most_ten_times_a_second_but_for_changes_of_state() -> None:
     async def test(console: Console) -> None:
         await console.call("load", plan="good.dcm", room="H", qa=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +20,7 @@ import pytest
 from control.layer_table import COLUMN
 from control.plan.dicom_writer import write_dicom_plan
 from control.plan.maker import make_small_plan
-from facility.errors import CommandRefused
+from facility.errors import CommandRefused, ConfigError
 from facility.intensity import spot_tolerance_ions
 from facility.states import FrontEndState
 from facility.timebase import NS_PER_MS, Rank
@@ -192,6 +194,24 @@ def test_nobody_delivers_into_the_folder_of_a_session_that_is_gone_on_with(tmp_p
     with alone(home.session_dir(session), session), pytest.raises(CommandRefused, match="another process goes on"):
         interrupted(tmp_path)
     assert [path.name for path in home.sessions.iterdir()] == [session]
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_journal_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rig.virtual_register.np.savez_compressed", full)
+        patch.setattr("rig.deliver_virtual.write_files", full)
+        with pytest.raises(ConfigError, match=r"\(the journal is kept\): No space left on device"):
+            interrupted(tmp_path)
+    home = Home(tmp_path / "home")
+    (session,) = (path.name for path in home.sessions.iterdir())
+    assert not (home.session_dir(session) / REGISTER_FILE).exists()
+    done = resume(home, session)  # the layer under way counts whole: nobody knows what it got
+    assert done.summary["status"] == "completed"
 
 
 def test_what_a_killed_facility_has_left_is_cleared_away_and_what_a_living_one_needs_is_not(tmp_path: Path) -> None:
