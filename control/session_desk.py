@@ -7,7 +7,7 @@ from typing import Any
 
 from control.continuation import continued
 from control.course import require_given_by_nobody_else, require_let_go, share_of
-from control.layer_machine import Event, refused
+from control.layer_machine import Event, State, refused
 from control.recovery import require_alike, require_same, restore
 from control.sequencer import Sequencer
 from control.session import ProgramLike, Session
@@ -18,6 +18,8 @@ from journal.read import SessionEntry
 from journal.store import Journal
 from journal.verify import require_whole
 
+ENDS_S = 10.0
+"""Until a session that was stopped has ended and is on record, event-loop s."""
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 """(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
 Verb = Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]
@@ -106,6 +108,9 @@ class SessionDesk:
             raise CommandRefused("control.arguments", "close_partial wants a reason", "TCS:Cmd")
         journal, sequencer = self._written("close_partial"), self._sequencer
         if sequencer.session is not None and sequencer.session.id == name:
+            if sequencer.state is State.INTERRUPTED:  # the front end holds its layer for a RESUME
+                await sequencer.stop()
+                await sequencer.recorded(ENDS_S)
             await sequencer.close()
         await sequencer.books.durable()
         entry = read.session(journal, name)

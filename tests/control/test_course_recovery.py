@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
 
+from control.layer_machine import State
 from facility.errors import CommandRefused
 from journal import read
 from journal.store import Journal
@@ -66,6 +68,26 @@ def test_what_is_closed_while_nobody_could_look_has_no_rest_to_give(journal: Jou
         with pytest.raises(CommandRefused, match=f"what session {first} got is not known"):
             await desk.load(continues=first)
         assert "not brought together" in read.session(journal, first).reason
+
+    run(journal, test)
+
+
+def test_an_interrupted_session_is_closed_at_the_control_that_holds_it(journal: Journal) -> None:
+    """Its beam is off, the layer under way is held for a RESUME: closing stops it for good, and counts it."""
+
+    async def test(desk: Desk) -> None:
+        name, sequencer = await desk.load(), desk.bench.sequencer
+        await desk.start()
+        await sequencer.until({State.IRRADIATING}, 30.0)
+        await asyncio.sleep(0.05)
+        await sequencer.pause()
+        await sequencer.recorded(30.0)
+        await desk.close_partial(name)
+        assert sequencer.state is State.STANDBY
+        entry = read.session(journal, name)
+        given = sum(float(ions.sum()) for ions in desk.bench.machine.given_by_token.values())
+        assert given > 0.0
+        assert (entry.status, entry.ic1_ions) == ("partial", pytest.approx(given, rel=1e-3))
 
     run(journal, test)
 
