@@ -94,15 +94,19 @@ class _Gatherer:
         self.waiting: deque[Batch] = deque()
         self.rows_waiting = 0
         self.overflown = False
+        self._cut = False
+        """The batch in the making does not fit: nothing of it is kept, half of it would be worse than none."""
 
     def add(self, table: str, session: str, values: Mapping[str, Any]) -> None:
-        if self.rows_waiting + len(self._rows) >= MOST_ROWS:
-            self.overflown = True
+        if self._cut or self.rows_waiting + len(self._rows) >= MOST_ROWS:
+            self.overflown = self._cut = True
+            self._rows = []
             return
         self._rows.append(Row(table, self._clock.now_ns(), session, values))
 
     def seal(self) -> bool:
         """Whether there was anything."""
+        self._cut = False
         if not self._rows:
             return False
         self.waiting.append(Batch(tuple(self._rows), self._clock.now_ns(), self._written()))

@@ -152,6 +152,21 @@ async def test_what_waits_is_bounded_and_says_so(path: Path, monkeypatch: pytest
     assert whole(path) == 10
 
 
+async def test_of_a_batch_that_does_not_fit_nothing_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer without its spots would make the whole session unreadable."""
+    monkeypatch.setattr(writing, "MOST_ROWS", 4)
+    it = InlineWriter(open_journal(sqlite_url(path), "wuwei"), ManualClock())
+    write(it, 0)
+    for k in range(5):
+        it.add("events", "S-1", event(k).values)
+    it.seal()
+    assert "were not written down" in str(it.fault())
+    await it.durable()
+    write(it, 1)
+    it.close()
+    assert whole(path) == 2
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A journal with nothing in it."""
