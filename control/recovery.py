@@ -52,10 +52,13 @@ class Reconciled:
     uncertain: FloatArray = field(default_factory=lambda: np.zeros(0))
     """(n,): counts as delivered, was not measured."""
     unknown_spots: int = 0
+    beyond_ions: float = 0.0
+    """Uncertain charge that is more than the layer had left: it may have come on top of the prescription."""
 
     def to_data(self) -> dict[str, Any]:
         """For the event."""
-        return {"words": self.words, "uncertain_ions": float(self.uncertain.sum()), "unknown_spots": self.unknown_spots}
+        return {"words": self.words, "uncertain_ions": float(self.uncertain.sum()), "unknown_spots": self.unknown_spots,
+                "beyond_ions": self.beyond_ions}  # fmt: skip
 
 
 def require_same(entry: SessionEntry, program: ProgramLike, energy_table: str) -> None:
@@ -228,5 +231,6 @@ def _added(session: Session, dose: Dose, rules: LayerRules) -> Reconciled:
     words = (
         f"layer {session.index}: {int(np.count_nonzero(rows[:, COLUMN['done']] > 0.5))} of {len(rows)} spots done, "
         f"{float(uncertain.sum()):.0f} ions uncertain"
+        + (f", up to {budget:.0f} beyond the end of the layer" if budget > 0.0 else "")
     )
-    return Reconciled(words, rows, uncertain, int(np.count_nonzero(unknown)))
+    return Reconciled(words, rows, uncertain, int(np.count_nonzero(unknown)), budget)

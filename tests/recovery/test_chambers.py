@@ -11,8 +11,11 @@ import pytest
 
 from control.chambers import believed
 from control.layer_machine import State
-from control.layer_table import COLUMN, FloatArray, LayerRules
-from control.session import SessionSummary
+from control.layer_table import COLUMN, FloatArray, LayerRules, spot_table, table_crc32
+from control.machine_status import Dose
+from control.recovery import reconcile
+from control.session import Session, SessionSummary
+from facility.ids import field_number
 from facility.pv_catalogue import REGISTER_COLUMNS
 from ioc_sim.register_store import MemoryStore
 from rig.crashes import Left, Life
@@ -21,7 +24,7 @@ from rig.scenario.deeds import Deeds
 from rig.scenario.model import Act, Scenario
 from rig.scenario.virtual_hands import VirtualHands
 from rig.virtual_world import WorldParts
-from tests.control.fakes import FakeLayer
+from tests.control.fakes import FakeLayer, FakeProgram
 from tests.recovery.test_crashes import SEED, facility, program
 from tests.recovery.test_long_field import Faulty
 
@@ -102,3 +105,17 @@ def test_the_higher_chamber_counts_as_delivered(
     np.testing.assert_array_equal(rows[:, COLUMN["ic2_ions"]], kept[1])
     np.testing.assert_array_equal(more, beyond)
     assert rows[1, COLUMN["done"]] == (1.0 if beyond[1] == 7e4 else 0.0)
+
+
+def test_uncertain_charge_that_is_more_than_the_layer_had_left_is_told() -> None:
+    """It counts up to the prescription; what may have come on top of it is on record."""
+    rules, layer = LayerRules(), dataclasses.replace(LAYER, ions_per_count=40.0)
+    plan = FakeProgram((layer,))
+    session = Session("S-1", plan, mode="qa", operator="operator", t_ns=0)
+    rows = load([1e5, 1e5, 9.9e4], [1e5, 1e5, 9.9e4])
+    rows[:2, COLUMN["done"]] = 1.0
+    crc = table_crc32(spot_table(layer, np.zeros(3), rules))
+    found = reconcile(session, [Dose(1, field_number("S-1"), plan.plan_hash, crc, 2, 5000.0, rows, 1)], rules)
+    np.testing.assert_allclose(found.uncertain, [0.0, 0.0, 1e3])
+    assert found.to_data()["beyond_ions"] == pytest.approx(4e3)
+    assert "up to 4000 beyond the end of the layer" in found.words
