@@ -112,10 +112,23 @@ def sessions(journal: Journal, *, patient: str | None = None, plan_hash: str = "
         events = connection.execute(record.order_by(EVENTS.c.seq)).mappings()
         ended = {row["session"]: json.loads(row["data"]) for row in events}
         shares = {row["session"]: row for row in connection.execute(course.order_by(COURSES.c.seq)).mappings()}
+        alive = {row["session"] for row in opened if ended.get(row["session"], {}).get("status") not in ENDED}
+        booked = _booked_ions(connection, alive)
     first: dict[str, Any] = {}
     for row in opened:
         first.setdefault(row["session"], row)
-    return [_entry(row, ended.get(name, {}), shares.get(name)) for name, row in first.items()]
+    return [_entry(row, ended.get(name, {}), shares.get(name), booked.get(name, 0.0)) for name, row in first.items()]
+
+
+def _booked_ions(connection: sa.Connection, names: set[str]) -> dict[str, float]:
+    """By session, the ions by the first chamber of each layer's last account: of who died there is no other record."""
+    columns = (LAYERS.c.session, LAYERS.c.layer, LAYERS.c.ic1_ions)
+    wanted = sa.select(*columns).where(LAYERS.c.session.in_(names), LAYERS.c.status != ARMING).order_by(LAYERS.c.seq)
+    last = {(name, layer): ions for name, layer, ions in connection.execute(wanted)} if names else {}
+    found: dict[str, float] = {}
+    for (name, _layer), ions in last.items():
+        found[name] = found.get(name, 0.0) + ions
+    return found
 
 
 def session(journal: Journal, name: str) -> SessionEntry:
@@ -127,13 +140,13 @@ def session(journal: Journal, name: str) -> SessionEntry:
     raise no_such("session.unknown", "session", name, [entry.session for entry in found], lister="ionctl session list")
 
 
-def _entry(row: Any, record: dict[str, Any], share: Any) -> SessionEntry:
+def _entry(row: Any, record: dict[str, Any], share: Any, booked_ions: float) -> SessionEntry:
     names = ("session", "facility", "config_hash", "energy_table", "room", "mode", "plan_label", "plan_hash",
              "plan_path", "patient", "operator", "layers", "spots", "prescribed_ions")  # fmt: skip
     return SessionEntry(
         **{name: row[name] for name in names}, qa=bool(row["qa"]), t_opened_ns=row["t_ns"],
         status=record.get("status", "open"), reason=record.get("reason", ""),
-        ic1_ions=float(record.get("ic1_ions", 0.0)), **_share(share),
+        ic1_ions=max(float(record.get("ic1_ions", 0.0)), booked_ions), **_share(share),
     )  # fmt: skip
 
 

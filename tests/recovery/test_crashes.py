@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from control.plan.maker import make_small_plan
 from control.plan.program import LayerProgram, MachineProgram, compile_program
 from facility.config import load_facility
+from journal import read
+from journal.store import open_journal
 from rig.crashes import Crash, Crashes, Left
 from rig.virtual_deaths import Victim
 
@@ -100,6 +103,12 @@ def test_whoever_dies_alone_or_in_a_commit_the_session_is_finished_to_the_spot(
     left = it.deliver(SEED, dataclasses.replace(crash, at_ns=sum(beam_ns(whole, 1)) // 2))
     assert left.crashed
     assert not left.completed
+    with closing(open_journal(left.url, facility().id, read_only=True)) as journal:
+        (entry,) = read.sessions(journal)
+    least = (
+        0.0 if crash.commit == 2 else 0.99 * program().layers[0].total_ions
+    )  # booked, whoever died before the record
+    assert least <= entry.ic1_ions <= 1.01 * sum(float(ions.sum()) for ions in left.truth.values())
     left = it.resume(left, 2, None)
     assert left.completed
     assert it.objections(left) == []
