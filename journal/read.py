@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from facility.errors import JournalError, no_such
 from facility.pv_catalogue import REGISTER_COLUMNS
-from journal.schema import BY_NAME, COURSES, EVENTS, FRACTIONS, LAYERS, SESSIONS, SPOTS
+from journal.schema import BY_NAME, COURSES, EVENTS, FRACTIONS, LAYERS, OPERATORS, SESSIONS, SPOTS
 from journal.store import Journal
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,6 +30,10 @@ ARMING, BOOKED, RECOVERED, VERIFIED = "arming", "booked", "recovered", "verified
 """Status of a row of `layers`."""
 
 
+OPEN = "open"
+"""Status of a session without a record: it is under way, or who kept it died."""
+BEGINS = ("start", "go on")
+"""What `operators` calls a person's word to deliver: of a session that was just opened, and of one under way."""
 ENDED = ("completed", "partial")
 """Status of a session that nobody can go on with."""
 TREATMENT, CONTINUATION = "TREATMENT", "CONTINUATION"
@@ -109,8 +113,12 @@ def sessions(journal: Journal, *, patient: str | None = None, plan_hash: str = "
         record = record.where(EVENTS.c.session.in_(wanted.with_only_columns(SESSIONS.c.session)))
     with journal.reading() as connection:
         opened = connection.execute(wanted.order_by(SESSIONS.c.seq)).mappings().all()
+        started = _started(connection)
         events = connection.execute(record.order_by(EVENTS.c.seq)).mappings()
-        ended = {row["session"]: json.loads(row["data"]) for row in events}
+        ended = {row["session"]: {"seq": row["seq"], **json.loads(row["data"])} for row in events}
+        for name, told in ended.items():  # somebody has gone on since, and did not live to say how that ended
+            if told["status"] not in ENDED and started.get(name, 0) > told["seq"]:
+                told |= {"status": OPEN, "reason": ""}
         shares = {row["session"]: row for row in connection.execute(course.order_by(COURSES.c.seq)).mappings()}
         alive = {row["session"] for row in opened if ended.get(row["session"], {}).get("status") not in ENDED}
         booked = _booked_ions(connection, alive)
@@ -118,6 +126,12 @@ def sessions(journal: Journal, *, patient: str | None = None, plan_hash: str = "
     for row in opened:
         first.setdefault(row["session"], row)
     return [_entry(row, ended.get(name, {}), shares.get(name), booked.get(name, 0.0)) for name, row in first.items()]
+
+
+def _started(connection: sa.Connection) -> dict[str, int]:
+    """By session, where somebody last had it delivered."""
+    wanted = sa.select(OPERATORS.c.session, sa.func.max(OPERATORS.c.seq)).where(OPERATORS.c.what.in_(BEGINS))
+    return {str(name): int(seq) for name, seq in connection.execute(wanted.group_by(OPERATORS.c.session))}
 
 
 def _booked_ions(connection: sa.Connection, names: set[str]) -> dict[str, float]:
@@ -145,7 +159,7 @@ def _entry(row: Any, record: dict[str, Any], share: Any, booked_ions: float) -> 
              "plan_path", "patient", "operator", "layers", "spots", "prescribed_ions")  # fmt: skip
     return SessionEntry(
         **{name: row[name] for name in names}, qa=bool(row["qa"]), t_opened_ns=row["t_ns"],
-        status=record.get("status", "open"), reason=record.get("reason", ""),
+        status=record.get("status", OPEN), reason=record.get("reason", ""),
         ic1_ions=max(float(record.get("ic1_ions", 0.0)), booked_ions), **_share(share),
     )  # fmt: skip
 

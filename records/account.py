@@ -233,6 +233,8 @@ def _bypassed(connection: sa.Connection, session: str) -> list[Override]:
 
 def _reason(journal: Journal, entry: SessionEntry) -> str:
     """Why it ended: the last reason that its records have; of one closed as partial also what was said then."""
+    if entry.status == read.OPEN:
+        return entry.reason
     reasons = [
         str(json.loads(row["data"]).get("reason", ""))
         for row in read.rows_of(journal, "events", entry.session)
@@ -244,7 +246,7 @@ def _reason(journal: Journal, entry: SessionEntry) -> str:
 def _termination(entry: SessionEntry, reason: str, tripped: Sequence[str]) -> Termination:
     if entry.status == "completed":
         return "NORMAL"
-    if entry.status == "open":
+    if entry.status == read.OPEN:
         return "UNKNOWN"
     first = reason.split("; ")[0]
     if "by the operator" in first:

@@ -29,8 +29,6 @@ from rig.truth_log import TRUTH_LOG_FILE, read_truth_log
 
 PARTS = "parts"
 KEPT = (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE, TRUTH_LOG_FILE, SUMMARY_FILE)
-_BEGINS = ("start", "go on")
-"""What the journal calls a person's word to deliver: of a session that was just opened, and of one under way."""
 _SAME_NS = NS_PER_S
 """Farthest apart that control's own and the journal's time of one trip may be, facility time."""
 
@@ -131,9 +129,9 @@ class Earlier:
 def read_earlier(journal: Journal, session: str, folder: Path) -> Earlier:
     """What the journal and the folder of a session have of its parts so far."""
     begins = [
-        (row["seq"], row["what"]) for row in read.rows_of(journal, "operators", session) if row["what"] in _BEGINS
+        (row["seq"], row["what"]) for row in read.rows_of(journal, "operators", session) if row["what"] in read.BEGINS
     ]
-    starts = [seq for seq, what in begins if what == _BEGINS[0]]
+    starts = [seq for seq, what in begins if what == read.BEGINS[0]]
     layers = read.layers(journal, session)
     verified = frozenset(one.layer for one in layers if one.status == read.VERIFIED)
     begun = frozenset(one.layer for one in layers) - verified

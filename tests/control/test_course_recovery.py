@@ -92,6 +92,21 @@ def test_an_interrupted_session_is_closed_at_the_control_that_holds_it(journal: 
     run(journal, test)
 
 
+def test_a_session_that_was_gone_on_with_is_open_until_it_ends_again(journal: Journal) -> None:
+    """Its control has died since: how it was stopped before is not how it ended."""
+
+    async def dies(desk: Desk) -> None:
+        name = await desk.stopped()
+        entry = read.session(journal, name)
+        assert (entry.status, entry.reason) == ("terminated", "stopped by the operator")
+        await desk.start()
+        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+        entry = read.session(journal, name)
+        assert (entry.status, entry.reason) == ("open", "")
+
+    run(journal, dies)
+
+
 def test_a_session_whose_end_is_not_on_the_disk_yet_is_not_closed_as_partial(journal: Journal) -> None:
     async def test(desk: Desk) -> None:
         name = await desk.load()
