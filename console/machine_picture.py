@@ -13,6 +13,7 @@ from facility.states import RingPhase
 
 if TYPE_CHECKING:
     from ioc_sim.studies.cycle import CycleStudy
+    from ioc_sim.studies.monitors import MonitorStudy
     from ioc_sim.studies.scan import ScanStudy
 
 _DATA, _SECOND, _THEORY, _GREY = "#1f6fb4", "#d97706", "#b3261e", "#6b7280"
@@ -69,4 +70,35 @@ def draw_scan(found: ScanStudy, path: Path) -> None:
     right.set_ylabel(f"until beam may come, ms (within {found.tolerance_mm:g} mm for {found.wait_s * 1e6:g} µs)")
     right.legend(frameon=False, fontsize=8)
     _style((left, right))
+    figure.savefig(path, dpi=110)
+
+
+def draw_monitors(found: MonitorStudy, path: Path) -> None:
+    """Charge after a burst, losses by rate, a window of the strips and what centroids spread; ConfigError without
+    matplotlib."""
+    figure = _figure(12.0, 7.2)
+    (late, loss), (strips, spread) = figure.subplots(2, 2)
+    where = f"{found.facility}, room {found.room}: {found.species} of {found.energy_mev_u:.1f} MeV/u"
+    figure.suptitle(f"{where}, spot {found.sigma_mm:.2f} mm", x=0.01, ha="left", fontweight="bold")
+    for volt in found.collected:
+        late.plot(found.time_s * 1e6, found.collected[volt], lw=1.2, label=f"{volt:g} V")
+        loss.loglog(found.rates, found.losses[volt] * 100.0, lw=1.2, label=f"{volt:g} V")
+    late.set_xlabel("after the ions, µs")
+    late.set_ylabel("charge that has come")
+    late.set_ylim(0.4, 1.02)
+    loss.set_xlabel("ions a second")
+    loss.set_ylabel("charge lost, %")
+    strips.bar(found.strip_mm, found.profile, width=0.9 * float(np.diff(found.strip_mm)[0]), color=_DATA, label="read")
+    strips.step(found.strip_mm, found.expected, where="mid", color=_SECOND, lw=1.2, label="expected")
+    strips.set_xlim(-5.0 * found.sigma_mm, 5.0 * found.sigma_mm)
+    strips.set_xlabel(f"at the strips, mm ({found.profile_ions:g} ions, two strips dead)")
+    strips.set_ylabel("ions")
+    spread.loglog(found.ions, found.beside_dead_mm, color=_THEORY, lw=1.2, label="between two dead strips")
+    spread.loglog(found.ions, found.best_mm, color=_SECOND, lw=1.2, label="information in the strips")
+    spread.loglog(found.ions, found.centre_mm, "--", color=_DATA, lw=1.2, label="in the tick")
+    spread.set_xlabel("ions in a window of 100 µs")
+    spread.set_ylabel("sd of the centroid, mm")
+    for axes in (late, loss, strips, spread):
+        axes.legend(frameon=False, fontsize=8)
+    _style((late, loss, strips, spread))
     figure.savefig(path, dpi=110)

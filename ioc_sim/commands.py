@@ -24,6 +24,8 @@ def initial_state(s: Any, v: np.ndarray) -> None:
     s.fe_code = s.ring_code = s.spot = s.book_from = -1
     v[at.LEASE_IONS] = v[at.LEASE_NEXT_IONS] = math.inf
     s.quad_open = s.chopper_open = 1.0
+    v[at.IC_LOSS_SPOT] = 1.0
+    v[at.RING_SEEN] = -1.0
     s.drive = s.scale = s.sensitivity = 1.0
     for first in (at.IC_DRIFT, at.EST_DRIFT, at.IC_IONS_PER_COUNT, at.IC_FC_PER_ION, at.MM_PER_A, at.A_PER_MM):
         v[first : first + 2] = 1.0

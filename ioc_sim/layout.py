@@ -26,7 +26,9 @@ PARAM_DTYPE = np.dtype(
         ("injection_ns", "i8"), ("capture_ns", "i8"), ("stabilise_ns", "i8"), ("resonance_ns", "i8"),
         ("flat_top_ns", "i8"), ("energy_step_ns", "i8"), ("dump_ns", "i8"), ("ramp_down_ns", "i8"),
         ("standardise_ns", "i8"),
-        ("energies_per_flat_top", "i8"), ("step_loss", "f8"), ("fill_ions", "f8"), ("fill_jitter", "f8"),
+        ("energies_per_flat_top", "i8"), ("step_loss", "f8"), ("accumulation", "f8"), ("capture_loss", "f8"),
+        ("injection_brho_tm", "f8"), ("beta_gamma_per_tm", "f8"), ("f_per_beta_hz", "f8"),
+        ("fill_ions", "f8"), ("fill_jitter", "f8"),
         ("transmission", "f8"), ("flat_top_inverse", "f8"),
         # extraction
         ("n_stages", "i8"), ("last_stage", "i8"), ("transit_turns", "f8"), ("transit_per_log", "f8"),
@@ -46,6 +48,7 @@ PARAM_DTYPE = np.dtype(
         ("upstream_jitter_mm", "f8"),
         # strip chamber
         ("strip_window_ticks", "i8"), ("strip_noise_mm", "f8"), ("strip_coefficient", "f8"), ("strip_min_ions", "f8"),
+        ("strips", "i8"), ("strip_pitch_mm", "f8"), ("strip_noise_fc", "f8"),
         # front end
         ("settle_ticks", "i8"), ("settle_mm", "f8"), ("settle_extra_ticks", "i8"), ("feedback_gain", "f8"),
         ("feedback_max_mm", "f8"), ("land_ticks", "f8"), ("land_floor", "f8"), ("loop_gain", "f8"),
@@ -165,7 +168,10 @@ HYSTERESIS_SPAN_A = 109  # 2
 N_EXT = len(SLOTS)
 """External devices: places by `facility.external.SLOT`."""
 EXT_AGE_NS = 111  # N_EXT; 0: not external
-N_Q = EXT_AGE_NS + N_EXT
+MOST_STRIPS = 256
+STRIP_SPREAD = EXT_AGE_NS + N_EXT  # 2 x MOST_STRIPS
+"""By plane and strip: how much wider a centroid there spreads because of dead strips, squared."""
+N_Q = STRIP_SPREAD + 2 * MOST_STRIPS
 
 # offsets in the state vector ``v``
 STAGE = 0  # 4
@@ -243,6 +249,17 @@ PLAY_A = 422  # 2
 """Current that the hysteresis remembers."""
 BACKUP_FC_SEEN = 419  # 1
 """Charge per ion that the backup counter has counted with in the last millisecond, its gain in it."""
+RING_TM = 496  # 1
+RING_HZ = 497  # 1
+RING_FROM_TM = 498  # 1
+RING_SEEN = 499  # 1
+STRIP_COUNTING = 500  # 1
+STRIP_ELECTRONICS = 501  # 1
+"""Variance of a centroid is counting / N + electronics / N^2, mm^2."""
+IC_LOSS = 502  # 2
+"""Loss of charge by recombination for each fC of a tick, at the voltage and spot size of the moment."""
+IC_LOSS_VOLT = 504  # 2
+IC_LOSS_SPOT = 506  # 1
 # random numbers of the present millisecond, 100 a column; they stand last, behind some free places
 NOISE_BLOCK = 100
 NOISE_SPILL = 512  # 100

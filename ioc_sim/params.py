@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from facility.config import Facility, Room
+from facility.config.machine import Species
+from facility.constants import SPEED_OF_LIGHT_M_S
 from facility.energy_table import EnergyTable
 from facility.jit import COMPILED
 from facility.landing import land_us
 from facility.physics import beta, gamma
 from facility.physics.chamber import drift_time_us
+from facility.physics.relativity import beta, gamma, rigidity_tm
 from ioc_sim import layout as at
 from ioc_sim.external import pack_external
 from ioc_sim.extraction.rate_model import POWER, RateModel
@@ -37,6 +40,7 @@ from ioc_sim.layout import (
     PARAM_DTYPE,
 )
 from ioc_sim.physics.spill import LINE_TICKS, THIN_SHARE, TICK_S
+from ioc_sim.physics.strip_profile import Strips, spread_by_strip
 
 TICK_US = 10.0
 MS_NS = 1_000_000
@@ -53,6 +57,10 @@ def as_argument(records: Any, dtype: np.dtype[Any]) -> Any:
     """A record array as the kernel takes it fastest: compiled code needs no fields as attributes, and is called a
     hundred times faster with an array of one record than with the record."""
     return records.view(np.ndarray).view(dtype) if COMPILED else records
+
+
+def _beta_gamma(energy_mev_u: float, ion: Species) -> float:
+    return float(beta(energy_mev_u, ion) * gamma(energy_mev_u, ion))
 
 
 def _whole_ms(ms: float) -> int:
@@ -104,7 +112,12 @@ def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     p.ramp_down_ns = _whole_ms(phases.ramp_down_ms)
     p.standardise_ns = _whole_ms(phases.standardise_ms)
     p.energies_per_flat_top = facility.ring.energies_per_flat_top
-    p.step_loss = 0.05
+    p.step_loss = facility.ring.energy_step_loss_rel
+    p.accumulation = facility.ring.injection_lifetimes
+    p.capture_loss = facility.ring.capture_loss_rel
+    p.injection_brho_tm = float(rigidity_tm(facility.ring.injection_energy_mev_u, ion))
+    p.beta_gamma_per_tm = _beta_gamma(facility.ring.injection_energy_mev_u, ion) / p.injection_brho_tm
+    p.f_per_beta_hz = SPEED_OF_LIGHT_M_S / facility.ring.circumference_m
     p.fill_ions = ion.fill_ions
     p.fill_jitter = ion.fill_jitter_rel
     p.transmission = ion.transmission
@@ -184,7 +197,7 @@ def _scanning(p: Any, q: np.ndarray, facility: Facility, room: Room) -> None:
     q[at.SPILL_DRIFT_MM : at.SPILL_DRIFT_MM + 2] = quality.spill_drift_mm
 
 
-def _monitors(p: Any, q: np.ndarray, facility: Facility) -> None:
+def _monitors(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     for k, chamber in enumerate((facility.chambers.ic1, facility.chambers.ic2)):
         q[at.IC_QUANTUM_FC + k] = chamber.count_quantum_fc
         q[at.IC_COUNTS_PER_FC + k] = 1.0 / chamber.count_quantum_fc
@@ -204,6 +217,19 @@ def _monitors(p: Any, q: np.ndarray, facility: Facility) -> None:
     p.strip_noise_mm = facility.strip.noise_mm
     p.strip_coefficient = facility.strip.resolution_coefficient
     p.strip_min_ions = 200.0
+    _strips(p, q, facility, species)
+
+
+def _strips(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
+    """Strips of either plane, and what dead ones cost at the smallest spot, where they cost most."""
+    strip = facility.strip
+    p.strips, p.strip_pitch_mm, p.strip_noise_fc = strip.strips, strip.pitch_mm, strip.noise_fc_rms
+    ion = facility.species_named(species)
+    sigma = min(size for _, size in ion.spot_sigma)
+    noise_ions = strip.noise_fc_rms / facility.charge_per_ion_fc(species, ion.energy_max_mev_u, "ic2")
+    for axis, dead in enumerate((strip.dead_x, strip.dead_y)):
+        spread = spread_by_strip(Strips.of(strip.strips, strip.pitch_mm, dead, noise_ions), sigma)
+        q[at.STRIP_SPREAD + at.MOST_STRIPS * axis :][: strip.strips] = spread**2
 
 
 def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
@@ -236,7 +262,7 @@ def pack_parameters(
     _beam_off(p, q, facility)
     _extraction(p, q, facility, species, spill)
     _scanning(p, q, facility, room)
-    _monitors(p, q, facility)
+    _monitors(p, q, facility, species)
     _front_end(p, q, facility)
     p.room_index = list(facility.rooms).index(room_id)
     search = facility.room_search

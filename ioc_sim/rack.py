@@ -38,10 +38,11 @@ from ioc_sim.front_end import (
     front_end_tick,
     position_feedback,
 )
-from ioc_sim.layout import DRIFT_RING, E_SIGMA, EV_IMAGE, EV_TRIP
+from ioc_sim.layout import DRIFT_RING, EV_IMAGE, EV_TRIP
 from ioc_sim.physics.beam_off import actuators_tick, permit_lines
 from ioc_sim.physics.chambers import chamber_idle, chamber_tick, read_counts, strip_window
 from ioc_sim.physics.noise import device_noise, spill_noise
+from ioc_sim.physics.programme import programme_ms
 from ioc_sim.physics.proof import proof_ms
 from ioc_sim.physics.ring import ring_ms
 from ioc_sim.physics.room import personnel_ms, search_ms
@@ -149,6 +150,7 @@ def millisecond(
 ) -> None:
     """Everything that is judged once a millisecond, at its beginning."""
     ring_ms(p, q, s, v, faults, etab)
+    programme_ms(p, s, v, etab)
     gate_sample(p, q, s, v, faults, trace_mm)
     if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
         s.fe_heartbeat += 1
@@ -226,8 +228,7 @@ def fine_tick(
     s.tick += 1
     if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
         if s.strip_ticks >= p.strip_window_ticks:
-            sigma = etab[s.ring_code, E_SIGMA] if s.ring_code >= 0 else 3.0
-            strip_window(p, q, s, v, faults, sigma)
+            strip_window(p, q, s, v, faults)
             if s.strip_valid == 1 and s.spot >= 0 and s.fe_state < DONE:
                 position_feedback(p, q, s, v, spots)
         share = front_end_tick(p, q, s, v, spots, reg, v[at.EST_UNREAD], v[at.EST_UNREAD + 1])

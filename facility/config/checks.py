@@ -129,11 +129,20 @@ def _monitors(f: Facility) -> Iterator[Problem]:
             yield Problem(
                 f"scanning.{name}.max_voltage_v", axis.max_voltage_v, "must exceed resistance_ohm x max_current_a"
             )
+    yield from _strips(f)
     if f.gate.window_low_mm >= f.gate.window_high_mm:
         yield Problem("gate.window_low_mm", f.gate.window_low_mm, "must lie below gate.window_high_mm")
     ids = [shifter.id for shifter in f.range_shifters]
     if len(set(ids)) != len(ids):
         yield Problem("range_shifters", ids, "ids must differ")
+
+
+def _strips(f: Facility) -> Iterator[Problem]:
+    for axis, dead in (("x", f.strip.dead_x), ("y", f.strip.dead_y)):
+        if len(set(dead)) != len(dead) or any(k >= f.strip.strips for k in dead) or 2 * len(dead) > f.strip.strips:
+            yield Problem(
+                f"strip.dead_{axis}", dead, f"must be different strips of 0 to {f.strip.strips - 1}, at most half"
+            )
 
 
 _NEEDS = {"per_spot": ("setpoint",), "table": ("table", "trigger"), "constant": ("setpoint",), "none": ()}

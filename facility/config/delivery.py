@@ -186,16 +186,23 @@ class Chambers(Section):
 
 
 class Strip(Section):
-    """The strip chamber: one centroid per `window_us`.
+    """The strip chamber: `strips` of `pitch_mm` in either plane, centroid and width by fit, once per `window_us`.
 
-    Sigma of the centroid: sqrt(noise_mm^2 + (resolution_coefficient x sigma_spot)^2 / N), N ions in the
-    window; resolution_coefficient 1 is pure counting statistics.
+    Variance of a centroid of N ions: noise_mm^2 + resolution_coefficient^2 x counting / N + electronics / N^2, with
+    counting and electronics (`noise_fc_rms` of a strip and window; charge per ion as in chamber 2) as a fit to the
+    strips has them (`ioc_sim.physics.strip_profile`); resolution_coefficient 1 is nothing but that. `noise_mm` is what
+    unequal strips leave. `dead_x`, `dead_y` are strips that are known to give nothing, counted from 0; the fit leaves
+    them out.
     """
 
+    strips: Annotated[int, Field(ge=16, le=256)]
     pitch_mm: Positive
     window_us: Positive
     resolution_coefficient: Positive
     noise_mm: NonNegative
+    noise_fc_rms: NonNegative
+    dead_x: tuple[Annotated[int, Field(ge=0)], ...]
+    dead_y: tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class FrontEnd(Section):

@@ -62,13 +62,21 @@ class RingPhases(Section):
 
 
 class Ring(Section):
-    """The synchrotron."""
+    """The synchrotron.
+
+    Stripping injection goes on for `injection_lifetimes` times the time in which the foil would lose what is stored;
+    `capture_loss_rel` is what does not fit into the bucket, `energy_step_loss_rel` what a step to the next energy
+    within a flat top loses.
+    """
 
     circumference_m: Positive
     bending_radius_m: Positive
     injection_energy_mev_u: Positive
     extraction: Literal["rfko", "betatron"]
     energies_per_flat_top: Annotated[int, Field(ge=1, le=64)]
+    energy_step_loss_rel: SmallRelative
+    injection_lifetimes: Annotated[float, Field(gt=0.0, le=10.0)]
+    capture_loss_rel: Annotated[float, Field(ge=0.0, lt=1.0)]
     phases: RingPhases
 
 

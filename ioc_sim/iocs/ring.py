@@ -55,17 +55,14 @@ class RingGroup(OutletGroup):
             return
         code = s.energy_code
         self._energy.offer(float(self._table.energy_mev_u[code]) if code >= 0 else 0.0, t_ns, now=event)
-        self._frequency.offer(float(self._table.f_rev_hz[code]) if code >= 0 else 0.0, t_ns, now=event)
+        self._frequency.offer(view.read("RING_HZ", 0), t_ns, now=event)
         self._rigidity.offer(self._brho(view, fe_code), t_ns)
         self._ions.offer(s.stored_ions, t_ns, now=event)
 
     def _brho(self, view: View, fe_code: int) -> float:
-        """Measured rigidity: the rack measures it against the table value of the loaded layer."""
-        code = view.status.energy_code
-        if code < 0:
-            return 0.0
-        if not 0 <= fe_code < len(self._table):
-            return float(self._table.rigidity_tm[code])
+        """Measured rigidity: on the flat top against the table value of the loaded layer, else the programme's."""
+        if view.status.phase is not RingPhase.FLAT_TOP or not 0 <= fe_code < len(self._table):
+            return view.read("RING_TM", 0)
         return view.signals[g.RING_BRHO_REL] * float(self._table.rigidity_tm[fe_code])
 
 

@@ -26,6 +26,10 @@ FIRST_VOLTAGE = SLOT[VOLTAGES[0]]
 PA_FC_PER_TICK = 0.01
 """1 pA over a tick of 10 us, fC."""
 STREAM_STRIP = 24
+RECOMBINATION_SIGMA_MM = 1.7
+"""Spot that ``recombination_rel_at_1e9`` is given for: carbon of 400 MeV/u."""
+PER_ION = 1.04
+"""As `ioc_sim.physics.strip_profile` has it."""
 SIGMA_PER_ION = 0.2
 """Relative spread of the charge that one ion frees in the gap (straggling); its square adds up over the ions of a tick,
 and all of it is in their own tick's charge, none in what drifts in later."""
@@ -41,6 +45,24 @@ def free_charge(q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> No
     v[at.IC_FC_PER_ION] = etab[s.ring_code, E_Q1_FC] * etab[s.ring_code, E_TRUE1] * density / v[KTP_1]
     v[at.IC_FC_PER_ION + 1] = etab[s.ring_code, E_Q2_FC] * etab[s.ring_code, E_TRUE2] * density / v[KTP_1 + 1]
     v[at.BACKUP_FC_PER_ION] = etab[s.ring_code, E_QB_FC] * etab[s.ring_code, E_TRUEB]
+
+
+@kernel
+def recombination(q: np.ndarray, v: np.ndarray, k: int) -> None:
+    """General recombination of chamber ``k``: as charge over the spot's area and the square of the voltage."""
+    v[at.IC_LOSS + k] = q[at.IC_RECOMBINATION + k] * v[at.IC_LOSS_VOLT + k] * v[at.IC_LOSS_SPOT]
+
+
+@kernel
+def spot_constants(p: Record, q: np.ndarray, v: np.ndarray, sigma_mm: float) -> None:
+    """What a spot of this size does in the chambers: density of its charge, and how well strips find its centre."""
+    v[at.IC_LOSS_SPOT] = (RECOMBINATION_SIGMA_MM / sigma_mm) ** 2
+    recombination(q, v, 0)
+    recombination(q, v, 1)
+    share = p.strip_coefficient * p.strip_coefficient
+    noise = p.strip_noise_fc / v[at.IC_FC_PER_ION + 1]
+    v[at.STRIP_COUNTING] = share * PER_ION * (sigma_mm * sigma_mm + p.strip_pitch_mm * p.strip_pitch_mm / 12.0)
+    v[at.STRIP_ELECTRONICS] = noise * noise * 4.0 * math.sqrt(math.pi) * sigma_mm**3 / p.strip_pitch_mm
 
 
 @kernel
@@ -72,6 +94,8 @@ def voltage_changed(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, 
     v[at.IC_VOLT_REL + k] = volt / q[at.IC_VOLT_SET + k]
     # collection: 1 - (V0/V)^2 * loss, small at the set voltage (general recombination goes with 1/V^2)
     ratio = q[at.IC_VOLT_NOMINAL + k] / volt if volt > 1.0 else 1e3
+    v[at.IC_LOSS_VOLT + k] = ratio * ratio
+    recombination(q, v, k)
     loss = 0.002 * ratio * ratio
     v[at.IC_EFFICIENCY + k] = (1.0 - loss) / (1.0 - 0.002) if loss < 1.0 else 0.0
 
@@ -91,7 +115,7 @@ def chamber_tick(
     v[at.IC_BOX + k] += ions - oldest
     v[at.IC_RING + at.DRIFT_RING * k + (pos)] = ions
     seen = 0.5 * ions + v[at.IC_RAMP + k] * v[at.IC_RAMP_SHARE + k]
-    loss = q[at.IC_RECOMBINATION + k] * v[at.IC_FC_PER_ION + k] * seen
+    loss = v[at.IC_LOSS + k] * v[at.IC_FC_PER_ION + k] * seen
     charge = v[at.IC_FC_PER_ION + k] * v[at.IC_EFFICIENCY + k] * seen * (1.0 - loss)
     noise = v[at.NOISE_IC + at.NOISE_BLOCK * k + i]
     spread = SIGMA_PER_ION * s.ion_root * v[at.IC_FC_PER_ION + k]
@@ -130,15 +154,28 @@ def read_counts(s: Record, v: np.ndarray, faults: np.ndarray, k: int) -> float:
 
 
 @kernel
-def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, sigma_mm: float) -> None:
-    """Close a window of the strip chamber: centroid at isocentre, or an invalid window."""
+def strip_spread(p: Record, q: np.ndarray, axis: int, at_chamber_mm: float) -> float:
+    """Share by which dead strips widen the variance of a centroid that lies here; 1 where all are alive."""
+    if not abs(at_chamber_mm) < 1e4:
+        return 1.0
+    k = int(at_chamber_mm / p.strip_pitch_mm + 0.5 * p.strips)
+    k = min(p.strips - 1, max(0, k))
+    return q[at.STRIP_SPREAD + at.MOST_STRIPS * axis + k]
+
+
+@kernel
+def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> None:
+    """Close a window of the strip chamber: centroid at isocentre as a fit to strips has it, or an invalid window."""
     s.strip_seq += 1
     s.strip_valid = 0
     if s.strip_clean == 1 and s.strip_n >= p.strip_min_ions:
-        sd = math.sqrt(p.strip_noise_mm * p.strip_noise_mm
-                       + p.strip_coefficient * p.strip_coefficient * sigma_mm * sigma_mm / s.strip_n)  # fmt: skip
-        x = s.strip_x / s.strip_n * q[at.STRIP_RATIO] + sd * bell(draw(p.seed, STREAM_STRIP, s.tick))
-        y = s.strip_y / s.strip_n * q[at.STRIP_RATIO + 1] + sd * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
+        each = 1.0 / s.strip_n
+        fitted = (v[at.STRIP_COUNTING] + v[at.STRIP_ELECTRONICS] * each) * each
+        fixed = p.strip_noise_mm * p.strip_noise_mm
+        x = s.strip_x * each * q[at.STRIP_RATIO]
+        y = s.strip_y * each * q[at.STRIP_RATIO + 1]
+        x += math.sqrt(fixed + fitted * strip_spread(p, q, 0, x)) * bell(draw(p.seed, STREAM_STRIP, s.tick))
+        y += math.sqrt(fixed + fitted * strip_spread(p, q, 1, y)) * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
         v[at.STRIP_MM] = faulted(s, faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
         v[at.STRIP_MM + 1] = faulted(s, faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
         s.strip_valid = 1

@@ -6,6 +6,8 @@ the queued request when the front end reports its layer done.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from facility.jit import Record, kernel
@@ -24,13 +26,24 @@ from ioc_sim.codes import (
     RAMP,
     RAMP_DOWN,
     RESONANCE,
+    RING_FAULT,
     STABILISE,
     STANDARDISE,
     STANDBY,
 )
 from ioc_sim.faults import faulted
-from ioc_sim.layout import E_BRHO, E_ENERGY, E_FREV, E_RAMP_NS, E_SET, E_TICKS_PER_TURN, EV_PHASE, EV_SPILL_END
-from ioc_sim.physics.chambers import free_charge
+from ioc_sim.layout import (
+    E_BRHO,
+    E_ENERGY,
+    E_FREV,
+    E_RAMP_NS,
+    E_SET,
+    E_SIGMA,
+    E_TICKS_PER_TURN,
+    EV_PHASE,
+    EV_SPILL_END,
+)
+from ioc_sim.physics.chambers import free_charge, spot_constants
 from ioc_sim.physics.scanning import standardise
 
 STREAM_FILL = 30
@@ -84,6 +97,36 @@ def start_cycle(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 
 
 @kernel
+def accumulate(p: Record, s: Record, faults: np.ndarray) -> None:
+    """Ions in the ring while they are injected and captured.
+
+    Stripping injection brings turn upon turn to the same phase space; each passage of the foil loses some, so that what
+    is stored goes towards a balance, 1 - exp(-t / tau).  Capture loses what does not fit into the bucket.
+    """
+    if s.source_inhibited == 1 or s.dump_cmd == 1:
+        return
+    ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
+    ions = max(0.0, faulted(s, faults, fp.RING_IONS, 1.0, s.t_ns) * ions) / (1.0 - p.capture_loss)
+    if s.phase == INJECTION:
+        past = 1.0 - (s.phase_end_ns - s.t_ns) / p.injection_ns
+        s.stored = ions * (1.0 - math.exp(-p.accumulation * past)) / (1.0 - math.exp(-p.accumulation))
+    else:
+        past = 1.0 - (s.phase_end_ns - s.t_ns) / p.capture_ns
+        s.stored = ions * (1.0 - p.capture_loss * past)
+
+
+@kernel
+def trip(s: Record, v: np.ndarray) -> None:
+    """A supply of the ring has tripped: the beam is lost in the ring, the cycle is over."""
+    if s.phase == FLAT_TOP:
+        s.events |= EV_SPILL_END
+    s.stored = 0.0
+    s.end_cycle = 0
+    leave_transport(s)
+    enter(s, v, RING_FAULT, 0)
+
+
+@kernel
 def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> None:
     """Ions stored after capture, with jitter from cycle to cycle; extraction sensitivity and upstream jitter too."""
     ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
@@ -104,14 +147,16 @@ def layer_unfinished(s: Record, v: np.ndarray) -> bool:
 
 
 @kernel
-def beam_constants(q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
-    """At the energy in the ring: charge that an ion frees in the monitors, deflection by a magnet's current, turns."""
+def beam_constants(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
+    """At the energy in the ring: charge that an ion frees in the monitors, how well the strips see it, deflection by a
+    magnet's current, turns."""
     for axis in range(2):
         k = int(q[at.AXIS_SUPPLY + axis])
         v[at.ANGLE_PER_A + axis] = q[at.SUPPLY_TM_PER_A + k] / etab[s.ring_code, E_BRHO]
     s.f_rev_hz = etab[s.ring_code, E_FREV]
     s.ticks_per_turn = etab[s.ring_code, E_TICKS_PER_TURN]
     free_charge(q, s, v, etab)
+    spot_constants(p, q, v, etab[s.ring_code, E_SIGMA])
 
 
 @kernel
@@ -129,6 +174,7 @@ def leave_flat_top(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: n
             take_request(s, v)
             s.steps_done += 1
             s.stored *= 1.0 - p.step_loss
+            v[at.RING_FROM_TM] = v[at.RING_TM]
             leave_transport(s)
             enter(s, v, ENERGY_STEP, p.energy_step_ns)
             return
@@ -162,6 +208,13 @@ def standby(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray, etab: np.ndarray) -> None:
     """Judge the cycle; called once each 1 ms of facility time."""
     phase = s.phase
+    if faulted(s, faults, fp.RING_SUPPLY, 1.0, s.t_ns) != 1.0:
+        if phase != RING_FAULT:
+            trip(s, v)
+        return
+    if phase == RING_FAULT:
+        enter(s, v, STANDARDISE, p.standardise_ns)
+        return
     if phase == STANDBY:
         standby(p, q, s, v)
         return
@@ -171,6 +224,8 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
             leave_flat_top(p, q, s, v, faults, etab)
         return
     if s.t_ns < s.phase_end_ns:
+        if phase <= CAPTURE:
+            accumulate(p, s, faults)
         return
     if phase == INJECTION:
         enter(s, v, CAPTURE, p.capture_ns)
@@ -184,11 +239,11 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         enter(s, v, RESONANCE, p.resonance_ns)
     elif phase == RESONANCE:
         s.spill_start_ns = s.t_ns
-        beam_constants(q, s, v, etab)
+        beam_constants(p, q, s, v, etab)
         enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == ENERGY_STEP:
         take_up(s, faults, etab)
-        beam_constants(q, s, v, etab)
+        beam_constants(p, q, s, v, etab)
         enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == DUMP:
         s.stored = 0.0

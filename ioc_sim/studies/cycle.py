@@ -12,7 +12,6 @@ from facility import signals as g
 from facility.config import Facility
 from facility.energy_table import load_energy_table
 from facility.errors import InternalError
-from facility.physics.relativity import energy_for_rigidity_mev_u, revolution_frequency_hz, rigidity_tm
 from facility.pv_catalogue import SPOT_COLUMNS
 from facility.states import RingPhase
 from ioc_sim.plant import Plant
@@ -33,8 +32,8 @@ class CycleStudy:
         phase: of `RingPhase`.
         stored_ions: by the current transformer.
         arriving: ions a second at the isocentre, by truth.
-        rigidity_tm: by the field programme: constant, or a straight ramp.
-        f_rev_hz: revolution frequency at that rigidity.
+        rigidity_tm: by the plant's field programme.
+        f_rev_hz: by the plant's radio-frequency programme; 0 while the cavity is off.
     """
 
     facility: str
@@ -92,16 +91,14 @@ def cycle_study(facility: Facility, room: str, species: str, energy_mev_u: float
     rows = _run(plant)
     phase = rows[:, 1].astype(np.int64)
     time = (rows[:, 0] - rows[0, 0]) * 1e-9
-    rigidity = _rigidity(phase, facility, species, float(table.energy_mev_u[code]))
-    energy = energy_for_rigidity_mev_u(rigidity, ion)
     arriving = np.diff(rows[:, 3], prepend=rows[0, 3]) / 1e-3
     return CycleStudy(facility.id, species, float(table.energy_mev_u[code]), level, time, phase, rows[:, 2], arriving,
-                      rigidity, revolution_frequency_hz(energy, ion, facility.ring.circumference_m))  # fmt: skip
+                      rows[:, 4], rows[:, 5])  # fmt: skip
 
 
 def _run(plant: Plant) -> FloatArray:
-    """Rows of (time ns, phase, stored ions, ions by truth), from the first injection to the end of the cycle."""
-    rows: list[tuple[float, float, float, float]] = []
+    """Rows of (time ns, phase, stored ions, ions by truth, T m, Hz), from the first injection to the cycle's end."""
+    rows: list[tuple[float, ...]] = []
     armed = False
     for ms in range(_FIRST_MS + 1, _LONGEST_MS):
         while plant.t_ns < ms * MS_NS:
@@ -115,22 +112,10 @@ def _run(plant: Plant) -> FloatArray:
             return np.array(rows)
         if began or status.phase is RingPhase.INJECTION:
             stored = float(plant.signals[g.RING_IONS])
+            programme = plant.read("RING_TM"), plant.read("RING_HZ")
             if not began:  # injection began with this millisecond
-                rows.append((float(plant.t_ns - MS_NS), float(status.phase), 0.0, 0.0))
-            rows.append((float(plant.t_ns), float(status.phase), stored, plant.truth_total_ions))
+                rows.append((float(plant.t_ns - MS_NS), float(status.phase), 0.0, 0.0, *programme))
+            rows.append((float(plant.t_ns), float(status.phase), stored, plant.truth_total_ions, *programme))
         if any(event.kind == "LAYER_DONE" for event in plant.take_events()):
             plant.end_cycle()
     raise InternalError("cycle.endless", f"no end of a cycle within {_LONGEST_MS} ms", plant.facility.id)
-
-
-def _rigidity(phase: npt.NDArray[np.int64], facility: Facility, species: str, energy: float) -> FloatArray:
-    """Rigidity by phase: straight from injection to flat top within the ramp, and back within the ramp down."""
-    ion = facility.species_named(species)
-    low, high = (float(rigidity_tm(e, ion)) for e in (facility.ring.injection_energy_mev_u, energy))
-    found = np.full(phase.size, low)
-    top = (phase >= RingPhase.STABILISE) & (phase <= RingPhase.DUMP)
-    found[top] = high
-    for which, ends in ((RingPhase.RAMP, (low, high)), (RingPhase.RAMP_DOWN, (high, low))):
-        at = np.flatnonzero(phase == which)
-        found[at] = np.linspace(*ends, at.size)
-    return found

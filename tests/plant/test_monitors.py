@@ -151,3 +151,32 @@ def test_calibration_by_energy() -> None:
         Plant(other, "1", "carbon", seed=1)
     with pytest.raises(ConfigError, match=r"chambers\.backup\.calibration"):
         change_facility(usual, {"chambers.backup.calibration": ((400.0, 1.0), (120.0, 1.0))})
+
+
+def loss_of(level: float, code: int = CODE, voltage: float = 1.0) -> float:
+    """Share of its charge that chamber 2 loses by recombination at a level, and at a share of its voltage."""
+    spots = grid(half_mm=4.0, step_mm=4.0, low=2e6, high=2e6)
+    said = []
+    for rel in (0.0, 0.05):
+        plant = new_plant(
+            facility=change_facility(load_facility("wuwei"), {"chambers.ic2.recombination_rel_at_1e9": rel})
+        )
+        plant.inject(Fault("ic2.hv", FaultKind.SCALE, voltage))
+        start(plant, spots, level=level, code=code, token=TOKEN)
+        run_until(plant, "LAYER_DONE")
+        plant.advance(plant.t_ns + 2 * MS)
+        said.append(shares(plant)["ic2"])
+    return 1.0 - said[1] / said[0]
+
+
+def test_recombination_goes_with_dose_rate_and_voltage() -> None:
+    """Linear in the rate, with the square of the voltage, and less where the spot is wider."""
+    usual = loss_of(1e8)
+    room = new_plant().table.room("1")
+    charge, sigma = room.charge_per_ion_ic2_fc, room.spot_sigma_mm
+    by_hand = 0.05 * 0.1 * charge[CODE] / 0.25 * (1.7 / sigma[CODE]) ** 2
+    assert usual == pytest.approx(by_hand, rel=0.3)  # ripple of the spill makes more of it
+    assert loss_of(2e8) / usual == pytest.approx(2.0, rel=0.1)
+    assert loss_of(1e8, voltage=0.5) / usual == pytest.approx(4.0, rel=0.1)
+    expected = charge[20] / charge[CODE] * (sigma[CODE] / sigma[20]) ** 2
+    assert loss_of(1e8, code=20) / usual == pytest.approx(expected, rel=0.1)
