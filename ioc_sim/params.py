@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from facility.config import Facility, Room
-from facility.config.machine import Species
 from facility.constants import SPEED_OF_LIGHT_M_S
 from facility.energy_table import EnergyTable
 from facility.jit import COMPILED
 from facility.landing import land_us
-from facility.physics import beta, gamma
 from facility.physics.chamber import drift_time_us
 from facility.physics.relativity import beta, gamma, rigidity_tm
 from ioc_sim import layout as at
@@ -57,10 +55,6 @@ def as_argument(records: Any, dtype: np.dtype[Any]) -> Any:
     """A record array as the kernel takes it fastest: compiled code needs no fields as attributes, and is called a
     hundred times faster with an array of one record than with the record."""
     return records.view(np.ndarray).view(dtype) if COMPILED else records
-
-
-def _beta_gamma(energy_mev_u: float, ion: Species) -> float:
-    return float(beta(energy_mev_u, ion) * gamma(energy_mev_u, ion))
 
 
 def _whole_ms(ms: float) -> int:
@@ -115,8 +109,9 @@ def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     p.step_loss = facility.ring.energy_step_loss_rel
     p.accumulation = facility.ring.injection_lifetimes
     p.capture_loss = facility.ring.capture_loss_rel
-    p.injection_brho_tm = float(rigidity_tm(facility.ring.injection_energy_mev_u, ion))
-    p.beta_gamma_per_tm = _beta_gamma(facility.ring.injection_energy_mev_u, ion) / p.injection_brho_tm
+    at_mev_u = facility.ring.injection_energy_mev_u
+    p.injection_brho_tm = float(rigidity_tm(at_mev_u, ion))
+    p.beta_gamma_per_tm = float(beta(at_mev_u, ion) * gamma(at_mev_u, ion)) / p.injection_brho_tm
     p.f_per_beta_hz = SPEED_OF_LIGHT_M_S / facility.ring.circumference_m
     p.fill_ions = ion.fill_ions
     p.fill_jitter = ion.fill_jitter_rel

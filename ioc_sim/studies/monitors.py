@@ -12,6 +12,7 @@ from facility.energy_table import load_energy_table
 from facility.physics.relativity import FloatArray
 from ioc_sim import commands
 from ioc_sim import layout as at
+from ioc_sim.extraction.table import load_spill_table
 from ioc_sim.faults import F_COLUMNS, N_FAULT_POINTS
 from ioc_sim.layout import PARAM_DTYPE, STATE_DTYPE
 from ioc_sim.params import as_argument, energy_columns, pack_parameters, record
@@ -62,7 +63,8 @@ class _Chamber:
     """Chamber 1 of the plant by itself: its tick, with nothing random in it."""
 
     def __init__(self, facility: Facility, room: str, species: str, code: int, volt: float) -> None:
-        parameters, self.q = pack_parameters(facility, room, species, _SEED, 1, 1)
+        spill = load_spill_table(facility)
+        parameters, self.q = pack_parameters(facility, room, species, spill, _SEED, 1, 1)
         self.p = as_argument(parameters, PARAM_DTYPE)[0]
         state = record(STATE_DTYPE)
         self.v = np.zeros(at.N_V)
@@ -73,7 +75,7 @@ class _Chamber:
         self.v[at.IC_VOLT_SUPPLY] = volt
         self.v[at.IC_VOLT_TEST] = 1.0
         table = load_energy_table(facility, species)
-        etab = energy_columns(facility, room, table)
+        etab = energy_columns(facility, room, species, table, spill)
         free_charge(self.q, self.s, self.v, etab)
         spot_constants(self.p, self.q, self.v, etab[code, at.E_SIGMA])
         self._faults = np.zeros((N_FAULT_POINTS, F_COLUMNS))

@@ -10,6 +10,7 @@ import pytest
 from facility.config import change_facility, load_facility
 from facility.errors import ConfigError
 from ioc_sim import layout as at
+from ioc_sim.extraction.table import load_spill_table
 from ioc_sim.faults import F_COLUMNS, N_FAULT_POINTS
 from ioc_sim.layout import PARAM_DTYPE, STATE_DTYPE
 from ioc_sim.params import as_argument, pack_parameters, record
@@ -78,7 +79,7 @@ def test_nothing_is_fitted_where_there_is_no_beam() -> None:
 def windows(dead: tuple[int, ...], ions: float, sigma: float, centre_mm: float) -> np.ndarray:
     """Centroids at the chamber of 4000 windows of the tick, (4000, 2), less the true ones."""
     facility = change_facility(WUWEI, {"strip.dead_x": dead, "strip.noise_mm": 0.0})
-    parameters, q = pack_parameters(facility, "1", "carbon", 5, 1, 1)
+    parameters, q = pack_parameters(facility, "1", "carbon", load_spill_table(facility), 5, 1, 1)
     p, s = as_argument(parameters, PARAM_DTYPE)[0], as_argument(record(STATE_DTYPE), STATE_DTYPE)
     v = np.zeros(at.N_V)
     v[at.IC_FC_PER_ION : at.IC_FC_PER_ION + 2] = 0.25
