@@ -27,7 +27,7 @@ PARAM_DTYPE = np.dtype(
         ("flat_top_ns", "i8"), ("energy_step_ns", "i8"), ("dump_ns", "i8"), ("ramp_down_ns", "i8"),
         ("standardise_ns", "i8"),
         ("energies_per_flat_top", "i8"), ("step_loss", "f8"), ("accumulation", "f8"), ("capture_loss", "f8"),
-        ("injection_brho_tm", "f8"), ("beta_gamma_per_tm", "f8"), ("f_per_beta_hz", "f8"),
+        ("injection_brho_tm", "f8"), ("standardise_tm", "f8"), ("beta_gamma_per_tm", "f8"), ("f_per_beta_hz", "f8"),
         ("fill_ions", "f8"), ("fill_jitter", "f8"),
         ("transmission", "f8"), ("flat_top_inverse", "f8"),
         # extraction

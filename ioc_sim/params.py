@@ -111,6 +111,8 @@ def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     p.capture_loss = facility.ring.capture_loss_rel
     at_mev_u = facility.ring.injection_energy_mev_u
     p.injection_brho_tm = float(rigidity_tm(at_mev_u, ion))
+    rise = 0.5 * p.standardise_ns * 1e-9 * phases.ramp_t_per_s * facility.ring.bending_radius_m
+    p.standardise_tm = min(p.injection_brho_tm + rise, float(rigidity_tm(ion.energy_max_mev_u, ion)))
     p.beta_gamma_per_tm = float(beta(at_mev_u, ion) * gamma(at_mev_u, ion)) / p.injection_brho_tm
     p.f_per_beta_hz = SPEED_OF_LIGHT_M_S / facility.ring.circumference_m
     p.fill_ions = ion.fill_ions

@@ -221,7 +221,7 @@ def cycle(
     def say() -> None:
         rows = [(phase.lower(), f"{seconds:.3f}") for phase, seconds in found.durations_s().items()]
         print_table(f"{facility.id}, {name} of {energy:.2f} MeV/u", ("phase", "s"), rows, right=(1,))
-        print(f"one cycle of {found.time_s[-1] + 1e-3:.3f} s, {found.stored_ions.max():.3e} ions stored, "
+        print(f"one cycle of {found.time_s[-1] + 1e-3:.3f} s, {found.captured_ions:.3e} ions stored, "
               f"{found.arriving.sum() * 1e-3:.3e} arrived")  # fmt: skip
 
     print_or_draw(found.to_data, say, draw, as_json=as_json, plot=plot)

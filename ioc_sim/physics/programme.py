@@ -1,8 +1,9 @@
 """Field and radio-frequency programme of the ring: rigidity and revolution frequency in every phase of a cycle.
 
 Rigidity is that of the injected beam until the ramp, goes straight to the energy's and, with several energies in a flat
-top, straight from one to the next; after the dump straight back. Standardisation takes the magnets up to the rigidity
-of the highest energy and down again, always alike, so that what they remember of a cycle is gone before the next.
+top, straight from one to the next; after the dump straight back. Standardisation takes the magnets up, as far as they
+get at the speed of the ramp in half of its time, and down again, always alike, so that what they remember of a cycle is
+gone before the next.
 The cavity follows the field from capture to dump (f = beta c / circumference) and is off at other times.
 """
 
@@ -51,7 +52,7 @@ def programmed_tm(p: Record, s: Record, v: np.ndarray, etab: np.ndarray) -> floa
     if phase == RAMP_DOWN:
         return between(s, p.ramp_down_ns, top, low)
     if phase == STANDARDISE:
-        most = etab[etab.shape[0] - 1, E_BRHO]
+        most = p.standardise_tm
         half = 0.5 * p.standardise_ns
         left = float(s.phase_end_ns - s.t_ns)
         share = (p.standardise_ns - left) / half if left > half else left / half

@@ -229,6 +229,7 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         return
     if phase == INJECTION:
         enter(s, v, CAPTURE, p.capture_ns)
+        accumulate(p, s, faults)
     elif phase == CAPTURE:
         fill(p, q, s, v, faults)
         enter(s, v, RAMP, int(etab[s.ring_code, E_RAMP_NS]))

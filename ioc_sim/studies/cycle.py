@@ -47,6 +47,11 @@ class CycleStudy:
     rigidity_tm: FloatArray
     f_rev_hz: FloatArray
 
+    @property
+    def captured_ions(self) -> float:
+        """What capture has left for the ramp."""
+        return float(self.stored_ions[self.phase == RingPhase.RAMP][0])
+
     def durations_s(self) -> dict[str, float]:
         """Seconds of each phase that was there, in order."""
         found: dict[str, int] = {}

@@ -117,12 +117,13 @@ def test_ring() -> None:
     bench.plant.set(
         phase=RingPhase.FLAT_TOP, ring_token=7, energy_code=100, cycle=3, stored_ions=2e9, flat_top_ms=4000.0
     )
+    bench.plant.raw |= {("RING_HZ", 0): 3.1e6, ("RING_TM", 0): 4.9}
     bench.event("PHASE")
     assert bench.value("RING:Phase-Sts") == RingPhase.FLAT_TOP
     assert [field(bench, "RING:Status-RB", RING_STATUS, name) for name in RING_STATUS[1:]] == [6, 7, 100, 3, 2e9, 4000]
     assert bench.value("RING:Energy-RB") == table.energy_mev_u[100]
-    assert bench.value("RING:Frequency-RB") == table.f_rev_hz[100]
-    assert bench.value("RING:Rigidity-RB") == table.rigidity_tm[100]
+    assert bench.value("RING:Frequency-RB") == 3.1e6
+    assert bench.value("RING:Rigidity-RB") == 4.9  # by the programme, where no layer says what it should be
     bench.plant.set(phase=RingPhase.FAULT)
     bench.event("PHASE")
     assert bench.severity("RING:Phase-Sts") == Severity.MAJOR

@@ -48,8 +48,8 @@ def watched(plant: Plant, ms: int) -> Log:
 def one_cycle() -> tuple[Plant, Log]:
     plant = new_plant()
     start(plant, SPOTS, CODE)
-    log = watched(plant, 1100)
-    run_until(plant, "LAYER_DONE")
+    log = watched(plant, 1600)
+    assert plant.status.state is FrontEndState.DONE
     plant.end_cycle()
     more = watched(plant, 800)
     for name in ("phase", "brho", "hz", "stored"):
@@ -75,7 +75,10 @@ def test_field_and_frequency_follow_their_programmes() -> None:
     assert log.of(RingPhase.FLAT_TOP, "hz") == pytest.approx(table.f_rev_hz[CODE], rel=1e-6)
     assert np.all(np.diff(log.of(RingPhase.RAMP_DOWN, "brho")) < 0.0)
     cycle = log.of(RingPhase.STANDARDISE, "brho")
-    assert cycle.max() == pytest.approx(table.rigidity_tm[-1], rel=0.01)
+    phases = facility.ring.phases
+    rise = 0.5e-3 * phases.standardise_ms * phases.ramp_t_per_s * facility.ring.bending_radius_m
+    assert cycle.max() == pytest.approx(low + rise, rel=0.01)
+    assert cycle.max() < table.rigidity_tm[-1]
     assert cycle[[0, -1]] == pytest.approx(low, rel=0.05)
     assert set(log.of(RingPhase.STANDARDISE, "hz")) == {0.0}
 
@@ -96,17 +99,17 @@ def test_injection_goes_towards_a_balance_and_capture_loses() -> None:
 
 def test_an_inhibited_source_injects_nothing() -> None:
     plant = new_plant()
-    plant.inject(Fault("source.inhibit", FaultKind.SET, 0.0))  # the readback alone: the ring starts
     start(plant, SPOTS, CODE)
-    go(plant, plant.t_ns + 10 * MS)
+    go(plant, plant.t_ns + 8 * MS)
+    plant.set_safety_lines(True, False, True, field=1, personnel=False)
+    go(plant, plant.t_ns + 4 * MS)
     assert plant.status.phase is RingPhase.INJECTION
     before = plant.status.stored_ions
     assert before > 0.0
-    plant.clear_faults()
-    plant._state[0].source_inhibited = 1
-    plant._state[0].source_ticks = 10**6
-    stored = watched(plant, 40).stored
-    assert max(stored) <= before * 1.2
+    log = watched(plant, 60)
+    assert set(log.of(RingPhase.INJECTION, "stored")) == {before}
+    assert log.phase[-1] is RingPhase.RAMP
+    assert log.stored[-1] == 0.0
 
 
 def loaded(facility: Facility, *codes: int) -> tuple[Plant, list[int]]:
@@ -126,7 +129,9 @@ def test_a_step_to_the_next_lower_energy_loses_its_share(loss: float) -> None:
     log = watched(plant, 400)
     assert plant.status.cycle == cycle
     assert log.of(RingPhase.ENERGY_STEP, "brho")[1:-1].min() > plant.table.rigidity_tm[CODE - 10]
-    assert np.all(np.diff(log.of(RingPhase.ENERGY_STEP, "brho")) < 0.0)
+    step = log.of(RingPhase.ENERGY_STEP, "brho")
+    assert np.all(np.diff(step) <= 0.0)
+    assert np.unique(step).size > 0.9 * MEE.ring.phases.energy_step_ms
     assert log.of(RingPhase.FLAT_TOP, "stored")[-1] == pytest.approx(before * (1.0 - loss), rel=1e-6)
     assert log.of(RingPhase.FLAT_TOP, "brho")[-1] == plant.table.rigidity_tm[CODE - 10]
 

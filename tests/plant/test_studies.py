@@ -15,6 +15,7 @@ from facility.errors import ConfigError
 from facility.physics import rigidity_tm
 from facility.states import RingPhase
 from ioc_sim.studies.cycle import cycle_study
+from ioc_sim.studies.monitors import monitor_study
 from ioc_sim.studies.scan import STEPS_MM, scan_study
 
 WUWEI = load_facility("wuwei")
@@ -36,9 +37,23 @@ def test_a_cycle_has_the_phases_of_the_file_and_its_ions() -> None:
     assert durations["RAMP"] == pytest.approx(ramp_s, abs=0.0021)
     assert found.arriving.sum() * 1e-3 == pytest.approx(2.0 * found.level, rel=0.01)
     assert found.arriving[found.phase != RingPhase.FLAT_TOP].sum() < 0.001 * found.arriving.sum()
-    assert found.stored_ions.max() == pytest.approx(ion.fill_ions, rel=0.2)
-    assert found.rigidity_tm.max() == pytest.approx(float(rigidity_tm(ENERGY, ion)))
+    assert found.captured_ions == pytest.approx(ion.fill_ions, rel=0.2)
+    assert found.stored_ions.max() == pytest.approx(found.captured_ions / (1.0 - WUWEI.ring.capture_loss_rel))
+    on_top = found.rigidity_tm[found.phase == RingPhase.FLAT_TOP]
+    assert on_top == pytest.approx(float(rigidity_tm(ENERGY, ion)))
     assert np.all(np.diff(found.rigidity_tm[found.phase == RingPhase.RAMP]) > 0.0)
+
+
+def test_monitors_collect_all_in_time_and_lose_by_rate_and_voltage() -> None:
+    found = monitor_study(WUWEI, "1", "carbon", ENERGY)
+    fast, slow = found.collected[1500.0], found.collected[400.0]
+    assert fast[0] == pytest.approx(1.0 - 0.5 * (1.0 - 1.0 / 9.8) ** 2, abs=0.02)  # electrons, the first of ten ticks
+    assert fast[10] == slow[-1] == 1.0
+    assert slow[10] == pytest.approx(1.0 - 0.5 * (1.0 - 11.0 / 36.8) ** 2, abs=0.02)
+    slope = np.diff(np.log(found.losses[1500.0])) / np.diff(np.log(found.rates))
+    assert slope == pytest.approx(1.0, abs=0.02)
+    assert found.centre_mm == pytest.approx(found.best_mm, rel=0.05)
+    assert np.all(found.beside_dead_mm > found.best_mm)
 
 
 def test_a_cycle_is_a_function_of_its_seed() -> None:
