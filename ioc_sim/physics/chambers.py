@@ -56,13 +56,15 @@ def recombination(q: np.ndarray, v: np.ndarray, k: int) -> None:
 @kernel
 def spot_constants(p: Record, q: np.ndarray, v: np.ndarray, sigma_mm: float) -> None:
     """What a spot of this size does in the chambers: density of its charge, and how well strips find its centre."""
-    v[at.IC_LOSS_SPOT] = (RECOMBINATION_SIGMA_MM / sigma_mm) ** 2
+    over = RECOMBINATION_SIGMA_MM / sigma_mm
+    v[at.IC_LOSS_SPOT] = over * over
     recombination(q, v, 0)
     recombination(q, v, 1)
     share = p.strip_coefficient * p.strip_coefficient
     noise = p.strip_noise_fc / v[at.IC_FC_PER_ION + 1]
     v[at.STRIP_COUNTING] = share * PER_ION * (sigma_mm * sigma_mm + p.strip_pitch_mm * p.strip_pitch_mm / 12.0)
-    v[at.STRIP_ELECTRONICS] = noise * noise * 4.0 * math.sqrt(math.pi) * sigma_mm**3 / p.strip_pitch_mm
+    cube = sigma_mm * sigma_mm * sigma_mm
+    v[at.STRIP_ELECTRONICS] = noise * noise * 4.0 * math.sqrt(math.pi) * cube / p.strip_pitch_mm
 
 
 @kernel
