@@ -59,7 +59,7 @@ def draw_scan(found: ScanStudy, path: Path) -> None:
     left.set_xlim(0.0, _ZOOM_MS)
     left.set_xlabel("after the set point, ms")
     left.set_ylabel("x over the step")
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8, loc="lower right")
     for axis, colour, style in (("x", _DATA, "o-"), ("y", _SECOND, "s--")):
         mine = [step for step in found.steps if step.axis == axis]
         distance = [step.distance_mm for step in mine]
@@ -68,7 +68,7 @@ def draw_scan(found: ScanStudy, path: Path) -> None:
         )
     right.set_xlabel("step, mm")
     right.set_ylabel(f"until beam may come, ms (within {found.tolerance_mm:g} mm for {found.wait_s * 1e6:g} µs)")
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="upper left")
     _style((left, right))
     figure.savefig(path, dpi=110)
 
@@ -98,7 +98,7 @@ def draw_monitors(found: MonitorStudy, path: Path) -> None:
     spread.loglog(found.ions, found.centre_mm, "--", color=_DATA, lw=1.2, label="in the tick")
     spread.set_xlabel("ions in a window of 100 µs")
     spread.set_ylabel("sd of the centroid, mm")
-    for axes in (late, loss, strips, spread):
-        axes.legend(frameon=False, fontsize=8)
+    for axes, place in ((late, "lower right"), (loss, "upper left"), (strips, "upper right"), (spread, "upper right")):
+        axes.legend(frameon=False, fontsize=8, loc=place)
     _style((late, loss, strips, spread))
     figure.savefig(path, dpi=110)
