@@ -237,7 +237,7 @@ class SafetyController:
         """What the rack is told as things stand."""
         lines, state = self._permit.lines, self._permit.state
         raised = self._proofs.raises and not state.released and not self._tripped
-        self._permit.tells(raised=raised)
+        self._permit.tells(raised)
         if raised:
             lines = Lines(True, True)  # the loop is tried: permit and hold, which lets no beam
         return PermitCommand(

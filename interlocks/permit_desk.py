@@ -49,7 +49,7 @@ class PermitDesk:
             self._tell(effect)
         return effects
 
-    def tells(self, *, raised: bool) -> None:
+    def tells(self, raised: bool) -> None:
         """The rack is being told how the lines stand; `raised`: for a trial of the loop alone."""
         self.drops += self._raised and not raised
         self._raised = raised

@@ -18,7 +18,7 @@ from interlocks.model import PolicySettings, Rule
 from interlocks.permit import Event, Granted, HandedBack, Observed
 from interlocks.permit_desk import PermitDesk
 from interlocks.snapshot import RuleView
-from tests.interlocks.support import body, one_rule
+from tests.interlocks.support import Safety, body, one_rule
 
 S = 1_000_000_000
 P_LIMIT: Mapping[str, object] = {"tier": "P", "inputs": ["ic1.hv_rel"]}
@@ -186,6 +186,15 @@ def test_the_mask_counts_fast_rules_only_and_views_show_their_bypass() -> None:
 
 
 # --- the account of a field ---------------------------------------------------------------------------------------
+
+
+def test_lines_that_a_trial_of_the_loop_has_raised_are_counted_when_they_fall() -> None:
+    desk = Safety().controller._permit
+    counted = []
+    for raised in (False, False, True, True, False, False, True, False):
+        desk.tells(raised)
+        counted.append(desk.drops)
+    assert counted == [0, 0, 0, 0, 1, 1, 1, 2]
 
 
 class Store(MemoryStore):

@@ -182,11 +182,11 @@ def test_refused_frames_are_counted() -> None:
     assert pair.rack.bad_frames == 1
 
 
-@pytest.mark.parametrize(("boot", "heard"), [(5, True), (6, True), (7, True), (4, True), (3, False), (2, False)])
+@pytest.mark.parametrize(("boot", "heard"), [(6, True), (7, True), (8, True), (5, True), (4, False), (3, False)])
 def test_what_was_recorded_before_the_rack_began_is_not_believed(boot: int, heard: bool) -> None:
     """All else fits: facility, key, numbers, echoes and times."""
     pair = Pair()
-    pair.rack = RackEnd("hash", 5, SETTINGS, 0)
+    pair.rack = RackEnd("hash", 6, SETTINGS, 0)
     pair.safety = SafetyEnd("hash", boot, SETTINGS, 0)
     pair.run(3, OFF)
     assert pair.run(3, BEAM) == (RackLines(True, False, True) if heard else DEAD_LINES)

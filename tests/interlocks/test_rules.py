@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facility.config import load_facility
+from facility.config import change_facility, load_facility
 from facility.errors import ConfigError, UsageError
 from facility.signals import INDEX
 from facility.states import Action
@@ -143,6 +143,7 @@ def test_a_wrong_file_is_refused_by_name(text: str, words: str) -> None:
         ({"kind": "stale", "inputs": ["fe.heartbeat"], "low": None, "high": None, "unit": "count"}, "window_us"),
         ({"kind": "mismatch", "inputs": ["ic1.hv_rel", "ic1.hv_rel"], "low": None}, "inputs"),
         ({"debounce_us": 10_000_010.0}, "debounce_us"),
+        ({"tier": "P", "debounce_us": 10_000_000.5}, "debounce_us"),
         ({"debounce_us": 5.0}, "debounce_us"),
         ({"debounce_us": -5.0}, "debounce_us"),
         ({"action": "STOP"}, "action"),
@@ -191,6 +192,29 @@ def test_limits_of_a_facility_that_there_is_not_are_refused(tmp_path: Path, name
     assert words in str(caught.value)
     assert f"interlocks.toml, override.{name}" in str(caught.value)
     assert ("known: carbon" if "species" in words else "wuwei") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("elsewhere", ""),
+        ("elsewhere-carbon", ""),
+        ("elsewhere-proton", "elsewhere has no species 'proton'"),
+        ("aaa", "there is no facility 'aaa'"),
+        ("zzz", "there is no facility 'zzz'"),
+        ("aaa-carbon", "there is no facility 'aaa-carbon'"),
+        ("zzz-carbon", "there is no facility 'zzz-carbon'"),
+    ],
+)
+def test_a_facility_of_no_file_may_have_limits_of_its_own(tmp_path: Path, name: str, words: str) -> None:
+    """One that was read from a path, or from what a run has written down."""
+    here = change_facility(load_facility("wuwei"), {"facility.id": "elsewhere"})
+    (tmp_path / "interlocks.toml").write_text(f"{TEXT}\n[override.{name}.position-x]\nhigh = 1.5\n", encoding="utf-8")
+    if not words:
+        assert load_rules(here, "1", "carbon", tmp_path).rule("position-x").high == 1.5
+        return
+    with pytest.raises(ConfigError, match=words):
+        load_rules(here, "1", "carbon", tmp_path)
 
 
 def test_too_many_fast_rules() -> None:

@@ -158,7 +158,7 @@ def test_a_reset_of_what_was_shown_lets_go_of_nothing_that_came_since(seen: obje
 def test_what_is_no_list_of_latches_is_shown_in_sixty_characters() -> None:
     found = standing.objection(Command("C-1", "a", "physicist", 0, 1, "reset", {"latched": "x" * 61}), [])
     assert found is not None
-    assert f"{'x' * 60}'" in found.words
+    assert f" '{'x' * 60}': " in found.words
 
 
 def test_a_latch_of_the_start_of_time_is_seen_only_where_it_was_shown() -> None:
