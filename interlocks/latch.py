@@ -104,8 +104,7 @@ def _good(state: LatchState, event: Observed) -> tuple[LatchState, tuple[Effect,
     if state.armed and state.bad_since_ns is None and (state.value, state.limit) == (event.value, event.limit):
         return state, ()  # nothing is new: by far the commonest step
     gone = (Effect.GONE,) if state.present else ()
-    latched, last_trip = state.latched, state[6:]  # written out: `_replace` takes three times as long
-    return LatchState(True, False, latched, None, event.value, event.limit, *last_trip), gone
+    return state._replace(value=event.value, limit=event.limit, armed=True, present=False, bad_since_ns=None), gone
 
 
 def _present(spec: LatchSpec, state: LatchState, trips: bool, t_ns: int) -> tuple[LatchState, tuple[Effect, ...]]:
