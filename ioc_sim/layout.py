@@ -48,6 +48,7 @@ PARAM_DTYPE = np.dtype(
         ("upstream_jitter_mm", "f8"),
         # strip chamber
         ("strip_window_ticks", "i8"), ("strip_noise_mm", "f8"), ("strip_coefficient", "f8"), ("strip_min_ions", "f8"),
+        ("strip_max_mm2", "f8"),
         ("strips", "i8"), ("strip_pitch_mm", "f8"), ("strip_noise_fc", "f8"),
         # front end
         ("settle_ticks", "i8"), ("settle_mm", "f8"), ("settle_extra_ticks", "i8"), ("feedback_gain", "f8"),

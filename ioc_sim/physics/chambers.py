@@ -167,7 +167,11 @@ def strip_spread(p: Record, q: np.ndarray, axis: int, at_chamber_mm: float) -> f
 
 @kernel
 def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> None:
-    """Close a window of the strip chamber: centroid at isocentre as a fit to strips has it, or an invalid window."""
+    """Close a window of the strip chamber: centroid at isocentre as a fit to strips has it, or an invalid window.
+
+    Invalid: beam was not on one spot all the time, or what a fit says of its own uncertainty is too much for a centroid
+    to be judged by (`strip_max_mm2`).
+    """
     s.strip_seq += 1
     s.strip_valid = 0
     if s.strip_clean == 1 and s.strip_n >= p.strip_min_ions:
@@ -176,11 +180,14 @@ def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.
         fixed = p.strip_noise_mm * p.strip_noise_mm
         x = s.strip_x * each * q[at.STRIP_RATIO]
         y = s.strip_y * each * q[at.STRIP_RATIO + 1]
-        x += math.sqrt(fixed + fitted * strip_spread(p, q, 0, x)) * bell(draw(p.seed, STREAM_STRIP, s.tick))
-        y += math.sqrt(fixed + fitted * strip_spread(p, q, 1, y)) * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
-        v[at.STRIP_MM] = faulted(s, faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
-        v[at.STRIP_MM + 1] = faulted(s, faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
-        s.strip_valid = 1
+        variance_x = fixed + fitted * strip_spread(p, q, 0, x)
+        variance_y = fixed + fitted * strip_spread(p, q, 1, y)
+        if variance_x <= p.strip_max_mm2 and variance_y <= p.strip_max_mm2:
+            x += math.sqrt(variance_x) * bell(draw(p.seed, STREAM_STRIP, s.tick))
+            y += math.sqrt(variance_y) * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
+            v[at.STRIP_MM] = faulted(s, faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
+            v[at.STRIP_MM + 1] = faulted(s, faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
+            s.strip_valid = 1
     s.strip_n = 0.0
     s.strip_x = 0.0
     s.strip_y = 0.0

@@ -107,6 +107,19 @@ def test_the_ticks_centroid_spreads_as_the_fit_does(ions: float) -> None:
     assert y == pytest.approx(whole, rel=0.06)
 
 
+@pytest.mark.parametrize(("fc_per_ion", "ions", "valid"), [(0.25, 250.0, 1), (0.0097, 600.0, 0), (0.0097, 2000.0, 1)])
+def test_a_centroid_that_noise_could_take_to_a_limit_is_not_told(fc_per_ion: float, ions: float, valid: int) -> None:
+    """250 MeV protons free 0.0097 fC in chamber 2: a strip has the noise of 21 of them, and 600 spread by 0.43 mm."""
+    parameters, q = pack_parameters(WUWEI, "1", "carbon", load_spill_table(WUWEI), 5, 1, 1)
+    p, s = as_argument(parameters, PARAM_DTYPE)[0], as_argument(record(STATE_DTYPE), STATE_DTYPE)
+    v = np.zeros(at.N_V)
+    v[at.IC_FC_PER_ION : at.IC_FC_PER_ION + 2] = fc_per_ion
+    spot_constants(p, q, v, 3.2)
+    s[0]["strip_n"], s[0]["strip_clean"] = ions, 1
+    strip_window(p, q, s[0], v, np.zeros((N_FAULT_POINTS, F_COLUMNS)))
+    assert s[0]["strip_valid"] == valid
+
+
 @pytest.mark.parametrize("dead", [(3, 3), (128,), tuple(range(80))])
 def test_dead_strips_must_be_some_of_the_chamber(dead: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"strip\.dead_x .* different strips of 0 to 127, at most half"):
