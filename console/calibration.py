@@ -13,18 +13,12 @@ import numpy as np
 from console.tables import print_table
 from facility.config import Facility, config_roots
 from facility.errors import ConfigError
-from facility.table_approval import SPILL, next_version, read_approvals, require_approved
+from facility.table_approval import SPILL, next_version, read_approvals, refusal
 from ioc_sim.extraction.calibration import Measured, calibrate
 from ioc_sim.extraction.optics import load_optics
 from ioc_sim.extraction.points import POINTS
 from ioc_sim.extraction.rate_model import RateModel
-from ioc_sim.extraction.table import (
-    UNITS,
-    SpillTable,
-    read_spill_table,
-    render_spill_table,
-    table_name,
-)
+from ioc_sim.extraction.table import UNITS, read_spill_table, render_spill_table, table_name
 
 SCHEMA = "ionctl.spill-calibration/1"
 
@@ -78,18 +72,10 @@ def calibrate_ring(facility: Facility, config_dir: Path | None, output: Path | N
     return RingFigures(facility.id, optics.name, found.model, found.points, path, version, refused)
 
 
-def _refused(table: SpillTable, config_dir: Path | None, where: str) -> str:
-    try:
-        require_approved(table, read_approvals(config_dir), where)
-    except ConfigError as problem:
-        return str(problem)
-    return ""
-
-
 def checked_ring(facility: Facility, config_dir: Path | None) -> RingFigures:
     """The stored table, verified."""
     table, where = read_spill_table(facility, config_dir)
-    refused = _refused(table, config_dir, where)
+    refused = refusal(table, read_approvals(config_dir), where)
     name = load_optics(facility.id, config_dir).name
     return RingFigures(facility.id, name, table.model, (), None, table.version, refused)
 

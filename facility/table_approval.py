@@ -142,6 +142,15 @@ def require_approved(table: TableLike, approvals: Sequence[Approval], where: str
     return entry
 
 
+def refusal(table: TableLike, approvals: Sequence[Approval], where: str) -> str:
+    """Why a table may not be used, in words; empty if it may."""
+    try:
+        require_approved(table, approvals, where)
+    except ConfigError as problem:
+        return str(problem)
+    return ""
+
+
 def approve(
     folder: Path, table: TableLike, known: Sequence[Approval], by: str, on: datetime.date, reason: str
 ) -> Approval:

@@ -39,18 +39,13 @@ def table() -> None:
 def show(settings: Settings, facility_name: str, species: str | None, room: str | None, as_json: bool) -> None:
     """Show a table's version and rows' hash, who approved what, whether it may be used; with --room its constants."""
     from console.tables import print_json, print_table
-    from facility.errors import ConfigError
-    from facility.table_approval import of_table, read_approvals, require_approved
+    from facility.table_approval import of_table, read_approvals, refusal
 
     facility, name = _which(settings, facility_name, species)
     found, where = _read(settings, facility, name)
     constants = None if room is None else _constants(found, room)
     approvals = read_approvals(settings.config_dir)
-    refused = ""
-    try:
-        require_approved(found, approvals, where)
-    except ConfigError as problem:
-        refused = str(problem)
+    refused = refusal(found, approvals, where)
     record = of_table(facility.id, name, approvals)
     if as_json:
         shown = {} if constants is None else {"room": room, "constants": constants}
