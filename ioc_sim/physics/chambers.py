@@ -19,6 +19,7 @@ from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.faults import faulted
 from ioc_sim.layout import DRIFT_RING, E_Q1_FC, E_Q2_FC, E_QB_FC, E_TRUE1, E_TRUE2, E_TRUEB
+from ioc_sim.physics.strip_profile import PER_ION
 
 KTP_1 = at.SLOW + g.IC1_KTP - g.FIRST_SLOW
 """In the state: correction of chamber 1 that its gas needs, over that of the room's air; chamber 2's follows."""
@@ -28,8 +29,6 @@ PA_FC_PER_TICK = 0.01
 STREAM_STRIP = 24
 RECOMBINATION_SIGMA_MM = 1.7
 """Spot that ``recombination_rel_at_1e9`` is given for: carbon of 400 MeV/u."""
-PER_ION = 1.04
-"""As `ioc_sim.physics.strip_profile` has it."""
 SIGMA_PER_ION = 0.2
 """Relative spread of the charge that one ion frees in the gap (straggling); its square adds up over the ions of a tick,
 and all of it is in their own tick's charge, none in what drifts in later."""

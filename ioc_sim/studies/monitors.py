@@ -8,10 +8,11 @@ from math import sqrt
 import numpy as np
 
 from facility.config import Facility
-from facility.energy_table import load_energy_table
+from facility.energy_table import EnergyTable, load_energy_table
 from facility.physics.relativity import FloatArray
 from ioc_sim import commands
 from ioc_sim import layout as at
+from ioc_sim.extraction.rate_model import RateModel
 from ioc_sim.extraction.table import load_spill_table
 from ioc_sim.faults import F_COLUMNS, N_FAULT_POINTS
 from ioc_sim.layout import PARAM_DTYPE, STATE_DTYPE
@@ -60,11 +61,11 @@ class MonitorStudy:
 
 
 class _Chamber:
-    """Chamber 1 of the plant by itself: its tick, with nothing random in it."""
+    """Chamber 1 of the plant by itself: its tick, with nothing random in it. `table`: of the species."""
 
-    def __init__(self, facility: Facility, room: str, species: str, code: int, volt: float) -> None:
-        spill = load_spill_table(facility)
-        parameters, self.q = pack_parameters(facility, room, species, spill, _SEED, 1, 1)
+    def __init__(self, facility: Facility, room: str, table: EnergyTable, spill: RateModel, code: int,
+                 volt: float) -> None:  # fmt: skip
+        parameters, self.q = pack_parameters(facility, room, table.species, spill, _SEED, 1, 1)
         self.p = as_argument(parameters, PARAM_DTYPE)[0]
         state = record(STATE_DTYPE)
         self.v = np.zeros(at.N_V)
@@ -74,8 +75,7 @@ class _Chamber:
         self.q[at.IC_LEAK_FC_PER_TICK] = 0.0
         self.v[at.IC_VOLT_SUPPLY] = volt
         self.v[at.IC_VOLT_TEST] = 1.0
-        table = load_energy_table(facility, species)
-        etab = energy_columns(facility, room, species, table, spill)
+        etab = energy_columns(facility, room, table.species, table, spill)
         free_charge(self.q, self.s, self.v, etab)
         spot_constants(self.p, self.q, self.v, etab[code, at.E_SIGMA])
         self._faults = np.zeros((N_FAULT_POINTS, F_COLUMNS))
@@ -90,16 +90,18 @@ class _Chamber:
 
 def monitor_study(facility: Facility, room: str, species: str, energy_mev_u: float) -> MonitorStudy:
     """All of it; ConfigError for an energy that the table does not have, UsageError for another room or species."""
-    table = load_energy_table(facility, species)
+    table, spill = load_energy_table(facility, species), load_spill_table(facility)
     code = table.code_for(energy_mev_u)
     own = table.room(room)
     sigma = float(own.spot_sigma_mm[code])
     collected, losses = {}, {}
     for volt in VOLTAGES_V:
-        chamber = _Chamber(facility, room, species, code, volt)
+        chamber = _Chamber(facility, room, table, spill, code, volt)
         burst = np.array([chamber.tick(1000.0), *(chamber.tick(0.0) for _ in range(_TICKS - 1))])
         collected[volt] = np.asarray(np.cumsum(burst) / burst.sum(), dtype=np.float64)
-        losses[volt] = np.array([_loss(facility, room, species, code, volt, float(rate)) for rate in RATES])
+        losses[volt] = np.array(
+            [_loss(_Chamber(facility, room, table, spill, code, volt), float(rate)) for rate in RATES]
+        )
     strip = facility.strip
     noise = strip.noise_fc_rms / float(own.charge_per_ion_ic2_fc[code])
     whole = Strips.of(strip.strips, strip.pitch_mm, (), noise)
@@ -120,9 +122,8 @@ def monitor_study(facility: Facility, room: str, species: str, energy_mev_u: flo
     )  # fmt: skip
 
 
-def _loss(facility: Facility, room: str, species: str, code: int, volt: float, rate: float) -> float:
-    """Share of the freed charge that is lost in a steady beam."""
-    chamber = _Chamber(facility, room, species, code, volt)
+def _loss(chamber: _Chamber, rate: float) -> float:
+    """Share of the freed charge that is lost in a steady beam on a chamber that had none before."""
     ions, last = rate * 1e-5, 0.0
     for _ in range(_SETTLE_TICKS):
         last = chamber.tick(ions)
