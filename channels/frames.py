@@ -110,7 +110,7 @@ class ReceiveState(NamedTuple):
     good_ns: int
     """When the last good frame came; at first, when listening began."""
     echo_ns: int
-    """When the echo last advanced; at first, when listening began."""
+    """When the echo last advanced; at first, when listening began; then, when the first good frame came."""
     boot: int | None = None
     """Boot identity of the peer that is listened to; None until its first good frame."""
     boot_floor: int = -1
@@ -317,8 +317,8 @@ def _bad(state: ReceiveState, reason: Reason, now_ns: int) -> ReceiveState:
 
 
 def _good(state: ReceiveState, found: Fields, now_ns: int) -> ReceiveState:
-    newer = _ahead(found.echo, state.echo) > 0
-    advanced = newer or (state.boot is None and found.echo != state.echo)  # the first after listening anew: any number
+    # the first after listening anew: any number, and none yet, from a peer that has had no time to hear of this end
+    advanced = state.boot is None or _ahead(found.echo, state.echo) > 0
     return ReceiveState(
         state.link,
         now_ns,
@@ -348,6 +348,18 @@ def deadline_ns(state: ReceiveState) -> int:
 def watch(state: ReceiveState, now_ns: int) -> ReceiveState:
     """Trip the link if its watchdog has expired."""
     return state._replace(tripped=True) if expired(state, now_ns) and not state.tripped else state
+
+
+def trip_cause(state: ReceiveState, now_ns: int) -> str:
+    """What tripped a link, in words: no good frame for the watchdog ("silent"), none that echoes anything new
+    ("unheard"), the first bad frame's reason, or a silence that a good frame has ended since ("was silent")."""
+    limit_ns = state.link.watchdog_ns
+    refused = "" if state.first_bad is None else state.first_bad.value
+    if now_ns - state.good_ns > limit_ns:
+        return f"silent, {refused}" if refused else "silent"
+    if now_ns - state.echo_ns > limit_ns:
+        return "unheard"
+    return refused or "was silent"
 
 
 def link_ok(state: ReceiveState, now_ns: int) -> bool:

@@ -113,6 +113,8 @@ class _End:
         """How often the link has tripped."""
         self.last_reason: Reason | None = None
         """Why the last bad frame was refused."""
+        self.trip_cause = ""
+        """Why the link tripped last: `frames.trip_cause`."""
 
     def _accept(self, frame: bytes, now_ns: int) -> Accepted | None:
         self._state, outcome = frames.receive(self._state, frame, now_ns, sent_seq=self._sender.seq)
@@ -132,6 +134,7 @@ class _End:
             return state.boot is not None
         if state.boot is not None or self._state.tripped:
             self.trips += 1
+            self.trip_cause = frames.trip_cause(state, now_ns)
             self._lost = True
         self._state = frames.resync(state, now_ns)
         return False

@@ -151,7 +151,9 @@ class Rack(threading.Thread):
 
     def _obey(self) -> None:
         carry_out(self._end, self._plant)
-        lines = self._end.lines(self._clock.now_ns())
+        trips, lines = self._end.trips, self._end.lines(self._clock.now_ns())
+        if self._end.trips != trips:
+            _log.warning("link tripped", cause=self._end.trip_cause, bad_frames=self._end.bad_frames)
         before, self._lines = self._lines, lines
         if lines != before:
             self._plant.set_safety_lines(*lines)

@@ -131,7 +131,9 @@ class Scanner(threading.Thread):
         if self._last_ns:
             self.worst_gap_ns = max(self.worst_gap_ns, now_ns - self._last_ns)
         self._last_ns = now_ns
-        ok = end.link_ok(now_ns)
+        trips, ok = end.trips, end.link_ok(now_ns)
+        if end.trips != trips:
+            _log.warning("link tripped", cause=end.trip_cause, bad_frames=end.bad_frames)
         with self._controller.lock:
             command = self._controller.scan(
                 end.image, end.image_t_ns, now_ns, ok, end.fault, end.complement, end.peer_boot

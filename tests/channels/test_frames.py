@@ -33,6 +33,7 @@ from channels.frames import (
     receive,
     resync,
     send,
+    trip_cause,
     watch,
 )
 from facility.errors import ConfigError, InternalError
@@ -262,6 +263,36 @@ def test_the_watchdog_bites_without_frames_and_without_an_echo() -> None:
     tripped = watch(state, now)
     assert tripped.tripped
     assert watch(tripped, now) is tripped
+
+
+@pytest.mark.parametrize("first_ms", [0, 1, 15, 19, 20, 21, 39])
+def test_a_peer_has_a_whole_watchdog_for_its_first_echo(first_ms: int) -> None:
+    """It cannot echo what it has not heard yet, however long this end has listened and whatever it has said."""
+    state = listening(LINK, 0)
+    if expired(state, first_ms * MS):
+        state = resync(watch(state, 21 * MS), 21 * MS)
+    now = max(first_ms, 21 * (first_ms > 20)) * MS
+    state, _ = feed(state, encode(LINK, Kind.ALIVE, 5, 1, 0, now, b""), now_ns=now)
+    for seq in range(2, 22):
+        at = now + (seq - 1) * MS
+        state, _ = feed(state, encode(LINK, Kind.ALIVE, 5, seq, 0, at, b""), now_ns=at)
+        assert link_ok(state, at)
+    late = now + 21 * MS
+    state, _ = feed(state, encode(LINK, Kind.ALIVE, 5, 22, 0, late, b""), now_ns=late)
+    assert not link_ok(state, late)
+
+
+def test_a_trip_says_what_tripped_it() -> None:
+    good = encode(LINK, Kind.ALIVE, 5, 1, 0, 0, b"")
+    heard, _ = feed(listening(LINK, 0), good)
+    assert trip_cause(heard, 20 * MS + 1) == "silent"
+    repeated, _ = feed(heard, good)
+    assert trip_cause(repeated, 20 * MS + 1) == "silent, repetition"
+    assert trip_cause(repeated, MS) == "repetition"
+    deaf, _ = feed(heard, encode(LINK, Kind.ALIVE, 5, 2, 0, 19 * MS, b""), now_ns=19 * MS)
+    assert trip_cause(deaf, 21 * MS) == "unheard"
+    back, _ = feed(heard, encode(LINK, Kind.ALIVE, 5, 2, 1, 21 * MS, b""), now_ns=21 * MS)
+    assert (back.tripped, trip_cause(back, 21 * MS)) == (True, "was silent")
 
 
 def test_an_echo_that_goes_back_is_no_progress() -> None:

@@ -116,6 +116,26 @@ def test_nothing_is_heard_before_the_first_frame() -> None:
     assert rack.deadline_ns() > 40 * MS
 
 
+@pytest.mark.parametrize("alone_ms", range(0, 24, 2))
+def test_a_controller_that_has_waited_for_its_rack_does_not_trip_on_its_first_frames(
+    alone_ms: int,
+) -> None:
+    pair = Pair()
+    pair.cut = True
+    pair.run(alone_ms, OFF)
+    pair.cut = False
+    pair.run(30, OFF)
+    assert (pair.rack.trips, pair.safety.trips, pair.heard) == (0, 0, True)
+
+
+def test_an_end_says_why_it_tripped() -> None:
+    pair = Pair()
+    pair.run(3, OFF)
+    pair.cut = True
+    pair.run(round(SETTINGS.watchdog_ms) + 1)
+    assert (pair.rack.trip_cause, pair.safety.trip_cause) == ("silent", "silent")
+
+
 def test_a_cut_takes_the_lines_away_within_the_watchdog_and_a_peer_that_did_not_notice_stays_without() -> None:
     pair = Pair()
     pair.run(3, OFF)
