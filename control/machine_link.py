@@ -95,6 +95,10 @@ class MachineLink:
         self._permitted = asyncio.Event()
         self._loop = loop = asyncio.get_running_loop()
         self._beats: dict[str, tuple[object, float]] = {name: (None, loop.time()) for name in HEARTBEATS}
+        self._register = asyncio.Lock()
+        """Both registers are read by the same PV: nobody asks for one while another waits for the other."""
+        self._dose_asked = False
+        """That PV has been given the dose register since a layer's own was asked for."""
         self._unsubscribe: list[Unsubscribe] = []
         for name in MONITORED:
             self._listen(name)
@@ -225,10 +229,12 @@ class MachineLink:
     async def read_register(self, *, ended: bool = False) -> FloatArray:
         """The register, flat float64: with `ended` as the front end published it when the layer ended, which is then
         at least as new as its status; otherwise, and where it is not, it is asked to publish it now."""
-        sample = await self._published_register() if ended else None
-        if sample is None or self.fe is None or sample.t_ns < self.fe.t_ns:
-            await self.command("FE", "read_register", {})
-            sample = await self._published_register()
+        async with self._register:
+            sample = await self._published_register() if ended and not self._dose_asked else None
+            if sample is None or self.fe is None or sample.t_ns < self.fe.t_ns:
+                await self.command("FE", "read_register", {})
+                sample = await self._published_register()
+                self._dose_asked = False
         value = sample.value
         if not isinstance(value, np.ndarray):
             raise ChannelError("channel.bad-value", "the register is no array", f"{self._prefix}:FE:Register-RB")
@@ -236,10 +242,12 @@ class MachineLink:
 
     async def read_dose(self, back: int) -> Dose | None:
         """What the dose register says of the present load (`back` 0) or the one before (1); None if nothing."""
-        data = (await self.command("FE", "read_dose", {"back": back})).data
-        if not data:
-            return None
-        sample = await self._published_register()
+        async with self._register:
+            self._dose_asked = True
+            data = (await self.command("FE", "read_dose", {"back": back})).data
+            if not data:
+                return None
+            sample = await self._published_register()
         rows = np.asarray(sample.value, dtype=np.float64).reshape(-1, len(REGISTER_COLUMNS))
         try:
             found = Dose(int(data["token"]), int(data["field"]), str(data["plan_hash"]), int(data["table_crc32"]),

@@ -170,6 +170,8 @@ class FakeMachine:
     """The ring goes to the queued cycle although the present layer is not finished."""
     tells_register: bool = True
     """The register is published when the layer ends, as the front end does."""
+    dose: dict[str, Any] | None = None
+    """What the dose register says, of a layer that got nothing; None: it is empty."""
     gain2: float = 1.001
     spoil: Callable[[np.ndarray], None] = lambda _register: None
     channels: dict[str, FakeChannel] = field(default_factory=dict)
@@ -333,7 +335,10 @@ class FakeMachine:
         return rows.ravel()
 
     def _read_dose(self, back: int) -> dict[str, Any]:
-        return {}
+        if self.dose is not None:
+            rows = np.zeros(self.dose["n"] * len(REGISTER_COLUMNS))
+            self.channels["FE:Register-RB"].stamped(rows, self.loop.now_ns())
+        return dict(self.dose or {})
 
     def _insert(self, code: int) -> None:
         self.loop.call_later(0.5, self.channels["RS:Code-RB"].publish, code)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+from collections.abc import AsyncIterator
 
 import pytest
 
+from control.bookkeeper import Bookkeeper
 from control.layer_machine import State
+from control.machine_link import LinkLimits, MachineLink
+from control.sequencer import Sequencer
+from control.session_desk import SessionDesk
 from facility.errors import CommandRefused
+from facility.events import EventLog
+from facility.ids import IdSource
+from facility.states import Action, FrontEndState
 from journal import read
 from journal.store import Journal
+from journal.writer import InlineWriter
+from tests.control.fakes import PREFIX
 from tests.control.test_course import Desk, close, run
 from tests.control.test_course import journal as journal
 
@@ -115,5 +126,75 @@ def test_a_session_whose_end_is_not_on_the_disk_yet_is_not_closed_as_partial(jou
         await desk.bench.sequencer.recorded(300.0)
         with pytest.raises(CommandRefused, match="is completed"):
             await desk.close_partial(name)
+
+    run(journal, test)
+
+
+@contextlib.asynccontextmanager
+async def heir(desk: Desk, journal: Journal) -> AsyncIterator[Desk]:
+    """Control dies, another one comes to the same machine."""
+    await desk.bench.sequencer._task.stop()
+    desk.bench.link.close()
+    loop, machine = desk.bench.loop, desk.bench.machine
+    link = await MachineLink.connect(machine, PREFIX, machine.caller, LinkLimits(command_s=0.5))
+    books = Bookkeeper(InlineWriter(journal, loop))
+    async with Sequencer(link, loop, IdSource(7), EventLog("R-heir", loop), books=books) as sequencer:
+        bench = dataclasses.replace(desk.bench, link=link, sequencer=sequencer)
+        yield Desk(bench, SessionDesk(sequencer, lambda *_: desk.plan, journal, "energies"), desk.plan)
+
+
+@pytest.mark.parametrize("left", [FrontEndState.ARMED, FrontEndState.HELD, FrontEndState.PAUSED])
+def test_closing_a_session_disarms_what_a_dead_control_has_left(journal: Journal, left: FrontEndState) -> None:
+    """Nobody goes on with its layer any more; and what the register says is final once no beam can come."""
+
+    async def test(desk: Desk) -> None:
+        name, machine = await desk.load(), desk.bench.machine
+        await desk.start()
+        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+        async with heir(desk, journal) as next_desk:
+            machine.trip("session-authority", Action.PAUSE, left)
+            before = len(machine.log)
+            await next_desk.close_partial(name)
+            assert machine.state is FrontEndState.LOADED
+            done = machine.log[before:]
+            assert done.index("disarm") < done.index("read_dose")
+            assert read.session(journal, name).status == "partial"
+
+    run(journal, test)
+
+
+def test_a_front_end_that_does_not_disarm_is_told_and_the_session_has_no_rest(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        name, machine = await desk.load(), desk.bench.machine
+        await desk.start()
+        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+        async with heir(desk, journal) as next_desk:
+            machine.refuse["disarm"] = "the front end does not listen"
+            await next_desk.close_partial(name)
+            assert "not brought together: the front end does not listen" in read.session(journal, name).reason
+            with pytest.raises(CommandRefused, match=f"what session {name} got is not known"):
+                await next_desk.load(continues=name)
+
+    run(journal, test)
+
+
+def test_closing_another_session_leaves_the_one_that_is_delivered_alone(journal: Journal) -> None:
+    """What the front end holds is the open session's: neither its beam nor its register is touched."""
+
+    async def test(desk: Desk) -> None:
+        old = await desk.stopped()
+        await close(desk)
+        plans = {"p": desk.plan, "q": dataclasses.replace(desk.plan, plan_hash="cd" * 32, fractions=3)}
+        desk.desk._load_program = lambda plan, *_: plans[plan]
+        await desk.load(plan="q")
+        await desk.start()
+        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+        before = len(desk.bench.machine.log)
+        await desk.close_partial(old)
+        done = desk.bench.machine.log[before:]
+        assert "read_dose" in done
+        assert "disarm" not in done
+        assert (await desk.bench.sequencer.recorded(300.0)).status == "completed"
+        assert "not brought together" not in read.session(journal, old).reason
 
     run(journal, test)

@@ -11,6 +11,7 @@ import pytest
 
 from channels.protocol import LinkState
 from control.layer_machine import State
+from control.machine_status import Dose
 from control.observer import Observer
 from control.session import SessionSummary
 from control.stages import SequencerLimits
@@ -48,6 +49,33 @@ async def started(b: Bench, plan: FakeProgram | None = None) -> None:
 async def delivered(b: Bench, plan: FakeProgram | None = None) -> SessionSummary:
     await started(b, plan)
     return await b.sequencer.recorded(300.0)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.0012, 0.0024])
+def test_who_asks_for_the_dose_register_as_a_layer_ends_does_not_spoil_the_layer_s_own(after_s: float) -> None:
+    """Both are read by one PV, and another session may be closed while one is delivered."""
+    asked: list[asyncio.Task[Dose | None]] = []
+
+    async def test(b: Bench) -> None:
+        b.machine.dose = {"token": 1, "field": 1, "plan_hash": "", "table_crc32": 0, "spot": -1, "uncertain_ions": 0.0,
+                          "seq": 1, "n": 20}  # fmt: skip
+        ends = b.machine._layer_done
+
+        async def ask() -> Dose | None:
+            await asyncio.sleep(after_s)
+            return await b.link.read_dose(0)
+
+        def done() -> None:
+            ends()
+            asked.append(asyncio.ensure_future(ask()))
+
+        b.machine._layer_done = done  # type: ignore[method-assign]
+        assert (await delivered(b)).status == "completed"
+        doses = await asyncio.gather(*asked)
+        assert len(doses) == 3
+        assert all(dose is not None and not dose.rows.any() for dose in doses)
+
+    run(test)
 
 
 def test_delivers_every_layer_and_verifies_it() -> None:
