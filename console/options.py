@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from facility.errors import UsageError
 from facility.run_values import require_seed, require_speed
 
 FACILITY = click.option("--facility", "facility_name", default="wuwei", show_default=True)
@@ -26,6 +27,17 @@ def seed_option(default: int | None = 1, more: str = "") -> Callable[[Any], Any]
 def speed_option(default: float | None = 1.0, more: str = "") -> Callable[[Any], Any]:
     """`--speed`; None for a default that the command finds itself, which `more` tells."""
     return _number("--speed", float, default, f"Facility seconds per second{more}.", require_speed)
+
+
+def words_option(name: str, words: str) -> Callable[[Any], Any]:
+    """A text that goes on record, and has to say something."""
+
+    def checked(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+        if not value.strip():
+            raise UsageError("words.none", f"nothing but '{value}'", name, "say why, in words: they go on record")
+        return value
+
+    return click.option(name, required=True, help=words, callback=checked)
 
 
 def _number(

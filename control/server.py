@@ -11,7 +11,7 @@ resume        {session?}: as start
 recover       {session, plan, room, qa, reason}: open a session of the journal again, at what it got
 stop          {}: beam off for good
 close         {}: let go of the session
-close_partial {session, reason}: nobody goes on with that session any more
+close_partial {session, reason, plan?}: nobody goes on with that session any more; `plan`: where its file has moved
 ============  ======================================================
 
 A command is done when the layer machine has taken it; how it goes on is told by the state PV. A command that arrives

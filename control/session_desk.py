@@ -76,6 +76,7 @@ class SessionDesk:
 
     async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("recover", args, {"session": str, "plan": str, "room": str, "qa": bool, "reason": str})
+        _require_reason("recover", args["reason"])
         journal = self._written("recover")
         await self._sequencer.books.durable()
         entry = read.session(journal, args["session"])
@@ -102,10 +103,10 @@ class SessionDesk:
         return {"session": entry.session, "plan_hash": program.plan_hash}
 
     async def _close_partial(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        _require("close_partial", args, {"session": str, "reason": str})
+        args = {"plan": "", **args}
+        _require("close_partial", args, {"session": str, "reason": str, "plan": str})
         name, reason = args["session"], args["reason"]
-        if not reason.strip():
-            raise CommandRefused("control.arguments", "close_partial wants a reason", "TCS:Cmd")
+        _require_reason("close_partial", reason)
         journal, sequencer = self._written("close_partial"), self._sequencer
         if sequencer.session is not None and sequencer.session.id == name:
             if sequencer.state is State.INTERRUPTED:  # the front end holds its layer for a RESUME
@@ -116,21 +117,21 @@ class SessionDesk:
         entry = read.session(journal, name)
         if entry.status in read.ENDED:
             raise CommandRefused("session.ended", f"session {name} is {entry.status}", "close_partial")
-        words, known = await self._heard(entry)
+        words, known = await self._heard(entry, args["plan"] or entry.plan_path)
         await sequencer.books.durable()
         ions = sum(delivered_by_beam(journal, name).values())
         sequencer.books.closed_partial(entry, issuer, reason if known else f"{reason}; {words}", ions)
         await sequencer.books.durable()
         for listener in tuple(sequencer.listeners):
             listener("closed", {"session": name})
-        return {"session": name, "account": words}
+        return {"session": name, "account": words, "known": known}
 
-    async def _heard(self, entry: SessionEntry) -> tuple[str, bool]:
+    async def _heard(self, entry: SessionEntry, plan: str) -> tuple[str, bool]:
         """Bring journal and register together for the last time; what was found, and whether it is all. Where that
         cannot be, the journal's account stands, and nobody gives what it says is left (`continued`)."""
         sequencer = self._sequencer
         try:
-            program = self._load_program(entry.plan_path, entry.room, entry.qa)
+            program = self._load_program(plan, entry.room, entry.qa)
             require_same(entry, program, self._energy_table)
             if entry.continues:
                 program = self._rest(program, entry.continues, "close_partial")
@@ -155,6 +156,12 @@ class SessionDesk:
         if self._journal is None:
             raise CommandRefused("recovery.journal", "control runs without a journal", verb)
         return self._journal
+
+
+def _require_reason(verb: str, reason: str) -> None:
+    """CommandRefused for a reason without words: the record has to say why."""
+    if not reason.strip():
+        raise CommandRefused("control.arguments", f"{verb} wants a reason", "TCS:Cmd", "say why, for the record")
 
 
 def _require(verb: str, args: Mapping[str, Any], wanted: Mapping[str, type]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facility.config import Facility
 from facility.errors import CommandRefused
@@ -17,10 +19,23 @@ from rig.home import Home
 from rig.parts import read_earlier
 from rig.remote import operator_at, running
 from rig.result import DeliveryResult
-from rig.session_desk import LayerLine, journal_at, layer_lines, program_of
+from rig.session_desk import LayerLine, layer_lines, program_of, session_at
+
+if TYPE_CHECKING:
+    from rig.operator_client import OperatorClient
 
 Confirm = Callable[[SessionEntry, list[LayerLine]], bool]
 """Shown what is planned, delivered and left; whether to go on."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A session that was closed as partial."""
+
+    account: str
+    """What was found when journal and register were brought together, in words."""
+    known: bool
+    """They could be; otherwise no rest of it can be given."""
 
 
 def resume_session(
@@ -32,10 +47,9 @@ def resume_session(
         from rig.resume_virtual import resume_virtual
 
         return resume_virtual(facility, home, name, plan, reason, confirm, on_progress)
-    run = running(facility, home)
-    with journal_at(home, facility.id) as journal:
-        entry = read.session(journal, name)
+    with session_at(home, facility.id, name) as (journal, entry):
         program = program_of(entry, facility, home, plan)
+        run = running(facility, home)
 
         def shown() -> None:
             if not confirm(entry, layer_lines(journal, entry, program)):
@@ -48,17 +62,26 @@ def resume_session(
         return deliver_at(request, program, run, on_progress)
 
 
-def close_partial(facility: Facility, home: Home, name: str, reason: str) -> None:
-    """Close a session as partial, by control at the facility that is up; of a virtual delivery at one of its own."""
+def close_partial(facility: Facility, home: Home, name: str, reason: str, plan: Path | None = None) -> Closed:
+    """Close a session as partial, by control at the facility that is up; of a virtual delivery at one of its own.
+    `plan`: its file, where it has moved."""
     if home.virtual_journal(name) is not None:
         from rig.resume_virtual import close_virtual
 
-        close_virtual(facility, home, name, reason)
-        return
-    run = running(facility, home)
+        return close_virtual(facility, home, name, reason, plan)
+    with session_at(home, facility.id, name) as (_, entry):
+        if entry.status in read.ENDED:
+            raise CommandRefused("session.ended", f"session {name} is {entry.status}", "close")
+    run, file = running(facility, home), "" if plan is None else str(plan.resolve())
 
-    async def close() -> None:
+    async def close() -> Closed:
         async with operator_at(facility, home, run) as client:
-            await client.ask("TCS", "close_partial", {"session": name, "reason": reason})
+            return await asked_to_close(client, name, reason, file)
 
-    asyncio.run(close())
+    return asyncio.run(close())
+
+
+async def asked_to_close(client: OperatorClient, name: str, reason: str, plan: str = "") -> Closed:
+    """Have control close a session as partial; `plan`: where its file lies now, if not where it lay."""
+    answer = await client.ask("TCS", "close_partial", {"session": name, "reason": reason, "plan": plan})
+    return Closed(str(answer.get("account", "")), answer.get("known") is not False)

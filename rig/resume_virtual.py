@@ -35,7 +35,7 @@ from rig.virtual_register import leave_register, left_register
 from rig.virtual_world import World, WorldOptions, WorldParts
 
 if TYPE_CHECKING:
-    from rig.resume import Confirm
+    from rig.resume import Closed, Confirm
 
 _SEED_UNKNOWN = 1 << 20
 
@@ -92,22 +92,25 @@ def _keep_post_mortems(earlier: Earlier) -> None:
         shutil.copytree(there, earlier.folder_of(earlier.parts) / FOLDER, dirs_exist_ok=True)
 
 
-def close_virtual(facility: Facility, home: Home, name: str, reason: str) -> None:
+def close_virtual(facility: Facility, home: Home, name: str, reason: str, plan: Path | None) -> Closed:
     """Close a session as partial; journal and register are brought together for the last time."""
+    from rig.resume import asked_to_close
+
     with _left(facility, home, name) as left:
         entry = left.entry
-        program = program_of(entry, facility, home)
+        program = program_of(entry, facility, home, plan, "close")
         world = _world(facility, program, left)
 
-        async def close(parts: WorldParts) -> None:
-            await parts.operator.ask("TCS", "close_partial", {"session": name, "reason": reason})
+        async def close(parts: WorldParts) -> Closed:
+            return await asked_to_close(parts.operator, name, reason)
 
-        world.run(close)
+        closed = world.run(close)
         record = record_files(left.journal, name, program)
         left.journal.close()
         leave_register(home.session_dir(name), world.plant, None)
         left.path.replace(home.session_dir(name) / JOURNAL_FILE)
         write_files(home.session_dir(name), record)
+        return closed
 
 
 def _world(facility: Facility, program: MachineProgram, left: Left) -> World:

@@ -24,11 +24,13 @@ def record() -> None:
 
 @record.command()
 @click.argument("files", metavar="FILE", nargs=-1, required=True, type=_FILE)
-@click.option("--plan", type=_FILE, required=True, help="The plan that was delivered.")
+@click.option(
+    "--plan", type=_FILE, help="The plan that was delivered; default the one that the session's journal names."
+)
 @FACILITY
 @JSON
 @click.pass_obj
-def check(settings: Settings, files: tuple[Path, ...], plan: Path, facility_name: str, as_json: bool) -> int:
+def check(settings: Settings, files: tuple[Path, ...], plan: Path | None, facility_name: str, as_json: bool) -> int:
     """Compare a treatment record with its plan, spot by spot; several files are one fraction and its continuations.
 
     Exit code 5 if something is missing and the record says so, 7 if it contradicts plan or itself.
@@ -36,7 +38,7 @@ def check(settings: Settings, files: tuple[Path, ...], plan: Path, facility_name
     from console.tables import print_json
     from rig.record_desk import check_records
 
-    records, found = check_records(files, plan, settings.facility(facility_name))
+    records, found = check_records(files, plan, settings.facility(facility_name), settings.home())
     if as_json:
         print_json({"records": [one.uid for one in records], **found.to_data()})
     else:

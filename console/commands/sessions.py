@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from console.options import FACILITY, JSON, OutputFile
+from console.options import FACILITY, JSON, OutputFile, words_option
 from console.settings import Settings
 from facility.errors import ExitCode
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 JOURNAL = click.option("--journal", "journal_at", default="", metavar="URL",
                        help="URL or file of the journal; default $IONCTL_JOURNAL or the facility's own.")  # fmt: skip
 
-
+PLAN = click.option("--plan", type=click.Path(path_type=Path, dir_okay=False),
+                    help="The plan, where its file has moved.")  # fmt: skip
 SPARE = ("room", "mode", "layers", "patient", "prescribed", "fraction", "plan", "facility", "delivered")
 """Columns of the list of sessions that a narrow screen does without, the first one first."""
 
@@ -121,23 +123,25 @@ def export(settings: Settings, name: str, output: Path, plan: Path | None, facil
 
 @session.command()
 @click.argument("name", metavar="SESSION")
-@click.option("--reason", required=True, help="Why it will not be finished.")
+@words_option("--reason", "Why it will not be finished.")
+@PLAN
 @FACILITY
 @click.pass_obj
-def close(settings: Settings, name: str, reason: str, facility_name: str) -> int:
+def close(settings: Settings, name: str, reason: str, plan: Path | None, facility_name: str) -> int:
     """Close a session as partial, where it would be gone on with: nobody goes on with it any more."""
     from rig.resume import close_partial
 
-    close_partial(settings.facility(facility_name), settings.home(), name, reason)
-    print(f"{name} is closed as partial")
+    closed = close_partial(settings.facility(facility_name), settings.home(), name, reason, plan)
+    print(f"{name} is closed as partial: {closed.account}")
+    if not closed.known:
+        print("What it got is not known for sure: no rest of it can be given.")
     return int(ExitCode.OK)
 
 
 @click.command()
 @click.argument("name", metavar="SESSION")
-@click.option("--plan", type=click.Path(path_type=Path, dir_okay=False),
-              help="The plan, where its file has moved.")  # fmt: skip
-@click.option("--reason", required=True, help="What had happened, and why it may go on; for the record.")
+@PLAN
+@words_option("--reason", "What had happened, and why it may go on; for the record.")
 @click.option("--yes", is_flag=True, help="Confirm what is left without being asked.")
 @FACILITY
 @JSON
@@ -180,17 +184,24 @@ def journal() -> None:
 
 
 @journal.command()
+@click.argument("name", metavar="SESSION", default="")
 @FACILITY
 @JOURNAL
 @JSON
 @click.pass_obj
-def verify(settings: Settings, facility_name: str, journal_at: str, as_json: bool) -> int:
-    """Recompute the hash chain; exit code 7 names the first broken row."""
+def verify(settings: Settings, name: str, facility_name: str, journal_at: str, as_json: bool) -> int:
+    """Recompute the hash chain of the facility's journal, or of the one that has SESSION, which may be a virtual
+    delivery's own; exit code 7 names the first broken row."""
     from console.tables import print_json
     from journal.verify import verify as verify_journal
     from rig import session_desk
 
-    with session_desk.journal_at(settings.home(), settings.facility(facility_name).id, journal_at) as opened:
+    home, facility = settings.home(), settings.facility(facility_name).id
+    with contextlib.ExitStack() as stack:
+        if name:
+            opened, _ = stack.enter_context(session_desk.session_at(home, facility, name, journal_at))
+        else:
+            opened = stack.enter_context(session_desk.journal_at(home, facility, journal_at))
         found = verify_journal(opened)
         where = opened.where
     if as_json:
@@ -226,8 +237,13 @@ def _print_layers(entry: SessionEntry, lines: list[LayerLine]) -> None:
 
     rows = [
         (line.layer, line.status, f"{line.spots_done} of {line.spots}", f"{line.prescribed_ions:.0f}",
-         f"{line.ic1_ions:.0f}", f"{line.uncertain_ions:.0f}", f"{line.remaining_ions:.0f}")
+         f"{'at least ' * line.unsure}{line.ic1_ions:.0f}", f"{line.uncertain_ions:.0f}",
+         f"{'at most ' * line.unsure}{line.remaining_ions:.0f}")
         for line in lines
     ]  # fmt: skip
     title = f"{entry.session}: {entry.status}, {entry.plan_label}, room {entry.room}, fraction {_fraction(entry)}"
     print_table(title, ("layer", "booked", "spots", "planned", "delivered", "uncertain", "remaining"), rows)
+    for line in lines:
+        if line.unsure:
+            print(f"Layer {line.layer} was armed: what it got since is in the dose register, not yet in the journal; "
+                  "ionctl resume or session close brings both together.")  # fmt: skip

@@ -21,7 +21,7 @@ from facility.states import Action, FrontEndState
 from journal import read
 from journal.store import Journal
 from journal.writer import InlineWriter
-from tests.control.fakes import PREFIX
+from tests.control.fakes import PREFIX, FakeProgram
 from tests.control.test_course import Desk, close, run
 from tests.control.test_course import journal as journal
 
@@ -196,5 +196,28 @@ def test_closing_another_session_leaves_the_one_that_is_delivered_alone(journal:
         assert "disarm" not in done
         assert (await desk.bench.sequencer.recorded(300.0)).status == "completed"
         assert "not brought together" not in read.session(journal, old).reason
+
+    run(journal, test)
+
+
+def test_who_goes_on_or_closes_says_why_and_may_say_where_the_plan_lies_now(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        name, verbs = await desk.stopped(), desk.desk.verbs
+        await close(desk)
+        again = {"session": name, "plan": "p", "room": "H", "qa": False, "reason": " "}
+        for verb, args in (("recover", again), ("close_partial", {"session": name, "reason": ""})):
+            with pytest.raises(CommandRefused, match=f"{verb} wants a reason"):
+                await verbs[verb](args, "operator")
+        read_from: list[str] = []
+
+        def load(plan: str, *_: object) -> FakeProgram:
+            read_from.append(plan)
+            return desk.plan
+
+        desk.desk._load_program = load
+        answer = await verbs["close_partial"]({"session": name, "reason": "x", "plan": "moved"}, "operator")
+        assert read_from == ["moved"]
+        assert answer["known"] is True
+        assert "nothing was delivered since" in answer["account"]
 
     run(journal, test)

@@ -70,6 +70,10 @@ def test_the_record_is_exported_again_from_the_journal_and_checked(
     assert again.read_bytes() == kept.read_bytes()
     code, text = command(capsys, "record", "check", str(kept), *of)
     assert (code, "every spot was delivered as planned" in text) == (ExitCode.OK, True)
+    code, text = command(capsys, "--home", str(home), "record", "check", str(kept))  # the journal knows its plan
+    assert (code, "every spot was delivered as planned" in text) == (ExitCode.OK, True)
+    code, text = command(capsys, "--home", str(tmp_path), "record", "check", str(kept))
+    assert code == ExitCode.PLAN_REFUSED
     code, text = command(capsys, "record", "check", str(kept), str(again), *of, "--json")
     assert code == ExitCode.VERIFICATION_FAILED
     assert "is on the list twice" in " ".join(json.loads(text)["objections"])

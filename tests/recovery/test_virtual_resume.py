@@ -20,7 +20,7 @@ import pytest
 from control.layer_table import COLUMN
 from control.plan.dicom_writer import write_dicom_plan
 from control.plan.maker import make_small_plan
-from facility.errors import CommandRefused, ConfigError
+from facility.errors import CommandRefused, ConfigError, PlanError
 from facility.intensity import spot_tolerance_ions
 from facility.states import FrontEndState
 from facility.timebase import NS_PER_MS, Rank
@@ -234,7 +234,12 @@ def test_what_a_killed_facility_has_left_is_cleared_away_and_what_a_living_one_n
 def test_it_is_closed_as_partial_and_nobody_goes_on_with_it(tmp_path: Path) -> None:
     home, first = interrupted(tmp_path)
     session = str(first.summary["session"])
-    close_partial(facility(), home, session, REASON)
+    plan = (tmp_path / "small.dcm").rename(tmp_path / "moved.dcm")
+    with pytest.raises(PlanError, match=r"is no longer .*small\.dcm .*--plan"):
+        close_partial(facility(), home, session, REASON)
+    closed = close_partial(facility(), home, session, REASON, plan)
+    assert closed.known
+    assert "spots done" in closed.account
     with closing(open_journal(sqlite_url(home.session_dir(session) / JOURNAL_FILE), facility().id)) as journal:
         entry = read.session(journal, session)
         assert verify(journal).broken == ""
@@ -246,5 +251,7 @@ def test_it_is_closed_as_partial_and_nobody_goes_on_with_it(tmp_path: Path) -> N
     )
     truth = sum(ions.sum() for ions in given(home.session_dir(session)).values())
     assert (entry.status, entry.ic1_ions) == ("partial", pytest.approx(truth, rel=0.01))
-    with pytest.raises(CommandRefused, match="is partial"):
+    with pytest.raises(CommandRefused, match=r"is partial \(resume"):
         resume(home, session)
+    with pytest.raises(CommandRefused, match=r"is partial \(close"):
+        close_partial(facility(), home, session, REASON)
