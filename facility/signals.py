@@ -69,8 +69,8 @@ FE_LEVEL = _signal("fe.level", "ions/s", "intensity level of the loaded layer", 
 # --- chambers ---------------------------------------------------------------------------------------------------
 IC1_HV_REL = _signal("ic1.hv_rel", "1", "high voltage of chamber 1 over its set value", 1e-5)
 IC2_HV_REL = _signal("ic2.hv_rel", "1", "high voltage of chamber 2 over its set value", 1e-5)
-IC1_OK = _signal("ic1.ok", "bool", "electronics of chamber 1 report no fault", 1.0)
-IC2_OK = _signal("ic2.ok", "bool", "electronics of chamber 2 report no fault", 1.0)
+IC1_OK = _signal("ic1.ok", "bool", "electronics of chamber 1 report no fault, and their register counts", 1.0)
+IC2_OK = _signal("ic2.ok", "bool", "electronics of chamber 2 report no fault, and their register counts", 1.0)
 # --- strip chamber ----------------------------------------------------------------------------------------------
 STRIP_VALID = _signal("strip.valid", "bool", "the last window held enough charge, on a settled spot")
 STRIP_OK = _signal("strip.ok", "bool", "electronics of the strip chamber report no fault", 1.0)

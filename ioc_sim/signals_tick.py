@@ -25,9 +25,10 @@ from ioc_sim.physics.utilities import utilities_ms
 def count_chamber(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, counts: float, ticks: int) -> float:
     """Book new counts of chamber ``k``; returns the ions they stand for, the known leakage taken off.
 
-    A register that is not a number counts nothing and shows as NaN in every signal of the chamber, as long as it lasts.
+    A register that is not a number, or has fallen, which none does that works, counts nothing: as long as that lasts it
+    shows as NaN in the sums of the chamber and on the status line of its electronics.
     """
-    if math.isnan(counts):
+    if not counts >= v[at.IC_READ + k]:
         v[at.IC_BAD + k] = math.nan
         return 0.0
     v[at.IC_BAD + k] = 0.0
@@ -110,8 +111,8 @@ def publish_lines(s: Record, v: np.ndarray, sig: np.ndarray, spots: np.ndarray, 
         sig[g.FE_SPOT_LIMIT_US] = 0.0
     sig[g.IC1_HV_REL] = v[at.IC_VOLT_REL]
     sig[g.IC2_HV_REL] = v[at.IC_VOLT_REL + 1]
-    sig[g.IC1_OK] = faulted(s, faults, fp.IC1_OK, 1.0, t_ns)
-    sig[g.IC2_OK] = faulted(s, faults, fp.IC2_OK, 1.0, t_ns)
+    sig[g.IC1_OK] = faulted(s, faults, fp.IC1_OK, 1.0, t_ns) + v[at.IC_BAD]
+    sig[g.IC2_OK] = faulted(s, faults, fp.IC2_OK, 1.0, t_ns) + v[at.IC_BAD + 1]
     sig[g.STRIP_VALID] = s.strip_valid
     sig[g.SCAN_DUE] = 1.0 if scan_due(s) else 0.0
     sig[g.SPILL_CMD] = s.spill_cmd

@@ -7,6 +7,7 @@ import pytest
 
 from facility import signals as g
 from facility.config import load_facility
+from facility.intensity import spot_tolerance_ions
 from facility.states import FrontEndState
 from interlocks.rules import load_rules
 from ioc_sim.faults import Fault, FaultKind
@@ -33,6 +34,32 @@ def test_nan_counts_trip_and_the_register_stays_whole(device: str) -> None:
     start(plant, spots, level=1e7, token=78)
     run_until(plant, "LAYER_DONE")
     check_truth(plant, spots, 1e7, token=78)
+
+
+@pytest.mark.parametrize("device", ["ic1", "ic2"])
+@pytest.mark.parametrize(("kind", "value"), [(FaultKind.OFFSET, -300.0), (FaultKind.DEAD, 0.0), (FaultKind.NAN, 0.0)])
+def test_a_register_that_falls_is_a_fault_of_its_electronics_within_two_ticks(
+    device: str, kind: FaultKind, value: float
+) -> None:
+    """300 counts back are 22,000 ions: less than the chambers may differ by, and a tenth of a spot and more."""
+    facility = load_facility("wuwei")
+    plant = new_plant(facility=facility, rules=load_rules(facility, "1", "carbon").fast(), seed=4)
+    spots = grid(half_mm=12.0)
+    start(plant, spots, level=1e7)
+    run_until(plant, "BEAM_ON")
+    at_ns = plant.t_ns + 33 * MS
+    plant.inject(Fault(f"{device}.counts", kind, value, at_ns=at_ns))
+    go(plant, at_ns + 20 * MS)
+    row = plant.rule_rows[plant.rule_ids.index(f"chamber-electronics-{device}")]
+    assert row["latched"] == 1
+    assert at_ns <= row["t_decision_ns"] <= at_ns + 20_000
+    assert plant.status.state == FrontEndState.ABORTED
+    truth = plant.truth_spots()[77]
+    tolerance, _ = spot_tolerance_ions(spots.ions, 1e7, plant.ions_per_count, float(spots.ions.max()))
+    assert (truth[:, 0] <= spots.ions + tolerance).all()
+    plant.clear_faults()
+    go(plant, plant._now_ns + 3 * S)
+    assert plant.reset_fast(2**60 - 1) == 0, "a register that counts again is good"
 
 
 def test_leakage_without_beam_does_not_add_up() -> None:
