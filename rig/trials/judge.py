@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from facility.states import Action
-from interlocks.explain import bound, by_dump, number
+from interlocks.explain import Bound, bound, by_dump, number
 from interlocks.model import Rule
 from rig.trials.bench import Bench
 from rig.trials.causes import TrialState
@@ -48,8 +48,10 @@ def judge(bench: Bench, found: Found) -> TrialResult:
     allowed = ions_allowed(bench, found, bound_us)
     target = _spot_target(bench, found)
     failures = list(
-        _degraded(bench, found, off_ns) if found.variant else _all(bench, found, off_ns, bound_us, ions, allowed)
+        _degraded(bench, found, off_ns, ions) if found.variant else _all(bench, found, off_ns, bound_us, ions, allowed)
     )
+    if off_ns is not None and off_ns >= found.until_ns and not _no_device_left(found):
+        failures.append("beam was still on when the truth was looked at last")
     return TrialResult(
         rule=rule.id,
         tier=rule.tier,
@@ -77,12 +79,13 @@ def judge(bench: Bench, found: Found) -> TrialResult:
 def ions_allowed(bench: Bench, found: Found, bound_us: float) -> float:
     """Most ions from the cause to beam off within the bound; 0 where the state has no beam and the cause makes none."""
     beam = found.state in (TrialState.SPOT, TrialState.MOVE)
-    makes_beam = any(fault.point == "rfko.on" for fault in found.trial.faults)
+    points = _points(found) | {fault.point for fault in found.trial.faults}
+    makes_beam = "rfko.on" in points
     outlasts = bound_us > LASTS_US and found.state in (TrialState.RING, TrialState.ENERGY)
     if not (beam or makes_beam or outlasts):
         return 0.0
     factor = found.trial.rate_factor
-    if any(fault.point.startswith("ic1.") for fault in found.trial.faults):  # the intensity loop looks at chamber 1
+    if any(point.startswith("ic1.") for point in points):  # the intensity loop looks at chamber 1
         factor *= DRIVE_MAX
     return ions_at_most(bound_us, bench.program.layers[0].intensity_ions_per_s, factor, bench.facility)
 
@@ -213,35 +216,55 @@ def _beyond(rule: Rule, value: float, limit: float) -> bool:
     return value > limit
 
 
-def _degraded(bench: Bench, found: Found, off_ns: int | None) -> Iterator[str]:
-    """With something else failed at the same instant only the beam is judged."""
+def _degraded(bench: Bench, found: Found, off_ns: int | None, ions: float) -> Iterator[str]:
+    """With something else failed at the same instant only the beam is judged: when it was off, and what came."""
     if off_ns is None or found.variant is None:
         return
-    promised = found.promised
-    two_fast = bench.facility.beam_off.fast_quad.present and bench.facility.beam_off.chopper.present
-    by_chance_us = SINGLE_IONS_US if promised.degraded_us > SLOW_US else 0.0
-    actuator = promised.degraded_us + 20.0 + by_chance_us
-    if two_fast and found.rule.strength >= Action.PAUSE and not by_dump(found.rule):
+    if _no_device_left(found):
+        return
+    actuator = found.promised.degraded_us + 20.0 + _by_chance_us(found)
+    off = bench.facility.beam_off
+    if (
+        off.fast_quad.present and off.chopper.present
+        and found.rule.strength >= Action.PAUSE and not by_dump(found.rule)
+    ):  # fmt: skip
         actuator = min(actuator, ACTED_DEGRADED_US)
-    points = {fault.point for fault in found.variant.faults}
-    if by_dump(found.rule) and "dump.cmd" in points:
-        return  # no device is left that could take the beam: nothing is promised
     if found.decision_ns is not None and off_ns - found.decision_ns > actuator * 1000.0:
         yield f"beam off {(off_ns - found.decision_ns) / 1000.0:.1f} us after the decision, at most {actuator:g}"
-    bound_us = (
-        promised.observation_us
-        + promised.decision_us
-        + promised.degraded_us
-        + by_chance_us
-        + found.trial.builds_up_ms * 1000.0
-    )
-    bound_us += (found.applies_ns - found.cause_ns) / 1000.0
-    if any(point.endswith(".counts") for point in points):
-        # the rule that sees a dead chamber takes the beam if this one is blind
-        slow = bound(bench.rules.rule(_SLOW_NOTICE), bench.rules, bench.facility)
-        bound_us = max(bound_us, slow.observation_us + slow.decision_us + slow.degraded_us)
-    if found.decision_ns is None:  # the rule no longer applied: what noticed the failed device has taken the beam
-        others = [bound(bench.rules.rule(rule_id), bench.rules, bench.facility) for rule_id in found.latched]
-        bound_us = max([bound_us, *(b.observation_us + b.decision_us + b.degraded_us + by_chance_us for b in others)])
+    bound_us = degraded_bound_us(bench, found)
     if off_ns - found.cause_ns > bound_us * 1000.0:
         yield f"beam off {(off_ns - found.cause_ns) / 1000.0:.1f} us after the cause, promised {bound_us:.1f}"
+    allowed = ions_allowed(bench, found, bound_us)
+    if ions > allowed:
+        yield f"{ions:.0f} ions after the cause, at most {allowed:.0f} are allowed"
+
+
+def degraded_bound_us(bench: Bench, found: Found) -> float:
+    """Longest time from the cause to beam off with a device more that has failed, us."""
+    waited_us = (found.applies_ns - found.cause_ns) / 1000.0
+    bound_us = _slowest_us(found.promised) + _by_chance_us(found) + found.trial.builds_up_ms * 1000.0 + waited_us
+    if any(point.endswith(".counts") for point in _points(found)):
+        # the rule that sees a dead chamber takes the beam if this one is blind
+        bound_us = max(bound_us, _slowest_us(bound(bench.rules.rule(_SLOW_NOTICE), bench.rules, bench.facility)))
+    if found.decision_ns is None:  # the rule no longer applied: what noticed the failed device has taken the beam
+        others = [bound(bench.rules.rule(rule_id), bench.rules, bench.facility) for rule_id in found.latched]
+        bound_us = max([bound_us, *(_slowest_us(other) + _by_chance_us(found) for other in others)])
+    return bound_us
+
+
+def _no_device_left(found: Found) -> bool:
+    """That could take the beam: nothing is promised."""
+    return by_dump(found.rule) and "dump.cmd" in _points(found)
+
+
+def _slowest_us(promised: Bound) -> float:
+    return promised.observation_us + promised.decision_us + promised.degraded_us
+
+
+def _by_chance_us(found: Found) -> float:
+    return SINGLE_IONS_US if found.promised.degraded_us > SLOW_US else 0.0
+
+
+def _points(found: Found) -> set[str]:
+    """Devices that have failed beside the cause."""
+    return {fault.point for fault in found.variant.faults} if found.variant else set()

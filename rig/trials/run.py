@@ -23,7 +23,7 @@ from rig.keys import CONTROL
 from rig.trials.bench import Bench
 from rig.trials.causes import DeviceFault, Near, Trial, TrialState
 from rig.trials.deed import Deed
-from rig.trials.judge import judge
+from rig.trials.judge import degraded_bound_us, judge
 from rig.trials.result import TrialResult, near_result
 from rig.trials.truth import BEFORE_NS, Ticks, ticks
 from rig.trials.watch import ConditionWatch
@@ -131,6 +131,8 @@ class TrialRun:
         self._note(found, watch)
         if variant is None:
             await self._let_go(found)
+        elif found.decision_ns is None:
+            await self._look_on(found, watch)
         found.truth = ticks(self._world.plant, at_ns - BEFORE_NS)
         return judge(self._bench, found)
 
@@ -197,6 +199,12 @@ class TrialRun:
             if watch.condition_ns is not None and found.decision_ns is not None:
                 return
             await asyncio.sleep(POLL_S)
+
+    async def _look_on(self, found: Found, watch: ConditionWatch) -> None:
+        """The rule is blind, as what else has failed has made it: look until whoever notices that must have acted."""
+        until_ns = found.cause_ns + round((degraded_bound_us(self._bench, found) / 1000.0 + LATEST_MS) * MS_NS)
+        await asyncio.sleep(max(0.0, (until_ns - self._world.loop.now_ns()) / 1e9))
+        self._note(found, watch)
 
     def _decision(self, watch: ConditionWatch) -> int | None:
         if self._rule.tier == "H":

@@ -43,6 +43,8 @@ VARIANTS = (
     Variant("chamber 1 dead", (DeviceFault(point="ic1.counts", kind="STUCK"),)),
     Variant("chamber 2 dead", (DeviceFault(point="ic2.counts", kind="STUCK"),)),
 )
+FAST_FAILED = VARIANTS[:2]
+"""One of the fast beam-off devices: what is promised of them is promised with one of them failed, too."""
 
 
 @dataclass(frozen=True)
@@ -280,14 +282,14 @@ def choose(
     rules: tuple[str, ...] = (),
     states: tuple[TrialState, ...] = (),
     *,
-    variants: bool = True,
+    variants: tuple[Variant, ...] = VARIANTS,
     near: bool = False,
 ) -> Choice:
     """What is wanted; everything where nothing is named."""
     for rule_id in rules:
         bench.rules.rule(rule_id)
     wanted = frozenset(rules or bench.trials), frozenset(states or TrialState)
-    return Choice(*wanted, VARIANTS if variants else (), near)
+    return Choice(*wanted, variants, near)
 
 
 def run_trials(bench: Bench, choice: Choice, on_result: Callable[[TrialResult], None]) -> None:

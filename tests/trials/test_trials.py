@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +20,10 @@ from ioc_sim.faults import Fault, FaultKind
 from rig.branch import branch
 from rig.trials import failed_proof, truth
 from rig.trials.bench import Bench, make_bench
-from rig.trials.causes import TrialState
+from rig.trials.causes import TrialState, has_number
 from rig.trials.report import figures, junit_xml
 from rig.trials.result import TrialResult
-from rig.trials.stages import choose, run_trials
+from rig.trials.stages import VARIANTS, choose, run_trials
 from rig.trials.truth import Ticks, beam_off_ns, ions_at_most, peak_mgy_per_ion
 from rig.trials.watch import carried
 from rig.virtual_time import VirtualLoop, run_virtual
@@ -43,7 +44,7 @@ def bench() -> Bench:
 @functools.cache
 def results() -> tuple[TrialResult, ...]:
     found: list[TrialResult] = []
-    run_trials(bench(), choose(bench(), RULES, variants=False), found.append)
+    run_trials(bench(), choose(bench(), RULES, variants=()), found.append)
     return tuple(found)
 
 
@@ -82,7 +83,7 @@ def test_the_dump_after_failed_actuators_is_a_line_of_its_own(rule: str, holds: 
 def test_no_trial_computes_the_depth_dose_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     it, found = bench(), list[TrialResult]()
     monkeypatch.setattr(truth, "depth_dose", None)
-    run_trials(it, choose(it, ("position-x",), (TrialState.SPOT,), variants=False), found.append)
+    run_trials(it, choose(it, ("position-x",), (TrialState.SPOT,), variants=()), found.append)
     assert [trial.failures for trial in found] == [()]
 
 
@@ -90,28 +91,45 @@ def test_a_failed_device_is_found_by_its_proof_test_and_a_good_one_fails_the_tri
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: list[TrialResult] = []
-    run_trials(bench(), choose(bench(), ("proof-tests",), variants=False), found.append)
+    run_trials(bench(), choose(bench(), ("proof-tests",), variants=()), found.append)
     monkeypatch.setattr(failed_proof, "FAILED", Fault("ic2.injector", FaultKind.SCALE, 1.0))
-    run_trials(bench(), choose(bench(), ("proof-tests",), variants=False), found.append)
+    run_trials(bench(), choose(bench(), ("proof-tests",), variants=()), found.append)
     failed, good = found
     assert failed.passed, failed.failures
     assert good.failures == ("the proof test of a failed device did not fail: ''",)
 
 
-def test_a_rule_that_does_not_act_fails_its_trial() -> None:
-    """The same trial at a facility whose rule file has the rule's limit far out of reach."""
+def dull_bench(dulled: Callable[[str], bool]) -> Bench:
+    """The same facility with limits far out of reach in those rules of its file that have numbers for limits."""
     good = bench()
-    dull = tuple(
-        rule.model_copy(update={"low": -1e6, "high": 1e6}) if rule.id == "position-x" else rule
+    rules = tuple(
+        rule.model_copy(update={"low": -1e15, "high": 1e15}) if dulled(rule.id) and has_number(rule) else rule
         for rule in good.rules.rules
     )
-    blind = Bench(**{**vars(good), "rules": type(good.rules)(**{**_fields(good.rules), "rules": dull})})
+    return Bench(**{**vars(good), "rules": type(good.rules)(**{**_fields(good.rules), "rules": rules})})
+
+
+def test_a_rule_that_does_not_act_fails_its_trial() -> None:
+    blind = dull_bench(lambda rule_id: rule_id == "position-x")
     found: list[TrialResult] = []
-    run_trials(blind, choose(blind, ("position-x",), variants=False), found.append)
+    run_trials(blind, choose(blind, ("position-x",), variants=()), found.append)
     (result,) = found
     assert not result.passed
     assert "the condition never held" in result.failures
     assert "not latched" in result.failures
+
+
+def test_beam_that_nobody_takes_behind_a_dead_chamber_fails_the_trial() -> None:
+    """The rule is blind with its chamber, and nobody else sees what the chamber does not: it is looked at for so long
+    as whoever has to notice may take, and not only as long as the rule itself."""
+    blind = dull_bench(lambda rule_id: rule_id not in ("dose-rate-high", "proof-tests"))
+    dead = next(variant for variant in VARIANTS if variant.name == "chamber 1 dead")
+    choice = choose(blind, ("dose-rate-high",), (TrialState.SPOT,), variants=(dead,))
+    found: list[TrialResult] = []
+    run_trials(blind, choice, found.append)
+    (result,) = (trial for trial in found if trial.variant)
+    assert result.t_decision_ns is None
+    assert "beam was still on when the truth was looked at last" in result.failures
 
 
 def _fields(rules: object) -> dict[str, object]:
@@ -131,7 +149,7 @@ def test_one_beam_off_device_that_fails_is_made_up_for_within_300_us() -> None:
 def test_just_below_a_limit_nothing_trips_and_just_above_it_the_rule_does() -> None:
     found: list[TrialResult] = []
     rules = ("chamber-voltage-ic1", "hebt-dipole")
-    run_trials(bench(), choose(bench(), rules, (TrialState.SPOT,), variants=False, near=True), found.append)
+    run_trials(bench(), choose(bench(), rules, (TrialState.SPOT,), variants=(), near=True), found.append)
     near = [result for result in found if "limit" in result.variant]
     assert len(near) == 2 * len(rules)
     assert not [f"{result.name}: {result.failures}" for result in found if not result.passed]
@@ -187,6 +205,10 @@ def test_the_command_prints_a_table_writes_junit_and_knows_its_exit_code(tmp_pat
     assert run([*one, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert (data["failed"], data["results"][0]["rule"]) == (0, "door")
+    assert run(["interlocks", "test", "--rule", "position-x", "--json"]) == 0
+    found = {figure["name"]: figure for figure in json.loads(capsys.readouterr().out)["figures"]}
+    failed = found["t_off - t_decision, one of quadrupole or chopper failed"]
+    assert (failed["trials"], failed["bound"], failed["worst"] <= 300.0) == (2, 300.0, True)
     assert run(["interlocks", "test", "--rule", "position-x", "--state", "standby"]) == 7, "nothing was tried"
     assert run(["interlocks", "test", "--rule", "doors"]) == 2
     assert "no rule 'doors'" in capsys.readouterr().err

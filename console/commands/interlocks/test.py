@@ -33,7 +33,11 @@ COLUMNS = (
 @click.option("--room", help="Room; default the first one.")
 @click.option("--species", help="Species; default the first one.")
 @seed_option()
-@click.option("--degraded", is_flag=True, help="Also with each beam-off device stuck and with either chamber dead.")
+@click.option(
+    "--degraded",
+    is_flag=True,
+    help="With every beam-off device stuck, not only the fast ones, and with either chamber dead.",
+)
 @click.option("--near", is_flag=True, help="Also 0.98 and 1.02 of each limit that a device can be set to, with beam.")
 @click.option("--junit", type=OutputFile(), help="Write JUnit XML here.")
 @JSON
@@ -52,12 +56,13 @@ def test(
     from rig.trials.bench import make_bench
     from rig.trials.causes import TrialState
     from rig.trials.report import figures, junit_xml, to_data
-    from rig.trials.stages import choose, run_trials
+    from rig.trials.stages import FAST_FAILED, VARIANTS, choose, run_trials
     from rig.wall_clock import monotonic_s
 
     configure_logs(json_lines=settings.log_json, level=settings.log_level)
     bench = make_bench(settings.facility(facility_name), room, species, seed, settings.config_dir)
-    choice = choose(bench, rule_ids, tuple(TrialState(state) for state in states), variants=degraded, near=near)
+    chosen = tuple(TrialState(state) for state in states)
+    choice = choose(bench, rule_ids, chosen, variants=VARIANTS if degraded else FAST_FAILED, near=near)
     results: list[TrialResult] = []
     begin_s = monotonic_s()
 
