@@ -30,21 +30,16 @@ from interlocks import pvs
 from interlocks.rules import load_rules
 from rig.clocks import NominalClock
 from rig.keys import read_private
+from rig.rogue_commands import RogueCommands
 from rig.wall_clock import RisingNonces, monotonic_s, sleep_s
 
 CONNECT_S = 10.0
 FIELDS = (".VAL", ".HIHI", ".LOLO", ".DRVH", ".DISP", ".DESC", ".SCAN", ".PROC")
 ROLES = (("operator", "operator"), ("physicist", "physicist"), ("control", "control"), ("control", "operator"))
 """(whose key, as what)."""
-VERBS: dict[str, tuple[str, ...]] = {
-    "SAFE": ("reset", "set_mode", "bypass", "unbypass", "open_field", "close_field", "resolve", "inhibit"),
-    "TCS": ("load", "prepare", "start", "resume", "close", "fly"),
-    "FE": ("open_field", "load_layer", "arm", "resume", "set_limit"),
-    "RING": ("request_cycle", "end_cycle"),
-    "RS": ("insert",),
-}
-"""What a person may try; those that only stop the beam are left out, as they would end the trial."""
 _BURST = 40
+_SESSION_EACH = 10
+"""Commands between two looks at the session that is shown."""
 _CONNECT_LOOK_S = 0.5
 
 
@@ -59,13 +54,15 @@ def names_of(facility_name: str, prefix: str) -> list[str]:
 class Rogue:
     """What it does, by kind; every choice follows from the seed."""
 
-    def __init__(self, channels: dict[str, Any], prefix: str, seed: int, signers: list[Signer], clock: NominalClock):
+    def __init__(
+        self, channels: dict[str, Any], prefix: str, seed: int, signers: list[Signer], clock: NominalClock, plan: str
+    ) -> None:
         self.sent: Counter[str] = Counter()
         self._channels = channels
         self._prefix = prefix
         self._rng = np.random.default_rng(seed)
-        self._signers = signers
-        self._clock = clock
+        self._session = ""
+        self._commands = RogueCommands(self._rng, signers, clock, lambda: self._session, plan) if signers else None
         self._captured: list[bytes] = []
         self._ramp = 0.0
         self._writable = [
@@ -127,41 +124,23 @@ class Rogue:
             self._put(f"{self._prefix}:{target}", np.frombuffer(frame, np.uint8), 4)
 
     def _command(self, _name: str) -> None:
-        """A signed command in a role, with arguments that may be anything."""
-        if not self._signers:
+        """A signed command in a role, as a person might send it or with something wrong in it."""
+        if self._commands is None:
             return
-        signer = self._signers[int(self._rng.integers(len(self._signers)))]
-        servers = ("SAFE", "TCS") if signer.issuer == "control" else tuple(VERBS)
-        server = str(self._rng.choice(servers))
-        verb = str(self._rng.choice(VERBS[server]))
-        command = signer.command(verb, self._arguments(), self._clock)
-        frame = signer.sign(command)
+        if self.sent["command"] % _SESSION_EACH == 0:
+            self._session = self._read_session()
+        server, _verb, frame = self._commands.next()
         if len(self._captured) < 100:
             self._captured.append(frame)
         self._put(f"{self._prefix}:{server}:Cmd", np.frombuffer(frame, np.uint8), 4)
 
-    def _arguments(self) -> dict[str, Any]:
-        pool: dict[str, Any] = {
-            "rule": ["position-x", "dose-rate-high", "gate", "no-such-rule", 7],
-            "reason": ["because", ""],
-            "expires_s": [1e9, -1, 60],
-            "mode": ["service", "qa", "clinical", "god"],
-            "plan": ["/nonexistent.dcm", 3],
-            "room": ["1", "9"],
-            "qa": [True, "yes"],
-            "token": [77, 2**40, -1],
-            "permit_epoch": [1, 3, -1],
-            "field": [77, -1],
-            "preset_ions": [1e12, -1.0],
-            "expected_ms": [1e9, 0.0],
-            "energy_code": [0, 10**6],
-            "level_ions_per_s": [1e12, -1.0],
-            "n": [1, 10**9],
-            "crc32": [0],
-            "code": [0, 99],
-        }
-        names = [name for name in pool if self._rng.random() < 0.4]
-        return {name: pool[name][int(self._rng.integers(len(pool[name])))] for name in names}
+    def _read_session(self) -> str:
+        """The session that the safety controller shows; the one known before where it does not say."""
+        channel = self._channels.get(f"{self._prefix}:SAFE:Field-RB")
+        with contextlib.suppress(Exception):
+            said = channel.read(timeout=0.5).data[0] if channel is not None else b""
+            return said.decode() if isinstance(said, bytes) else str(said)
+        return self._session
 
 
 def connect(servers: list[str], names: list[str], times: int = 1) -> list[dict[str, Any]]:
@@ -209,7 +188,7 @@ def rampage(options: argparse.Namespace) -> None:
             folder = "control" if issuer == "control" else "console"
             key = read_private(options.keys / folder / f"{issuer}.key")
             signers.append(Signer(issuer, role, key, RisingNonces()))
-    rogue = Rogue(channels, options.prefix, options.seed, signers, clock)
+    rogue = Rogue(channels, options.prefix, options.seed, signers, clock, options.plan)
     print("READY", len(channels), flush=True)  # noqa: T201 - the line its starter waits for
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
@@ -231,6 +210,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--epoch-ns", type=int, default=0)
     parser.add_argument("--speed", type=float, default=1.0)
     parser.add_argument("--keys", type=Path, help="folder of a home's keys: sign commands in every role")
+    parser.add_argument("--plan", default="", help="path of the plan that is delivered")
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--times", type=int, default=1)
     options = parser.parse_args(arguments)

@@ -13,9 +13,11 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from control.plan.load import load_plan
 from control.plan.program import compile_program
@@ -25,9 +27,13 @@ from rig.home import Home
 from rig.keys import KeyStore
 from rig.link_trial_ca import Deed, RealTrial, RealVerdict, Victim, run_real_trial
 from rig.run_dir import RunFile
-from rig.truth_check import overdosed
+from rig.truth_check import FloatArray, PlannedLayer, overdosed, spot_truth
 from rig.truth_file import read_now, read_spots
 
+PLAN = "attacked.dcm"
+"""What `run_real_trial` delivers."""
+MOST_MM = 1.0
+"""A spot lies within 0.3 mm of its place (p99); the hard limit of the position rules is 2 mm."""
 _START_S = 60.0
 _END_S = 20.0
 _ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +62,8 @@ class RogueVerdict:
     link: RealVerdict
     overdosed: list[str]
     """Spots that had more than their tolerance allows, in words."""
+    misplaced: list[str]
+    """Spots that were given elsewhere, in words."""
     unplanned_ions: float
     sent: dict[str, int] = field(default_factory=dict)
     subscriptions: int = 0
@@ -65,6 +73,8 @@ class RogueVerdict:
         """Empty if all is well."""
         if self.overdosed:
             return f"{len(self.overdosed)} spots above tolerance: {self.overdosed[0]}"
+        if self.misplaced:
+            return f"{len(self.misplaced)} spots beside their place: {self.misplaced[0]}"
         if self.unplanned_ions:
             return f"{self.unplanned_ions:.0f} ions that nobody planned"
         if not self.sent.get("writes"):
@@ -92,20 +102,32 @@ def run_rogue_trial(facility: Facility, home: Home, trial: RogueTrial) -> RogueV
         beam_needed=False,  # a rogue may have ended the delivery: signed, or by what it has staged at the front end
     )  # fmt: skip
     link = run_real_trial(facility, home, cut, crowd)
-    too_much, unplanned = _doses(facility, home, next(iter(facility.rooms)))
-    return RogueVerdict(link, too_much, unplanned, sent, sum(subscriptions))
+    doses = _doses(facility, home, next(iter(facility.rooms)))
+    return RogueVerdict(link, *doses, sent, sum(subscriptions))
 
 
-def _doses(facility: Facility, home: Home, room: str) -> tuple[list[str], float]:
-    """Spots with too much by truth, and ions of layers that the plan does not have."""
+def _doses(facility: Facility, home: Home, room: str) -> tuple[list[str], list[str], float]:
+    """Spots with too much by truth, spots beside their place, and ions of layers that the plan does not have."""
     folder = home.run_dir(facility.id)
     now, truth = read_spots(folder)
     if now.total_ions != read_now(folder).total_ions:
         raise ChannelError("truth.behind", "the truth per spot was not written to the end", str(folder))
-    program = compile_program(load_plan(home.plans / "attacked.dcm"), facility, room)
-    too_much = overdosed(program.layers, truth, facility)
-    planned = {layer.token for layer in program.layers}
-    return too_much, float(sum(rows[:, 0].sum() for token, rows in truth.items() if token not in planned))
+    layers = compile_program(load_plan(home.plans / PLAN), facility, room).layers
+    planned = {layer.token for layer in layers}
+    unplanned = float(sum(rows[:, 0].sum() for token, rows in truth.items() if token not in planned))
+    return overdosed(layers, truth, facility), misplaced(layers, truth, facility), unplanned
+
+
+def misplaced(
+    layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray], facility: Facility, most_mm: float = MOST_MM
+) -> list[str]:
+    """Spots that had half of their ions or more, and had them beside their place, in words."""
+    found = []
+    for layer in layers:
+        spots = spot_truth(layer, truth.get(layer.token), facility)
+        beside = (spots.ions >= 0.5 * layer.target_ions) & ~(spots.position_error_mm <= most_mm)
+        found += [f"token {layer.token} spot {k}: {spots.position_error_mm[k]:.2f} mm" for k in np.flatnonzero(beside)]
+    return found
 
 
 def _arguments(facility: Facility, run: RunFile) -> list[str]:
@@ -158,7 +180,7 @@ def rogue(
     child, _ = _start(
         [*_arguments(facility, run), "--seed", str(trial.seed + 1000 * signed), "--pause-s", str(trial.pause_s),
          "--speed", str(run.speed), "--epoch-ns", str(run.processes["plant"]["epoch_ns"]),
-         *(["--keys", str(KeyStore(home).home.keys)] if signed else [])]
+         *(["--keys", str(KeyStore(home).home.keys), "--plan", str(home.plans / PLAN)] if signed else [])]
     )  # fmt: skip
     try:
         yield child
