@@ -7,7 +7,7 @@ from typing import Any
 
 from control.continuation import continued
 from control.course import require_given_by_nobody_else, require_let_go, share_of
-from control.layer_machine import Event, State, refused
+from control.layer_machine import DELIVERING, Event, State, refused
 from control.recovery import require_alike, require_same, restore
 from control.sequencer import Sequencer
 from control.session import ProgramLike, Session
@@ -113,6 +113,9 @@ class SessionDesk:
                 await sequencer.stop()
                 await sequencer.recorded(ENDS_S)
             await sequencer.close()
+        elif sequencer.session is not None and sequencer.state in DELIVERING:  # a plan is read and compiled for it
+            what = f"session {sequencer.session.id} is being delivered, and control has nothing to do beside that"
+            raise CommandRefused("control.busy", what, "close_partial", "ask again when it is interrupted or has ended")
         await sequencer.books.durable()
         entry = read.session(journal, name)
         if entry.status in read.ENDED:

@@ -18,7 +18,7 @@ import structlog
 
 from control.plan.dicom_bytes import EXPLICIT_LE, IMPLICIT_LE
 from control.plan.dicom_reader import RT_ION_PLAN, read_dicom_plan
-from control.plan.model import plan_hash
+from control.plan.model import Plan, plan_hash
 from facility.config.dicom import Receiving
 from facility.errors import ChannelError, PlanError, UsageError
 
@@ -106,14 +106,13 @@ class Receiver:
             return self._answer(event, NOT_UNDERSTOOD, str(problem), uid)
         if plan.plan_uid != uid:
             return self._answer(event, OTHER_CLASS, f"the object calls itself {plan.plan_uid}", uid)
-        return self._keep(event, data, uid, plan_hash(plan))
+        return self._keep(event, data, uid, plan)
 
-    def _keep(self, event: Any, data: bytes, uid: str, content: str) -> Any:
+    def _keep(self, event: Any, data: bytes, uid: str, plan: Plan) -> Any:
         path = self._folder / f"{uid}.dcm"
         try:
             if path.exists():
-                known = plan_hash(read_dicom_plan(path.read_bytes(), path.name))
-                if known != content:
+                if _says(read_dicom_plan(path.read_bytes(), path.name)) != _says(plan):
                     return self._answer(event, DUPLICATE, "another plan has this UID already", uid)
                 return self._answer(event, STORED, "this plan is here already", uid)
             new = path.with_suffix(".new")
@@ -124,7 +123,7 @@ class Receiver:
             new.replace(path)
         except (OSError, PlanError) as problem:
             return self._answer(event, OUT_OF_RESOURCES, f"it cannot be kept: {problem}", uid)
-        return self._answer(event, STORED, str(path), uid, plan_hash=content)
+        return self._answer(event, STORED, str(path), uid, plan_hash=plan_hash(plan))
 
     @staticmethod
     def _answer(event: Any, status: int, words: str, uid: str, **more: str) -> Any:
@@ -138,6 +137,11 @@ class Receiver:
         if status != STORED:
             answer.ErrorComment = words[:64]
         return answer
+
+
+def _says(plan: Plan) -> tuple[str, str, int]:
+    """What makes two plans the same: what the machine would do, what for, and how often."""
+    return plan_hash(plan), plan.intent, plan.fractions
 
 
 class BoundedSocket:

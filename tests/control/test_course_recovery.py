@@ -178,23 +178,26 @@ def test_a_front_end_that_does_not_disarm_is_told_and_the_session_has_no_rest(jo
     run(journal, test)
 
 
-def test_closing_another_session_leaves_the_one_that_is_delivered_alone(journal: Journal) -> None:
-    """What the front end holds is the open session's: neither its beam nor its register is touched."""
+def test_closing_another_session_waits_for_the_beam_and_leaves_an_interrupted_one_alone(journal: Journal) -> None:
+    """Control reads no plan while it delivers; and what the front end holds is the open session's, to go on with."""
 
     async def test(desk: Desk) -> None:
         old = await desk.stopped()
         await close(desk)
         plans = {"p": desk.plan, "q": dataclasses.replace(desk.plan, plan_hash="cd" * 32, fractions=3)}
         desk.desk._load_program = lambda plan, *_: plans[plan]
-        await desk.load(plan="q")
+        new, sequencer = await desk.load(plan="q"), desk.bench.sequencer
         await desk.start()
-        await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+        await sequencer.until({State.IRRADIATING}, 30.0)
+        with pytest.raises(CommandRefused, match=f"session {new} is being delivered"):
+            await desk.close_partial(old)
+        await sequencer.pause()
+        await sequencer.recorded(30.0)
         before = len(desk.bench.machine.log)
         await desk.close_partial(old)
-        done = desk.bench.machine.log[before:]
-        assert "read_dose" in done
-        assert "disarm" not in done
-        assert (await desk.bench.sequencer.recorded(300.0)).status == "completed"
+        assert desk.bench.machine.log[before:] == ["read_dose", "read_dose"]
+        await sequencer.resume("test")
+        assert (await sequencer.recorded(300.0)).status == "completed"
         assert "not brought together" not in read.session(journal, old).reason
 
     run(journal, test)

@@ -33,13 +33,15 @@ def why_not() -> str:
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
-    """URL of a server that runs inside the block; it refuses to run as root, so it runs as its own user there."""
+    """URL of a server that runs inside the block, with what one before it has left in this folder; it refuses to run as
+    root, so it runs as its own user there."""
     programs = _bin()
     if programs is None:
         raise RuntimeError("PostgreSQL is not installed")
     owner = USER if os.geteuid() == 0 else None
     home = folder / "pg"  # short: a socket's path has 107 bytes at most
-    home.mkdir()
+    begun = home.is_dir()
+    home.mkdir(exist_ok=True)
     if owner is not None:
         shutil.chown(home, owner)
         for parent in [folder, *folder.parents][:3]:
@@ -51,7 +53,8 @@ def server(folder: Path) -> Iterator[str]:
                        env={**os.environ, "HOME": str(home)})  # fmt: skip
 
     data = str(home / "data")
-    call("initdb", "-D", data, "-A", "trust", "-U", USER, "-N")
+    if not begun:
+        call("initdb", "-D", data, "-A", "trust", "-U", USER, "-N")
     options = f"-c listen_addresses='' -c unix_socket_directories={home}"
     call("pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
     try:

@@ -11,11 +11,18 @@ import sqlalchemy as sa
 
 from facility.errors import JournalError
 from facility.timebase import ManualClock
-from journal.store import Journal, open_journal
+from interlocks.snapshot import Mode
+from journal import read
+from journal.store import Journal, open_journal, sqlite_url
 from journal.verify import verify
 from journal.writer import InlineWriter
+from records.account import read_account
+from records.dicom_record import record_bytes
+from rig.deliver_virtual import deliver_in
+from rig.virtual_world import World, WorldOptions
 from tests.journal.postgresql import server, why_not
 from tests.journal.rows import batch, event
+from tests.recovery.test_crashes import facility, program
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "never")
 
@@ -80,4 +87,25 @@ def test_a_server_that_has_gone_is_a_fault_and_what_was_given_is_written_when_it
         it.add("events", "S-1", event(2).values)
         it.flush()
         assert "the journal cannot be written" in str(it.fault())
-        it.close()
+        with server(Path(folder)):
+            it.flush()
+            assert it.fault() is None
+            verdict = verify(it.journal)
+            assert (verdict.broken, verdict.rows) == ("", 2)
+            it.close()
+
+
+def test_a_delivery_is_on_record_there_as_in_a_file(journal: Journal, tmp_path: Path) -> None:
+    """The same session, the same accounts of its spots, the same treatment record to the byte."""
+    on_record = []
+    for kept in (journal, open_journal(sqlite_url(tmp_path / "journal.sqlite"), "wuwei")):
+        options = WorldOptions(load_program=lambda *_: program(), mode=Mode.QA, journal=kept)
+        _, summary = deliver_in(World(facility(), program().room_id, "carbon", 1, options), program())
+        assert summary.status == "completed"
+        (entry,) = read.sessions(kept)
+        assert entry.status == "completed"
+        on_record.append(record_bytes(read_account(kept, entry.session, program())))
+        verdict = verify(kept)
+        on_record.append(f"{verdict.broken} {verdict.rows} {verdict.tip.hash}".encode())
+    kept.close()
+    assert on_record[:2] == on_record[2:]

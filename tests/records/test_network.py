@@ -165,10 +165,14 @@ def test_another_plan_under_the_same_uid_is_refused_and_the_first_one_stays(
     receiver: Receiver, folder: Path, tmp_path: Path
 ) -> None:
     assert store(receiver, whole_plan()) == 0
-    other = whole_plan()
-    for point in other.IonBeamSequence[0].IonControlPointSequence[:2]:
+    assert store(receiver, whole_plan()) == 0
+    energy, intent, fractions = (whole_plan() for _ in range(3))
+    for point in energy.IonBeamSequence[0].IonControlPointSequence[:2]:
         point.NominalBeamEnergy = 200.0
-    assert store(receiver, other) == 0x0111
+    intent.PlanIntent = "CURATIVE"
+    fractions.FractionGroupSequence[0].NumberOfFractionsPlanned = 7
+    for other in (energy, intent, fractions):  # of which the plan's hash covers only the first
+        assert store(receiver, other) == 0x0111
     assert plan_hash(load_plan(folder / kept(folder)[0])) == plan_hash(plan())
 
 
