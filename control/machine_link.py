@@ -259,6 +259,10 @@ class MachineLink:
             raise ChannelError("channel.bad-value", f"{len(rows)} rows, the register has {data['n']}", "FE read_dose")
         return found
 
+    async def read_doses(self) -> list[Dose]:
+        """Both loads that the dose register holds, the present one first; as `read_dose`."""
+        return [dose for back in (0, 1) if (dose := await self.read_dose(back)) is not None]
+
     async def write_lines(self, frame: bytes) -> None:
         """Tell the safety controller what control vouches for."""
         await self._channels["SAFE:TcsKeepAlive"].put(frame, self.limits.command_s)

@@ -182,6 +182,18 @@ def go_on_from(session: Session, doses: Sequence[Dose], rules: LayerRules, t_ns:
     return found
 
 
+def require_known(session: Session, doses: Sequence[Dose]) -> None:
+    """JournalError 'recovery.register' where the register holds a load of this plan, begun in a field of which the
+    journal has no dose: an older copy of the journal was put back, and by it a fraction would be given twice."""
+    known = (session.known_fields or frozenset()) | {field_number(session.id)}
+    for dose in doses:
+        if dose.plan_hash == session.program.plan_hash and dose.field not in known and _begun(dose):
+            what = f"the register holds dose of this plan, field {dose.field}, of which the journal has nothing"
+            raise JournalError("recovery.register", what, session.id,
+                               "put the newest copy of the journal back; where there is none, count that dose and give "
+                               "what is left by a plan of its own")  # fmt: skip
+
+
 def require_all_told(session: Session, had_ions: object) -> None:
     """JournalError 'recovery.register' where the front end's backup counter has counted much more of this field than
     journal and register tell: an older copy of the journal was put back, and later fields have taken the register.

@@ -237,6 +237,8 @@ class Session:
         self.plan_path = self.energy_table = self.opened_because = ""
         self.share = NO_FRACTION
         """Which part of a course this is."""
+        self.known_fields: frozenset[int] | None = None
+        """Of a fraction: fields of this plan whose dose the journal has; None: it does not matter."""
         self.on_booked: Callable[[LayerBook, LayerResult, str], None] = lambda _book, _result, _how: None
         """Told of every account of a layer: its book, what it comes to, and how (`journal.read`)."""
         self.books = [LayerBook(layer) for layer in program.layers]

@@ -12,6 +12,7 @@ from control.recovery import require_alike, require_same, restore
 from control.sequencer import Sequencer
 from control.session import ProgramLike, Session
 from facility.errors import CommandRefused, IonctlError
+from facility.ids import field_number
 from journal import read
 from journal.course import Share, delivered_by_beam, read_course
 from journal.read import SessionEntry
@@ -50,8 +51,11 @@ class SessionDesk:
         if share.continues:
             program = self._rest(program, share.continues, "load")
 
+        known = self._known_fields(program) if share.number else None
+
         def dress(session: Session) -> None:
             session.plan_path, session.energy_table, session.share = given["plan"], self._energy_table, share
+            session.known_fields = known
 
         session = await self._sequencer.load(
             program, mode=self._sequencer.mode, operator=issuer, approved_hash=given["plan_hash"], dress=dress
@@ -66,6 +70,16 @@ class SessionDesk:
             require_let_go(sequencer.session, program)
         course = None if journal is None else read_course(journal, program.patient_id, program.plan_hash)
         return share_of(sequencer.mode, program, course, fraction, continues)
+
+    def _known_fields(self, program: ProgramLike) -> frozenset[int] | None:
+        """Fields of this plan whose dose the journal has: sessions of the course that delivered, and those that belong
+        to none; None where there is no journal."""
+        if self._journal is None:
+            return None
+        plan = program.patient_id, program.plan_hash
+        entries = read.sessions(self._journal, patient=plan[0], plan_hash=plan[1])
+        parts = [part.entry for part in read_course(self._journal, *plan).parts]
+        return frozenset(field_number(one.session) for one in (*parts, *(one for one in entries if not one.fraction)))
 
     def _rest(self, program: ProgramLike, continues: str, verb: str) -> ProgramLike:
         """What is left of a session that was closed as partial; the same machine must give it."""

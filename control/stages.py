@@ -30,7 +30,7 @@ from control.layer_table import (
     table_crc32,
 )
 from control.machine_link import MachineLink
-from control.recovery import go_on_from, require_all_told
+from control.recovery import go_on_from, require_all_told, require_known
 from control.session import LayerBook, Session
 from control.stage_fault import Preempted, StageFault
 from facility.errors import ChannelError, CommandRefused
@@ -124,6 +124,8 @@ class Stages:
             await asyncio.sleep(self._limits.settle_s * self._limits.scale)
         if session.recovering:
             await self.reconcile(session, t_ns)
+        elif session.known_fields is not None:
+            require_known(session, await self._link.read_doses())
         if session.unaccounted:
             await self._account(session, t_ns)
         if session.finished:
@@ -347,8 +349,7 @@ class Stages:
         except StageFault as fault:
             raise ChannelError("control.timeout", fault.reason, "FE disarm") from fault
         await asyncio.sleep(self._limits.settle_s * self._limits.scale)
-        doses = [dose for back in (0, 1) if (dose := await self._link.read_dose(back)) is not None]
-        found = go_on_from(session, doses, self._rules, t_ns)
+        found = go_on_from(session, await self._link.read_doses(), self._rules, t_ns)
         self._books.event(session.id, RECONCILED_KIND, found.to_data())
         await self._books.durable()
         return found.words

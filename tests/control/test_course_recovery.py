@@ -16,13 +16,13 @@ from control.sequencer import Sequencer
 from control.session_desk import SessionDesk
 from facility.errors import CommandRefused
 from facility.events import EventLog
-from facility.ids import IdSource
+from facility.ids import IdSource, field_number
 from facility.states import Action, FrontEndState
 from journal import read
 from journal.store import Journal
 from journal.writer import InlineWriter
 from tests.control.fakes import PREFIX, FakeProgram
-from tests.control.test_course import Desk, close, run
+from tests.control.test_course import QA, Desk, close, run
 from tests.control.test_course import journal as journal
 
 
@@ -224,3 +224,36 @@ def test_who_goes_on_or_closes_says_why_and_may_say_where_the_plan_lies_now(jour
         assert "nothing was delivered since" in answer["account"]
 
     run(journal, test)
+
+
+@pytest.mark.parametrize(
+    ("of", "given", "spot"), [("forgotten", False, 3), ("forgotten", True, -1), ("first", True, 3)]
+)
+def test_dose_of_which_the_journal_has_nothing_lets_no_fraction_begin(
+    journal: Journal, of: str, given: bool, spot: int
+) -> None:
+    """An older copy of the journal was put back; what it has forgotten would be given once more."""
+
+    async def test(desk: Desk) -> None:
+        desk.plan = dataclasses.replace(desk.plan, fractions=3)
+        first = await desk.deliver()
+        field = field_number(first if of == "first" else "S-forgotten")
+        desk.bench.machine.dose = {"token": 1001, "field": field, "plan_hash": desk.plan.plan_hash, "table_crc32": 0,
+                                   "spot": spot, "uncertain_ions": 0.0, "seq": 1, "n": 20}  # fmt: skip
+        session, sequencer = await desk.load(), desk.bench.sequencer
+        await sequencer.prepare()
+        await asyncio.sleep(2.0)
+        assert sequencer.state is (State.READY if given else State.LOADED)
+        assert sequencer.session is not None
+        words = " ".join(sequencer.session.messages)
+        assert (f"field {field}, of which the journal has nothing ({session})" in words) is not given
+
+    run(journal, test)
+
+
+def test_quality_assurance_asks_for_no_dose_of_others(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.deliver()
+        assert "read_dose" not in desk.bench.machine.log
+
+    run(journal, test, QA)
