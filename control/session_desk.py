@@ -68,7 +68,9 @@ class SessionDesk:
         sequencer, journal = self._sequencer, self._journal
         if not refused(sequencer.state, Event.LOAD):  # where it is refused anyway, the state is the better reason
             require_let_go(sequencer.session, program)
-        course = None if journal is None else read_course(journal, program.patient_id, program.plan_hash)
+        course = None  # what is given for quality assurance belongs to none
+        if journal is not None and sequencer.mode == "clinical" and not program.qa:
+            course = read_course(journal, program.patient_id, program.plan_hash)
         return share_of(sequencer.mode, program, course, fraction, continues)
 
     def _known_fields(self, program: ProgramLike) -> frozenset[int] | None:

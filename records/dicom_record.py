@@ -8,16 +8,18 @@ Layers of which nothing was delivered are left out. What DICOM has no place for 
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
+from pydicom.charset import default_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from control.layer_table import COLUMN, FloatArray, measured
@@ -204,26 +206,41 @@ def _control_point(
 ) -> Dataset:
     layer, spots = one.layer, one.begun
     item = Dataset()
-    item.ReferencedControlPointIndex = index
-    item.TreatmentControlPointDate, item.TreatmentControlPointTime = _date(at), _time(at)
-    item.SpecifiedMeterset, item.DeliveredMeterset = ds(metersets[0]), ds(metersets[1])
-    item.NominalBeamEnergy = ds(layer.energy_mev_u)
-    item.ScanSpotTuneID = str(layer.energy_code)
-    item.NumberOfScanSpotPositions = int(spots.size)
+    item.set_original_encoding(True, True, default_encoding)  # so that bytes are written as they are
     indices = layer.spot_index[spots] + 1
     whole = np.array_equal(indices, np.arange(1, indices.size + 1)) and spots.size == layer.n_spots
-    item.ScanSpotReordered = "NO" if whole else "YES"
+    _add_texts(
+        item, ReferencedControlPointIndex=index, TreatmentControlPointDate=_date(at),
+        TreatmentControlPointTime=_time(at), SpecifiedMeterset=ds(metersets[0]), DeliveredMeterset=ds(metersets[1]),
+        NominalBeamEnergy=ds(layer.energy_mev_u), ScanSpotTuneID=layer.energy_code,
+        NumberOfScanSpotPositions=int(spots.size), ScanSpotReordered="NO" if whole else "YES",
+        NumberOfPaintings=layer.paintings,
+    )  # fmt: skip
     if not whole:
         item.ScanSpotPrescribedIndices = indices.tolist()
     _add_floats(item, "ScanSpotPositionMap", positions_mm(one)[spots].ravel())
     _add_floats(item, "ScanSpotMetersetsDelivered", units)
-    item.NumberOfPaintings = layer.paintings
     return item
+
+
+def _add_texts(item: Dataset, **values: object) -> None:
+    """Short texts and whole numbers, ASCII, as the bytes that they are: for the reason of `_add_floats`."""
+    for keyword, value in values.items():
+        tag, kind = _known_tag(keyword)
+        data = str(value).encode("ascii")
+        data += b" " * (len(data) % 2)
+        item[tag] = RawDataElement(tag, kind, len(data), data, 0, True, True)
+
+
+@functools.cache
+def _known_tag(keyword: str) -> tuple[BaseTag, str]:
+    tag = Tag(keyword)
+    return tag, dictionary_VR(tag)
 
 
 def _add_floats(item: Dataset, keyword: str, values: FloatArray) -> None:
     """An FL of many values as the bytes that it is: pydicom looks at each number, ten times as long as all the rest."""
-    tag, data = Tag(keyword), np.ascontiguousarray(values, dtype="<f4").tobytes()
+    tag, data = _known_tag(keyword)[0], np.ascontiguousarray(values, dtype="<f4").tobytes()
     item[tag] = RawDataElement(tag, "FL", len(data), data, 0, True, True)
 
 

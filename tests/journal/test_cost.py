@@ -20,7 +20,7 @@ def test_every_step_of_a_delivery_s_books_and_records_is_in_the_account(tmp_path
     facility = load_facility("wuwei")
     write_dicom_plan(make_small_plan(facility, "carbon"), tmp_path / "small.dcm")
     home, room = Home(tmp_path / "home"), next(iter(facility.rooms))
-    request = DeliveryRequest(tmp_path / "small.dcm", facility, room, home, qa=True)
+    request = DeliveryRequest(tmp_path / "small.dcm", facility, room, home)
     books, records = Account(), Account()
     found = measure(request, checked_program(request), books, records)
     assert set(books.calls) >= WRITTEN
