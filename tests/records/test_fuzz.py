@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,11 @@ from facility.errors import PlanError
 
 @pytest.mark.parametrize("part", range(4))
 def test_whatever_the_bytes_a_reader_has_an_answer(part: int) -> None:
+    soak_fuzz.seeds()
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = [problem for k in range(500 * part, 500 * (part + 1)) if (problem := soak_fuzz.objection(k))]
     assert found == []
+    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) < soak_fuzz.MEMORY_BYTES
 
 
 def test_the_seeds_are_whole_and_most_of_what_is_broken_is_refused() -> None:
