@@ -117,8 +117,9 @@ class Journal:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection to read with."""
-        readers = self.engine.execution_options(ionctl_read=True)
+        """A connection to read with: all that is read with it is of one moment, whoever writes meanwhile."""
+        options = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
+        readers = self.engine.execution_options(ionctl_read=True, **options)
         with self._guarded("cannot be read"), readers.connect() as connection:
             yield connection
 

@@ -19,7 +19,7 @@ from rig.home import Home
 from rig.parts import read_earlier
 from rig.remote import operator_at, running
 from rig.result import DeliveryResult
-from rig.session_desk import LayerLine, layer_lines, program_of, session_at
+from rig.session_desk import LayerLine, layer_lines, plan_file, program_of, session_at
 
 if TYPE_CHECKING:
     from rig.operator_client import OperatorClient
@@ -62,16 +62,23 @@ def resume_session(
         return deliver_at(request, program, run, on_progress)
 
 
-def close_partial(facility: Facility, home: Home, name: str, reason: str, plan: Path | None = None) -> Closed:
+def close_partial(
+    facility: Facility, home: Home, name: str, reason: str, plan: Path | None = None, *, without_plan: bool = False
+) -> Closed:
     """Close a session as partial, by control at the facility that is up; of a virtual delivery at one of its own.
-    `plan`: its file, where it has moved."""
+
+    `plan`: its file, where it has moved; PlanError where it is not found, unless it is to be closed `without_plan`:
+    then what the dose register has of it is not heard, and no rest of it can be given.
+    """
     if home.virtual_journal(name) is not None:
         from rig.resume_virtual import close_virtual
 
-        return close_virtual(facility, home, name, reason, plan)
+        return close_virtual(facility, home, name, reason, plan, without_plan=without_plan)
     with session_at(home, facility.id, name) as (_, entry):
         if entry.status in read.ENDED:
             raise CommandRefused("session.ended", f"session {name} is {entry.status}", "close")
+        if plan is None and not without_plan:
+            plan_file(entry)
     run, file = running(facility, home), "" if plan is None else str(plan.resolve())
 
     async def close() -> Closed:

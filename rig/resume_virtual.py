@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from control.plan.program import MachineProgram
 from facility.config import Facility
-from facility.errors import CommandRefused
+from facility.errors import CommandRefused, InternalError, IonctlError
 from interlocks.snapshot import Mode
 from ioc_sim.register_store import MemoryStore
 from journal import read
@@ -92,20 +92,23 @@ def _keep_post_mortems(earlier: Earlier) -> None:
         shutil.copytree(there, earlier.folder_of(earlier.parts) / FOLDER, dirs_exist_ok=True)
 
 
-def close_virtual(facility: Facility, home: Home, name: str, reason: str, plan: Path | None) -> Closed:
+def close_virtual(
+    facility: Facility, home: Home, name: str, reason: str, plan: Path | None, *, without_plan: bool
+) -> Closed:
     """Close a session as partial; journal and register are brought together for the last time."""
     from rig.resume import asked_to_close
 
     with _left(facility, home, name) as left:
-        entry = left.entry
-        program = program_of(entry, facility, home, plan, "close")
-        world = _world(facility, program, left)
+        program, problem = _program(left.entry, facility, home, plan)
+        if problem is not None and (left.entry.status in read.ENDED or not without_plan):
+            raise problem
+        world = _world(facility, program or problem, left)
 
         async def close(parts: WorldParts) -> Closed:
             return await asked_to_close(parts.operator, name, reason)
 
         closed = world.run(close)
-        record = record_files(left.journal, name, program)
+        record = {} if program is None else record_files(left.journal, name, program)
         left.journal.close()
         leave_register(home.session_dir(name), world.plant, None)
         left.path.replace(home.session_dir(name) / JOURNAL_FILE)
@@ -113,13 +116,30 @@ def close_virtual(facility: Facility, home: Home, name: str, reason: str, plan: 
         return closed
 
 
-def _world(facility: Facility, program: MachineProgram, left: Left) -> World:
-    """A facility that delivers nothing."""
-    options = WorldOptions(
-        mode=Mode.QA if left.entry.qa else Mode.CLINICAL, load_program=lambda _path, _room, _qa: program,
-        bring_up=False, register_store=left.store, journal=left.journal,
-    )  # fmt: skip
-    return World(facility, left.entry.room, species_of(program), 1, options)
+def _program(
+    entry: SessionEntry, facility: Facility, home: Home, plan: Path | None
+) -> tuple[MachineProgram | None, IonctlError | None]:
+    """What a session goes on with, or why it has none."""
+    try:
+        return program_of(entry, facility, home, plan, "close"), None
+    except IonctlError as problem:
+        return None, problem
+
+
+def _world(facility: Facility, found: MachineProgram | IonctlError | None, left: Left) -> World:
+    """A facility that delivers nothing; where there is no program, whoever asks for it is told why."""
+
+    def load(_path: str, _room: str, _qa: bool) -> MachineProgram:
+        if isinstance(found, MachineProgram):
+            return found
+        raise found or InternalError("resume.program", "neither a program nor a reason", left.entry.session)
+
+    options = WorldOptions(mode=Mode.QA if left.entry.qa else Mode.CLINICAL, load_program=load, bring_up=False,
+                           register_store=left.store, journal=left.journal)  # fmt: skip
+    rooms = facility.rooms
+    room = left.entry.room if left.entry.room in rooms else next(iter(rooms))
+    species = species_of(found) if isinstance(found, MachineProgram) else next(iter(facility.species))
+    return World(facility, room, species, 1, options)
 
 
 def _next_seed(said: Mapping[str, Any] | None, parts: int) -> int:

@@ -125,13 +125,16 @@ def export(settings: Settings, name: str, output: Path, plan: Path | None, facil
 @click.argument("name", metavar="SESSION")
 @words_option("--reason", "Why it will not be finished.")
 @PLAN
+@click.option("--without-plan", is_flag=True,
+              help="Close it although its plan is not found: then no rest of it can be given.")  # fmt: skip
 @FACILITY
 @click.pass_obj
-def close(settings: Settings, name: str, reason: str, plan: Path | None, facility_name: str) -> int:
+def close(settings: Settings, name: str, reason: str, plan: Path | None, without_plan: bool, facility_name: str) -> int:
     """Close a session as partial, where it would be gone on with: nobody goes on with it any more."""
     from rig.resume import close_partial
 
-    closed = close_partial(settings.facility(facility_name), settings.home(), name, reason, plan)
+    facility, home = settings.facility(facility_name), settings.home()
+    closed = close_partial(facility, home, name, reason, plan, without_plan=without_plan)
     print(f"{name} is closed as partial: {closed.account}")
     if not closed.known:
         print("What it got is not known for sure: no rest of it can be given.")

@@ -57,6 +57,22 @@ def test_it_is_written_verified_and_gone_on_with(journal: Journal, url: str) -> 
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
 
 
+def test_what_is_read_is_of_one_moment(journal: Journal, url: str) -> None:
+    """Else rows and batches of a commit that comes between would not go together, and the chain be called broken."""
+    other = open_journal(url, "wuwei")
+    journal.append([batch(1, 2)])
+    with journal.reading() as connection:
+        counted = [
+            connection.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar() for name in ("events", "batches")
+        ]
+        other.append([batch(3)])
+        again = [connection.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar() for name in ("events", "batches")]
+    assert counted == again == [2, 1]
+    verdict = verify(journal)
+    assert (verdict.broken, verdict.batches) == ("", 2)
+    other.close()
+
+
 @pytest.mark.parametrize("verb", ["UPDATE events SET t_ns = 1", "DELETE FROM batches"])
 def test_it_is_append_only(journal: Journal, verb: str) -> None:
     journal.append([batch(1)])

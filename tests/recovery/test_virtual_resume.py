@@ -231,6 +231,19 @@ def test_what_a_killed_facility_has_left_is_cleared_away_and_what_a_living_one_n
         assert list(tmp_path.iterdir()) == [mine]
 
 
+def test_without_its_plan_it_is_closed_only_where_somebody_says_so(tmp_path: Path) -> None:
+    home, first = interrupted(tmp_path)
+    session = str(first.summary["session"])
+    (tmp_path / "small.dcm").unlink()
+    with pytest.raises(PlanError, match="is no longer"):
+        close_partial(facility(), home, session, REASON)
+    closed = close_partial(facility(), home, session, REASON, without_plan=True)
+    assert not closed.known
+    assert "is no longer" in closed.account
+    with closing(open_journal(sqlite_url(home.session_dir(session) / JOURNAL_FILE), facility().id)) as journal:
+        assert read.session(journal, session).status == "partial"
+
+
 def test_it_is_closed_as_partial_and_nobody_goes_on_with_it(tmp_path: Path) -> None:
     home, first = interrupted(tmp_path)
     session = str(first.summary["session"])
