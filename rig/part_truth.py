@@ -31,4 +31,4 @@ def judged(
         ions = sum(float(rows[:, T_IONS].sum()) for rows in came.values())
         return None, f"not known of the whole session: {problem.what}; part {part} gave {ions:.6e} ions ({path})"
     write_truth_log(path, session, program, whole, facility)
-    return judge_truth(program.layers, whole, facility), ""
+    return judge_truth(program.layers, whole), ""

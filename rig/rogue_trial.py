@@ -115,16 +115,14 @@ def _doses(facility: Facility, home: Home, room: str) -> tuple[list[str], list[s
     layers = compile_program(load_plan(home.plans / PLAN), facility, room).layers
     planned = {layer.token for layer in layers}
     unplanned = float(sum(rows[:, 0].sum() for token, rows in truth.items() if token not in planned))
-    return overdosed(layers, truth, facility), misplaced(layers, truth, facility), unplanned
+    return overdosed(layers, truth), misplaced(layers, truth), unplanned
 
 
-def misplaced(
-    layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray], facility: Facility, most_mm: float = MOST_MM
-) -> list[str]:
+def misplaced(layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray], most_mm: float = MOST_MM) -> list[str]:
     """Spots that had half of their ions or more, and had them beside their place, in words."""
     found = []
     for layer in layers:
-        spots = spot_truth(layer, truth.get(layer.token), facility)
+        spots = spot_truth(layer, truth.get(layer.token))
         beside = (spots.ions >= 0.5 * layer.target_ions) & ~(spots.position_error_mm <= most_mm)
         found += [f"token {layer.token} spot {k}: {spots.position_error_mm[k]:.2f} mm" for k in np.flatnonzero(beside)]
     return found

@@ -52,21 +52,18 @@ def objections(
         if entry is None or entry.status != read.VERIFIED:
             found.append(f"layer {index} is not verified in the journal")
             continue
-        found += _layer(facility, program, index, entry, truth.get(layer.token))
+        found += _layer(program, index, entry, truth.get(layer.token))
     total = sum(float(ions.sum()) for ions in truth.values())
     if total > MOST_IN_ALL * program.total_ions:
         found.append(f"{total:.0f} ions in all, prescribed {program.total_ions:.0f}")
     return found + _register(session, program, entries, register)
 
 
-def _layer(
-    facility: Facility, program: MachineProgram, index: int, entry: LayerEntry, truth: np.ndarray | None
-) -> Iterator[str]:
+def _layer(program: MachineProgram, index: int, entry: LayerEntry, truth: np.ndarray | None) -> Iterator[str]:
     layer = program.layers[index]
     ions = np.zeros(layer.n_spots) if truth is None else truth
-    per_count = facility.ions_per_count(layer.species, layer.energy_mev_u)
     level, target = layer.intensity_ions_per_s, layer.target_ions
-    allowed, _ = spot_tolerance_ions(target, level, per_count, float(target.max()))
+    allowed, _ = spot_tolerance_ions(target, level, layer.ions_per_count, float(target.max()))
     error = ions - target
     for words, beyond in (("over", error - allowed), ("under", -error - allowed - entry.uncertain)):
         if (beyond > 0.0).any():

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from facility.config.models import Facility
 from facility.errors import InternalError
 from facility.intensity import spot_tolerance_ions
 
@@ -29,9 +28,7 @@ class PlannedLayer(Protocol):
     @property
     def token(self) -> int: ...
     @property
-    def species(self) -> str: ...
-    @property
-    def energy_mev_u(self) -> float: ...
+    def ions_per_count(self) -> float: ...
     @property
     def intensity_ions_per_s(self) -> float: ...
     @property
@@ -105,7 +102,7 @@ class SpotTruth:
     within: npt.NDArray[np.bool_]
 
 
-def spot_truth(layer: PlannedLayer, rows: FloatArray | None, facility: Facility) -> SpotTruth:
+def spot_truth(layer: PlannedLayer, rows: FloatArray | None) -> SpotTruth:
     """The spots of one layer by truth; `rows` has shape (n, 5), None if the layer never came."""
     n = int(layer.target_ions.size)
     if rows is None:
@@ -116,26 +113,27 @@ def spot_truth(layer: PlannedLayer, rows: FloatArray | None, facility: Facility)
     with np.errstate(divide="ignore", invalid="ignore"):
         x = np.where(ions > 0.0, rows[:, T_SUM_X] / ions, np.nan)
         y = np.where(ions > 0.0, rows[:, T_SUM_Y] / ions, np.nan)
-    per_count = facility.ions_per_count(layer.species, layer.energy_mev_u)
     heaviest = float(layer.target_ions.max())
-    tolerance, by_percent = spot_tolerance_ions(layer.target_ions, layer.intensity_ions_per_s, per_count, heaviest)
+    tolerance, by_percent = spot_tolerance_ions(
+        layer.target_ions, layer.intensity_ions_per_s, layer.ions_per_count, heaviest
+    )
     within = np.abs(ions - layer.target_ions) <= tolerance
     return SpotTruth(ions, x, y, np.hypot(x - layer.x_mm, y - layer.y_mm), tolerance, by_percent, within)
 
 
-def overdosed(layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray], facility: Facility) -> list[str]:
+def overdosed(layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray]) -> list[str]:
     """Spots that had more than their tolerance allows, in words; what was not given is no matter here."""
     found = []
     for layer in layers:
-        spots = spot_truth(layer, truth.get(layer.token), facility)
+        spots = spot_truth(layer, truth.get(layer.token))
         over = spots.ions - layer.target_ions - spots.tolerance_ions
         found += [f"token {layer.token} spot {k}: {over[k]:.0f} ions" for k in np.flatnonzero(over > 0.0)]
     return found
 
 
-def judge_truth(layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray], facility: Facility) -> TruthReport:
+def judge_truth(layers: Sequence[PlannedLayer], truth: Mapping[int, FloatArray]) -> TruthReport:
     """Judge the truth, by layer token, of a delivery of `layers`."""
-    spots = [spot_truth(layer, truth.get(layer.token), facility) for layer in layers]
+    spots = [spot_truth(layer, truth.get(layer.token)) for layer in layers]
     judged = tuple(_layer(i, layer, found) for i, (layer, found) in enumerate(zip(layers, spots, strict=True)))
     errors = np.concatenate([found.position_error_mm for found in spots]) if spots else np.zeros(0)
     errors = errors[np.isfinite(errors)]

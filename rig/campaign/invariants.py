@@ -51,7 +51,7 @@ def failures(evidence: Evidence) -> Iterator[str]:
 
 def tolerances(bench: Bench) -> tuple[np.ndarray, ...]:
     """What a spot may differ by, ions, by layer."""
-    return tuple(spot_truth(layer, None, bench.facility).tolerance_ions for layer in bench.program.layers)
+    return tuple(spot_truth(layer, None).tolerance_ions for layer in bench.program.layers)
 
 
 def surplus(evidence: Evidence) -> tuple[float, float]:

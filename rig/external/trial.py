@@ -297,7 +297,7 @@ class _Field:
         if truth is None:
             verdict.problem = "no truth"
             return
-        report = judge_truth(self._program.layers, truth, self._facility)
+        report = judge_truth(self._program.layers, truth)
         verdict.spots_within = report.spots_within
         problems = [f"{one.deed}: {one.problem}" for one in verdict.outcomes if one.problem]
         problems += [f"it was not this machine's load: {words}" for words in verdict.unexplained]

@@ -329,9 +329,9 @@ class CaRun:
         if spots is None:
             self.seen.failures.append("the plant has not written down the truth of each spot")
         else:
-            layers, facility = self._stage.program.layers, self._stage.facility
-            self.seen.dose = judge_truth(layers, spots, facility)
-            self.seen.overdosed = overdosed(layers, spots, facility)
+            layers = self._stage.program.layers
+            self.seen.dose = judge_truth(layers, spots)
+            self.seen.overdosed = overdosed(layers, spots)
 
     def _result(self, *, trace: bool) -> ScenarioResult:
         scenario, seen, stage = self._scenario, self.seen, self._stage

@@ -73,8 +73,8 @@ class VirtualRun:
         )
         seen.end = parts.control.sequencer.state.name
         spots = world.plant.truth_spots()
-        seen.dose = judge_truth(stage.program.layers, spots, stage.facility)
-        seen.overdosed = overdosed(stage.program.layers, spots, stage.facility)
+        seen.dose = judge_truth(stage.program.layers, spots)
+        seen.overdosed = overdosed(stage.program.layers, spots)
 
     async def _settle(self, parts: WorldParts) -> None:
         """Until the rule has acted and control is where it should be, or far too late."""

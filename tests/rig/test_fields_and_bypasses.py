@@ -73,7 +73,7 @@ def test_a_bypassed_fast_rule_is_present_and_lets_the_beam_on(bypassed: bool) ->
         return await deliver(parts, bypass if bypassed else None)
 
     summary = made.run(work)
-    truth = judge_truth(program().layers, made.plant.truth_spots(), FACILITY)
+    truth = judge_truth(program().layers, made.plant.truth_spots())
     assert summary["mode"] == "qa"  # the safety controller's, not what the plan asks for
     if bypassed:
         assert summary["status"] == "completed"

@@ -163,7 +163,7 @@ def test_a_new_start_goes_on_at_the_exact_remainder(verb: str) -> None:
         return await sequencer.recorded(5.0)
 
     summary = made.run(work)
-    truth = judge_truth(PROGRAM.layers, made.plant.truth_spots(), FACILITY)
+    truth = judge_truth(PROGRAM.layers, made.plant.truth_spots())
     assert summary.status == "completed"
     assert truth.within_tolerance
     assert abs(truth.total_error_pct) < 0.5

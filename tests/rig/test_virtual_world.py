@@ -59,7 +59,7 @@ def run(seed: int = 1, name: str = "wuwei", faults: tuple[Fault, ...] = (), ling
     for fault in faults:
         world.plant.inject(fault)
     session, summary = deliver_in(world, plan, linger_s=linger_s)
-    truth = judge_truth(plan.layers, world.plant.truth_spots(), found)
+    truth = judge_truth(plan.layers, world.plant.truth_spots())
     return Run(world, summary, truth, spot_log_bytes(session), world.events.to_bytes())
 
 

@@ -109,8 +109,8 @@ CASES = [(1, Mode.CLINICAL), (2, Mode.QA)]
 def test_the_dose_stays_in_tolerance(seed: int, mode: Mode) -> None:
     it = seen(seed, mode).world
     layers, truth = program().layers, it.plant.truth_spots()
-    assert overdosed(layers, truth, facility()) == []
-    assert misplaced(layers, truth, facility()) == []
+    assert overdosed(layers, truth) == []
+    assert misplaced(layers, truth) == []
     assert set(truth) <= {layer.token for layer in layers}
     assert it.plant.truth_total_ions > 0.0
 
