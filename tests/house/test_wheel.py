@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from console.own_packages import OWN_PACKAGES as PACKAGES
+from rig.broker import find_mosquitto
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL_TIMEOUT_S = 280.0
@@ -70,6 +71,7 @@ def test_wheel_holds_all_code_and_configuration(wheel: Path) -> None:
 
 @pytest.mark.ca
 def test_demo_runs_from_the_wheel(installed: Path) -> None:
+    """The demo, as a stranger runs it: one command, real processes, real sockets, nothing of this tree."""
     env = {"IONCTL_HOME": str(installed / "home")}
     ionctl = str(installed / "env/bin/ionctl")
     listed = run([ionctl, "pvs", "--json"], installed, 60.0, **env)
@@ -77,7 +79,14 @@ def test_demo_runs_from_the_wheel(installed: Path) -> None:
     assert len(json.loads(listed.stdout)) > 50
     done = run([ionctl, "demo"], installed, DEMO_TIMEOUT_S, **env)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "completed" in done.stdout.lower()
-    assert str(installed / "home") in done.stdout, "the demo names the files it left"
+    assert "completed" in done.stdout
+    assert "No interlock took the beam." in done.stdout
+    assert ("telemetry by MQTT" if find_mosquitto() else "mosquitto is not installed") in done.stderr
+    for words in ("spot log: ", "events: ", "summary: ", "plan: "):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(words))
+        left_there = Path(line.removeprefix(words))
+        assert left_there.is_relative_to(installed / "home")
+        assert left_there.exists(), "the demo names the files it left"
+    assert not (installed / "home/run/wuwei/run.json").exists()
     left = run([ionctl, "status", "--json"], installed, 60.0, **env)
     assert left.returncode == 6, "nothing runs on after the demo"
