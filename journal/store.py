@@ -242,6 +242,6 @@ def _require_ours(found: tuple[int, str], facility: str, where: str) -> None:
     version, owner = found
     if owner != facility:
         raise JournalError("journal.facility", f"this is the journal of {owner}, not of {facility}", where,
-                           "one journal holds one facility")  # fmt: skip
+                           f"one journal holds one facility: name another journal, or --facility {owner}")  # fmt: skip
     if version > VERSION:
         raise JournalError("journal.version", f"version {version}; known: {VERSION}", where, _OLD)

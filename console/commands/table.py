@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from console.options import FACILITY, JSON
+from console.options import FACILITY, JSON, words_option
 from console.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def make(settings: Settings, facility_name: str, species: str | None) -> None:
 @FACILITY
 @SPECIES
 @click.option("--by", required=True, help="Who answers for it.")
-@click.option("--reason", required=True, help="What has changed, and how it was checked.")
+@words_option("--reason", "What has changed, and how it was checked.")
 @click.option("--on", type=click.DateTime(["%Y-%m-%d"]), help="Date; default today.")
 @click.pass_obj
 def approve(

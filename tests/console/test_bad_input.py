@@ -166,7 +166,11 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--role control", USAGE, "--role"),
         ("", UNAVAILABLE, "ionctl up"),
     ],
-    "interlocks resolve": [("", USAGE, "--words"), ("--words gone", UNAVAILABLE, "ionctl up")],
+    "interlocks resolve": [
+        ("", USAGE, "--words"),
+        ("--words=", USAGE, "say why"),
+        ("--words gone", UNAVAILABLE, "ionctl up"),
+    ],
     "interlocks matrix": [
         ("--output x.docx", USAGE, ".html, .csv"),
         ("--output away/x.csv", USAGE, "no folder 'away'"),
@@ -174,6 +178,7 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
     "interlocks bypass": [
         ("nosuch --reason r --for 1m", USAGE, "no rule"),
         ("gate --for 1m", USAGE, "--reason"),
+        ("gate --reason= --for 1m", USAGE, "say why"),
         ("gate --reason r --for 10", USAGE, "90s, 10m or 1h"),
         ("gate --reason r --for 1m", UNAVAILABLE, "ionctl up"),
     ],

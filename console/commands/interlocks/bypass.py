@@ -8,7 +8,7 @@ import click
 
 from console.commands.interlocks.common import at_s, open_desk
 from console.commands.interlocks.reset import ROLE
-from console.options import FACILITY, JSON
+from console.options import FACILITY, JSON, words_option
 from console.settings import Settings
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -24,7 +24,7 @@ def seconds_of(_ctx: click.Context, _param: click.Parameter, value: str) -> floa
 
 @click.command()
 @click.argument("rule_id", metavar="RULE")
-@click.option("--reason", required=True, help="Why; it is recorded.")
+@words_option("--reason", "Why; it is recorded.")
 @click.option("--for", "seconds", metavar="TIME", callback=seconds_of, required=True, help="How long: 90s, 10m, 1h.")
 @FACILITY
 @JSON

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from console.options import FACILITY, JSON
+from console.options import FACILITY, JSON, words_option
 from console.settings import Settings
 
 
 @click.command()
-@click.option("--words", required=True, help="What became of the field; it is recorded.")
+@words_option("--words", "What became of the field; it is recorded.")
 @click.option("--resume", is_flag=True, help="The field goes on; without it, it is closed.")
 @FACILITY
 @JSON
@@ -25,6 +25,8 @@ def resolve(settings: Settings, words: str, resume: bool, facility_name: str, as
     else:
         name = answer.get("resolved") or "without a name"
         print(f"field {name} {'goes on' if resume else 'is closed'}; release the permit with: ionctl interlocks reset")
+        if answer.get("account"):
+            print(f"closed as partial in the journal: {answer['account']}")
         if not answer.get("closed", True):
             print(f"the journal does not know that it is closed, and it could be resumed: {answer['not_closed']}")
             print(f"close it there with: ionctl session close {name} --reason ...")
