@@ -95,8 +95,8 @@ class Stages:
         self._procedure = procedure
         self._ahead = Prefetched()
         self._recalled: tuple[int, bool] | None = None
-        self._arming = False
-        """The front end has been told to arm; until its state shows it, it counts as armed."""
+        self._left: FrontEndState | None = None
+        """State that the front end has been told to leave for beam: while it shows it still, it counts as armed."""
         self.verdict: FloatArray | None = None
         """Total rows of the layer that has been verified and not booked yet."""
 
@@ -154,7 +154,7 @@ class Stages:
     async def load_spots(self, session: Session) -> Event:
         """The table at the front end, acknowledged by its CRC and seen in the status."""
         book, layer = session.book, session.book.layer
-        self._arming = False
+        self._left = None
         table = self._ahead.table
         if self._ahead.written_token != layer.token:
             table = spot_table(layer, book.start_ions, self._rules)
@@ -180,12 +180,9 @@ class Stages:
         await self._books.durable()
         self._check_before_beam(session)
         session.armed(t_ns)
-        arguments = {"token": session.book.layer.token, "permit_epoch": session.permit_epoch}
-        self._arming = True
         try:
-            await self._link.command("FE", "arm", arguments)
+            await self._leave(FrontEndState.LOADED, "arm", session, token=session.book.layer.token)
         except CommandRefused:
-            self._arming = False
             session.arm_refused()
             raise
         return Event.ARMED_OK
@@ -242,8 +239,9 @@ class Stages:
             await self._request_cycle(layer)
         if self._fe_state() is FrontEndState.PAUSED:
             self._check_before_beam(session)
-            await self._link.command("FE", "resume", {"permit_epoch": session.permit_epoch})
+            await self._leave(FrontEndState.PAUSED, "resume", session)
             await self._until(lambda: self._fe_state() is not FrontEndState.PAUSED, self._limits.resumed_s, "resume")
+            self._left = None
 
     # --- after beam ----------------------------------------------------------------------------------------
     async def read_register(self, session: Session, last: bool) -> Event:
@@ -274,6 +272,7 @@ class Stages:
         if self._may_have_beam():
             await self._link.command("FE", "pause", {})
             await self._until(lambda: self._fe_state() not in ACTIVE, self._limits.loaded_s, "pause", urgent=True)
+            self._left = None
 
     async def peek(self, session: Session, t_ns: int) -> None:
         """Have the record of an interrupted layer show what its finished spots got; nothing is booked."""
@@ -294,15 +293,22 @@ class Stages:
             await self.end_cycle()
 
     def _may_have_beam(self) -> bool:
-        """The front end could start or has beam: it says so, or it has been told to arm and has said nothing since."""
+        """The front end could start or has beam: it says so, or it has been told to and has said nothing since."""
         state = self._fe_state()
-        return state in ACTIVE or (self._arming and state is FrontEndState.LOADED)
+        return state in ACTIVE or (state is not None and state is self._left)
+
+    async def _leave(self, state: FrontEndState, verb: str, session: Session, **more: int) -> None:
+        self._left = state
+        try:
+            await self._link.command("FE", verb, {**more, "permit_epoch": session.permit_epoch})
+        except CommandRefused:
+            self._left = None
+            raise
 
     async def _disarm(self) -> bool:
         """Take an unfinished layer out of action; True if there was one."""
-        unfinished = self._fe_state() in UNFINISHED or self._may_have_beam()
-        if unfinished:
-            self._arming = False
+        if unfinished := self._fe_state() in UNFINISHED or self._may_have_beam():
+            self._left = None
             await self._link.command("FE", "disarm", {})
             await self._until(lambda: self._fe_state() not in UNFINISHED, self._limits.loaded_s, "disarm", urgent=True)
         return unfinished
@@ -327,8 +333,7 @@ class Stages:
         await self._until(lambda: self._link.range_shifter_code == code, self._limits.range_shifter_s, "range-shifter")
 
     async def _account(self, session: Session, t_ns: int) -> None:
-        layer = session.book.layer
-        book = session.book
+        book, layer = session.book, session.book.layer
         load = register_rows(await self._link.read_register(), layer, book.loaded_from)
         if load is None:
             what = f"what beam {layer.beam_index}, layer {layer.layer_index} got is not known: the register is gone"
@@ -366,8 +371,7 @@ class Stages:
         self._verify_set_points(session.book.layer)
 
     def _verify_set_points(self, layer: LayerLike) -> None:
-        link = self._link
-        ring = link.ring
+        link, ring = self._link, self._link.ring
         if link.range_shifter_code != layer.range_shifter_code:
             reason = f"range shifters {link.range_shifter_code}, the layer wants {layer.range_shifter_code}"
             raise StageFault(Event.VERIFY_FAILED, reason)

@@ -27,6 +27,7 @@ from facility.states import FrontEndState
 from rig.branch import Emit, branch
 from rig.campaign.block import course_of, replay, run_block, shrink
 from rig.campaign.campaign import _on_processes, run_campaign
+from rig.campaign.course import Course
 from rig.campaign.draw import Choice, Instants, draw
 from rig.campaign.evidence import Evidence
 from rig.campaign.invariants import demand_implies_permit, placed, released
@@ -307,30 +308,55 @@ def test_waiting_for_a_rules_name_ends_where_rounding_leaves_less_than_a_nanosec
     assert run_virtual(work(), loop) == "unknown rule"
 
 
+BEAM_MAY_COME = {FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD}
+
+
+async def state_after(course: Course, parts: WorldParts, verb: str, delay_us: int, send: Emit) -> None:
+    """Where the front end stands after a person's word that comes so late, and whether anything has tripped."""
+    await asyncio.sleep(delay_us * 1e-6)
+    await parts.operator.ask("TCS", verb)
+    await asyncio.sleep(0.02)
+    send((course.world.plant.status.state, course.world.controller.first_fault))
+
+
 def test_a_stop_or_a_pause_right_after_arming_leaves_no_front_end_that_waits_for_beam() -> None:
     """Seed 82: the command to arm was done, but its effect not shown yet, so that control saw nothing to disarm."""
-    course, armed = course_of(SETTING, 0), list[FrontEndState]()
-
-    async def ask(verb: str, delay_us: int, send: Emit) -> None:
-        await asyncio.sleep(delay_us * 1e-6)
-        parts = here[0]
-        await parts.operator.ask("TCS", verb)
-        await asyncio.sleep(0.02)
-        send(course.world.plant.status.state)
+    course, found = course_of(SETTING, 0), list[tuple[FrontEndState, str]]()
 
     async def work(parts: WorldParts) -> None:
-        here.append(parts)
         await course.to_ready(parts)
         await parts.operator.start()
         await parts.control.sequencer.until({State.ARMED}, 10.0)
         for verb in ("stop", "pause"):
             for delay_us in range(0, 6000, 500):
-                await branch(functools.partial(ask, verb, delay_us), armed.append)
+                await branch(functools.partial(state_after, course, parts, verb, delay_us), found.append)
 
-    here: list[WorldParts] = []
     course.world.run(work)
-    assert len(armed) == 24
-    assert set(armed).isdisjoint({FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD})
+    assert len(found) == 24
+    assert {state for state, _ in found}.isdisjoint(BEAM_MAY_COME)
+
+
+def test_a_stop_or_a_pause_right_after_a_resume_leaves_no_front_end_that_waits_for_beam() -> None:
+    """Seed 4772: the same with the command to resume, whose front end still said that it was paused; it was noticed as
+    a front end that waits for beam though nothing was armed, and control vouched no more for the layer: a trip."""
+    course, found = course_of(SETTING, 0), list[tuple[FrontEndState, str]]()
+
+    async def work(parts: WorldParts) -> None:
+        await course.to_ready(parts)
+        await parts.operator.start()
+        await parts.control.sequencer.until({State.ARMED}, 10.0)
+        await asyncio.sleep(0.01)
+        await parts.operator.ask("TCS", "pause")
+        await parts.control.sequencer.recorded(1.0)
+        await parts.operator.ask("TCS", "resume")
+        for verb in ("stop", "pause"):
+            for delay_us in range(0, 6000, 250):
+                await branch(functools.partial(state_after, course, parts, verb, delay_us), found.append)
+
+    course.world.run(work)
+    assert len(found) == 48
+    assert {state for state, _ in found}.isdisjoint(BEAM_MAY_COME)
+    assert {rule for _, rule in found} == {""}
 
 
 # --- the command line ------------------------------------------------------------------------------------
