@@ -45,7 +45,7 @@ def judged(rule_id: str, signals: np.ndarray) -> evaluator.Judgement:
     return evaluator.judge(probe, values)
 
 
-def begun(spots: Spots, level: float, name: str = "wuwei", species: str = "carbon", **kwargs: int) -> Plant:
+def begun(spots: Spots, level: float, name: str = "wuwei", species: str = "carbon", **kwargs: object) -> Plant:
     plant = new_plant(name, species=species, **kwargs)
     start(plant, spots, level=level, code=min(150, len(plant.table) - 1))
     while plant.status.state != FrontEndState.IRRADIATING:
@@ -151,6 +151,19 @@ def test_each_sees_its_own_cause_within_what_it_promises(rule_id: str) -> None:
     assert not any(good[good.index(False) : good.index(False) + 40]), "and goes on seeing it"
     if rule_id != "layer-timer":
         assert seen_us <= rule.input_delay_us + rule.debounce_us + 1000.0
+
+
+@pytest.mark.parametrize(("level", "most_ms"), [(5e6, 0.6), (1e6, 60.0)])
+def test_a_beam_beside_its_place_is_seen_as_soon_as_a_window_has_ions_enough(level: float, most_ms: float) -> None:
+    """A window of strips needs 200 ions: at the lowest level one in a hundred has them (docs/physics/monitors.md)."""
+    plant = begun(grid(half_mm=6.0, low=2e-2 * level, high=3e-2 * level), level, rules=rule_set().fast())
+    go(plant, plant._now_ns + 20 * MS)
+    at_ns = plant._now_ns
+    plant.inject(Fault("beam.x", FaultKind.OFFSET, 5.0, at_ns=at_ns))
+    go(plant, at_ns + 300 * MS)
+    row = plant.rule_rows[plant.rule_ids.index("position-x")]
+    assert row["latched"] == 1
+    assert row["t_decision_ns"] - at_ns <= most_ms * MS
 
 
 def test_a_magnet_that_does_not_settle_keeps_the_beam_waiting_and_is_named() -> None:
