@@ -39,7 +39,7 @@ def latched_by_point() -> dict[str, tuple[set[str], list[str]]]:
         while not world.rules_that_are("latched") and world.loop.time() < end_s:  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(STEP_S)
         emit((point, world.rules_that_are("latched"),
-              overdosed(bench().program.layers, world.plant.truth_spots(), bench().facility)))  # fmt: skip
+              overdosed(bench().program.layers, world.plant.truth_spots())))  # fmt: skip
 
     async def work(parts: WorldParts) -> None:
         await parts.operator.reset()
