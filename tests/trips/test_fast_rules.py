@@ -14,6 +14,7 @@ import pytest
 
 from facility.config import load_facility
 from facility.pv_catalogue import SPOT_COLUMNS
+from facility.signals import INDEX
 from facility.states import Action, FrontEndState
 from interlocks.explain import bound
 from interlocks.rules import RuleSet, compile_fast, load_rules
@@ -21,7 +22,7 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import Plant
 from rig.trials.causes import Trial, TrialState, load_trials
 from tests.plant.layers import MS, Spots, go, grid, new_plant, open_field, start
-from tests.trips.beam_off import beam_off_ns, surplus_ions
+from tests.trips.beam_off import TICK_NS, beam_off_ns, surplus_ions
 
 LEVEL = 1e8
 SINGLE_IONS_US = 800.0
@@ -72,10 +73,20 @@ def plant_with(rule_id: str) -> tuple[Plant, Spots]:
 
 
 def instant(rule_id: str, plant: Plant) -> int:
-    """A seeded random instant with beam: anywhere within spots, on no grid."""
+    """A seeded random instant with beam: anywhere within spots, on no grid.
+
+    Rules of the magnets judge nothing while they move: their instant is behind a move.
+    """
     rng = np.random.default_rng(sum(rule_id.encode()))
     early = trials()[rule_id].stop_spot
-    return plant._now_ns + int(rng.integers(1 * MS, 3 * MS) if early else rng.integers(30 * MS, 60 * MS))
+    at_ns = plant._now_ns + int(rng.integers(1 * MS, 3 * MS) if early else rng.integers(30 * MS, 60 * MS))
+    if rule_set().rule(rule_id).when == "scan.due":
+        go(plant, at_ns)
+        for due in (1.0, 0.0):
+            while plant.signals[INDEX["scan.due"]] == due:
+                go(plant, plant._now_ns + TICK_NS)
+        at_ns = plant._now_ns + int(rng.integers(0, 2 * MS))
+    return at_ns
 
 
 TAIL_NS = 20 * MS
