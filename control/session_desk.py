@@ -14,7 +14,7 @@ from control.session import ProgramLike, Session
 from facility.errors import CommandRefused, IonctlError
 from facility.ids import field_number
 from journal import read
-from journal.course import Share, delivered_by_beam, read_course
+from journal.course import Course, Share, delivered_by_beam, read_course
 from journal.read import SessionEntry
 from journal.store import Journal
 from journal.verify import require_whole
@@ -47,11 +47,11 @@ class SessionDesk:
         _require("load", given, wanted)
         program = self._load_program(given["plan"], given["room"], given["qa"])
         await self._sequencer.books.durable()
-        share = self._share(program, given["fraction"], given["continues"])
+        course = self._course(program)
+        share = share_of(self._sequencer.mode, program, course, given["fraction"], given["continues"])
+        known = self._known_fields(course) if course is not None and share.number else None
         if share.continues:
             program = self._rest(program, share.continues, "load")
-
-        known = self._known_fields(program) if share.number else None
 
         def dress(session: Session) -> None:
             session.plan_path, session.energy_table, session.share = given["plan"], self._energy_table, share
@@ -63,25 +63,22 @@ class SessionDesk:
         spots = sum(int(layer.target_ions.size) for layer in program.layers)
         return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
 
-    def _share(self, program: ProgramLike, fraction: int, continues: str) -> Share:
-        """Which fraction it would be; CommandRefused where something would be given twice."""
+    def _course(self, program: ProgramLike) -> Course | None:
+        """What the journal knows of the course of a plan; None where it belongs to none, or nothing is written down.
+        CommandRefused where the session that is open would be given twice."""
         sequencer, journal = self._sequencer, self._journal
         if not refused(sequencer.state, Event.LOAD):  # where it is refused anyway, the state is the better reason
             require_let_go(sequencer.session, program)
-        course = None  # what is given for quality assurance belongs to none
-        if journal is not None and sequencer.mode == "clinical" and not program.qa:
-            course = read_course(journal, program.patient_id, program.plan_hash)
-        return share_of(sequencer.mode, program, course, fraction, continues)
+        if journal is None or sequencer.mode != "clinical" or program.qa:
+            return None  # what is given for quality assurance belongs to none
+        return read_course(journal, program.patient_id, program.plan_hash)
 
-    def _known_fields(self, program: ProgramLike) -> frozenset[int] | None:
-        """Fields of this plan whose dose the journal has: sessions of the course that delivered, and those that belong
-        to none; None where there is no journal."""
-        if self._journal is None:
-            return None
-        plan = program.patient_id, program.plan_hash
-        entries = read.sessions(self._journal, patient=plan[0], plan_hash=plan[1])
-        parts = [part.entry for part in read_course(self._journal, *plan).parts]
-        return frozenset(field_number(one.session) for one in (*parts, *(one for one in entries if not one.fraction)))
+    def _known_fields(self, course: Course) -> frozenset[int]:
+        """Fields of a plan whose dose the journal has: sessions of its course that delivered, and those that belong to
+        none."""
+        entries = read.sessions(self._written("load"), patient=course.patient, plan_hash=course.plan_hash)
+        known = (*(part.entry for part in course.parts), *(one for one in entries if not one.fraction))
+        return frozenset(field_number(one.session) for one in known)
 
     def _rest(self, program: ProgramLike, continues: str, verb: str) -> ProgramLike:
         """What is left of a session that was closed as partial; the same machine must give it."""
