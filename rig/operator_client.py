@@ -55,6 +55,16 @@ class OperatorLimits:
 
 
 @dataclass(frozen=True)
+class Closed:
+    """A session that was closed as partial."""
+
+    account: str
+    """What was found when journal and register were brought together, in words."""
+    known: bool
+    """They could be; otherwise no rest of it can be given."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """What a progress bar shows."""
 
@@ -273,6 +283,12 @@ class OperatorClient:
         """Account for a termination, as the physicist: what became of the field, and whether it goes on."""
         args = {"session": self.field, "words": words, "resume": resume}
         return {**await self.ask("SAFE", "resolve", args, role="physicist"), "resolved": args["session"]}
+
+    async def close_partial(self, session: str, reason: str, plan: str = "") -> Closed:
+        """Have control close a session as partial; `plan`: where its file lies now, if not where it lay."""
+        args = {"session": session, "reason": reason, **({"plan": plan} if plan else {})}
+        answer = await self.ask("TCS", "close_partial", args)
+        return Closed(str(answer.get("account", "")), answer.get("known") is not False)
 
     @property
     def field(self) -> str:

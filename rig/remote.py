@@ -127,7 +127,7 @@ def resolve_termination(facility: Facility, home: Home, words: str, *, resume: b
 async def _closed(client: OperatorClient, answer: Mapping[str, Any], words: str) -> dict[str, Any]:
     """Close the field's session as partial, unless it has ended already."""
     try:
-        found = await client.ask("TCS", "close_partial", {"session": answer["resolved"], "reason": words})
+        found = await client.close_partial(answer["resolved"], words)
     except IonctlError as problem:
         return {"closed": True} if problem.code == "session.ended" else {"closed": False, "not_closed": str(problem)}
-    return {"closed": True, "account": str(found.get("account", ""))}
+    return {"closed": True, "account": found.account}

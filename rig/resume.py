@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from facility.config import Facility
 from facility.errors import CommandRefused
@@ -16,26 +14,14 @@ from journal.read import SessionEntry
 from rig.deliver import DeliveryRequest, GoingOn, OnProgress
 from rig.deliver_ca import deliver_at
 from rig.home import Home
+from rig.operator_client import Closed
 from rig.parts import read_earlier
 from rig.remote import operator_at, running
 from rig.result import DeliveryResult
 from rig.session_desk import LayerLine, layer_lines, plan_file, program_of, session_at
 
-if TYPE_CHECKING:
-    from rig.operator_client import OperatorClient
-
 Confirm = Callable[[SessionEntry, list[LayerLine]], bool]
 """Shown what is planned, delivered and left; whether to go on."""
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A session that was closed as partial."""
-
-    account: str
-    """What was found when journal and register were brought together, in words."""
-    known: bool
-    """They could be; otherwise no rest of it can be given."""
 
 
 def resume_session(
@@ -83,12 +69,6 @@ def close_partial(
 
     async def close() -> Closed:
         async with operator_at(facility, home, run) as client:
-            return await asked_to_close(client, name, reason, file)
+            return await client.close_partial(name, reason, file)
 
     return asyncio.run(close())
-
-
-async def asked_to_close(client: OperatorClient, name: str, reason: str, plan: str = "") -> Closed:
-    """Have control close a session as partial; `plan`: where its file lies now, if not where it lay."""
-    answer = await client.ask("TCS", "close_partial", {"session": name, "reason": reason, "plan": plan})
-    return Closed(str(answer.get("account", "")), answer.get("known") is not False)

@@ -26,6 +26,7 @@ from journal.store import Journal, open_journal, sqlite_url
 from rig.deliver import DeliveryRequest, GoingOn, OnProgress, species_of, write_files
 from rig.deliver_virtual import leave, live, record_files
 from rig.home import JOURNAL_FILE, Home
+from rig.operator_client import Closed
 from rig.parts import Earlier, read_earlier
 from rig.post_mortem import FOLDER
 from rig.result import DeliveryResult
@@ -35,7 +36,7 @@ from rig.virtual_register import leave_register, left_register
 from rig.virtual_world import World, WorldOptions, WorldParts
 
 if TYPE_CHECKING:
-    from rig.resume import Closed, Confirm
+    from rig.resume import Confirm
 
 _SEED_UNKNOWN = 1 << 20
 
@@ -96,8 +97,6 @@ def close_virtual(
     facility: Facility, home: Home, name: str, reason: str, plan: Path | None, *, without_plan: bool
 ) -> Closed:
     """Close a session as partial; journal and register are brought together for the last time."""
-    from rig.resume import asked_to_close
-
     with _left(facility, home, name) as left:
         program, problem = _program(left.entry, facility, home, plan)
         if problem is not None and (left.entry.status in read.ENDED or not without_plan):
@@ -105,7 +104,7 @@ def close_virtual(
         world = _world(facility, program or problem, left)
 
         async def close(parts: WorldParts) -> Closed:
-            return await asked_to_close(parts.operator, name, reason)
+            return await parts.operator.close_partial(name, reason)
 
         closed = world.run(close)
         record = {} if program is None else record_files(left.journal, name, program)

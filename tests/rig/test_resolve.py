@@ -13,22 +13,23 @@ from facility.config import load_facility
 from facility.errors import CommandRefused, IonctlError
 from rig import remote
 from rig.home import Home
+from rig.operator_client import OperatorClient
 
 FACILITY = load_facility("wuwei")
 WORDS = "abandoned: the patient had to go"
 
 
-class Client:
+class Client(OperatorClient):
     """An operator whose control answers as it is told."""
 
     def __init__(self, problem: IonctlError | None) -> None:
         self._problem = problem
         self.asked: list[tuple[str, str, Mapping[str, Any]]] = []
 
-    async def resolve(self, words: str, resume: bool) -> Mapping[str, Any]:
+    async def resolve(self, words: str, resume: bool = False) -> Mapping[str, Any]:
         return {"resolved": "S-1", "words": words, "resume": resume}
 
-    async def ask(self, server: str, verb: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def ask(self, server: str, verb: str, args: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
         self.asked.append((server, verb, args))
         if self._problem is not None:
             raise self._problem
