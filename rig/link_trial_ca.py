@@ -42,6 +42,8 @@ SLICE_NS = 6 * NS_PER_MS
 FOR_EVER = 1_000_000
 LATE_NS = round(1.5 * WALL_MAX_AGE_MS * NS_PER_MS)
 BEAM_WAIT_S = 20.0
+PLAN = "attacked.dcm"
+"""What is delivered meanwhile, among the plans of the home."""
 SETTLE_S = 2.0
 """From readiness on: processes that start make each other late."""
 _POLL_S = 0.001
@@ -153,7 +155,7 @@ def _nothing(_run: RunFile, _home: Home) -> Iterator[Callable[[], None]]:
 def run_real_trial(facility: Facility, home: Home, trial: RealTrial, beside: Beside = _nothing) -> RealVerdict:
     """Start a facility, deliver, attack, watch, stop it, judge."""
     room, species = next(iter(facility.rooms)), "carbon"
-    plan = home.plans / "attacked.dcm"
+    plan = home.plans / PLAN
     write_dicom_plan(make_plan("cube", 20.0, 150.0, 4.0, species, facility, layer_spacing_mm=4.0), plan)
     settle()  # a collection of everything that was imported would stop the relay for as long as a watchdog waits
     relay = LinkRelay()

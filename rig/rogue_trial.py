@@ -25,13 +25,11 @@ from facility.config import Facility
 from facility.errors import ChannelError
 from rig.home import Home
 from rig.keys import KeyStore
-from rig.link_trial_ca import Deed, RealTrial, RealVerdict, Victim, run_real_trial
+from rig.link_trial_ca import PLAN, Deed, RealTrial, RealVerdict, Victim, run_real_trial
 from rig.run_dir import RunFile
 from rig.truth_check import FloatArray, PlannedLayer, overdosed, spot_truth
 from rig.truth_file import read_now, read_spots
 
-PLAN = "attacked.dcm"
-"""What `run_real_trial` delivers."""
 MOST_MM = 1.0
 """A spot lies within 0.3 mm of its place (p99); the hard limit of the position rules is 2 mm."""
 _START_S = 60.0

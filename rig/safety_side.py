@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import structlog
 
 from channels.command_server import CommandVerifier
 from facility import signals as g
@@ -14,10 +15,12 @@ from facility.config import Facility
 from facility.timebase import Clock
 from interlocks.controller import SafetyController
 from interlocks.ioc import HEARTBEAT_NS, VALUES_NS, SafetyIoc
-from interlocks.link import RackEnd
+from interlocks.link import RackEnd, SafetyEnd
 from interlocks.process_image import MAX_OTHERS, NO_FAULT, FastFault, OtherFault
 from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
+
+_log = structlog.get_logger(__name__)
 
 
 def link_name(facility: Facility, rules: RuleSet) -> str:
@@ -34,6 +37,12 @@ def carry_out(end: RackEnd, plant: Plant) -> None:
     asked = end.take_proof()
     if asked is not None:
         plant.prove(*asked)
+
+
+def tell_trip(end: RackEnd | SafetyEnd, before: int) -> None:
+    """Log why an end of the link has tripped, if it has since it had tripped `before` times."""
+    if end.trips != before:
+        _log.warning("link tripped", cause=end.trip_cause, bad_frames=end.bad_frames)
 
 
 class HookedSafetyIoc(SafetyIoc):

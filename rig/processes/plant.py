@@ -42,7 +42,7 @@ from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
 from rig.register_sync import RegisterSync, RegisterSyncThread
-from rig.safety_side import carry_out, first_fault, link_name
+from rig.safety_side import carry_out, first_fault, link_name, tell_trip
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
 from rig.wall_clock import boot_identity, monotonic_ns
@@ -152,8 +152,7 @@ class Rack(threading.Thread):
     def _obey(self) -> None:
         carry_out(self._end, self._plant)
         trips, lines = self._end.trips, self._end.lines(self._clock.now_ns())
-        if self._end.trips != trips:
-            _log.warning("link tripped", cause=self._end.trip_cause, bad_frames=self._end.bad_frames)
+        tell_trip(self._end, trips)
         before, self._lines = self._lines, lines
         if lines != before:
             self._plant.set_safety_lines(*lines)

@@ -36,7 +36,7 @@ from rig.link_gauge import LinkGauge
 from rig.nonce_file import nonces_in
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
-from rig.safety_side import HookedSafetyIoc, link_name
+from rig.safety_side import HookedSafetyIoc, link_name, tell_trip
 from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:
@@ -132,8 +132,7 @@ class Scanner(threading.Thread):
             self.worst_gap_ns = max(self.worst_gap_ns, now_ns - self._last_ns)
         self._last_ns = now_ns
         trips, ok = end.trips, end.link_ok(now_ns)
-        if end.trips != trips:
-            _log.warning("link tripped", cause=end.trip_cause, bad_frames=end.bad_frames)
+        tell_trip(end, trips)
         with self._controller.lock:
             command = self._controller.scan(
                 end.image, end.image_t_ns, now_ns, ok, end.fault, end.complement, end.peer_boot
