@@ -11,17 +11,23 @@ from facility.intensity import spot_tolerance_ions
 from facility.states import FrontEndState
 from interlocks.rules import load_rules
 from ioc_sim.faults import Fault, FaultKind
-from tests.plant.layers import MS, S, check_truth, go, grid, new_plant, run_until, start
+from ioc_sim.plant import Plant
+from tests.plant.layers import MS, S, Spots, check_truth, go, grid, new_plant, run_until, start
 
 
-@pytest.mark.parametrize("device", ["ic1.counts", "ic2.counts"])
-def test_nan_counts_trip_and_the_register_stays_whole(device: str) -> None:
+def in_beam() -> tuple[Plant, Spots, int]:
+    """A plant with rules that has begun a layer; its spots; an instant 33 ms later, ns."""
     facility = load_facility("wuwei")
     plant = new_plant(facility=facility, rules=load_rules(facility, "1", "carbon").fast(), seed=4)
     spots = grid(half_mm=12.0)
     start(plant, spots, level=1e7)
     run_until(plant, "BEAM_ON")
-    at_ns = plant.t_ns + 33 * MS
+    return plant, spots, plant.t_ns + 33 * MS
+
+
+@pytest.mark.parametrize("device", ["ic1.counts", "ic2.counts"])
+def test_nan_counts_trip_and_the_register_stays_whole(device: str) -> None:
+    plant, spots, at_ns = in_beam()
     plant.inject(Fault(device, FaultKind.NAN, at_ns=at_ns))
     go(plant, at_ns + 20 * MS)
     assert plant.status.state == FrontEndState.ABORTED
@@ -42,12 +48,7 @@ def test_a_register_that_falls_is_a_fault_of_its_electronics_within_two_ticks(
     device: str, kind: FaultKind, value: float
 ) -> None:
     """300 counts back are 22,000 ions: less than the chambers may differ by, and a tenth of a spot and more."""
-    facility = load_facility("wuwei")
-    plant = new_plant(facility=facility, rules=load_rules(facility, "1", "carbon").fast(), seed=4)
-    spots = grid(half_mm=12.0)
-    start(plant, spots, level=1e7)
-    run_until(plant, "BEAM_ON")
-    at_ns = plant.t_ns + 33 * MS
+    plant, spots, at_ns = in_beam()
     plant.inject(Fault(f"{device}.counts", kind, value, at_ns=at_ns))
     go(plant, at_ns + 20 * MS)
     row = plant.rule_rows[plant.rule_ids.index(f"chamber-electronics-{device}")]
