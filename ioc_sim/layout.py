@@ -47,7 +47,8 @@ PARAM_DTYPE = np.dtype(
         ("room_index", "i8"), ("search_press_ns", "i8"), ("search_leave_ns", "i8"), ("search_delay_ns", "i8"),
         ("upstream_jitter_mm", "f8"),
         # strip chamber
-        ("strip_window_ticks", "i8"), ("strip_noise_mm", "f8"), ("strip_coefficient", "f8"), ("strip_min_ions", "f8"),
+        ("strip_window_ticks", "i8"), ("strip_most_ticks", "i8"),
+        ("strip_noise_mm", "f8"), ("strip_coefficient", "f8"), ("strip_min_ions", "f8"),
         ("strip_max_mm2", "f8"),
         ("strips", "i8"), ("strip_pitch_mm", "f8"), ("strip_noise_fc", "f8"),
         # front end

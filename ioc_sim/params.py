@@ -43,6 +43,9 @@ from ioc_sim.physics.strip_profile import Strips, spread_by_strip
 TICK_US = 10.0
 STRIP_SIGMA_MAX_MM = 0.3
 """A centroid that is known worse is not told: the rules of position take the beam at 2 mm, 6.7 of these."""
+STRIP_WINDOWS_MOST = 10
+"""Windows of the strips that are added up at most until they have ions enough: 1 ms, five times what the lowest level
+takes for 200 ions."""
 MS_NS = 1_000_000
 BLOCK_MARGIN_TICKS = 5
 """An ABORT waits this much longer than the slowest device should take before it says that none blocks."""
@@ -213,6 +216,7 @@ def _monitors(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     q[at.BACKUP_QUANTUM_FC] = facility.chambers.backup.count_quantum_fc
     q[at.BACKUP_GAIN] = facility.chambers.backup.gain_true
     p.strip_window_ticks = round(facility.strip.window_us / TICK_US)
+    p.strip_most_ticks = STRIP_WINDOWS_MOST * p.strip_window_ticks
     p.strip_noise_mm = facility.strip.noise_mm
     p.strip_coefficient = facility.strip.resolution_coefficient
     p.strip_min_ions = 200.0

@@ -227,10 +227,9 @@ def fine_tick(
     s.t_ns += TICK_NS
     s.tick += 1
     if faulted(s, faults, fp.FRONT_END, 0.0, s.t_ns) == 0.0:
-        if s.strip_ticks >= p.strip_window_ticks:
-            strip_window(p, q, s, v, faults)
-            if s.strip_valid == 1 and s.spot >= 0 and s.fe_state < DONE:
-                position_feedback(p, q, s, v, spots)
+        closed = s.strip_ticks >= p.strip_window_ticks and strip_window(p, q, s, v, faults) == 1
+        if closed and s.strip_valid == 1 and s.spot >= 0 and s.fe_state < DONE:
+            position_feedback(p, q, s, v, spots)
         share = front_end_tick(p, q, s, v, spots, reg, v[at.EST_UNREAD], v[at.EST_UNREAD + 1])
         v[at.EST_UNREAD] = 0.0
         v[at.EST_UNREAD + 1] = 0.0

@@ -165,30 +165,37 @@ def strip_spread(p: Record, q: np.ndarray, axis: int, at_chamber_mm: float) -> f
 
 
 @kernel
-def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> None:
+def strip_window(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray) -> int:
     """Close a window of the strip chamber: centroid at isocentre as a fit to strips has it, or an invalid window.
 
-    Invalid: beam was not on one spot all the time, or what a fit says of its own uncertainty is too much for a centroid
-    to be judged by (`strip_max_mm2`).
+    Windows on one spot that have brought too few ions for a centroid to be judged by (`strip_min_ions`, and what a fit
+    says of its own uncertainty, `strip_max_mm2`) are added up, `strip_most_ticks` in all. Invalid: still too few then,
+    or beam was not on one spot all the time. 1 if it was closed, 0 if it goes on.
     """
+    valid = 0
+    if s.strip_clean == 1:
+        if s.strip_n >= p.strip_min_ions:
+            each = 1.0 / s.strip_n
+            electronics = v[at.STRIP_ELECTRONICS] * (s.strip_ticks / p.strip_window_ticks)
+            fitted = (v[at.STRIP_COUNTING] + electronics * each) * each
+            fixed = p.strip_noise_mm * p.strip_noise_mm
+            x = s.strip_x * each * q[at.STRIP_RATIO]
+            y = s.strip_y * each * q[at.STRIP_RATIO + 1]
+            variance_x = fixed + fitted * strip_spread(p, q, 0, x)
+            variance_y = fixed + fitted * strip_spread(p, q, 1, y)
+            if variance_x <= p.strip_max_mm2 and variance_y <= p.strip_max_mm2:
+                x += math.sqrt(variance_x) * bell(draw(p.seed, STREAM_STRIP, s.tick))
+                y += math.sqrt(variance_y) * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
+                v[at.STRIP_MM] = faulted(s, faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
+                v[at.STRIP_MM + 1] = faulted(s, faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
+                valid = 1
+        if valid == 0 and s.strip_ticks < p.strip_most_ticks:
+            return 0
     s.strip_seq += 1
-    s.strip_valid = 0
-    if s.strip_clean == 1 and s.strip_n >= p.strip_min_ions:
-        each = 1.0 / s.strip_n
-        fitted = (v[at.STRIP_COUNTING] + v[at.STRIP_ELECTRONICS] * each) * each
-        fixed = p.strip_noise_mm * p.strip_noise_mm
-        x = s.strip_x * each * q[at.STRIP_RATIO]
-        y = s.strip_y * each * q[at.STRIP_RATIO + 1]
-        variance_x = fixed + fitted * strip_spread(p, q, 0, x)
-        variance_y = fixed + fitted * strip_spread(p, q, 1, y)
-        if variance_x <= p.strip_max_mm2 and variance_y <= p.strip_max_mm2:
-            x += math.sqrt(variance_x) * bell(draw(p.seed, STREAM_STRIP, s.tick))
-            y += math.sqrt(variance_y) * bell(draw(p.seed, STREAM_STRIP + 1, s.tick))
-            v[at.STRIP_MM] = faulted(s, faults, fp.STRIP_X, x / q[at.STRIP_RATIO], s.t_ns)
-            v[at.STRIP_MM + 1] = faulted(s, faults, fp.STRIP_Y, y / q[at.STRIP_RATIO + 1], s.t_ns)
-            s.strip_valid = 1
+    s.strip_valid = valid
     s.strip_n = 0.0
     s.strip_x = 0.0
     s.strip_y = 0.0
     s.strip_ticks = 0
     s.strip_clean = 1
+    return 1

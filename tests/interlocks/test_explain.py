@@ -98,8 +98,8 @@ def test_every_action_has_a_consequence(action: str) -> None:
 def test_bounds_are_computed() -> None:
     facility = wuwei()
     position = explain.bound(RULES.rule("position-x"), RULES, facility)
-    assert position == pytest.approx((200.0, 20.0, 150.0, 170.0))
-    assert position.total_us == 370.0
+    assert position == pytest.approx((700.0, 20.0, 150.0, 170.0))
+    assert position.total_us == 870.0
     assert position.actuator_us <= 180.0
     door = explain.bound(RULES.rule("door"), RULES, facility)
     assert door.decision_us == 4020.0

@@ -89,7 +89,8 @@ def windows(dead: tuple[int, ...], ions: float, sigma: float, centre_mm: float) 
     for k in range(4000):
         s[0]["tick"], s[0]["strip_n"], s[0]["strip_clean"] = k, ions, 1
         s[0]["strip_x"] = s[0]["strip_y"] = ions * centre_mm / q[at.STRIP_RATIO]
-        strip_window(p, q, s[0], v, faults)
+        s[0]["strip_ticks"] = p["strip_window_ticks"]
+        assert strip_window(p, q, s[0], v, faults) == 1
         rows.append(v[at.STRIP_MM : at.STRIP_MM + 2] * q[at.STRIP_RATIO : at.STRIP_RATIO + 2])
     true = centre_mm / q[at.STRIP_RATIO] * q[at.STRIP_RATIO : at.STRIP_RATIO + 2]
     return np.array(rows) - true
@@ -115,9 +116,32 @@ def test_a_centroid_that_noise_could_take_to_a_limit_is_not_told(fc_per_ion: flo
     v = np.zeros(at.N_V)
     v[at.IC_FC_PER_ION : at.IC_FC_PER_ION + 2] = fc_per_ion
     spot_constants(p, q, v, 3.2)
-    s[0]["strip_n"], s[0]["strip_clean"] = ions, 1
-    strip_window(p, q, s[0], v, np.zeros((N_FAULT_POINTS, F_COLUMNS)))
+    s[0]["strip_n"], s[0]["strip_clean"], s[0]["strip_ticks"] = ions, 1, p["strip_window_ticks"]
+    assert strip_window(p, q, s[0], v, np.zeros((N_FAULT_POINTS, F_COLUMNS))) == valid, (
+        "it goes on where it has too few"
+    )
     assert s[0]["strip_valid"] == valid
+    assert s[0]["strip_n"] == (0.0 if valid else ions)
+
+
+def test_windows_are_added_up_until_they_have_ions_enough_and_not_for_ever() -> None:
+    """An unclean one ends at once, one that has too few after ten, and both are not told."""
+    parameters, q = pack_parameters(WUWEI, "1", "carbon", load_spill_table(WUWEI), 5, 1, 1)
+    p, s = as_argument(parameters, PARAM_DTYPE)[0], as_argument(record(STATE_DTYPE), STATE_DTYPE)
+    v, faults = np.zeros(at.N_V), np.zeros((N_FAULT_POINTS, F_COLUMNS))
+    v[at.IC_FC_PER_ION : at.IC_FC_PER_ION + 2] = 0.25
+    spot_constants(p, q, v, 2.0)
+
+    def closed(ions: float, windows: int, clean: int) -> tuple[int, int]:
+        s[0]["strip_n"], s[0]["strip_clean"] = ions, clean
+        s[0]["strip_ticks"], s[0]["strip_valid"] = windows * p["strip_window_ticks"], 1
+        return int(strip_window(p, q, s[0], v, faults)), int(s[0]["strip_valid"])
+
+    assert closed(100.0, 1, 1) == (0, 1)
+    assert closed(250.0, 3, 1) == (1, 1)
+    assert closed(100.0, 9, 1) == (0, 1)
+    assert closed(100.0, 10, 1) == (1, 0)
+    assert closed(250.0, 1, 0) == (1, 0)
 
 
 @pytest.mark.parametrize("dead", [(3, 3), (128,), tuple(range(80))])
