@@ -49,6 +49,8 @@ DELIVER_TRIES = 3
 MOST_RESUMES = 10
 CONSOLE_S = 120.0
 """A console that has not ended by then, wall time, hangs."""
+END_S = 10.0
+"""A process that has been killed is gone by then, wall time."""
 POLL_S = 0.001
 PAUSE_S = 1.0
 """Between two resumes of which the first was refused."""
@@ -198,7 +200,16 @@ class KilledFacility:
         for name in names:
             if name in pids:
                 os.kill(pids[name], signal.SIGKILL)
+        self._await_ends([name for name in names if name in NAMES])
         verdict.kills.append(f"{death.victim.value} at {read_now(self._folder).t_ns * 1e-9:.6f} s")
+
+    def _await_ends(self, names: Sequence[str]) -> None:
+        """Until none of them holds its lock: a busy kernel takes its time, and `_stand` must not find them alive."""
+        end_s = monotonic_s() + END_S
+        while alive := [name for name in names if is_alive(self._folder, name)]:
+            if monotonic_s() > end_s:
+                raise ChannelError("kills.alive", f"they live {END_S:g} s after kill -9", ", ".join(alive))
+            sleep_s(POLL_S)
 
     # --- what an operator does --------------------------------------------------------------------------------
     def _stand(self) -> None:
