@@ -420,7 +420,7 @@ class Translator:
             return f"(int64_t){name[5:]}({arguments[0][0]})", INT
         if name == "np.floor":
             return f"floor({arguments[0][0]})", FLOAT
-        if name in ("math.sqrt", "math.exp", "math.log", "math.cos", "math.sin", "math.tan"):
+        if name in ("math.sqrt", "math.exp", "math.log", "math.cos", "math.sin", "math.tan", "math.atan"):
             return f"{name[5:]}((double){arguments[0][0]})", FLOAT
         if name in ("math.isnan", "math.isfinite"):
             return f"({name[5:]}({arguments[0][0]}) != 0)", BOOL

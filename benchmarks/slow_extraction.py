@@ -30,6 +30,7 @@ from ioc_sim.extraction.spill import (
 )
 from ioc_sim.extraction.study import study
 from ioc_sim.extraction.tracking import Particles, Programme, Tracker
+from ioc_sim.studies.live_spill import live_pair
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "physics" / "slow-extraction.md"
@@ -92,7 +93,9 @@ def start_rows() -> list[str]:
 def pictures() -> None:
     """Draw the four pictures of the page."""
     for facility in ("wuwei", "pimms"):
-        draw_spill(study(made(facility, 250.0, 1.0)), load_facility(facility), IMAGES / f"spill-{facility}.png")
+        machine = load_facility(facility)
+        live = live_pair(machine, "carbon", 250.0)
+        draw_spill(study(made(facility, 250.0, 1.0)), live, machine, IMAGES / f"spill-{facility}.png")
     for facility, distance in (("wuwei", None), ("pimms", 0.001)):
         optics: Optics = load_optics(facility)
         if distance is not None:

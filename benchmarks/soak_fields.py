@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 
@@ -74,18 +75,21 @@ def field(number: int) -> tuple[str, dict[str, float]]:
     """One field: it must be delivered whole, without any rule of any tier latched or present with an action."""
     random = np.random.default_rng([1203, number])
     kind = "full" if number % FULL_EVERY == FULL_EVERY - 1 else ("small", "light")[number % 2]
-    worst = bool(number // 2 % 2)
+    ripple = "worst" if number // 2 % 2 else "nominal"
     gains = 1.0 + random.uniform(-GAIN_SPREAD, GAIN_SPREAD, 2)
     changes = {"chambers.ic1.gain_true": float(gains[0]), "chambers.ic2.gain_true": float(gains[1])}
-    if worst:
-        changes["extraction.duty_noise_rms"] = _worst_noise()
+    if ripple == "worst":
+        spill, worst = load_facility(NAME).extraction, _worst_noise()
+        converter = spill.duty_noise_rms**2 - spill.exciter_noise_rms**2  # what is left for it at most
+        changes |= {"extraction.duty_noise_rms": worst,
+                    "extraction.exciter_noise_rms": math.sqrt(worst**2 - converter)}  # fmt: skip
     facility = change_facility(load_facility(NAME), changes)
     program = compile_program(_plan(kind), facility, next(iter(facility.rooms)), qa=True)
     options = WorldOptions(mode=Mode.QA, load_program=lambda *_: program)
     world = World(facility, program.room_id, SPECIES, number + 1, options)
     _, summary = deliver_in(world, program)
     trips = [str(event.data["words"]) for event in world.events.events if event.kind == "interlock.trip"]
-    about = f"{kind}, {'worst' if worst else 'nominal'} ripple, gains {gains[0]:.4f} and {gains[1]:.4f}"
+    about = f"{kind}, {ripple} ripple, gains {gains[0]:.4f} and {gains[1]:.4f}"
     if trips or summary.status != "completed":
         return f"{about}: {summary.status} {summary.reason}; {'; '.join(trips)}", {}
     return "", {"gain difference, %": 100.0 * abs(float(gains[0] - gains[1]))}

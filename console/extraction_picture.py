@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from facility.config.models import Facility
     from ioc_sim.extraction.optics import Optics
+    from ioc_sim.studies.live_spill import LivePair
 
 _DATA, _SECOND, _THEORY, _GREY = "#1f6fb4", "#d97706", "#b3261e", "#6b7280"
 _POINTS = 4000
@@ -33,11 +34,11 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_spill(found: Study, facility: Facility, path: Path) -> None:
-    """Six panels as PNG, SVG or PDF by the suffix; ConfigError without matplotlib."""
-    figure = _figure(13.0, 7.6)
+def draw_spill(found: Study, live: LivePair, facility: Facility, path: Path) -> None:
+    """Nine panels as PNG, SVG or PDF by the suffix; ConfigError without matplotlib."""
+    figure = _figure(13.0, 11.2)
     setting = found.spill.setting
-    axes = figure.subplots(2, 3)
+    axes = figure.subplots(3, 3)
     size = f"{setting.particles:,} particles, {setting.turns:,} turns at {setting.f_rev_hz * 1e-6:.2f} MHz"
     figure.suptitle(f"{setting.optics.name} ({facility.id}): {size}", x=0.01, ha="left", fontweight="bold")
     _phase_space(axes[0, 0], found)
@@ -46,8 +47,51 @@ def draw_spill(found: Study, facility: Facility, path: Path) -> None:
     _stop(axes[1, 0], found, facility)
     _restart(axes[1, 1], found)
     _ripple(axes[1, 2], found)
+    _live_rate(axes[2, 0], live)
+    _waterbed(axes[2, 1], live)
+    _spectrum(axes[2, 2], found, live)
     _style(axes.ravel())
     figure.savefig(path, dpi=110)
+
+
+def _live_rate(axes: Axes, live: LivePair) -> None:
+    """Rate by truth over its level, 100 us bins of a tenth of a second."""
+    for one, name, colour in ((live.no_loop, "no loop", _SECOND), (live.loop, "loop", _DATA)):
+        bins = one.ions[:10_000].reshape(-1, 10).sum(axis=1) * 1e4 / one.level_ions_per_s
+        label = f"{name}: duty factor {one.duty_factor:.2f}"
+        axes.plot(0.1 * np.arange(bins.size), bins, lw=0.6, color=colour, label=label)
+    axes.set_ylim(0.0, 3.5)
+    axes.set_xlabel("time, ms")
+    axes.set_ylabel("rate / level")
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("the plant's spill, by truth", loc="left", fontsize=9)
+
+
+def _waterbed(axes: Axes, live: LivePair) -> None:
+    """Noise with the loop over noise without: less below its bandwidth, more beyond it."""
+    bed = live.waterbed
+    hz, ratio = bed.peak
+    axes.semilogx(bed.hz, bed.ratio, lw=1.2, color=_DATA)
+    axes.axhline(1.0, lw=0.8, color=_GREY, ls="--")
+    axes.set_ylim(0.0, None)
+    axes.set_xlabel("frequency, Hz")
+    axes.set_ylabel("noise, loop / no loop")
+    axes.set_title(f"waterbed: {ratio:.2f} at {hz:.0f} Hz", loc="left", fontsize=9)
+
+
+def _spectrum(axes: Axes, found: Study, live: LivePair) -> None:
+    """Amplitudes of the plant's rate, and of the tracked one, whose particles are few."""
+    for one, name, colour in ((live.no_loop, "plant, no loop", _SECOND), (live.loop, "plant, loop", _DATA)):
+        hz, amplitude = one.spectrum()
+        axes.loglog(hz[2:], amplitude[2:], lw=0.7, color=colour, label=name)
+    time_s = found.spill.time_s[found.spill.time_s > 0.2 * found.spill.time_s.max()]
+    hz = np.arange(2, 201) / (time_s.max() - time_s.min())
+    tracked = 2.0 * np.abs(np.exp(-2j * np.pi * np.outer(hz, time_s)).mean(axis=1))
+    axes.loglog(hz, tracked, lw=0.7, color=_GREY, label=f"tracked, no ripple ({time_s.size:,} ions)")
+    axes.set_xlim(20.0, 20_000.0)
+    axes.set_xlabel("frequency, Hz")
+    axes.set_ylabel("amplitude / mean rate")
+    axes.legend(frameon=False, fontsize=8)
 
 
 def draw_separatrix(optics: Optics, found: Comparison, path: Path) -> None:
@@ -144,7 +188,7 @@ def _stop(axes: Axes, found: Study, facility: Facility) -> None:
     pause = found.interruption
     axes.step(pause.time_s * 1e6, pause.tail_rel, where="mid", color=_DATA, lw=1.2, label="tracked, mean of many stops")
     live = sum(share * np.exp(-pause.time_s / (tau_us * 1e-6)) for share, tau_us in facility.extraction.tail)
-    axes.plot(pause.time_s * 1e6, live, color=_THEORY, lw=1.2, ls="--", label="live rate model, not calibrated")
+    axes.plot(pause.time_s * 1e6, live, color=_THEORY, lw=1.2, ls="--", label="what interlocks reckon with")
     axes.set_xlim(0.0, 1e6 * min(float(pause.time_s[-1]), max(3e-4, 3.0 * pause.left_s[0.1])))
     axes.set_xlabel("after the drive has stopped, µs")
     axes.set_ylabel("rate over mean rate")

@@ -50,6 +50,7 @@ from ioc_sim.codes import (
 )
 from ioc_sim.dose_estimate import advance_model, forget_way, ions_to_come
 from ioc_sim.external import external_settled
+from ioc_sim.intensity_loop import LOOP_TICKS, LOW_FILL, regulate
 from ioc_sim.layout import (
     EV_ABORTED,
     EV_BEAM_ON,
@@ -69,15 +70,10 @@ from ioc_sim.spot_book import (
     set_point,
 )
 
-LOOP_TICKS = 8
-"""The slow intensity loop acts every 80 us; a power of two."""
-DRY_SHARE = 0.2
 DRY_TICKS = 3000
 """Beam below a fifth of the level for 30 ms while the ring holds little: the ring is empty."""
 SPARSE_SHARE = 0.5
 """Beam below half of the level while the ring holds little, half the spot's time gone: better a new cycle."""
-LOW_FILL = 0.05
-"""Share of a fill below which the ring cannot keep the level."""
 
 
 @kernel
@@ -126,9 +122,16 @@ def may_beam(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> int:
 
 
 @kernel
+def take_demand(s: Record) -> None:
+    """No more beam is asked for; what comes all the same, and the next beam, has no drive for a trough of the mains."""
+    s.demand = 0
+    s.drive = s.rest_drive
+
+
+@kernel
 def stop_for(s: Record, v: np.ndarray, state: int, reason: int, event: int) -> None:
     """Take the demand away and change to ``state``."""
-    s.demand = 0
+    take_demand(s)
     s.fe_state = state
     s.hold_reason = reason
     s.stop_ticks = 0
@@ -185,23 +188,6 @@ def after_stop(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.nda
         return
     begin_spot(p, q, s, v, spots, following)
     s.moving = 1
-
-
-@kernel
-def regulate(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
-    """Slow intensity loop: trims the drive so that the measured rate meets the level, as far as the spill has risen."""
-    if s.spill_cmd == 1 and s.spill_on_ticks > 300 and s.scale >= 1.0:
-        risen = s.rate_model / s.drive
-        low = s.stored <= LOW_FILL * p.fill_ions
-        if risen > 0.3 and not low:
-            s.drive += p.loop_gain * (risen - s.rate_meas * s.level_inverse)
-        if s.drive > 3.0:
-            s.drive = 3.0
-        elif s.drive < 0.3:
-            s.drive = 0.3
-        s.dry_ticks = s.dry_ticks + LOOP_TICKS if (low and s.rate_meas < DRY_SHARE * s.level) else 0
-    else:
-        s.dry_ticks = 0
 
 
 @kernel
@@ -337,7 +323,7 @@ def irradiate(p: Record, q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndar
             return
         s.scale = max(remaining / land, p.land_floor)
         if remaining <= ions_to_come(p, q, s, v) + s.level * s.scale * 5e-6:
-            s.demand = 0
+            take_demand(s)
             s.stopping = 1
             s.stop_ticks = 0
 

@@ -35,7 +35,9 @@ PARAM_DTYPE = np.dtype(
         ("stage_turns", "f8"),
         ("share_inverse", "f8"), ("drive_root", "f8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
-        ("n_lines", "i8"),
+        ("n_lines", "i8"), ("line_rise", "f8"), ("line_lag_turns", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
+        ("feed_forward", "f8"), ("loop_lead_ticks", "f8"), ("loop_late_s", "f8"), ("loop_fast", "f8"),
+        ("loop_leak", "f8"), ("converter_kick", "f8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),
         # beam-off devices: dead time in ticks, then a linear fall (step per tick)
         ("chopper_present", "i8"), ("gate_by_chopper", "i8"),
@@ -77,6 +79,7 @@ STATE_DTYPE = np.dtype(
         ("dead_ticks", "i8"), ("stage_ticks", "f8"), ("stage_share", "f8"), ("ticks_per_turn", "f8"),
         ("f_rev_hz", "f8"),
         ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"), ("ripple", "f8"), ("ion_root", "f8"),
+        ("line_scale", "f8"), ("converter_rise", "f8"),
         # actuators
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
         ("quad_cmd", "i8"), ("quad_ticks", "i8"), ("quad_open", "f8"),
@@ -102,6 +105,9 @@ STATE_DTYPE = np.dtype(
         ("spot_x", "f8"), ("spot_y", "f8"), ("spot_w", "f8"), ("drive", "f8"), ("scale", "f8"), ("rate_meas", "f8"),
         ("rate_model", "f8"), ("dry_ticks", "i8"), ("track", "f8"), ("track_gain", "f8"),
         ("answer", "f8"), ("answer_gain", "f8"),
+        ("ring_gain", "f8"), ("rest_drive", "f8"), ("loop_fast", "f8"),
+        ("loop_ions", "f8"), ("loop_model", "f8"), ("lead_stage", "f8"),
+        ("lead_dead", "i8"),
         ("layer_beam_ticks", "i8"), ("beam_on_ticks", "i8"),
         ("fe_heartbeat", "i8"), ("h_heartbeat", "i8"), ("rs_code", "i8"), ("rs_plan", "i8"), ("rs_moving_ns", "i8"),
         ("range_shifter", "i8"),
@@ -131,7 +137,7 @@ STATE_DTYPE = np.dtype(
 # offsets in the parameter vector ``q``; the number of elements stands behind each.  Pairs: supply 0 upstream and 1
 # downstream, axis 0 x and 1 y, chamber 0 and 1
 LINE_HZ = 16  # 8; what stands below is free
-LINE_AMPLITUDE = 24  # 8
+LINE_WEIGHT = 24  # 8
 LINE_COS = 32  # 8
 LINE_SIN = 40  # 8
 SUPPLY_TM_PER_A = 48  # 2
@@ -283,7 +289,17 @@ IC_VOLT_SUPPLY = EXT_COUNT + 2  # 2
 EXT_BAD_NS = IC_VOLT_SUPPLY + 2  # N_EXT
 TRANSIT = EXT_BAD_NS + N_EXT  # TRANSIT_RING
 MODEL_TRANSIT = TRANSIT + TRANSIT_RING  # TRANSIT_RING
-N_V = MODEL_TRANSIT + TRANSIT_RING
+LINE_HEIGHT = MODEL_TRANSIT + TRANSIT_RING  # 8
+"""Modulation of the rate by each mains line, where ``line_scale`` is 1."""
+MAINS = LINE_HEIGHT + MAX_LINES  # 16 x 16
+"""Phase of the mains, every ``LINE_TICKS``: cosines, sines."""
+LOOP_C = MAINS + 16 * 2 * MAX_LINES  # 8
+LOOP_S = LOOP_C + MAX_LINES  # 8
+"""What the front end has learned of each line, where ``line_scale`` is 1."""
+LEAD_C = LOOP_S + MAX_LINES  # 8
+LEAD_S = LEAD_C + MAX_LINES  # 8
+"""A line's phase when what is driven now arrives."""
+N_V = LEAD_S + MAX_LINES
 
 
 TRUTH_DTYPE = np.dtype(

@@ -16,8 +16,8 @@ from facility.physics.chamber import drift_time_us
 from facility.physics.relativity import beta, gamma, rigidity_tm
 from ioc_sim import layout as at
 from ioc_sim.external import pack_external
-from ioc_sim.extraction.rate_model import POWER, RateModel
-from ioc_sim.front_end import LOOP_TICKS
+from ioc_sim.extraction.rate_model import POWER, RISE, RateModel
+from ioc_sim.intensity_loop import LOOP_TICKS, SLOW_HZ
 from ioc_sim.layout import (
     E_BRHO,
     E_COLUMNS,
@@ -34,7 +34,6 @@ from ioc_sim.layout import (
     E_TRUE1,
     E_TRUE2,
     E_TRUEB,
-    MAX_LINES,
     PARAM_DTYPE,
 )
 from ioc_sim.physics.spill import LINE_TICKS, THIN_SHARE, TICK_S
@@ -47,6 +46,8 @@ STRIP_WINDOWS_MOST = 10
 """Windows of the strips that are added up at most until they have ions enough: 1 ms, five times what the lowest level
 takes for 200 ions."""
 MS_NS = 1_000_000
+LINE_LEARN = 0.001
+"""Of what is amiss the loop learns so much each time: a mains line in a third of a second."""
 BLOCK_MARGIN_TICKS = 5
 """An ABORT waits this much longer than the slowest device should take before it says that none blocks."""
 
@@ -128,6 +129,17 @@ def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
     p.ring_loss_per_rate = TICK_S / ion.transmission
 
 
+def _converter_rms(facility: Facility, species: str, model: RateModel) -> float:
+    """Rms of the rate over that of the tune, drive and frequency of revolution 1 (in the middle of the energies)."""
+    ion = facility.species_named(species)
+    middle = 0.5 * (ion.energy_min_mev_u + ion.energy_max_mev_u)
+    speed = float(beta(middle, ion))
+    f_rev = speed * SPEED_OF_LIGHT_M_S / facility.ring.circumference_m
+    momentum = speed * float(gamma(middle, ion))
+    rms = model.converter_rms(f_rev, momentum, facility.extraction.duty_noise_tau_us * 1e-6)
+    return float(rms * f_rev ** RISE[model.kind])
+
+
 def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: RateModel) -> None:
     extraction = facility.extraction
     p.n_stages, p.last_stage = model.stages, at.STAGE + model.stages - 1
@@ -136,11 +148,23 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     p.share_inverse = 1.0 / (facility.species_named(species).transmission * model.share_per_turn)
     p.drive_root = 1.0 / POWER[model.kind]
     p.noise_decay = _decay(extraction.duty_noise_tau_us)
-    p.noise_kick = extraction.duty_noise_rms * math.sqrt(1.0 - p.noise_decay**2)
-    p.n_lines = min(len(extraction.ripple_lines), MAX_LINES)
-    for i, (hz, amplitude) in enumerate(extraction.ripple_lines[:MAX_LINES]):
+    kick = math.sqrt(1.0 - p.noise_decay**2)
+    p.noise_kick = extraction.exciter_noise_rms * kick
+    p.n_lines = len(extraction.supply_ripple)
+    p.line_rise, p.line_lag_turns = RISE[model.kind], model.ripple_lag_turns
+    p.full_fill_s = facility.ring.phases.flat_top_max_ms * 1e-3 / facility.species_named(species).transmission
+    p.feed_forward, p.line_learn = extraction.feed_forward, LINE_LEARN
+    p.loop_late_s = 0.5 * (LOOP_TICKS - LINE_TICKS) * TICK_S  # the loop sees the mean of two steps of a line
+    p.loop_lead_ticks = LOOP_TICKS + model.stages - 1.0
+    per_step = 2.0 * math.pi * TICK_S * LOOP_TICKS
+    p.loop_fast = per_step * extraction.loop_bandwidth_hz
+    p.loop_gain = p.loop_leak = per_step * min(SLOW_HZ, extraction.loop_bandwidth_hz)
+    tune = extraction.tune_per_supply / extraction.channelling
+    per_supply = tune * model.ripple_gain
+    p.converter_kick = kick * tune * extraction.converter_noise * _converter_rms(facility, species, model)
+    for i, (hz, amplitude) in enumerate(extraction.supply_ripple):
         step = 2.0 * math.pi * hz * TICK_US * 1e-6 * LINE_TICKS
-        q[at.LINE_HZ + i], q[at.LINE_AMPLITUDE + i] = hz, amplitude
+        q[at.LINE_HZ + i], q[at.LINE_WEIGHT + i] = hz, amplitude * per_supply * (2.0 * math.pi * hz) ** p.line_rise
         q[at.LINE_COS + i], q[at.LINE_SIN + i] = math.cos(step), math.sin(step)
     p.overshoot = extraction.start_overshoot_rel
     p.overshoot_decay = _decay(extraction.start_overshoot_tau_ms * 1e3)
@@ -247,7 +271,6 @@ def _front_end(p: Any, q: np.ndarray, facility: Facility) -> None:
     # the drive falls over 2.5 times the slowest lag of the extraction, so that the rate can follow it down
     p.land_ticks = land_us(facility) / TICK_US
     p.land_floor = 0.1
-    p.loop_gain = 2.0 * math.pi * 50.0 * TICK_US * 1e-6 * LOOP_TICKS
     p.rate_alpha = 0.03
     p.idle_grace_ticks = 250
     p.quiet_ticks = 400

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from facility.config.models import Facility
     from ioc_sim.extraction.spill import Setting
     from ioc_sim.extraction.study import Study
+    from ioc_sim.studies.live_spill import LivePair
 
 PLOT = click.option("--plot", type=OutputFile((".png", ".svg", ".pdf")), help="Draw into this file.")
 SPECIES = click.option("--species", help="Species; default the facility's first one.")
@@ -47,26 +48,34 @@ def spill(
 ) -> None:  # fmt: skip
     """Track slow extraction: transit times, stop, restart, ripple. Some 15 s for the default.
 
-    Off line, by particles; `machine calibrate` makes the transit of the live plant from such runs.
+    Off line, by particles; beside it the spill of the live plant, whose transit and ripple `machine calibrate` makes
+    from such runs: duty factor and spectrum with the intensity loop and without.
     """
     from console.tables import print_or_draw
     from ioc_sim.extraction.spill import setting_of, with_drive
     from ioc_sim.extraction.study import figures, study
+    from ioc_sim.studies.live_spill import live_pair
 
     facility = settings.facility(facility_name)
     name = species or next(iter(facility.species))
     energy = _energy(facility, name) if energy_mev_u is None else energy_mev_u
     made = with_drive(setting_of(facility, name, energy, particles, turns, seed, settings.config_dir), drive)
     found = study(made, tune_ripple)
+    live = live_pair(facility, name, energy, seed=seed)
 
     def draw(path: Path) -> None:
         from console.extraction_picture import draw_spill
 
-        draw_spill(found, facility, path)
+        draw_spill(found, live, facility, path)
 
+    def show() -> None:
+        _print_study(found, made, f"{facility.id}, {name} of {energy:g} MeV/u, {made.optics.name}")
+        _print_live(live)
+
+    known = {"facility": facility.id, "species": name, "energy_mev_u": energy}
     print_or_draw(
-        lambda: {"facility": facility.id, "species": name, "energy_mev_u": energy} | figures(found),
-        lambda: _print_study(found, made, f"{facility.id}, {name} of {energy:g} MeV/u, {made.optics.name}"),
+        lambda: known | figures(found) | {"live": live.to_data()},
+        show,
         draw, as_json=as_json, plot=plot,
     )  # fmt: skip
 
@@ -283,6 +292,19 @@ def _energy(facility: Facility, species: str) -> float:
 
 def _mean(values: Any) -> float:
     return float(values.mean()) if values.size else float("nan")
+
+
+def _print_live(live: LivePair) -> None:
+    from console.tables import print_table
+
+    loop = live.loop
+    rows = [(f"duty factor at 10 kHz, {name}", one.duty_factor, one.poisson_limit)
+            for name, one in (("intensity loop closed", loop), ("no loop", live.no_loop))]  # fmt: skip
+    about = f"{loop.level_ions_per_s:g}/s of {loop.energy_mev_u:.1f} MeV/u, {loop.stored_ions:.3g} ions stored"
+    print_table(f"The plant's spill, by truth: {about}", ("", "", "counting alone"), rows, right=(1, 2))
+    hz, ratio = live.waterbed.peak
+    print(f"noise with the loop over noise without: {live.waterbed.ratio[0]:.2f} at {live.waterbed.hz[0]:.0f} Hz, "
+          f"most {ratio:.2f} at {hz:.0f} Hz")  # fmt: skip
 
 
 def _print_study(found: Study, setting: Setting, title: str) -> None:

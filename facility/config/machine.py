@@ -85,17 +85,30 @@ class Extraction(Section):
 
     - `tail`: what safety and landing reckon with after the drive has stopped, a sum of fraction x exp(-t / tau_us);
       it ends no sooner than the plant's own tail, which is that of the facility's spill table.
-    - noise: relative, Gaussian, first-order correlated (`duty_noise_tau_us`), rms of the 10 us rate.
-    - `ripple_lines`: (Hz, relative amplitude) sinusoids.
+    - noise: relative, Gaussian, first-order correlated (`duty_noise_tau_us`), rms of the 10 us rate. `duty_noise_rms`
+      is what safety and trials reckon with; the plant's is `exciter_noise_rms` and, by the calibrated response,
+      `converter_noise` of the supplies: rms over the current, 1 / f behind magnets and chamber of that time constant.
+    - `supply_ripple`: (Hz, amplitude over the current) of the quadrupoles' supplies; `tune_per_supply` is dQ over that.
+      What it does to the rate is calibrated (spill table). `channelling`: a core's ions cross the resonance so many
+      times faster (empty bucket), ripple does as much less; 1 is none.
+    - `ripple_lines`: (Hz, relative amplitude) of the rate that safety and trials reckon with, the loop closed; the
+      plant stays within them.
+    - `loop_bandwidth_hz`: of the intensity loop, where its gain is 1; 0: no loop. `feed_forward`: share of the mains
+      lines that the loop knows of before it has seen any.
     - `start_overshoot_rel` decays with `start_overshoot_tau_ms` at each spill start.
     """
 
     tail: Annotated[tuple[tuple[Fraction, Positive], ...], Field(min_length=1, max_length=4)]
     duty_noise_rms: Annotated[float, Field(ge=0.0, le=0.8)]
+    exciter_noise_rms: Annotated[float, Field(ge=0.0, le=0.8)]
+    converter_noise: Annotated[float, Field(ge=0.0, le=1e-5)]
     duty_noise_tau_us: Positive
     ripple_lines: tuple[tuple[Positive, Annotated[float, Field(ge=0.0, lt=1.0)]], ...]
-    loop_bandwidth_hz: Positive
-    loop_dead_time_us: NonNegative
+    supply_ripple: Annotated[tuple[tuple[Positive, Annotated[float, Field(ge=0.0, le=1e-4)]], ...], Field(max_length=8)]
+    tune_per_supply: Positive
+    channelling: Annotated[float, Field(ge=1.0, le=1000.0)]
+    loop_bandwidth_hz: Annotated[float, Field(ge=0.0, le=500.0)]
+    feed_forward: Annotated[float, Field(ge=0.0, le=1.0)]
     start_overshoot_rel: Annotated[float, Field(ge=0.0, le=2.0)]
     start_overshoot_tau_ms: Positive
 

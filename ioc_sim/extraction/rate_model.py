@@ -119,6 +119,16 @@ class RateModel:
         shape = ripple_shape(self.kind, per_turn, delay, scale * self.ripple_lag_turns)
         return np.asarray(self.ripple_gain / drive * shape)
 
+    def converter_rms(self, f_rev_hz: float, beta_gamma: float, lag_s: float) -> float:
+        """Relative rms of the rate over the rms of the tune, at full drive, by noise of power converters.
+
+        Its spectrum is 1 / f from 1 Hz on, behind the lag of magnets and vacuum chamber.
+        """
+        hz = np.geomspace(1.0, 1e5, 2001)
+        power = 1.0 / (1.0 + (2.0 * np.pi * hz * lag_s) ** 2)  # of equal steps of the logarithm
+        answer = np.abs(self.ripple(hz / f_rev_hz, 1.0, beta_gamma)) ** 2
+        return math.sqrt(float(np.sum(power * answer) / np.sum(power)))
+
     def drive_ripple(self, per_turn: FloatArray, drive: float, beta_gamma: float) -> ComplexArray:
         """Relative modulation of the rate per relative modulation of the drive."""
         return np.asarray(POWER[self.kind] * self.transit(drive, beta_gamma).response(per_turn))

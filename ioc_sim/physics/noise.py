@@ -6,12 +6,14 @@ they cost a third.  The tick that begins ``i`` ticks after the millisecond finds
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from facility.jit import Record, kernel
 from facility.rng import draw, flat, normal_high, normal_low, triangle
 from ioc_sim import layout as at
-from ioc_sim.physics.spill import LINE_TICKS, lines, round_off
+from ioc_sim.physics.spill import LINE_TICKS, line_scale, lines, round_off
 
 STREAM_SPILL = 1
 """The low half is the structure of the spill, the high half the Poisson variate."""
@@ -44,15 +46,18 @@ def device_noise(p: Record, q: np.ndarray, v: np.ndarray, first_tick: int, ticks
 def spill_noise(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Structure of the spill (1 is none, never below 0) and Poisson variates of the coming millisecond."""
     round_off(v)
+    s.line_scale = line_scale(p, s)
+    converter = p.converter_kick * s.converter_rise * s.line_scale
+    kick = math.sqrt(p.noise_kick * p.noise_kick + converter * converter)
     noise = s.noise
     ripple = s.ripple
     for i in range(BLOCK):
         bits = draw(p.seed, STREAM_SPILL, s.tick + i)
-        noise = noise * p.noise_decay + p.noise_kick * normal_low(bits)
+        noise = noise * p.noise_decay + kick * normal_low(bits)
         if (s.tick + i) & (LINE_TICKS - 1) == 0:
-            ripple = lines(p, q, s, v)
-        structure = 1.0 + noise + ripple
-        v[at.NOISE_SPILL + i] = structure if structure > 0.0 else 0.0
+            ripple = max(0.0, 1.0 + lines(p, q, s, v, ((s.tick + i) // LINE_TICKS) & 15))
+        structure = (1.0 + noise) * ripple
+        v[at.NOISE_SPILL + i] = structure if noise > -1.0 else 0.0
         v[at.NOISE_POISSON + i] = normal_high(bits)
     s.noise = noise
     s.ripple = ripple

@@ -45,6 +45,7 @@ from ioc_sim.layout import (
 )
 from ioc_sim.physics.chambers import free_charge, spot_constants
 from ioc_sim.physics.scanning import standardise
+from ioc_sim.physics.spill import set_lines
 
 STREAM_FILL = 30
 STREAM_JITTER = 31
@@ -131,6 +132,8 @@ def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray)
     """Ions stored after capture, with jitter from cycle to cycle; extraction sensitivity and upstream jitter too."""
     ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
     s.drive = 1.0
+    s.ring_gain = 1.0
+    s.rest_drive = 1.0
     if s.source_inhibited == 1:
         ions = 0.0
     s.stored = max(0.0, faulted(s, faults, fp.RING_IONS, 1.0, s.t_ns) * ions)
@@ -155,6 +158,7 @@ def beam_constants(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.
         v[at.ANGLE_PER_A + axis] = q[at.SUPPLY_TM_PER_A + k] / etab[s.ring_code, E_BRHO]
     s.f_rev_hz = etab[s.ring_code, E_FREV]
     s.ticks_per_turn = etab[s.ring_code, E_TICKS_PER_TURN]
+    set_lines(p, q, s, v)
     free_charge(q, s, v, etab)
     spot_constants(p, q, v, etab[s.ring_code, E_SIGMA])
 

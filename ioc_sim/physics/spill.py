@@ -4,6 +4,7 @@ Model (each item named): the drive (RF-knock-out power or betatron-core voltage,
 the transit of the ions, a dead time and a row of equal first-order lags calibrated with tracking
 (`ioc_sim.extraction`), which give the start and the stop tail; the rate is multiplied by correlated noise
 (first-order, Gaussian), mains lines and a start overshoot; ions leave as a Poisson process; the ring empties.
+Mains lines are ripple of the quadrupoles' supplies through the calibrated response: a slow spill answers more.
 """
 
 from __future__ import annotations
@@ -48,18 +49,59 @@ def enter_fine(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
         angle = 2.0 * math.pi * q[at.LINE_HZ + i] * t_s
         v[at.LINE_C + i] = math.cos(angle)
         v[at.LINE_S + i] = math.sin(angle)
+        for place in range(16):  # what the front end looks back to is no older than this
+            v[at.MAINS + place * (2 * at.MAX_LINES) + i] = v[at.LINE_C + i]
+            v[at.MAINS + place * (2 * at.MAX_LINES) + at.MAX_LINES + i] = v[at.LINE_S + i]
 
 
 @kernel
-def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> float:
+def set_lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
+    """Height of the mains lines at the energy in the ring, and what the front end knows of them beforehand."""
+    stretch = s.ticks_per_turn * s.f_rev_hz * TICK_S
+    rise = math.sqrt(s.f_rev_hz) if p.line_rise < 1.0 else s.f_rev_hz
+    s.converter_rise = 1.0 / rise
+    for i in range(p.n_lines):
+        omega = 2.0 * math.pi * q[at.LINE_HZ + i]
+        lag = omega * p.line_lag_turns * stretch / s.f_rev_hz
+        before = v[at.LINE_HEIGHT + i]
+        more = 1.0 + lag * lag
+        height = q[at.LINE_WEIGHT + i] / (rise * more * math.sqrt(more))
+        v[at.LINE_HEIGHT + i] = height
+        if before > 0.0:
+            v[at.LOOP_C + i] *= height / before
+            v[at.LOOP_S + i] *= height / before
+        else:
+            late = omega * p.loop_late_s
+            v[at.LOOP_C + i] = -p.feed_forward * height * math.sin(late)
+            v[at.LOOP_S + i] = p.feed_forward * height * math.cos(late)
+
+
+@kernel
+def line_scale(p: Record, s: Record) -> float:
+    """One over the drive: the answer to ripple by that of the full drive.
+
+    Of a fill that the level could not use in a flat top the rest counts for nothing.
+    """
+    stored = min(s.stored, s.level * p.full_fill_s)
+    if stored <= 0.0 or s.level <= 0.0 or s.f_rev_hz <= 0.0:
+        return s.line_scale
+    over = stored * s.f_rev_hz / (s.level * p.share_inverse)
+    return math.sqrt(over) if p.line_rise < 1.0 else over
+
+
+@kernel
+def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray, place: int) -> float:
     """Advance the mains lines by ``LINE_TICKS`` ticks and return their sum (relative)."""
     total = 0.0
+    here = at.MAINS + place * (2 * at.MAX_LINES)
     for i in range(p.n_lines):
         c = v[at.LINE_C + i] * q[at.LINE_COS + i] - v[at.LINE_S + i] * q[at.LINE_SIN + i]
         v[at.LINE_S + i] = v[at.LINE_S + i] * q[at.LINE_COS + i] + v[at.LINE_C + i] * q[at.LINE_SIN + i]
         v[at.LINE_C + i] = c
-        total += q[at.LINE_AMPLITUDE + i] * v[at.LINE_S + i]
-    return total
+        v[here + i] = c
+        v[here + at.MAX_LINES + i] = v[at.LINE_S + i]
+        total += v[at.LINE_HEIGHT + i] * v[at.LINE_S + i]
+    return total * s.line_scale
 
 
 @kernel

@@ -33,6 +33,9 @@ def test_spill_gives_numbers_and_a_picture(tmp_path: Path, capsys: pytest.Captur
     assert found["facility"] == "wuwei"
     assert len(found["stop"]["time_s"]) == len(found["stop"]["rate_rel"]) > 50
     assert 2e-5 < found["transit"]["quantiles_s"]["0.5"] < 5e-4
+    assert found["live"]["no_loop"]["duty_factor_10khz"] < 0.75 < 0.88 < found["live"]["loop"]["duty_factor_10khz"]
+    lines = found["live"]["no_loop"]["spectrum"]
+    assert 295.0 < lines["frequency_hz"][lines["amplitude_rel"][4:].index(max(lines["amplitude_rel"][4:])) + 4] < 305.0
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

@@ -15,7 +15,12 @@ from ioc_sim.plant import Plant
 from tests.plant.layers import MS, Spots, go, new_plant, run_until, start
 
 LEVEL = 5e8
-QUIET = {"extraction.duty_noise_rms": 0.0, "extraction.ripple_lines": [], "extraction.start_overshoot_rel": 0.0}
+QUIET = {
+    "extraction.exciter_noise_rms": 0.0,
+    "extraction.converter_noise": 0.0,
+    "extraction.supply_ripple": [],
+    "extraction.start_overshoot_rel": 0.0,
+}
 ONE_SPOT = Spots(np.zeros(1), np.zeros(1), np.full(1, 1e8))
 
 
