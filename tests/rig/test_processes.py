@@ -88,10 +88,17 @@ class Stack:
         ]
         wait_for(lambda: subprocess.run(command, cwd=ROOT, check=False).returncode == 0, 60.0, "a reset")
 
-    def wait_beam(self) -> None:
-        """Until ions come."""
+    def wait_beam(self, child: subprocess.Popen[str]) -> None:
+        """Until the ions of this delivery come; it says why, if it ends without any."""
         start = self.truth().total_ions
-        wait_for(lambda: self.truth().total_ions > start + 1e6, 60.0, "beam")
+
+        def given() -> bool:
+            if (dark := self.truth().total_ions <= start + 1e6) and child.poll() is not None:
+                out, err = child.communicate()
+                pytest.fail(f"no beam, the delivery ended with {child.returncode}: {err}{out}")
+            return not dark
+
+        wait_for(given, 60.0, "beam")
 
     def wait_frozen(self) -> None:
         """Until a post-mortem is written: the same as what happened, of a run whose pace was not disturbed by it.
@@ -269,7 +276,7 @@ def test_deliver_interrupt_and_end(stack):
     assert stack.truth().total_ions == before
 
     child = stack.deliver()
-    stack.wait_beam()
+    stack.wait_beam(child)
     child.send_signal(signal.SIGINT)
     stack.beam_stays_off(10.0)  # a console, control and a command: no watchdog, so no bound but patience
     out, err = ended(child, 60.0)
@@ -293,7 +300,7 @@ def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
     """Stopped, it takes the beam away; woken when its silence has been noticed, it gives no beam by itself; after a
     person's reset the next delivery has beam; killed, it takes it away again."""
     child = stack.deliver()
-    stack.wait_beam()
+    stack.wait_beam(child)
     os.kill(stack.pid(name), signal.SIGSTOP)
     stack.beam_stays_off(within_s)
     stack.wait_frozen()
@@ -314,7 +321,7 @@ def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
         assert not FieldFile(stack.folder).load()["unresolved"]
         stack.physicist_resets()
     child = stack.deliver()
-    stack.wait_beam()
+    stack.wait_beam(child)
     os.kill(stack.pid(name), signal.SIGKILL)
     stack.beam_stays_off(within_s)
     _, err = ended(child, 100.0)  # the console notices by itself
