@@ -32,7 +32,8 @@ from rig.link_check import LinkReading, link_readings, require_link
 ENDED = frozenset({State.COMPLETED, State.INTERRUPTED, State.TERMINATED})
 _TCS = ("TCS:State-Sts", "TCS:Progress-RB", "TCS:Session-RB", "TCS:Message-RB", "TCS:Summary-RB", "TCS:Cmd-Result")
 _SAFE = ("SAFE:Permit-Sts", "SAFE:Action-Sts", "SAFE:FirstFault-RB", "SAFE:Cmd-Result", "SAFE:Mode-Sts",
-         "SAFE:Key-Sts", "SAFE:Field-RB", "SAFE:Field-Sts", "SAFE:Proof-Sts", "SAFE:Proof-RB")  # fmt: skip
+         "SAFE:Key-Sts", "SAFE:Field-RB", "SAFE:Field-Sts", "SAFE:Proof-Sts", "SAFE:Proof-RB",
+         "SAFE:SEARCH:Present-Sts")  # fmt: skip
 _BEATS = ("TCS:Heartbeat-RB", "SAFE:Heartbeat-RB")
 _PUT_ONLY = ("TCS:Cmd", "SAFE:Cmd", "SAFE:KeepAlive")
 _SUMMARY_S = 20.0
@@ -313,6 +314,11 @@ class OperatorClient:
         except ValueError:
             return []
         return rows if isinstance(rows, list) else []
+
+    async def see_search(self) -> None:
+        """Wait until the safety controller finds the room searched, too: it hears of it after the room's panels."""
+        seen = "SAFE:SEARCH:Present-Sts"
+        await self.until(lambda: self._value(seen) == 0, self.limits.command_s, "search of the room that it has seen")
 
     async def prove(self, tests: list[str] | None = None) -> None:
         """Run the pre-beam proof tests if any is due, or those named; an error names test, value and limit."""

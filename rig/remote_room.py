@@ -44,6 +44,7 @@ async def search_room(facility: Facility, home: Home, run: RunFile) -> None:
 async def make_ready(facility: Facility, home: Home, run: RunFile, operator: OperatorClient) -> None:
     """What must have been done before a reset can give the permit: search the room, run the proof tests."""
     await search_room(facility, home, run)
+    await operator.see_search()
     await operator.prove()
 
 

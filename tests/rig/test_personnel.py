@@ -16,7 +16,7 @@ from channels.command import Signer
 from control.server import PERMISSIONS
 from facility import signals as g
 from facility.config import load_facility
-from facility.errors import CommandRefused, IonctlError
+from facility.errors import ChannelError, CommandRefused, IonctlError
 from facility.states import SearchStage
 from interlocks.explain import matrix
 from interlocks.model import Rule
@@ -145,11 +145,14 @@ def test_a_dead_link_closes_the_stopper() -> None:
 # --- search ------------------------------------------------------------------------------------------------------
 def test_no_permit_before_the_search_and_bring_up_shows_in_the_events() -> None:
     async def work(world: World, parts: WorldParts) -> None:
-        await wait_ms(world, 20)
+        await wait_ms(world, 2000)  # a sign of life tells what stands
         with pytest.raises(CommandRefused, match="Room not searched"):
             await parts.operator.reset()
         assert stands(world) == (True, True)
+        with pytest.raises(ChannelError, match="no search of the room that it has seen"):
+            await parts.operator.see_search()
         await parts.room.search()
+        await parts.operator.see_search()
         await parts.operator.prove()
         await parts.operator.reset()
         await parts.operator.until(lambda: parts.operator.permit, 1.0, "permit")
