@@ -166,6 +166,7 @@ RIPPLE_PLAN = _signal("ripple.plan_code", "code", "ripple filter the facility's 
 BACKUP_LAYER_IONS = _signal(
     "backup.layer_ions", "ions", "backup counter since the layer was loaded, 0 if none is active", 1000.0
 )
+BACKUP_OK = _signal("backup.ok", "bool", "the register of the backup counter gives a number and has not fallen")
 BACKUP_REL = _signal("backup.rel", "1", "ions of the last 100 ms by the backup counter over those by chamber 2", 1e-4)
 LAYER_PRESET_IONS = _signal(
     "layer.preset_ions", "ions", "ions that the loaded layer should get, without those it has had", 1000.0
@@ -178,6 +179,11 @@ LAYER_EXPECTED_MS = _signal(
 )
 BACKUP_FIELD_IONS = _signal(
     "backup.field_ions", "ions", "backup counter since the field was opened, 0 if no layer is active"
+)
+IC2_FIELD_IONS = _signal(
+    "ic2.field_ions",
+    "ions",
+    "chamber 2 since the field was opened, and what it had had; 0 if no layer is active",
 )
 FIELD_PRESET_IONS = _signal("field.preset_ions", "ions", "ions that the field should get in all, 0 if none is open")
 FIELD_TIMER_MS = _signal(

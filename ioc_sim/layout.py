@@ -255,6 +255,8 @@ REMANENCE_A = 420  # 2
 """What hysteresis adds to the field of either scanning magnet, as a current."""
 PLAY_A = 422  # 2
 """Current that the hysteresis remembers."""
+FIELD_IC2_IONS = 424  # 1
+"""Of the open field by chamber 2; what it had had when it was opened is by the backup counter."""
 BACKUP_FC_SEEN = 419  # 1
 """Charge per ion that the backup counter has counted with in the last millisecond, its gain in it."""
 RING_TM = 496  # 1

@@ -58,7 +58,7 @@ class RegisterKeeper:
         What a field has had and nobody knows is unknown from now on: NaN, at which `backup-field` trips."""
         if math.isfinite(left.backup_counts):
             self._v[at.BACKUP_COUNTS] = left.backup_counts
-            self._v[at.BACKUP_FC] = left.backup_counts * self._q[at.BACKUP_QUANTUM_FC]
+            self._v[at.BACKUP_FC] = (left.backup_counts + 0.5) * self._q[at.BACKUP_QUANTUM_FC]  # no rounding below
         counts = self.fields.counts
         for field, count in counts.items():
             if self.store.power_lost and field != left.field and CLOSED < count.opened < left.seq:

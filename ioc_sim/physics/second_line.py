@@ -5,6 +5,7 @@
 - Backup timer: counts milliseconds with the spill commanded on its own clock; what is expected is made from the table.
 - Both once more for the field, over all its layers: presets that control has computed from the plan, counters that only
   another field sets to zero, a clock of its own.  Without a field nothing is preset, and any beam is too much.
+- Chamber 2 over the field, besides: it begins at what the backup counter says that the field has had.
 - Ratios (strip charge over chamber 1, backup counter over chamber 2, rate over what the drive should give) are of sums
   that forget; a floor of a millisecond of the level and some counts keeps them at 1 where there is nothing to compare.
 - Spot width: of the strip chamber's profile, over the width the tables were made for; counting and electronics noise.
@@ -62,6 +63,7 @@ def open_field(
     s.field = field
     v[at.FIELD_PRESET_IONS], v[at.FIELD_EXPECTED_MS] = preset_ions, expected_ms
     v[at.FIELD_IONS], v[at.FIELD_TIMER_MS] = had
+    v[at.FIELD_IC2_IONS] = had[0]
     take_correction(v)
 
 
@@ -74,23 +76,30 @@ def take_correction(v: np.ndarray) -> None:
 def backup_counter(
     q: np.ndarray, s: Record, v: np.ndarray, sig: np.ndarray, faults: np.ndarray, etab: np.ndarray, ions: float
 ) -> float:
-    """Ions of this millisecond by the backup counter; its register and the layer's total."""
+    """Ions of this millisecond by the backup counter; its register and the totals of layer and field.
+
+    A register that is not a number, or has fallen, which none does that works, counts nothing: as long as that lasts
+    the line ``backup.ok`` is 0 and both totals are NaN.
+    """
     gain = faulted(s, faults, fp.BACKUP_GAIN, q[at.BACKUP_GAIN], s.t_ns)
     charge = ions * v[at.BACKUP_FC_PER_ION] * gain
     if charge == charge:
         v[at.BACKUP_FC] += charge
         v[at.BACKUP_FC_SEEN] = v[at.BACKUP_FC_PER_ION] * gain
     counts = faulted(s, faults, fp.BACKUP_COUNTS, math.floor(v[at.BACKUP_FC] / q[at.BACKUP_QUANTUM_FC]), s.t_ns)
-    new = counts - v[at.BACKUP_COUNTS] if counts == counts else 0.0
+    good = counts >= v[at.BACKUP_COUNTS]
+    sig[g.BACKUP_OK] = 1.0 if good else 0.0
+    new = counts - v[at.BACKUP_COUNTS] if good else 0.0
     v[at.BACKUP_COUNTS] += new
     if s.fe_code < 0:
         return 0.0
     per_count = q[at.BACKUP_QUANTUM_FC] / etab[s.fe_code, E_QB_FC]
     active = ARMED <= s.fe_state <= PAUSED
-    layer = (counts - v[at.BACKUP_LAYER_COUNTS]) * per_count if active else 0.0
-    sig[g.BACKUP_LAYER_IONS] = layer
+    bad = 0.0 if good or not active else math.nan
+    layer = (v[at.BACKUP_COUNTS] - v[at.BACKUP_LAYER_COUNTS]) * per_count if active else 0.0
+    sig[g.BACKUP_LAYER_IONS] = layer + bad
     v[at.FIELD_IONS] += new * per_count
-    sig[g.BACKUP_FIELD_IONS] = v[at.FIELD_IONS] + (counts - counts) if active else 0.0  # NaN where nothing counts
+    sig[g.BACKUP_FIELD_IONS] = (v[at.FIELD_IONS] if active else 0.0) + bad
     return new * per_count
 
 
@@ -132,6 +141,7 @@ def second_line_ms(
     v[at.IC_SEEN] = v[at.IC_IONS]
     v[at.IC_SEEN + 1] = v[at.IC_IONS + 1]
     backup = backup_counter(q, s, v, sig, faults, etab, ions)
+    v[at.FIELD_IC2_IONS] += ic2
     spot_width(p, s, v, sig, faults, ions)
     sig[g.LAYER_PRESET_IONS] = faulted(s, faults, fp.LAYER_PRESET, v[at.LAYER_PRESET_IONS], t_ns)
     sig[g.LAYER_EXPECTED_MS] = v[at.LAYER_EXPECTED_MS]
@@ -143,6 +153,7 @@ def second_line_ms(
     active = ARMED <= s.fe_state <= PAUSED
     sig[g.LAYER_TIMER_MS] = v[at.LAYER_TIMER_MS] if active else 0.0
     sig[g.FIELD_TIMER_MS] = v[at.FIELD_TIMER_MS] if active else 0.0
+    sig[g.IC2_FIELD_IONS] = v[at.FIELD_IC2_IONS] if active else 0.0
     if active:
         floor = s.level * 1e-3 + FLOOR_COUNTS * v[at.IC_IONS_PER_COUNT]
         strip = ions * faulted(s, faults, fp.STRIP_GAIN, 1.0, t_ns)

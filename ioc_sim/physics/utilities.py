@@ -2,7 +2,8 @@
 
 Each is a quantity with the value of a good machine, a first-order lag and noise of its readback.  A fault acts on what
 drives the quantity, before the lag: a pump that stops lets the pressure rise, it does not make a gauge lie.  Signal and
-fault point have the same name.  Model, named: nothing here acts back on the beam; losses of a good line are background.
+fault point have the same name.  Model, named: nothing here acts back on the beam; losses of a good line are background,
+to which a source in the monitor adds, so that a good monitor never reads zero and a dead one is seen.
 The gas of a chamber acts on its charge (`chambers.free_charge`); what is shown of it is the correction that it needs,
 over the one in use.
 """
@@ -50,9 +51,10 @@ DEVICES: tuple[SlowDevice, ...] = (
     SlowDevice(g.COOLING_TEMPERATURE, 25.0, 500.0, 0.1),
     SlowDevice(g.VACUUM_RING, 1e-9, 10.0, 5e-11),
     SlowDevice(g.VACUUM_HEBT, 1e-7, 10.0, 5e-9),
-    SlowDevice(g.LOSS_HEBT, 1.0, 10.0, 0.2),
-    SlowDevice(g.STRAY_ROOM, 50.0, 10.0, 5.0),
-    SlowDevice(g.AREA_DOSE, 0.1, 100.0, 0.02),
+    # monitors of radiation: with or without beam the reading of the background and of the source in the monitor itself
+    SlowDevice(g.LOSS_HEBT, 1.0, 10.0, 0.05),
+    SlowDevice(g.STRAY_ROOM, 50.0, 10.0, 2.5),
+    SlowDevice(g.AREA_DOSE, 0.1, 100.0, 0.005),
     SlowDevice(g.PATIENT_SHIFT, 0.0, 10.0, 0.05),
     SlowDevice(g.PATIENT_ROTATION, 0.0, 10.0, 0.05),
     SlowDevice(g.GATE_DRIFT, 0.0, 0.0, 0.05),

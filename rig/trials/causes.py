@@ -133,6 +133,8 @@ class Near(Section):
     at_limit: float
     noise: float = 0.0
     """What the device's own noise adds at most, towards the limit."""
+    side: Literal["", "low", "high"] = ""
+    """Which of two limits it is."""
 
     def fault(self, share: float, t_ns: int) -> Fault:
         """The quantity at `share` of its limit, from this instant on."""
@@ -257,20 +259,24 @@ def _check(trial: Trial, rules: RuleSet, where: str) -> None:
         refuse("removed", f"{trial.removed!r}", "'undo' for an act, 'repair', 'search' or 'unload' for faults")
 
 
-def near_of(rule: Rule, trial: Trial) -> Near | None:
-    """How the judged quantity is brought near to its limit; None where no device fault does just that.
+def nears_of(rule: Rule, trial: Trial) -> tuple[Near, ...]:
+    """How the judged quantity is brought near to its limit, or to each of two; empty where no device fault does that.
 
     The judged quantity is the reading. A slow device adds noise to what the fault drives, at most NOISE_ENDS
     sigma of it: below the limit it is the greatest reading that is at the share, above it the mean.
     """
     if trial.near is not None:
-        return trial.near
-    point, limit = rule.inputs[0], rule.high if rule.high is not None else rule.low
+        return (trial.near,)
+    point = rule.inputs[0]
     device = next((device for device in DEVICES if SIGNALS[device.signal].name == point), None)
-    if rule.kind != "limit" or device is None or limit is None:
-        return None
-    noise = math.copysign(NOISE_ENDS * device.noise, limit - device.nominal)
-    return Near(point=point, kind="SET", zero=device.nominal, at_limit=limit, noise=noise)
+    if rule.kind != "limit" or device is None:
+        return ()
+    sides: tuple[tuple[Literal["low", "high"], float | None], ...] = (("low", rule.low), ("high", rule.high))
+    return tuple(
+        Near(point=point, kind="SET", zero=device.nominal, at_limit=limit, side=side,
+             noise=math.copysign(NOISE_ENDS * device.noise, limit - device.nominal))
+        for side, limit in sides if limit is not None
+    )  # fmt: skip
 
 
 def has_number(rule: Rule) -> bool:

@@ -149,7 +149,7 @@ class TrialRun:
             if below and self._latched():  # by right, or not: the layer will not end
                 until_ns = min(until_ns, loop.now_ns() + LATER_NS)
             await asyncio.sleep(NEAR_POLL_S)
-        latched, told = self._latched(), f"{share:g} of the limit"
+        latched, told = self._latched(), " ".join(filter(None, (f"{share:g} of the", near.side, "limit")))
         failures = []
         others = latched - {self._rule.id, *self._trial.also}
         if others or (below and self._rule.id in latched):

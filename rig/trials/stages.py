@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import PlantStatus
 from rig.branch import Emit, branch
 from rig.trials.bench import Bench
-from rig.trials.causes import HISTORIES, Act, DeviceFault, Near, Trial, TrialState, near_of
+from rig.trials.causes import HISTORIES, Act, DeviceFault, Near, Trial, TrialState, nears_of
 from rig.trials.history import History
 from rig.trials.result import TrialResult, broken
 from rig.trials.run import TrialRun, Variant
@@ -232,12 +233,9 @@ class Stages:
         if not self._choice.near:
             return
         for rule, trial in self._wanted(TrialState.SPOT):
-            near = near_of(rule, trial)
-            if near is None:
-                continue
-            for share in (BELOW, ABOVE):
+            for near, share in itertools.product(nears_of(rule, trial), (BELOW, ABOVE)):
                 seen = Instants.spread(self._world.loop.now_ns())
-                at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{share}"))
+                at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{near.side}{share}"))
 
                 async def work(
                     send: Emit, rule: Rule = rule, trial: Trial = trial, near: Near = near, share: float = share,

@@ -63,6 +63,7 @@ ANALOG: dict[str, tuple[Any, int]] = {
     ),
     "backup-layer": (_constant(backup__layer_ions=2.04e8 + 2e4), 1),
     "backup-field": (_constant(backup__field_ions=2.1e9 + 2e4), 1),
+    "field-overdose-ic2": (_constant(ic2__field_ions=2.14e9 + 2.5e4), 1),
     "field-timer": (_constant(timer__field_ms=2.4e4 + 500.0), 1),
     "ring-rigidity": (_share_of("ring__brho_rel", 1.0, 1.001), 1),
 }
@@ -71,6 +72,7 @@ DIGITAL: dict[str, dict[str, float]] = {
     "chamber-electronics-ic2": {"ic2__ok": 0.0},
     "scan-supplies": {"scan__ok": 0.0},
     "external-device": {"external__ok": 0.0},
+    "backup-electronics": {"backup__ok": 0.0},
     "energy-token-ring": {"ring__token": 8.0},
     "energy-token-transport": {"hebt__token": 6.0},
     "range-shifter": {"rs__code": 1.0},

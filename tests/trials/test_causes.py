@@ -11,7 +11,7 @@ import pytest
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
 from interlocks.rules import load_rules
-from rig.trials.causes import TrialState, has_number, load_trials, near_of, trials_from_toml
+from rig.trials.causes import TrialState, has_number, load_trials, nears_of, trials_from_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = resources.files("configs").joinpath("interlock_trials.toml").read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def test_what_is_not_tried_near_its_limit_is_listed_with_a_reason() -> None:
     page = (ROOT / "docs/how-to/interlock-regression.md").read_text(encoding="utf-8")
     trials = load_trials(rules())
     numbers = [rule for rule in rules().rules if has_number(rule)]
-    near = [rule.id for rule in numbers if near_of(rule, trials[rule.id]) is not None]
+    near = [rule.id for rule in numbers if nears_of(rule, trials[rule.id])]
     assert f"tries {len(near)} of the {len(numbers)} rules" in page
     table = page[page.index("| Rules | Why not") : page.index("## What a trial asks")]
     listed = {

@@ -13,7 +13,7 @@ from facility.config import load_facility
 from facility.errors import CommandRefused
 from facility.ids import field_number
 from facility.states import FrontEndState
-from interlocks.rules import load_rules
+from interlocks.rules import compile_fast, load_rules
 from interlocks.snapshot import Mode
 from ioc_sim import layout as at
 from ioc_sim.faults import Fault, FaultKind
@@ -60,6 +60,43 @@ def test_a_layer_that_is_delivered_twice_is_too_much_for_the_field() -> None:
     assert 1.04 * total < plant.truth_total_ions < 1.05 * total + 20_000 + LEVEL * 2e-3
 
 
+@pytest.mark.parametrize(("dead", "found"), [("backup.gain", "field-overdose-ic2"), ("ic2.gain", "backup-field")])
+def test_chamber_2_and_the_backup_counter_each_end_a_field_without_the_other(dead: str, found: str) -> None:
+    """In the rack alone, where no comparison takes the beam before."""
+    rules = load_rules(FACILITY, "1", "carbon")
+    plant = new_plant(
+        facility=FACILITY, rules=compile_fast((rules.rule("backup-field"), rules.rule("field-overdose-ic2")))
+    )
+    total = float(spots().ions.sum())
+    open_field(plant, 5, total, 1e5)
+    plant.inject(Fault(dead, FaultKind.DEAD))
+    one_layer(plant, 78)
+    assert plant.status.state is FrontEndState.DONE
+    one_layer(plant, 79)
+    assert tripped(plant) == [found]
+    assert plant.truth_total_ions < rules.rule(found).relative * total + 25_000 + LEVEL * 2e-3
+
+
+@pytest.mark.parametrize("again", ["in the next process", "after another field"])
+def test_chamber_2_goes_on_from_what_the_backup_counter_says_that_the_field_has_had(again: str) -> None:
+    store = MemoryStore()
+    plant = with_rules(register_store=store)
+    total = float(spots().ions.sum())
+    open_field(plant, 5, total, 1e5)
+    one_layer(plant, 78)
+    assert plant._v[at.FIELD_IC2_IONS] == pytest.approx(total, rel=0.005)
+    had = float(plant._v[at.FIELD_IONS])
+    if again == "in the next process":
+        plant = with_rules(register_store=store.copy())
+    else:
+        open_field(plant, 6, total, 1e5)
+        plant.advance(plant._now_ns + MS)
+        assert plant._v[at.FIELD_IC2_IONS] == 0.0
+    open_field(plant, 5, total, 1e5)
+    plant.advance(plant._now_ns + MS)
+    assert plant._v[at.FIELD_IC2_IONS] == pytest.approx(had, abs=0.001)
+
+
 def test_a_field_goes_on_counting_in_the_next_process_and_after_another_field() -> None:
     """Who dies and is started again, or delivers something else in between, gives no field its presets once more."""
     store = MemoryStore()
@@ -89,7 +126,7 @@ def test_beam_without_a_field_is_too_much() -> None:
     plant.set_room_beam(True)
     plant.advance(S)
     one_layer(plant, 77)
-    assert tripped(plant) == ["backup-field"]
+    assert tripped(plant) == ["backup-field", "field-overdose-ic2"]
     assert plant.truth_total_ions < 20_000 + LEVEL * 2e-3
 
 

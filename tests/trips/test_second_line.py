@@ -190,6 +190,33 @@ def test_a_backup_register_that_fails_is_seen_and_counts_again_when_mended(kind:
     assert rows[-2, g.BACKUP_LAYER_IONS] == pytest.approx(rows[-2, g.LAYER_PRESET_IONS], rel=0.005)
 
 
+@pytest.mark.parametrize("kind", [FaultKind.OFFSET, FaultKind.SCALE])
+def test_a_backup_register_that_falls_counts_nothing_until_it_stands_where_it_had_been(kind: FaultKind) -> None:
+    """1,000 counts back, or to half of what it was; before, layer and field would have had that much more."""
+    plant = begun(grid(half_mm=15.0, low=4e5, high=1e6), 1e8)
+    go(plant, plant._now_ns + 40 * MS)
+    before, field, at_ns = plant.read("BACKUP_COUNTS"), plant.read("FIELD_IONS"), plant._now_ns
+    value = -1e5 if kind is FaultKind.OFFSET else 0.5
+    plant.inject(Fault("backup.counts", kind, value, at_ns=at_ns, until_ns=at_ns + 10 * MS))
+    row = each_ms(plant, 2)[-1]
+    with np.errstate(invalid="ignore"):
+        found = [rule for rule in ("backup-electronics", "backup-layer", "backup-field") if not judged(rule, row).good]
+    assert found == ["backup-electronics", "backup-layer", "backup-field"]
+    assert plant.read("BACKUP_COUNTS") >= before
+    assert plant.read("FIELD_IONS") >= field
+    rows = each_ms(plant)
+    assert rows[-2, g.BACKUP_OK] == 1.0
+    assert rows[-2, g.BACKUP_LAYER_IONS] == pytest.approx(rows[-2, g.LAYER_PRESET_IONS], rel=0.005)
+
+
+def test_a_register_that_fell_while_nothing_was_loaded_lets_no_beam() -> None:
+    plant = new_plant(rules=rule_set().fast())
+    plant.inject(Fault("backup.counts", FaultKind.OFFSET, -1.0))
+    plant.advance(plant._now_ns + 2 * MS)
+    latched = [rule for rule, row in zip(plant.rule_ids, plant.rule_rows, strict=True) if row["latched"]]
+    assert latched == ["backup-electronics"]
+
+
 def test_the_image_carries_what_tier_p_judges() -> None:
     judged_in_p = {name for rule in rule_set().p for name in rule.inputs} & set(SECOND_LINE)
     assert len(judged_in_p) >= 8

@@ -54,7 +54,8 @@ FAULTS: dict[str, Fault] = {
     "vacuum-ring": Fault("vacuum.ring_mbar", FaultKind.SET, 1e-6),
     "vacuum-hebt": Fault("vacuum.hebt_mbar", FaultKind.SET, 1e-4),
 }
-SLOW = {g.SIGNALS[device.signal].name for device in DEVICES}
+NOMINAL = {g.SIGNALS[device.signal].name: device.nominal for device in DEVICES}
+SLOW = set(NOMINAL)
 
 
 @functools.cache
@@ -115,13 +116,38 @@ def test_a_failing_device_is_seen_in_time_and_a_good_one_is_not(rule_id: str) ->
 
 
 @pytest.mark.parametrize("rule_id", [r for r in FAULTS if "sigma" in rule_set().rule(r).sigma])
-def test_the_limit_is_as_many_sigma_away_as_the_rule_says(rule_id: str) -> None:
+def test_the_limits_are_as_many_sigma_away_as_the_rule_says(rule_id: str) -> None:
+    """A rule whose limits are not equally far away gives both, the low one first."""
     rule = rule_set().rule(rule_id)
-    claimed = float(re.match(r"(\d+) sigma", rule.sigma)[1])  # type: ignore[index]
+    claimed = [float(words) for words in re.match(r"(\d+) sigma(?:.* limit, (\d+) to)?", rule.sigma).groups() if words]  # type: ignore[union-attr]
     values = fault_free()[:, process_image.PLACE[rule.inputs[0]]]
     mean, sigma = values.mean(), values.std()
-    distance = min(abs(limit - mean) for limit in (rule.low, rule.high) if limit is not None) / sigma
-    assert 0.8 * claimed <= distance <= 1.25 * claimed, f"{distance:.1f} sigma"
+    limits = [limit for limit in (rule.low, rule.high) if limit is not None]
+    for limit, share in zip(limits, claimed * 2 if len(claimed) == 1 else claimed, strict=False):
+        distance = abs(limit - mean) / sigma
+        assert 0.8 * share <= distance <= 1.25 * share, f"{distance:.1f} sigma to {limit:g}"
+
+
+NOT_ZERO = [r for r in FAULTS if rule_set().rule(r).kind == "limit" and NOMINAL[rule_set().rule(r).inputs[0]] != 0.0]
+"""Rules on quantities that are never zero in a good machine."""
+
+
+def test_a_quantity_that_is_never_zero_has_a_low_limit_that_a_dead_sensor_is_below() -> None:
+    assert len(NOT_ZERO) >= 15
+    assert [rule_id for rule_id in NOT_ZERO if not (rule_set().rule(rule_id).low or 0.0) > 0.0] == []
+
+
+@pytest.mark.parametrize(
+    "rule_id", ["cooling-temperature", "vacuum-ring", "vacuum-hebt", "loss-hebt", "stray-room", "area-radiation"]
+)
+def test_a_dead_sensor_is_seen_as_soon_as_what_it_should_see(rule_id: str) -> None:
+    rule, plant = rule_set().rule(rule_id), irradiating()
+    plant.inject(Fault(rule.inputs[0], FaultKind.DEAD, at_ns=plant._now_ns))
+    allowed_ms = round(bound(rule, rule_set(), plant.facility).observation_us / 1000.0) + 1
+    seen = images(plant, allowed_ms + 50)
+    first = next(k for k, values in enumerate(seen) if bad(rule_id, values))
+    assert first < allowed_ms
+    assert all(bad(rule_id, values) for values in seen[allowed_ms:]), "and for good"
 
 
 def test_the_noisy_ones_come_first_and_in_the_order_of_the_signals() -> None:
