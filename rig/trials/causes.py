@@ -24,6 +24,8 @@ FILE_NAME = "interlock_trials.toml"
 MAX_FAULTS = 4
 NOISE_ENDS = 2.45
 """The noise of a slow device ends at so many sigma (`ioc_sim.physics.utilities`)."""
+END_KINDS = ("mismatch", "excess")
+"""Kinds of rules whose limit a layer comes near to at its end."""
 NEAR_KINDS = ("limit", "window", "mismatch", "excess", "beat", "stale")
 """Kinds of rules whose limit is a number that a quantity can be brought near to."""
 
@@ -136,10 +138,20 @@ class Near(Section):
     side: Literal["", "low", "high"] = ""
     """Which of two limits it is."""
 
-    def fault(self, share: float, t_ns: int) -> Fault:
+    def faults(self, share: float, t_ns: int) -> tuple[Fault, ...]:
         """The quantity at `share` of its limit, from this instant on."""
         value = self.zero + share * (self.at_limit - self.zero) - (self.noise if share < 1.0 else 0.0)
-        return Fault(self.point, FaultKind[self.kind], value, at_ns=t_ns)
+        return (Fault(self.point, FaultKind[self.kind], value, at_ns=t_ns),)
+
+
+class NearEnd(Section):
+    """A device whose fault lets a layer end at a chosen share of a limit that grows with it, or that it grows to."""
+
+    point: str
+    moves: Literal["limit", "first", "second"]
+    """What the point sets: the register that the limit is made of, or the speed with which one of the two grows."""
+    besides: Annotated[tuple[DeviceFault, ...], Field(max_length=MAX_FAULTS)] = ()
+    """What fails, too: or another rule on the same register would come before this one."""
 
 
 class Trial(Section):
@@ -160,6 +172,7 @@ class Trial(Section):
     """Rules that take the beam for the same cause before this one can."""
     removed: Literal["repair", "search", "unload", "undo"]
     near: Near | None = None
+    near_end: NearEnd | None = None
 
     @property
     def immediate(self) -> bool:
@@ -247,6 +260,11 @@ def _check(trial: Trial, rules: RuleSet, where: str) -> None:
         points.append(("near.point", trial.near.point))
         if rules.by_id[trial.rule].kind not in NEAR_KINDS:
             refuse("near", "this rule has no number as its limit", "take the key out")
+    if trial.near_end is not None:
+        points.append(("near_end.point", trial.near_end.point))
+        points += [(f"near_end.besides.{i}.point", fault.point) for i, fault in enumerate(trial.near_end.besides)]
+        if rules.by_id[trial.rule].kind not in END_KINDS:
+            refuse("near_end", "this rule compares no two quantities", "take the key out")
     for key, point in points:
         if point not in ABOUT:
             refuse(key, f"no fault point {point!r}", "see ioc_sim/faults.py")
@@ -277,6 +295,11 @@ def nears_of(rule: Rule, trial: Trial) -> tuple[Near, ...]:
              noise=math.copysign(NOISE_ENDS * device.noise, limit - device.nominal))
         for side, limit in sides if limit is not None
     )  # fmt: skip
+
+
+def tried_near(rule: Rule, trial: Trial) -> bool:
+    """Whether it is tried at 0.98 and 1.02 of its limit."""
+    return trial.near_end is not None or bool(nears_of(rule, trial))
 
 
 def has_number(rule: Rule) -> bool:

@@ -19,9 +19,10 @@ from interlocks.model import Rule
 from interlocks.own_inputs import CONSOLE_INPUT, LINK_INPUT, OWN_INPUTS, RESOLVED_INPUT
 from interlocks.process_image import N_IMAGE
 from interlocks.snapshot import RuleView
+from ioc_sim.faults import Fault
 from rig.keys import CONTROL
 from rig.trials.bench import Bench
-from rig.trials.causes import DeviceFault, Near, Trial, TrialState
+from rig.trials.causes import DeviceFault, Trial, TrialState
 from rig.trials.deed import Deed
 from rig.trials.judge import degraded_bound_us, judge
 from rig.trials.result import TrialResult, near_result
@@ -136,20 +137,25 @@ class TrialRun:
         found.truth = ticks(self._world.plant, at_ns - BEFORE_NS)
         return judge(self._bench, found)
 
-    async def run_near(self, near: Near, share: float, at_ns: int) -> TrialResult:
-        """A quantity at a share of its limit: below, nothing trips for the rest of the layer; above, this rule does."""
+    async def run_near(self, faults: tuple[Fault, ...], share: float, side: str) -> TrialResult:
+        """A quantity at a share of its limit: below, nothing trips for the rest of the layer; above, this rule does.
+
+        A limit that the layer comes near to at its end must be reached in this layer.
+        """
         self._deed.prepare()
-        self._world.plant.inject(near.fault(share, at_ns))
+        at_ns = min(fault.at_ns for fault in faults)
+        for fault in faults:
+            self._world.plant.inject(fault)
         loop, plant, below = self._world.loop, self._world.plant, share < 1.0
         token = plant.status.token
         until_ns = at_ns + NEAR_MAX_NS
         while loop.now_ns() < until_ns and self._rule.id not in self._latched():
-            if below and plant.status.token != token:
+            if (below or self._trial.near_end is not None) and plant.status.token != token:
                 break
             if below and self._latched():  # by right, or not: the layer will not end
                 until_ns = min(until_ns, loop.now_ns() + LATER_NS)
             await asyncio.sleep(NEAR_POLL_S)
-        latched, told = self._latched(), " ".join(filter(None, (f"{share:g} of the", near.side, "limit")))
+        latched, told = self._latched(), " ".join(filter(None, (f"{share:g} of the", side, "limit")))
         failures = []
         others = latched - {self._rule.id, *self._trial.also}
         if others or (below and self._rule.id in latched):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import functools
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,8 +17,9 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import PlantStatus
 from rig.branch import Emit, branch
 from rig.trials.bench import Bench
-from rig.trials.causes import HISTORIES, Act, DeviceFault, Near, Trial, TrialState, nears_of
+from rig.trials.causes import HISTORIES, Act, DeviceFault, Trial, TrialState, nears_of
 from rig.trials.history import History
+from rig.trials.near_end import Growth, NearFaults, at_the_end
 from rig.trials.result import TrialResult, broken
 from rig.trials.run import TrialRun, Variant
 from rig.trials.truth import TICK_NS, Ticks, ticks
@@ -232,19 +233,41 @@ class Stages:
         """0.98 of a limit never trips for the rest of the layer, 1.02 does."""
         if not self._choice.near:
             return
+        growth: Growth | None = None
         for rule, trial in self._wanted(TrialState.SPOT):
-            for near, share in itertools.product(nears_of(rule, trial), (BELOW, ABOVE)):
-                seen = Instants.spread(self._world.loop.now_ns())
-                at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{near.side}{share}"))
+            for near in nears_of(rule, trial):
+                await self._both_sides(parts, rule, trial, near.side, near.faults)
+            if trial.near_end is not None:
+                growth = growth or await self._look_to_the_end()
+                faults = functools.partial(at_the_end, rule, trial.near_end, growth)
+                await self._both_sides(parts, rule, trial, "", faults)
 
-                async def work(
-                    send: Emit, rule: Rule = rule, trial: Trial = trial, near: Near = near, share: float = share,
-                    at_ns: int = at_ns,
-                ) -> None:  # fmt: skip
-                    run = TrialRun(self._bench, self._world, parts, rule, trial)
-                    send(await run.run_near(near, share, at_ns))
+    async def _both_sides(self, parts: WorldParts, rule: Rule, trial: Trial, side: str, faults: NearFaults) -> None:
+        """Below a limit and above it."""
+        for share in (BELOW, ABOVE):
+            seen = Instants.spread(self._world.loop.now_ns())
+            at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{side}{share}"))
 
-                await branch(work, self._emit)
+            async def work(send: Emit, share: float = share, at_ns: int = at_ns) -> None:
+                run = TrialRun(self._bench, self._world, parts, rule, trial)
+                send(await run.run_near(faults(share, at_ns), share, side))
+
+            await branch(work, self._emit)
+
+    async def _look_to_the_end(self) -> Growth:
+        """How the signals of the layer grow when nothing fails."""
+        found: list[Growth] = []
+        plant, loop = self._world.plant, self._world.loop
+
+        async def work(send: Emit) -> None:
+            token, rows = plant.status.token, list[tuple[int, np.ndarray]]()
+            while plant.status.token == token and plant.status.state != FrontEndState.DONE:
+                rows.append((loop.now_ns(), plant.signals.copy()))
+                await asyncio.sleep(STEP_S)
+            send(Growth(np.array([t_ns for t_ns, _ in rows]), np.array([row for _, row in rows])))
+
+        await branch(work, found.append)
+        return found[0]
 
     async def _look_ahead(self, state: TrialState) -> Ticks | None:
         """What the delivery does from here on when nothing fails."""

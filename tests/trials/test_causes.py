@@ -11,7 +11,7 @@ import pytest
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
 from interlocks.rules import load_rules
-from rig.trials.causes import TrialState, has_number, load_trials, nears_of, trials_from_toml
+from rig.trials.causes import TrialState, has_number, load_trials, trials_from_toml, tried_near
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = resources.files("configs").joinpath("interlock_trials.toml").read_text(encoding="utf-8")
@@ -48,6 +48,8 @@ def test_any_is_all_states_in_the_order_of_a_delivery() -> None:
         ('act = "plant-late"', "", "rule plant-late, key faults"),
         ('act = "plant-late"', 'act = "plant-early"', "rule plant-late, key act"),
         ('point = "ic1.hv", kind = "SCALE", zero', 'point = "ic9.hv", kind = "SCALE", zero', "key near.point"),
+        ('near_end = { point = "ic2.gain"', 'near_end = { point = "ic9.gain"', "key near_end.point"),
+        ('rule = "door"\n', 'rule = "door"\nnear_end = { point = "ic2.gain", moves = "first" }\n', "key near_end"),
         ('[[trial]]\nrule = "door"', '[[trial]]\ncolour = 1\nrule = "door"', "rule door, key colour"),
     ],
 )
@@ -68,7 +70,7 @@ def test_what_is_not_tried_near_its_limit_is_listed_with_a_reason() -> None:
     page = (ROOT / "docs/how-to/interlock-regression.md").read_text(encoding="utf-8")
     trials = load_trials(rules())
     numbers = [rule for rule in rules().rules if has_number(rule)]
-    near = [rule.id for rule in numbers if nears_of(rule, trials[rule.id])]
+    near = [rule.id for rule in numbers if tried_near(rule, trials[rule.id])]
     assert f"tries {len(near)} of the {len(numbers)} rules" in page
     table = page[page.index("| Rules | Why not") : page.index("## What a trial asks")]
     listed = {
