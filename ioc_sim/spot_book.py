@@ -33,9 +33,12 @@ def next_spot(s: Record, v: np.ndarray, spots: np.ndarray, after: int) -> int:
 
 @kernel
 def set_point(q: np.ndarray, s: Record, v: np.ndarray, spots: np.ndarray) -> None:
-    """Set points of the present spot with the position correction; what the magnets keep of it is the plant's alone."""
-    v[at.SET_A] = spots[s.spot, C_XSET] - v[at.TRIM_MM] * v[at.A_PER_MM]
-    v[at.SET_A + 1] = spots[s.spot, C_YSET] - v[at.TRIM_MM + 1] * v[at.A_PER_MM + 1]
+    """Set points of the present spot with the position correction, in whole steps of the supplies' converters; what the
+    magnets keep of it is the plant's alone."""
+    steps0 = (spots[s.spot, C_XSET] - v[at.TRIM_MM] * v[at.A_PER_MM]) * q[at.SUPPLY_STEPS_PER_A]
+    steps1 = (spots[s.spot, C_YSET] - v[at.TRIM_MM + 1] * v[at.A_PER_MM + 1]) * q[at.SUPPLY_STEPS_PER_A + 1]
+    v[at.SET_A] = np.floor(steps0 + 0.5) * q[at.SUPPLY_STEP_A]
+    v[at.SET_A + 1] = np.floor(steps1 + 0.5) * q[at.SUPPLY_STEP_A + 1]
     remember(q, v, 0)
     remember(q, v, 1)
 

@@ -64,7 +64,8 @@ class ScanningAxis(Section):
     """One scanning magnet with its supply: V = L dI/dt + R I within +-`max_voltage_v`, +-`max_current_a`.
 
     Second-order response of `bandwidth_hz` and `damping`; `noise_a_rms` is real current noise, the other
-    noises belong to the read-back and to the independent field probe.
+    noises belong to the read-back and to the independent field probe. Set points and read-back come in whole steps of
+    `dac_bits` over +-`max_current_a`. `latency_us`, from the front end to the supply, is in a plan's times alone.
 
     The field follows the current behind eddy currents of `eddy_tau_us`. It remembers where the current has come from:
     by at most +-`hysteresis_a`, turned round by a current that goes back by `hysteresis_span_a`. The magnets are
@@ -228,7 +229,6 @@ class FrontEnd(Section):
     position_feedback_max_mm: NonNegative
     position_tolerance_mm: Positive
     settle_ticks: Annotated[int, Field(ge=1, le=1000)]
-    settle_timeout_ms: Positive
     spot_timeout_factor: Annotated[float, Field(gt=1.0, le=100.0)]
     spot_timeout_min_ms: Positive
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from facility.config import change_facility, load_facility
+from facility.states import FrontEndState
 from tests.plant.layers import S, Spots, go, new_plant, run_until, start
 
 WUWEI = load_facility("wuwei")
@@ -49,3 +50,26 @@ def test_readbacks_are_whole_steps_of_their_converter() -> None:
         read.append(plant.read("READ_A") / step)
     assert np.array(read) == pytest.approx(np.rint(read), abs=1e-6)
     assert len(set(np.rint(read))) > 1, "noise moves it by more than a step"
+
+
+def test_set_points_are_whole_steps_too_and_the_beam_follows_them() -> None:
+    """A converter of ten bits has steps of 1.07 A, 0.27 mm: spots between two steps come to lie on one of them."""
+    facility = change_facility(WUWEI, OFF | {"scanning.x.dac_bits": 10, "beam_quality.upstream_offset_mm": [0.0, 0.0],
+                                             "beam_quality.spill_drift_mm": [0.0, 0.0]})  # fmt: skip
+    plant = new_plant(facility=facility)
+    wanted = np.linspace(-2.0, 2.0, 12)
+    start(plant, Spots(wanted, np.zeros(12), np.full(12, 4e5)), level=1e7)
+    aims = set()
+    for _ in range(2000):
+        plant.advance(plant.t_ns + 1_000_000)
+        aims.add(plant.read("SET_A"))
+        if plant.status.state is FrontEndState.DONE:
+            break
+    step = 2.0 * facility.scanning.x.max_current_a / 2**10
+    whole = np.array(sorted(aims)) / step
+    assert whole.size > 5
+    assert whole == pytest.approx(np.rint(whole), abs=1e-9)
+    ions, sum_x = next(iter(plant.truth_spots().values()))[:, :2].T
+    off = sum_x / ions - wanted
+    step_mm = step * plant.read("MM_PER_A")
+    assert 0.25 * step_mm < np.abs(off).max() < 0.6 * step_mm
