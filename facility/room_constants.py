@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from facility.config import Facility
+from facility.config import Facility, Room
+from facility.config.machine import Species
 from facility.physics.chamber import charge_per_ion_fc
-from facility.physics.relativity import FloatArray
+from facility.physics.relativity import ArrayLike, FloatArray
 from facility.physics.transport import deflection_mm, spot_sigma_mm
 
 SET_MASK = 0x7FFF_FFFF
@@ -76,6 +77,11 @@ def set_number(facility_id: str, species: str, version: int, room_id: str, code:
     return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & SET_MASK) or 1
 
 
+def room_sigma_mm(energy_mev_u: ArrayLike, ion: Species, room: Room) -> FloatArray:
+    """One sigma of the beam in air at the isocentre of a room, mm, by its optics."""
+    return np.asarray(spot_sigma_mm(energy_mev_u, ion) * room.spot_scale, dtype=np.float64)
+
+
 def room_columns(
     facility: Facility, species: str, version: int, room_id: str, energy_mev_u: FloatArray, rigidity_tm: FloatArray
 ) -> dict[str, FloatArray]:
@@ -87,7 +93,7 @@ def room_columns(
     count = len(energy_mev_u)
     found = {
         "transport_set": np.array([set_number(facility.id, species, version, room_id, k) for k in range(count)], float),
-        "spot_sigma_mm": spot_sigma_mm(energy_mev_u, ion) * room.spot_scale,
+        "spot_sigma_mm": room_sigma_mm(energy_mev_u, ion, room),
         "x_mm_per_a": room.x_polarity * deflection_mm(x_supply.tesla_metre_per_a, rigidity_tm, room.sad_x_mm),
         "y_mm_per_a": room.y_polarity * deflection_mm(y_supply.tesla_metre_per_a, rigidity_tm, room.sad_y_mm),
         "x_source_mm": np.full(count, room.sad_x_mm),

@@ -13,10 +13,9 @@ from dose.features import crossing
 from dose.field import Field, FieldLayer, Grid, dose_on_grid
 from dose.gamma import Criteria, GammaResult, gamma
 from facility.config import Facility, Room
-from facility.config.machine import Species
 from facility.errors import ConfigError, PlanError, no_such
 from facility.physics.relativity import FloatArray
-from facility.physics.transport import spot_sigma_mm
+from facility.room_constants import room_sigma_mm
 from rig.home import Home
 from rig.truth_log import TRUTH_LOG_FILE, TruthLog, read_truth_log
 
@@ -141,7 +140,7 @@ def field_of_beam(beam: Beam, facility: Facility, room: Room) -> Field:
     by_id = {shifter.id: shifter.water_equivalent_mm for shifter in facility.range_shifters}
     shifter = sum(s.wet_mm if s.wet_mm is not None else by_id.get(s.shifter_id, 0.0) for s in beam.range_shifters)
     layers = [
-        FieldLayer(one.energy_mev_u, _sigma_mm(one.energy_mev_u, ion, room), one.x_mm, one.y_mm, one.weight,
+        FieldLayer(one.energy_mev_u, float(room_sigma_mm(one.energy_mev_u, ion, room)), one.x_mm, one.y_mm, one.weight,
                    facility.water_equivalent_upstream_mm(), float(shifter), room.air_gap_mm)
         for one in beam.layers
     ]  # fmt: skip
@@ -162,17 +161,12 @@ def fields_of_log(log: TruthLog, facility: Facility, beam: int) -> tuple[Field, 
                 continue
             energy = float(columns["energy_mev_u"][mine][0])
             layers.append(
-                FieldLayer(energy, _sigma_mm(energy, ion, room), columns[x][mine], columns[y][mine],
+                FieldLayer(energy, float(room_sigma_mm(energy, ion, room)), columns[x][mine], columns[y][mine],
                            columns[ions][mine], facility.water_equivalent_upstream_mm(),
                            float(columns["shifter_mm"][mine][0]), room.air_gap_mm)
             )  # fmt: skip
         fields.append(Field(ion, layers, facility.ripple_filter.sigma_mm))
     return fields[0], fields[1]
-
-
-def _sigma_mm(energy_mev_u: float, ion: Species, room: Room) -> float:
-    """Of the beam in air at the isocentre of the room."""
-    return float(spot_sigma_mm(energy_mev_u, ion)) * room.spot_scale
 
 
 def _computed(field: Field, grid: Grid, where: str) -> FloatArray:

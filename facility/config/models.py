@@ -140,10 +140,6 @@ class Facility(Section):
         except KeyError:
             raise no_such("config.no-room", "room", name, self.rooms, self.id) from None
 
-    def particles_per_mu(self, species: str, energy_mev_u: float) -> float:
-        """Ions that make one monitor unit: the MU's charge over the charge per ion in the first chamber."""
-        return self.species_named(species).mu_reference_fc / self.charge_per_ion_fc(species, energy_mev_u)
-
     def ions_per_count(self, species: str, energy_mev_u: float, chamber: Literal["ic1", "ic2"] = "ic1") -> float:
         """Ions behind one count of a chamber at full collection, nominal gain and reference conditions."""
         quantum_fc = (self.chambers.ic1 if chamber == "ic1" else self.chambers.ic2).count_quantum_fc

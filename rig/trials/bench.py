@@ -76,5 +76,5 @@ def make_bench(
     species = species or next(iter(facility.species))
     rules = load_rules(facility, room, species, config_dir)
     program = compile_program(make_trial_plan(facility, species), facility, room, qa=True)
-    per_ion = peak_mgy_per_ion(facility, species, program.layers[0].energy_mev_u)
+    per_ion = peak_mgy_per_ion(facility, room, species, program.layers[0].energy_mev_u)
     return Bench(facility, room, species, seed, rules, load_trials(rules, config_dir), program, per_ion)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dose.curves import depth_dose
 from facility.config import Facility
 from facility.errors import InternalError
-from facility.physics.transport import spot_sigma_mm
+from facility.room_constants import room_sigma_mm
 from interlocks.explain import MEAN_US, OFF_SHARE
 from ioc_sim.plant import Plant
 
@@ -74,16 +74,16 @@ def beam_off_ns(found: Ticks, cause_ns: int, until_ns: int, per_tick: float) -> 
     return last if last > cause_ns else None
 
 
-def peak_mgy_per_ion(facility: Facility, species: str, energy_mev_u: float) -> float:
+def peak_mgy_per_ion(facility: Facility, room: str, species: str, energy_mev_u: float) -> float:
     """Dose in water on the axis at the depth of the maximum for each ion of one spot, mGy.
 
     The depth dose is the engine's (`dose.curves`, with the facility's ripple filter), the width the beam's at the
-    isocentre in air; scattering in water would only widen it. With ions of several spots counted as one it is an
-    upper bound.
+    isocentre of the room in air; scattering in water would only widen it. With ions of several spots counted as one
+    it is an upper bound.
     """
     ion = facility.species_named(species)
     peak = float(depth_dose(energy_mev_u, ion, facility.ripple_filter.sigma_mm).total.max())
-    sigma_cm = 0.1 * float(spot_sigma_mm(energy_mev_u, ion))
+    sigma_cm = 0.1 * float(room_sigma_mm(energy_mev_u, ion, facility.room_named(room)))
     return 1e3 * peak * GY_PER_MEV_G / (2.0 * math.pi * sigma_cm**2)
 
 

@@ -84,10 +84,14 @@ def test_spill_has_the_published_duty_factor(name: str) -> None:
 
 def test_monitor_units() -> None:
     pimms = load_facility("pimms")
-    assert pimms.particles_per_mu("proton", 150.0) == pytest.approx(2.5e6, rel=0.1)
-    assert 1e5 < pimms.particles_per_mu("carbon", 250.0) < 1e6
+
+    def ions_per_mu(species: str, energy_mev_u: float) -> float:
+        return pimms.species[species].mu_reference_fc / pimms.charge_per_ion_fc(species, energy_mev_u)
+
+    assert ions_per_mu("proton", 150.0) == pytest.approx(2.5e6, rel=0.1)
+    assert 1e5 < ions_per_mu("carbon", 250.0) < 1e6
     # lower energy, more charge per ion, fewer ions in a MU
-    assert pimms.particles_per_mu("proton", 80.0) < pimms.particles_per_mu("proton", 200.0)
+    assert ions_per_mu("proton", 80.0) < ions_per_mu("proton", 200.0)
     # 66 pF x 10 V / 2^16 is the quantum; a count is tens of carbon ions
     assert pimms.chambers.ic1.count_quantum_fc == pytest.approx(66e-12 * 10 / 2**16 * 1e15, rel=0.01)
     assert pimms.ions_per_count("carbon", 400.0) == pytest.approx(40.0, rel=0.03)

@@ -182,11 +182,12 @@ def test_range_shifters_by_id_or_thickness(wuwei: Facility) -> None:
 # programs ------------------------------------------------------------------------------------------------------------
 
 
-def test_mu_become_ions_by_the_facility_factor(wuwei: Facility) -> None:
+def test_mu_become_ions_by_the_factor_of_the_room(wuwei: Facility) -> None:
     small = dataclasses.replace(layer_at(), weight=layer_at().weight / 1e5)
     program = compile_program(plan_of(small, unit="MU"), wuwei, "1")
     layer = program.layers[0]
-    factor = wuwei.particles_per_mu("carbon", layer.energy_mev_u)
+    charge_fc = load_energy_table(wuwei, "carbon").room("1").charge_per_ion_ic1_fc[layer.energy_code]
+    factor = wuwei.species["carbon"].mu_reference_fc / float(charge_fc)
     np.testing.assert_allclose(layer.target_ions, small.weight * factor, rtol=1e-6)
 
 

@@ -7,8 +7,6 @@ import functools
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from control.plan.dicom_writer import dicom_bytes
 from control.plan.load import read_plan
 from control.plan.maker import make_small_plan
@@ -33,13 +31,14 @@ def plan() -> Plan:
 
 
 def in_mu(np_plan: Plan) -> Plan:
-    """The same plan with its weights in MU, by the facility's factor at the energy of its table."""
+    """The same plan with its weights in MU, by the factor of the room in the energy table."""
     table = load_energy_table(facility(), "carbon")
     (beam,) = np_plan.beams
     layers = []
     for index, layer in enumerate(beam.layers):
-        energy = float(table.energy_mev_u[int(np.argmin(np.abs(table.energy_mev_u - layer.energy_mev_u)))])
-        factor = facility().particles_per_mu("carbon", energy)
+        code = table.nearest(layer.energy_mev_u)
+        charge_fc = table.room(next(iter(facility().rooms))).charge_per_ion_ic1_fc[code]
+        factor = facility().species["carbon"].mu_reference_fc / float(charge_fc)
         made = make_layer(beam.name, beam.number, index, energy_mev_u=layer.energy_mev_u, x_mm=layer.x_mm,
                           y_mm=layer.y_mm, weight=layer.weight / factor)  # fmt: skip
         assert made is not None

@@ -234,7 +234,7 @@ def test_more_ions_are_allowed_the_longer_it_takes_and_never_fewer_than_the_mean
 def test_peak_dose_is_of_the_order_that_the_literature_gives() -> None:
     """2e4 carbon ions of 400 MeV/u in a spot are 0.9 mGy at the entrance and 4 to 5 mGy at the peak for 2.5 mm."""
     facility = load_facility("wuwei")
-    dose = 2e4 * peak_mgy_per_ion(facility, "carbon", 400.0) * (1.7 / 2.5) ** 2
+    dose = 2e4 * peak_mgy_per_ion(facility, "1", "carbon", 400.0) * (1.7 / 2.5) ** 2
     assert 2.0 < dose < 6.0
 
 
