@@ -4,8 +4,8 @@
 docs/physics/cycle-and-scanning.md (a minute of one core). Ring, fill, plan, seed and intensity are the same in each
 pair; one energy a cycle is the same facility with `ring.energies_per_flat_top = 1`. The first pair takes the levels
 that the facility's file gives; there the beam is on for most of the time, which no ring can shorten. The second takes
-higher ones, `front_end.min_percent_share` lowered for both: less dose lies in spots held to 1 %, each spot is still
-judged by truth.
+higher ones, `front_end.min_percent_share` lowered for both as far as is needed and no further: less dose lies in spots
+held to 1 %, each spot is still judged by truth and positions stay within what is asked for at the usual levels.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rig.home import Home
 
 FACILITY = "himm-mee"
 PAGE = ROOT / "docs" / "physics" / "cycle-and-scanning.md"
-HIGHER_SHARE = 0.5
-WANTED_SAVING = 0.40
+HIGHER_SHARE = 0.55
+WANTED_SAVING, MOST_P99_MM = 0.40, 0.3
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def rows(pairs: list[tuple[Delivered, Delivered]]) -> list[str]:
 
 
 def main() -> int:
-    """Deliver, print, write; exit code 1 if the second pair saves too little."""
+    """Deliver, print, write; exit code 1 if the second pair saves too little or misses its places."""
     facility = load_facility(FACILITY)
     higher = change_facility(facility, {"front_end.min_percent_share": HIGHER_SHARE})
     with tempfile.TemporaryDirectory(prefix="ionctl-bench-") as folder:
@@ -105,7 +105,8 @@ def main() -> int:
         pairs = [pair(each, plan, home) for each in (facility, higher)]
     write_part(PAGE, "several_energies", "energies", rows(pairs))
     one, several = pairs[-1]
-    return 0 if several.total_s <= (1.0 - WANTED_SAVING) * one.total_s else 1
+    saved = several.total_s <= (1.0 - WANTED_SAVING) * one.total_s
+    return 0 if saved and max(one.p99_mm, several.p99_mm) <= MOST_P99_MM else 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.acceptance.deliveries import deliver
 def test_forty_percent_of_the_facility_time_and_every_spot_within_its_tolerance() -> None:
     """The whole comparison is `benchmarks.several_energies`; here one energy a cycle is the least it can take."""
     usual = load_facility("himm-mee")
-    several = change_facility(usual, {"front_end.min_percent_share": 0.5})
+    several = change_facility(usual, {"front_end.min_percent_share": 0.55})
     plan = make_plan("sphere", 60.0, 150.0, 2.0, "carbon", usual)
     single = change_facility(several, {"ring.energies_per_flat_top": 1})
     programs = [compile_program(plan, facility, "1") for facility in (several, single)]
@@ -21,7 +21,5 @@ def test_forty_percent_of_the_facility_time_and_every_spot_within_its_tolerance(
     delivery = deliver(programs[0], several)
     assert (delivery.summary.status, delivery.summary.interlocks) == ("completed", ())
     assert delivery.judged.missed == ()
-    assert (
-        delivery.judged.p99_position_mm < 0.4
-    )  # more of a spot's ions come while the magnets move: 0.11 at usual levels
+    assert delivery.judged.p99_position_mm < 0.3  # 0.11 at usual levels: more of a spot's ions come in moves
     assert delivery.summary.facility_s < 0.6 * programs[1].expected_s
