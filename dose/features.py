@@ -78,6 +78,7 @@ class Plateau:
         flatness: (highest - lowest) / (highest + lowest).
         slope: last over first tenth of that part, less 1.
         distal_mm: where the dose falls through half of the mean behind the target.
+        distal_95_mm: where it first falls through 95 % of the mean behind the target's middle.
         proximal_mm: where it last rises through 95 % of the mean in front of the target's middle.
     """
 
@@ -85,6 +86,7 @@ class Plateau:
     flatness: float
     slope: float
     distal_mm: float
+    distal_95_mm: float
     proximal_mm: float
 
 
@@ -97,10 +99,15 @@ def plateau_of(depth_mm: FloatArray, dose: FloatArray, centre_mm: float, half_mm
     slope = float(part[-tenth:].mean() / part[:tenth].mean() - 1.0)
     back = depth_mm >= centre_mm
     distal = crossing(depth_mm[back], np.minimum(dose[back], mean), 0.5 * mean, behind=True)
+    distal_95 = float("nan")
+    if (fallen := np.flatnonzero(dose[back] < 0.95 * mean)).size and fallen[0] > 0:
+        k = int(fallen[0])
+        distal_95 = float(np.interp(-0.95 * mean, -dose[back][k - 1 : k + 1], depth_mm[back][k - 1 : k + 1]))
     front = depth_mm <= centre_mm
     low = np.flatnonzero(dose[front] < 0.95 * mean)
     proximal = float("nan")
     if low.size and low[-1] + 1 < np.count_nonzero(front):
         k = int(low[-1])
         proximal = float(np.interp(0.95 * mean, dose[front][k : k + 2], depth_mm[front][k : k + 2]))
-    return Plateau(mean, float((part.max() - part.min()) / (part.max() + part.min())), slope, distal, proximal)
+    flatness = float((part.max() - part.min()) / (part.max() + part.min()))
+    return Plateau(mean, flatness, slope, distal, distal_95, proximal)

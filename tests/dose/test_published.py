@@ -50,6 +50,9 @@ def test_the_trip98_field() -> None:
             for dose, level in zip((ours, theirs), levels, strict=True)]  # fmt: skip
     assert ends[0] == pytest.approx(ends[1], abs=1.0)
     assert 1.05 < levels[0] / levels[1] < 1.16
+    shares = [dose_tables.trip_energy_share(depth, dose) for dose in (ours, theirs, dose_tables.trip_bortfeld())]
+    assert shares == pytest.approx([0.975, 0.873, 0.958], abs=0.003)  # theirs loses what no proton beam loses
+    assert levels[0] == pytest.approx(float(dose_tables.trip_bortfeld()[flat].mean()), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -65,5 +68,6 @@ def test_made_plans_are_flat_by_two_engines(shape: str, size: float, centre: flo
     for found in (ours, matrad):
         assert found.flatness < 0.03
         assert found.mean == pytest.approx(3.0, rel=0.03)
+        assert found.distal_95_mm == pytest.approx(centre + 0.5 * size, abs=1.0)
     assert ours.distal_mm == pytest.approx(matrad.distal_mm, abs=1.0)
     assert ours.proximal_mm == pytest.approx(matrad.proximal_mm, abs=1.0)
