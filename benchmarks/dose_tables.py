@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import reference_files
 from benchmarks.matrad_dose import CALIBRATED_AT_MEV_U, TABLES, axis_dose, beam_line, nearest
 from benchmarks.report import write_part
 from console.beam_figures import bragg_figures, range_figures
@@ -218,6 +219,7 @@ def pictures() -> None:
     wuwei, pimms = load_facility("wuwei"), load_facility("pimms")
     line = beam_line()
     range_figures(wuwei, "carbon", TABLES).draw(IMAGES / "range-carbon.png")
+    range_figures(pimms, "proton", TABLES).draw(IMAGES / "range-proton.png")
     bragg_figures(wuwei, "carbon", 279.97, line.sigma_mm, line.before_mm, TABLES).draw(IMAGES / "bragg-carbon.png")
     bragg_figures(pimms, "proton", 150.0, None, None, None).draw(IMAGES / "bragg-proton.png")
     plan = make_plan("sphere", 60.0, 150.0, 2.0, "carbon", wuwei)
@@ -228,6 +230,7 @@ def main() -> None:
     """All parts, or those named."""
     parts = {"carbon": carbon_rows, "proton": proton_rows, "plans": plan_rows, "speed": speed_rows}
     wanted = sys.argv[1:] or [*parts, "pictures"]
+    reference_files.require()
     for part in wanted:
         if part == "pictures":
             pictures()

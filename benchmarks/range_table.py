@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import reference_files
 from facility.physics import CARBON, PROTON, range_water_mm, stopping_power_mev_cm2_g
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,7 @@ def deviations() -> dict[str, float] | None:
     """Largest deviation of the range from ICRU 90 (I = 78 eV), per cent; None without the reference tables."""
     if not TABLES.is_dir():
         return None
+    reference_files.require()
     found = {}
     for name, ion, file, column, low, high in (
         ("carbon 150 to 430 MeV/u", CARBON, "range_c12_water.csv", "R_CSDA_ICRU90_I78_g_cm2", 150, 430),
