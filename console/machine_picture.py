@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _DATA, _SECOND, _THEORY, _GREY = "#1f6fb4", "#d97706", "#b3261e", "#6b7280"
 _SHADES = ("#f3f4f6", "#e5e7eb")
-_LEAST_NAMED_S = 0.06
+_LEAST_NAMED = 0.018
+"""Share of the picture's width from which on a phase's name fits above it."""
 _ZOOM_MS = 3.0
 
 
@@ -26,10 +27,12 @@ def draw_cycle(found: CycleStudy, path: Path) -> None:
     """Rigidity, revolution frequency, stored and arriving ions over the phases; ConfigError without matplotlib."""
     figure = _figure(11.0, 7.2)
     panels = figure.subplots(4, 1, sharex=True)
-    title = f"{found.facility}: one cycle, {found.species} of {found.energy_mev_u:.1f} MeV/u, {found.level:.1e} ions/s"
+    energies = found.energies_mev_u
+    which = f"{energies[0]:.1f}" if len(energies) == 1 else f"{energies[0]:.1f} to {energies[-1]:.1f}"
+    title = f"{found.facility}: one cycle, {found.species} of {which} MeV/u, {found.level:.1e} ions/s"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    rows = ((found.rigidity_tm, "T m"), (found.f_rev_hz * 1e-6, "revolutions, MHz"), (found.stored_ions, "stored ions"),
-            (found.arriving, "ions/s, by truth"))  # fmt: skip
+    rows = ((found.rigidity_tm, "Bρ, T m"), (found.f_rev_hz * 1e-6, "revolutions, MHz"),
+            (found.stored_ions, "stored ions"), (found.arriving, "ions/s, by truth"))  # fmt: skip
     for axes, (values, words) in zip(panels, rows, strict=True):
         axes.plot(found.time_s, values, color=_DATA, lw=1.0)
         axes.set_ylabel(words)
@@ -39,10 +42,12 @@ def draw_cycle(found: CycleStudy, path: Path) -> None:
         left, right = float(found.time_s[a]), float(found.time_s[b - 1]) + 1e-3
         for axes in panels:
             axes.axvspan(left, right, color=_SHADES[index % 2], zorder=0)
-        if right - left >= _LEAST_NAMED_S:
-            name = RingPhase(int(found.phase[a])).name.lower().replace("_", " ")
+        name = RingPhase(int(found.phase[a])).name.lower().replace("_", " ")
+        if right - left >= _LEAST_NAMED * float(found.time_s[-1]):
             panels[0].text(left, 1.02, name, transform=panels[0].get_xaxis_transform(), fontsize=7, rotation=20)
     panels[-1].set_xlabel("from injection, s")
+    spans = [f"{name.lower().replace('_', ' ')} {1e3 * span:,.0f}" for name, span in found.durations_s().items()]
+    figure.supxlabel("ms in all: " + ", ".join(spans), fontsize=8, color=_GREY, x=0.01, ha="left")
     _style(panels)
     figure.savefig(path, dpi=110)
 

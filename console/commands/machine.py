@@ -229,7 +229,8 @@ def cycle(
 
     def say() -> None:
         rows = [(phase.lower(), f"{seconds:.3f}") for phase, seconds in found.durations_s().items()]
-        print_table(f"{facility.id}, {name} of {energy:.2f} MeV/u", ("phase", "s"), rows, right=(1,))
+        which = ", ".join(f"{one:.2f}" for one in found.energies_mev_u)
+        print_table(f"{facility.id}, {name} of {which} MeV/u", ("phase", "s"), rows, right=(1,))
         print(f"one cycle of {found.time_s[-1] + 1e-3:.3f} s, {found.captured_ions:.3e} ions stored, "
               f"{found.arriving.sum() * 1e-3:.3e} arrived")  # fmt: skip
 

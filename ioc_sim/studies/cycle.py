@@ -21,6 +21,7 @@ SCHEMA = "ionctl.cycle/1"
 MS_NS = 1_000_000
 _FIRST_MS, _LONGEST_MS = 2, 120_000
 _SPOTS = 200
+_BEAM_S, _STEP_MM = 2.0, 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class CycleStudy:
     """One cycle, from injection to standby or the next injection; arrays are (n,), one entry a millisecond.
 
     Attributes:
+        energies_mev_u: of the flat top, in their order; one where the facility has one a cycle.
         time_s: from injection on.
         phase: of `RingPhase`.
         stored_ions: by the current transformer.
@@ -38,7 +40,7 @@ class CycleStudy:
 
     facility: str
     species: str
-    energy_mev_u: float
+    energies_mev_u: tuple[float, ...]
     level: float
     time_s: FloatArray
     phase: npt.NDArray[np.int64]
@@ -67,7 +69,8 @@ class CycleStudy:
             "arriving_ions_per_s": self.arriving, "rigidity_tm": self.rigidity_tm, "f_rev_hz": self.f_rev_hz,
         }  # fmt: skip
         return {
-            "schema": SCHEMA, "facility": self.facility, "species": self.species, "energy_mev_u": self.energy_mev_u,
+            "schema": SCHEMA, "facility": self.facility, "species": self.species,
+            "energy_mev_u": self.energies_mev_u[0], "energies_mev_u": list(self.energies_mev_u),
             "level_ions_per_s": self.level, "durations_s": self.durations_s(),
             "phases": {phase.name: int(phase) for phase in RingPhase},
             **{name: values.tolist() for name, values in columns.items()},
@@ -77,6 +80,7 @@ class CycleStudy:
 def cycle_study(facility: Facility, room: str, species: str, energy_mev_u: float, seed: int) -> CycleStudy:
     """Run one cycle with a layer of one spot after the other in the middle, at a level that lasts two seconds or so.
 
+    Where the ring takes several energies in a flat top, that many follow, 2 mm of range apart, and share the time.
     ConfigError for an energy that the facility's table does not have, UsageError for another room or species.
     """
     table = load_energy_table(facility, species)
@@ -89,28 +93,31 @@ def cycle_study(facility: Facility, room: str, species: str, energy_mev_u: float
     plant.set_safety_lines(True, False, True, field=1, personnel=True)
     plant.open_field(1, 1e15, 1e9)
     plant.advance(_FIRST_MS * MS_NS)
-    spots = np.zeros((_SPOTS, len(SPOT_COLUMNS)))
-    spots[:, 4], spots[:, 7] = 2.0 * level / _SPOTS, 1e6
-    plant.load_layer(1, code, level, spots)
-    plant.request_cycle(1, code)
-    rows = _run(plant)
+    step = max(1, round(_STEP_MM / table.range_step_mm))
+    codes = list(range(code, -1, -step))[: facility.ring.energies_per_flat_top]
+    count = max(1, _SPOTS // len(codes))
+    spots = np.zeros((count, len(SPOT_COLUMNS)))
+    spots[:, 4], spots[:, 7] = _BEAM_S * level / count / len(codes), 1e6
+    rows = _run(plant, codes, level, spots)
     phase = rows[:, 1].astype(np.int64)
     time = (rows[:, 0] - rows[0, 0]) * 1e-9
     arriving = np.diff(rows[:, 3], prepend=rows[0, 3]) / 1e-3
-    return CycleStudy(facility.id, species, float(table.energy_mev_u[code]), level, time, phase, rows[:, 2], arriving,
-                      rows[:, 4], rows[:, 5])  # fmt: skip
+    energies = tuple(float(table.energy_mev_u[one]) for one in codes)
+    return CycleStudy(facility.id, species, energies, level, time, phase, rows[:, 2], arriving, rows[:, 4], rows[:, 5])
 
 
-def _run(plant: Plant) -> FloatArray:
+def _run(plant: Plant, codes: list[int], level: float, spots: FloatArray) -> FloatArray:
     """Rows of (time ns, phase, stored ions, ions by truth, T m, Hz), from the first injection to the cycle's end."""
     rows: list[tuple[float, ...]] = []
+    token = 1
+    _ask(plant, token, codes, level, spots)
     armed = False
     for ms in range(_FIRST_MS + 1, _LONGEST_MS):
         while plant.t_ns < ms * MS_NS:
             plant.advance(ms * MS_NS)
         status = plant.status
         if not armed and status.permit:
-            plant.arm(1, status.permit_epoch)
+            plant.arm(token, status.permit_epoch)
             armed = True
         began = bool(rows)
         if began and status.phase in (RingPhase.STANDBY, RingPhase.INJECTION) and rows[-1][1] != RingPhase.INJECTION:
@@ -122,5 +129,16 @@ def _run(plant: Plant) -> FloatArray:
                 rows.append((float(plant.t_ns - MS_NS), float(status.phase), 0.0, 0.0, *programme))
             rows.append((float(plant.t_ns), float(status.phase), stored, plant.truth_total_ions, *programme))
         if any(event.kind == "LAYER_DONE" for event in plant.take_events()):
-            plant.end_cycle()
+            if token == len(codes):
+                plant.end_cycle()
+                continue
+            token += 1
+            _ask(plant, token, codes, level, spots)
+            armed = False
     raise InternalError("cycle.endless", f"no end of a cycle within {_LONGEST_MS} ms", plant.facility.id)
+
+
+def _ask(plant: Plant, token: int, codes: list[int], level: float, spots: FloatArray) -> None:
+    """Load the layer of this token, counted from 1, and ask for its energy."""
+    plant.load_layer(token, codes[token - 1], level, spots)
+    plant.request_cycle(token, codes[token - 1])

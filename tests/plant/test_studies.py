@@ -44,6 +44,24 @@ def test_a_cycle_has_the_phases_of_the_file_and_its_ions() -> None:
     assert np.all(np.diff(found.rigidity_tm[found.phase == RingPhase.RAMP]) > 0.0)
 
 
+def test_a_cycle_steps_down_where_the_ring_takes_several_energies() -> None:
+    facility = load_facility("himm-mee")
+    found = cycle_study(facility, "1", "carbon", ENERGY, 1)
+    ring = facility.ring
+    assert len(found.energies_mev_u) == ring.energies_per_flat_top == 8
+    assert np.all(np.diff(found.energies_mev_u) < 0.0)
+    assert found.to_data()["energies_mev_u"] == list(found.energies_mev_u)
+    starts = np.flatnonzero((found.phase[1:] == RingPhase.ENERGY_STEP) & (found.phase[:-1] == RingPhase.FLAT_TOP)) + 1
+    assert starts.size == 7
+    left = found.stored_ions[starts] / found.stored_ions[starts - 1]
+    assert left == pytest.approx(1.0 - ring.energy_step_loss_rel, abs=2e-3)
+    assert found.durations_s()["ENERGY_STEP"] == pytest.approx(7e-3 * ring.phases.energy_step_ms)
+    ion = facility.species["carbon"]
+    tops = [found.rigidity_tm[k - 1] for k in [*starts, int(np.flatnonzero(found.phase == RingPhase.DUMP)[0])]]
+    assert tops == pytest.approx([float(rigidity_tm(energy, ion)) for energy in found.energies_mev_u])
+    assert found.arriving.sum() * 1e-3 == pytest.approx(2.0 * found.level, rel=0.02)
+
+
 def test_monitors_collect_all_in_time_and_lose_by_rate_and_voltage() -> None:
     found = monitor_study(WUWEI, "1", "carbon", ENERGY)
     fast, slow = found.collected[1500.0], found.collected[400.0]
