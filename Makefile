@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test mutants soak bench format lock clean
+.PHONY: help venv demo test mutants soak bench pictures format lock clean
 
 help:
 	@echo "make venv    create .venv and install ionctl with its exact dependencies"
@@ -14,6 +14,7 @@ help:
 	@echo "make mutants mutation testing of interlocks/ (an hour and more; stopped runs go on); survivors are printed"
 	@echo "make soak    the long counts; resumable, writes soak/<commit>.json"
 	@echo "make bench   measure and print tables; JSON in benchmarks/results/"
+	@echo "make pictures  draw all pictures of docs/physics anew (some minutes)"
 	@echo "make format  format the code"
 	@echo "make lock    write constraints.txt from what is installed in .venv"
 	@echo "make clean   remove .venv and everything generated"
@@ -39,6 +40,9 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+pictures: $(STAMP)
+	@$(BIN)/python -m benchmarks.physics_pages
 
 format: $(STAMP)
 	@$(BIN)/ruff format .

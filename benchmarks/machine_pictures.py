@@ -13,15 +13,18 @@ from ioc_sim.studies.scan import scan_study
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 FACILITY, ROOM, SPECIES, SEED = "wuwei", "1", "carbon", 1
+SEVERAL = "himm-mee"
 MIDDLE_MEV_U = 250.0
 
 
 def main() -> None:
-    """Draw all three."""
+    """Draw all four."""
     facility = load_facility(FACILITY)
     table = load_energy_table(facility, SPECIES)
     energy = float(table.energy_mev_u[table.nearest(MIDDLE_MEV_U)])
     draw_cycle(cycle_study(facility, ROOM, SPECIES, energy, SEED), IMAGES / f"cycle-{FACILITY}.png")
+    several = cycle_study(load_facility(SEVERAL), ROOM, SPECIES, energy, SEED)
+    draw_cycle(several, IMAGES / f"cycle-{SEVERAL}.png")
     draw_scan(scan_study(facility, ROOM, SPECIES, energy), IMAGES / f"scan-{FACILITY}.png")
     draw_monitors(monitor_study(facility, ROOM, SPECIES, energy), IMAGES / f"monitors-{FACILITY}.png")
 

@@ -138,9 +138,8 @@ class BraggFigures:
         """The picture."""
         from console.dose_picture import draw_bragg
 
-        title = (
-            f"{self.species} of {self.energy_mev_u:g} MeV/u in water ({self.facility}, {self.before_mm:g} mm in front)"
-        )
+        what = f"{self.species} of {self.energy_mev_u:g} MeV/u in water"
+        title = f"{what} ({self.facility}, {self.before_mm:.2f} mm in front)"
         beside = None
         if self.reference is not None:
             energy, depth, dose, _ = self.reference

@@ -63,7 +63,7 @@ def draw_bragg(curve: Curve, before_mm: float, reference: tuple[FloatArray, Floa
         axes.set_xlabel("depth in water, mm")
     left.set_ylabel("MeV cm²/g per ion")
     right.set_yscale("log")
-    right.set_ylim(bottom=1e-3 * float(curve.total.max()))
+    right.set_ylim(1e-3 * float(curve.total.max()), 2.0 * float(curve.total.max()))
     left.legend(frameon=False, fontsize=8)
     _style((left, right))
     figure.savefig(path, dpi=110)
