@@ -127,7 +127,8 @@ def image_watch(
 ) -> None:
     """Raise EV_IMAGE when a watched signal has left its thresholds, or a heartbeat has stopped or come back.
 
-    Thresholds that are NaN are those of a signal that was NaN: it leaves them by becoming a number.
+    Thresholds that are NaN are those of a signal that was NaN: it leaves them by becoming a number. Infinite ones are
+    those of a signal that nobody looks at.
     """
     fe_beat = int(sig[g.FE_HEARTBEAT])
     h_beat = int(sig[g.H_HEARTBEAT])
@@ -139,7 +140,7 @@ def image_watch(
         s.events |= EV_IMAGE
     for i in range(image_index.shape[0]):
         value = sig[image_index[i]] * image_scale[i]
-        if not (low[i] <= value <= high[i]) and (value == value or low[i] == low[i]):
+        if not (low[i] <= value <= high[i]) and (value == value or math.isfinite(low[i]) or math.isfinite(high[i])):
             s.events |= EV_IMAGE
             return
 

@@ -22,13 +22,28 @@ from ioc_sim.physics.utilities import utilities_ms
 
 
 @kernel
+def _is_good_again(s: Record, v: np.ndarray, k: int, counts: float) -> bool:
+    """Whether a register of chamber ``k`` that was bad, or has just fallen, may count from here on.
+
+    Within a layer it must stand where it had been. Without one no dose is measured: it is read anew, and good once it
+    counts, which leakage alone lets it do; else a single wrong reading too high would stand for ever.
+    """
+    if ARMED <= s.fe_state <= PAUSED:
+        return counts >= v[at.IC_READ + k]
+    counts_on = counts > v[at.IC_READ + k]
+    if not math.isnan(counts):
+        v[at.IC_READ + k] = counts
+    return counts_on
+
+
+@kernel
 def count_chamber(p: Record, q: np.ndarray, s: Record, v: np.ndarray, k: int, counts: float, ticks: int) -> float:
     """Book new counts of chamber ``k``; returns the ions they stand for, the known leakage taken off.
 
     A register that is not a number, or has fallen, which none does that works, counts nothing: as long as that lasts it
-    shows as NaN in the sums of the chamber and on the status line of its electronics.
+    shows as NaN in the sums of the chamber and on the status line of its electronics (`_is_good_again`).
     """
-    if not counts >= v[at.IC_READ + k]:
+    if (v[at.IC_BAD + k] != 0.0 or not counts >= v[at.IC_READ + k]) and not _is_good_again(s, v, k, counts):
         v[at.IC_BAD + k] = math.nan
         return 0.0
     v[at.IC_BAD + k] = 0.0

@@ -79,7 +79,7 @@ def backup_counter(
     """Ions of this millisecond by the backup counter; its register and the totals of layer and field.
 
     A register that is not a number, or has fallen, which none does that works, counts nothing: as long as that lasts
-    the line ``backup.ok`` is 0 and both totals are NaN.
+    the line ``backup.ok`` is 0 and both totals are NaN.  Without a layer one that is not zero is read anew.
     """
     gain = faulted(s, faults, fp.BACKUP_GAIN, q[at.BACKUP_GAIN], s.t_ns)
     charge = ions * v[at.BACKUP_FC_PER_ION] * gain
@@ -90,11 +90,11 @@ def backup_counter(
     good = counts >= v[at.BACKUP_COUNTS]
     sig[g.BACKUP_OK] = 1.0 if good else 0.0
     new = counts - v[at.BACKUP_COUNTS] if good else 0.0
-    v[at.BACKUP_COUNTS] += new
+    active = ARMED <= s.fe_state <= PAUSED
+    v[at.BACKUP_COUNTS] = counts if counts > 0.0 and not (good or active) else v[at.BACKUP_COUNTS] + new
     if s.fe_code < 0:
         return 0.0
     per_count = q[at.BACKUP_QUANTUM_FC] / etab[s.fe_code, E_QB_FC]
-    active = ARMED <= s.fe_state <= PAUSED
     bad = 0.0 if good or not active else math.nan
     layer = (v[at.BACKUP_COUNTS] - v[at.BACKUP_LAYER_COUNTS]) * per_count if active else 0.0
     sig[g.BACKUP_LAYER_IONS] = layer + bad

@@ -63,6 +63,45 @@ def test_a_register_that_falls_is_a_fault_of_its_electronics_within_two_ticks(
     assert plant.reset_fast(2**60 - 1) == 0, "a register that counts again is good"
 
 
+@pytest.mark.parametrize("device", ["ic1", "ic2"])
+def test_a_reading_that_was_too_high_for_a_while_leaves_the_chamber_whole(device: str) -> None:
+    plant, spots, at_ns = in_beam()
+    plant.inject(Fault(f"{device}.counts", FaultKind.OFFSET, 23_804.0, at_ns, at_ns + 140 * MS))
+    go(plant, at_ns + 139 * MS)
+    assert plant.status.state == FrontEndState.ABORTED
+    go(plant, at_ns + 142 * MS)
+    assert plant.rule_rows[plant.rule_ids.index(f"chamber-electronics-{device}")]["latched"] == 1
+    go(plant, at_ns + 3 * S)
+    assert plant.reset_fast(2**60 - 1) == 0, "it counts again"
+    go(plant, plant._now_ns + MS)
+    start(plant, spots, level=1e7, token=78)
+    run_until(plant, "LAYER_DONE")
+    check_truth(plant, spots, 1e7, token=78)
+
+
+def test_a_register_that_stands_still_after_it_has_fallen_stays_bad() -> None:
+    plant, _, at_ns = in_beam()
+    plant.inject(Fault("ic1.counts", FaultKind.DEAD, 0.0, at_ns))
+    go(plant, at_ns + 3 * S)
+    assert np.isnan(plant.signals[g.IC1_OK])
+    assert plant.reset_fast(2**60 - 1) != 0
+    plant.clear_faults()
+    go(plant, at_ns + 4 * S)
+    assert plant.reset_fast(2**60 - 1) == 0
+
+
+def test_nothing_is_sent_each_millisecond_for_a_signal_that_nobody_looks_at_and_that_is_no_number() -> None:
+    plant, _, at_ns = in_beam()
+    low, high = np.full(len(g.IMAGE), -np.inf), np.full(len(g.IMAGE), np.inf)
+    plant.inject(Fault("ic1.counts", FaultKind.NAN, at_ns=at_ns))
+    go(plant, at_ns + 20 * MS)
+    plant.watch_image(low, high)
+    assert "IMAGE" not in {event.kind for event in go(plant, at_ns + 40 * MS)}
+    high[g.IMAGE.index(g.IC1_OK)] = 1.0
+    plant.watch_image(low, high)
+    assert "IMAGE" in {event.kind for event in go(plant, at_ns + 42 * MS)}
+
+
 def test_leakage_without_beam_does_not_add_up() -> None:
     plant = new_plant()
     start(plant, grid(half_mm=12.0), level=1e7)

@@ -217,6 +217,21 @@ def test_a_register_that_fell_while_nothing_was_loaded_lets_no_beam() -> None:
     assert latched == ["backup-electronics"]
 
 
+def test_without_a_layer_a_backup_register_that_stood_too_high_is_read_anew_and_a_dead_one_is_not() -> None:
+    plant = begun(grid(half_mm=6.0), 1e8)
+    each_ms(plant)
+    stands, at_ns = plant.read("BACKUP_COUNTS"), plant._now_ns
+    plant.inject(Fault("backup.counts", FaultKind.OFFSET, 5000.0, at_ns=at_ns, until_ns=at_ns + 10 * MS))
+    go(plant, at_ns + 9 * MS)
+    assert plant.read("BACKUP_COUNTS") == stands + 5000.0
+    go(plant, at_ns + 12 * MS)
+    assert plant.signals[g.BACKUP_OK] == 1.0
+    assert plant.read("BACKUP_COUNTS") == stands
+    plant.inject(Fault("backup.counts", FaultKind.DEAD))
+    go(plant, plant._now_ns + 20 * MS)
+    assert plant.signals[g.BACKUP_OK] == 0.0
+
+
 def test_the_image_carries_what_tier_p_judges() -> None:
     judged_in_p = {name for rule in rule_set().p for name in rule.inputs} & set(SECOND_LINE)
     assert len(judged_in_p) >= 8
