@@ -46,7 +46,7 @@ class RingFigures:
 
 
 def _point(point: Measured) -> dict[str, Any]:
-    stop, ripple = point.stop, point.ripple
+    stop, ripple, driven = point.stop, point.ripple, point.drive_ripple
     return {
         "energy_mev_u": point.energy_mev_u, "drive": point.drive, "share_per_turn": stop.share_per_turn,
         "transit_mean_turns": stop.mean_turns, "transit_mean_error": stop.mean_error,
@@ -54,6 +54,8 @@ def _point(point: Measured) -> dict[str, Any]:
         "roughness": list(stop.roughness), "ions_after_stops": stop.ions,
         "ripple": {"per_turn": ripple.per_turn.tolist(), "gain_per_tune": np.abs(ripple.gain).tolist(),
                    "phase_rad": np.angle(ripple.gain).tolist(), "error_per_tune": ripple.error.tolist()},
+        "drive_ripple": {"per_turn": driven.per_turn.tolist(), "gain": np.abs(driven.gain).tolist(),
+                         "phase_rad": np.angle(driven.gain).tolist(), "error": driven.error.tolist()},
     }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ PARAM_DTYPE = np.dtype(
         ("stage_turns", "f8"),
         ("share_inverse", "f8"), ("drive_root", "f8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
-        ("n_lines", "i8"), ("line_rise", "f8"), ("line_lag_turns", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
+        ("n_lines", "i8"), ("line_rise", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
         ("feed_forward", "f8"), ("loop_lead_ticks", "f8"), ("loop_late_s", "f8"), ("loop_fast", "f8"),
         ("loop_leak", "f8"), ("converter_kick", "f8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),
@@ -325,9 +325,11 @@ FLAG_DUMP = 18
     E_BRHO, E_FREV, E_ENERGY, E_Q1_FC, E_Q2_FC, E_QB_FC, E_TRUE1, E_TRUE2, E_TRUEB, E_SIGMA, E_RAMP_NS,
     E_TICKS_PER_TURN, E_SET, E_MM_PER_A,
 ) = range(14)  # fmt: skip
-E_COLUMNS = 15
+E_LINE = 15
+E_COLUMNS = E_LINE + MAX_LINES
 """``E_Q*_FC``: charge per ion as it is believed (chambers 1 and 2, backup counter); ``E_TRUE*``: true one over that.
-``E_SET``: number of the transport's set points.  ``E_MM_PER_A``: calibration of the axes x and y, as it is believed."""
+``E_SET``: number of the transport's set points.  ``E_MM_PER_A``: calibration of the axes x and y, as it is believed.
+``E_LINE``: response to ripple at the frequency of each mains line, but for its gain."""
 
 # columns of the per-spot truth
 T_IONS, T_SUM_X, T_SUM_Y, T_FIRST_NS, T_LAST_NS = range(5)

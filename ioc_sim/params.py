@@ -23,6 +23,7 @@ from ioc_sim.layout import (
     E_COLUMNS,
     E_ENERGY,
     E_FREV,
+    E_LINE,
     E_MM_PER_A,
     E_Q1_FC,
     E_Q2_FC,
@@ -96,7 +97,24 @@ def energy_columns(facility: Facility, room_id: str, species: str, table: Energy
     stretch = momentum**spill.momentum_power
     columns[:, E_TICKS_PER_TURN] = stretch / (table.f_rev_hz * TICK_US * 1e-6)
     columns[:, E_RAMP_NS] = np.maximum(np.ceil(table.ramp_ms), 1.0) * MS_NS
+    for i, (hz, _) in enumerate(facility.extraction.supply_ripple):
+        columns[:, E_LINE + i] = _line_shape(facility, spill, hz / table.f_rev_hz, table.f_rev_hz, momentum)
     return columns
+
+
+def _slow_drive(facility: Facility, model: RateModel, f_rev_hz: np.ndarray | float) -> np.ndarray:
+    """Drive of a spill that lasts the whole flat top."""
+    share = 1e3 / facility.ring.phases.flat_top_max_ms / np.asarray(f_rev_hz, np.float64)
+    return np.asarray((share / model.share_per_turn) ** (1.0 / POWER[model.kind]))
+
+
+def _line_shape(
+    facility: Facility, model: RateModel, per_turn: np.ndarray, f_rev_hz: np.ndarray, momentum: np.ndarray
+) -> np.ndarray:  # fmt: skip
+    """Response to ripple by energy, but for its gain, at the drive of a slow spill: a core's delay depends on it."""
+    drive = _slow_drive(facility, model, f_rev_hz)
+    return np.array([abs(model.ripple(f, k, m)) * k / model.ripple_gain
+                     for f, k, m in zip(per_turn, drive, momentum, strict=True)])  # fmt: skip
 
 
 def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
@@ -130,14 +148,16 @@ def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
 
 
 def _converter_rms(facility: Facility, species: str, model: RateModel) -> float:
-    """Rms of the rate over that of the tune, drive and frequency of revolution 1 (in the middle of the energies)."""
+    """Rms of the rate over that of the tune, drive and frequency of revolution 1 (in the middle of the energies, by the
+    response of a slow spill)."""
     ion = facility.species_named(species)
     middle = 0.5 * (ion.energy_min_mev_u + ion.energy_max_mev_u)
     speed = float(beta(middle, ion))
     f_rev = speed * SPEED_OF_LIGHT_M_S / facility.ring.circumference_m
     momentum = speed * float(gamma(middle, ion))
-    rms = model.converter_rms(f_rev, momentum, facility.extraction.duty_noise_tau_us * 1e-6)
-    return float(rms * f_rev ** RISE[model.kind])
+    drive = float(_slow_drive(facility, model, f_rev))
+    rms = model.converter_rms(f_rev, momentum, facility.extraction.duty_noise_tau_us * 1e-6, drive)
+    return float(rms * drive * f_rev ** RISE[model.kind])
 
 
 def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: RateModel) -> None:
@@ -151,7 +171,7 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     kick = math.sqrt(1.0 - p.noise_decay**2)
     p.noise_kick = extraction.exciter_noise_rms * kick
     p.n_lines = len(extraction.supply_ripple)
-    p.line_rise, p.line_lag_turns = RISE[model.kind], model.ripple_lag_turns
+    p.line_rise = RISE[model.kind]
     p.full_fill_s = facility.ring.phases.flat_top_max_ms * 1e-3 / facility.species_named(species).transmission
     p.feed_forward, p.line_learn = extraction.feed_forward, LINE_LEARN
     p.loop_late_s = 0.5 * (LOOP_TICKS - LINE_TICKS) * TICK_S  # the loop sees the mean of two steps of a line
@@ -164,7 +184,7 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     p.converter_kick = kick * tune * extraction.converter_noise * _converter_rms(facility, species, model)
     for i, (hz, amplitude) in enumerate(extraction.supply_ripple):
         step = 2.0 * math.pi * hz * TICK_US * 1e-6 * LINE_TICKS
-        q[at.LINE_HZ + i], q[at.LINE_WEIGHT + i] = hz, amplitude * per_supply * (2.0 * math.pi * hz) ** p.line_rise
+        q[at.LINE_HZ + i], q[at.LINE_WEIGHT + i] = hz, amplitude * per_supply
         q[at.LINE_COS + i], q[at.LINE_SIN + i] = math.cos(step), math.sin(step)
     p.overshoot = extraction.start_overshoot_rel
     p.overshoot_decay = _decay(extraction.start_overshoot_tau_ms * 1e3)

@@ -17,6 +17,7 @@ from facility.physics import beta, gamma
 from ioc_sim.extraction.kobayashi import FloatArray
 from ioc_sim.extraction.measure import (
     BIN_TURNS,
+    DRIVE_AMPLITUDE,
     RipplePoint,
     StopPoint,
     ripple_amplitude,
@@ -24,7 +25,8 @@ from ioc_sim.extraction.measure import (
     stop_point,
 )
 from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Point
-from ioc_sim.extraction.rate_model import POWER, RateModel, Transit, ripple_shape
+from ioc_sim.extraction.rate_model import POWER, RateModel, Transit
+from ioc_sim.extraction.ripple_fit import fit_ripple
 from ioc_sim.extraction.spill import Setting, setting_of
 
 MOST_STAGES = 3
@@ -40,6 +42,7 @@ class Measured:
     drive: float
     stop: StopPoint
     ripple: RipplePoint
+    drive_ripple: RipplePoint
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,12 @@ def _momentum(facility: Facility, species: str) -> float:
 
 
 def measure(setting: Setting, energy: float, point: Point, per_turn: Sequence[float] = RIPPLE_PER_TURN) -> Measured:
-    """Stops and ripple at one operating point."""
+    """Stops, and ripple of tune and drive at one operating point."""
     amplitude = ripple_amplitude(setting, point.drive)
     ripple = ripple_point(setting, point.drive, per_turn, amplitude, point.ripple)
-    return Measured(energy, setting.beta_gamma, point.drive, stop_point(setting, point.drive, point.stop), ripple)
+    driven = ripple_point(setting, point.drive, per_turn, DRIVE_AMPLITUDE, point.ripple, on_drive=True)
+    stop = stop_point(setting, point.drive, point.stop)
+    return Measured(energy, setting.beta_gamma, point.drive, stop, ripple, driven)
 
 
 def fit(kind: str, points: Sequence[Measured]) -> RateModel:
@@ -91,17 +96,25 @@ def fit(kind: str, points: Sequence[Measured]) -> RateModel:
     powers = np.arange(0.0, 0.61, 0.05) if kind == "betatron" else (0.0,)
     power, mean, slope = min(((float(e), *_line(log, mean_turns / _stretch(points, e))) for e in powers),
                              key=lambda found: _misfit(found, log, mean_turns, points))  # fmt: skip
-    gain, delay, lag = _ripple(kind, points, -slope, power)
+    gain, delay, lag, drive_delay, drive_lag, edge = fit_ripple(kind, points, -slope, power)
     share = np.mean([point.stop.share_per_turn / point.drive ** POWER[kind] for point in points])
     model = RateModel(
         kind, share_per_turn=float(share), mean_turns=mean, mean_per_log=-slope,
         spread_turns=float(np.mean([point.stop.sd_turns for point in points] / _stretch(points, power))),
         momentum_power=power, stages=1, ripple_gain=gain, ripple_delay_turns=delay, ripple_lag_turns=lag,
-        restart_rel=float(np.mean([point.stop.restart_rel for point in points])),
+        drive_delay_turns=drive_delay, drive_lag_turns=drive_lag, drive_edge_turns=edge,
+        restart_rel=_restart(points),
         rough_short=float(np.mean([point.stop.roughness[0] for point in points])),
         rough_long=float(np.mean([point.stop.roughness[1] for point in points])),
     )  # fmt: skip
     return _with_stages(model, points)
+
+
+def _restart(points: Sequence[Measured]) -> float:
+    """Level after a restart, each point by how well it is known."""
+    error = np.array([point.stop.restart_error for point in points])
+    weight = 1.0 / error**2 if np.all(error > 0.0) else np.ones(error.size)
+    return float(np.average([point.stop.restart_rel for point in points], weights=weight))
 
 
 def _stretch(points: Sequence[Measured], power: float) -> FloatArray:
@@ -134,23 +147,3 @@ def _with_stages(model: RateModel, points: Sequence[Measured]) -> RateModel:
 def _distance(transit: Transit, survival: FloatArray) -> float:
     turns = BIN_TURNS * (0.5 + np.arange(survival.size, dtype=np.float64))
     return float(np.sum((transit.survival(turns) - survival) ** 2))
-
-
-def _ripple(kind: str, points: Sequence[Measured], per_log: float, power: float) -> tuple[float, float, float]:
-    """Gain, delay and lag (turns) at full drive: the gain by linear least squares for each delay and lag of a grid."""
-    size = [point.ripple.per_turn.size for point in points]
-    stretch, log = np.repeat(_stretch(points, power), size), np.repeat(np.log([point.drive for point in points]), size)
-    drive = np.repeat([point.drive for point in points], size)
-    per_turn = np.concatenate([point.ripple.per_turn for point in points])
-    gain = np.concatenate([point.ripple.gain for point in points]) * drive
-    error = np.concatenate([point.ripple.error for point in points]) * drive
-    weight = 1.0 / np.where(np.isfinite(error) & (error > 0.0), error, 1.0) ** 2
-    best = (np.inf, 0.0, 0.0, 0.0)
-    for lag in np.arange(0.0, 301.0, 4.0):
-        for delay in np.arange(0.0, 801.0, 5.0):
-            late = stretch * np.maximum(0.0, delay - per_log * log)
-            shape = ripple_shape(kind, per_turn, late, stretch * lag)
-            factor = float(np.sum(weight * (gain * np.conj(shape)).real) / np.sum(weight * np.abs(shape) ** 2))
-            misfit = float(np.sum(weight * np.abs(gain - factor * shape) ** 2))
-            best = min(best, (misfit, factor, float(delay), float(lag)))
-    return best[1], best[2], best[3]

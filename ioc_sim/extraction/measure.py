@@ -25,9 +25,14 @@ FILL_SHARE = 0.25
 SETTLE_TURNS = 4000
 """Over the drive: the edge of the beam has then taken the shape of the new drive."""
 MOST_FILL_TURNS = 2_000_000
-RESTART_EVERY = 4
+RESTART_EVERY = 2
 """Every so many stops the drive comes on again."""
+PAUSE, RESTART = 10, (4, 12)
+"""In transit times: how long a stop lasts, and when its level is looked at once the drive is on again (of a core's ions
+some hundredths are slower still)."""
 FIRST_SEED = 1
+DRIVE_AMPLITUDE = 0.2
+"""Relative amplitude of each line of ripple of exciter or core."""
 BIN_TURNS = 25
 MOST_BINS = 400
 WINDOWS = (300, 1000)
@@ -44,7 +49,7 @@ class StopPoint:
         mean_error: one sigma of the mean, by the scatter of the seeds.
         survival: rate over the rate before, in bins of `BIN_TURNS` turns: the share of ions that take longer.
         restart_rel, restart_error: mean rate once the transit has filled again after the drive is on again, over that
-            of a spill without a stop.
+            of a spill without a stop with as many ions in the ring.
         share_per_turn: rate over the ions stored.
         roughness: variance over squared mean of the rate in bins of `WINDOWS` turns, without counting noise.
         ions: how many came after all stops.
@@ -112,37 +117,44 @@ def stop_point(setting: Setting, drive: float, effort: Effort) -> StopPoint:
 @dataclass(frozen=True)
 class _Stops:
     """One seed: arrivals after stops, arrivals of the spill that was not stopped (turns), its share per turn, ions
-    after restarts and in the same time without a stop."""
+    after restarts, and in the same time without a stop from a ring that has kept what the pause has."""
 
     late: FloatArray
     steady: FloatArray
     share: float
     again: int
-    going_on: int
+    going_on: float
 
 
 def _stops_of(setting: Setting, drive: float, effort: Effort, seed: int) -> _Stops:
     point = operating_point(setting, drive, seed)
     start, every = point.turn, effort.turns // effort.stops
     before, reference = point.beam.count(STORED), _transit_guess(setting)
-    window = (8 * reference, 12 * reference)
+    pause_turns, window = PAUSE * reference, (RESTART[0] * reference, RESTART[1] * reference)
     late: list[FloatArray] = []
-    moments: list[int] = []
+    stopped: list[int] = []
     again = 0
     for number in range(effort.stops):
         pause = point.branch(Programme(drive_off=point.turn))
-        late.append(_arrivals(pause.advance(10 * reference), point.turn))
+        late.append(_arrivals(pause.advance(pause_turns), point.turn))
         if number % RESTART_EVERY == 0:
             came = _arrivals(pause.branch(Programme(drive_on=pause.turn)).advance(window[1]), pause.turn)
             again += int(np.count_nonzero(came >= window[0]))
-            # the exciter is that of the moment; a core goes on from where it stood
-            moments.append((pause.turn if isinstance(setting.optics.drive, KnockOut) else point.turn) - start)
+            stopped.append(point.turn - start)
         point.advance(every)
-    point.advance(10 * reference + window[1])
+    point.advance(pause_turns + window[1])
     out = _arrivals(point.beam, start)
-    steady = out[(out >= 0) & (out < every * effort.stops)]
+    out = out[out >= 0]
+    steady = out[out < every * effort.stops]
     share = np.log(before / max(1, before - steady.size)) / (every * effort.stops)
-    going_on = sum(int(np.count_nonzero((out >= m + window[0]) & (out < m + window[1]))) for m in moments)
+    # the exciter is that of the moment, and has taken ions that the pause has kept; a core goes on from where it stood
+    shift = pause_turns if isinstance(setting.optics.drive, KnockOut) else 0
+    going_on = 0.0
+    for turn in stopped:
+        again_at = turn + shift
+        out_then = np.searchsorted(out, [turn, again_at, again_at + window[0], again_at + window[1]])
+        kept = float(before - out_then[0]) / max(1.0, float(before - out_then[1]))
+        going_on += float(out_then[3] - out_then[2]) * kept
     return _Stops(np.concatenate(late), steady, float(share), again, going_on)
 
 
@@ -168,30 +180,53 @@ def _distance(setting: Setting) -> float:
 def ripple_point(
     setting: Setting, drive: float, per_turn: Sequence[float], amplitude: float, effort: Effort, on_drive: bool = False
 ) -> RipplePoint:  # fmt: skip
-    """All lines at once, each with `amplitude`, and once more upside down: half the difference is what answers.
+    """All lines at once, each with `amplitude`, and once more upside down: which of the two an ion belongs to is what
+    answers.
 
+    An ion that arrives at t comes from the upright one with a probability of (1 + modulation at t) / 2, whatever the
+    rate does by itself, so that the exciter's own noise is no error: least squares over all arrivals of all seeds, in
+    which the gain may grow in proportion to time (where the rate falls, a late ion is one of many); that of the middle
+    counts.
     Frequencies move to the nearest whole number of periods in the turns at the operating point. Phases differ from
-    seed to seed, so that what the exciter does by itself does not add up.
+    seed to seed. The error is that of leaving out one seed after the other.
     """
-    rows: list[ComplexArray] = []
     lines_per_turn = np.maximum(1.0, np.round(np.asarray(per_turn, np.float64) * effort.turns)) / effort.turns
-    for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
-        point = operating_point(replace(setting, particles=effort.particles), drive, seed)
-        phases = 2.0 * np.pi * ((np.arange(lines_per_turn.size) * 0.618034 + seed * 0.37) % 1.0)
-        found = []
-        for sign in (1.0, -1.0):
-            lines = tuple(Line(sign * amplitude, float(f), float(a))
-                          for f, a in zip(lines_per_turn, phases, strict=True))  # fmt: skip
-            plan = Programme(drive_ripple=lines) if on_drive else Programme(ripple=lines)
-            branch = point.branch(plan)
-            beam = branch.advance(effort.turns)
-            turns = beam.end_turn[beam.status == EXTRACTED]
-            found.append(2.0 * np.exp(2j * np.pi * np.outer(lines_per_turn, turns)).mean(axis=1))
-        half = 0.5 * (found[0] - found[1])
-        rows.append(np.conj(half) * 1j * np.exp(-1j * phases) / amplitude)
-    table = np.array(rows)
-    error = table.std(axis=0, ddof=1) / np.sqrt(effort.seeds) if effort.seeds > 1 else np.full(len(per_turn), np.nan)
-    return RipplePoint(lines_per_turn, table.mean(axis=0), np.asarray(error, np.float64))
+    seeds = range(FIRST_SEED, FIRST_SEED + effort.seeds)
+    one = replace(setting, particles=effort.particles)
+    sums = [_normal_equations(one, drive, lines_per_turn, amplitude, effort.turns, seed, on_drive) for seed in seeds]
+    left, right = np.sum([a for a, _ in sums], axis=0), np.sum([b for _, b in sums], axis=0)
+    gain = _gain(left, right) / amplitude
+    without = [_gain(left - a, right - b) / amplitude for a, b in sums] if effort.seeds > 1 else []
+    spread = np.var(without, axis=0) if without else np.full(len(per_turn), np.nan)
+    return RipplePoint(lines_per_turn, gain, np.sqrt((effort.seeds - 1) * spread))
+
+
+def _normal_equations(
+    setting: Setting, drive: float, per_turn: FloatArray, amplitude: float, turns: int, seed: int, on_drive: bool
+) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+    """One seed's least squares of +1 (upright) and -1 (upside down) on the lines at the arrivals, and on 1."""
+    point = operating_point(setting, drive, seed)
+    phases = 2.0 * np.pi * ((np.arange(per_turn.size) * 0.618034 + seed * 0.37) % 1.0)
+    left, right = np.zeros((4 * per_turn.size + 1,) * 2), np.zeros(4 * per_turn.size + 1)
+    for sign in (1.0, -1.0):
+        lines = tuple(Line(sign * amplitude, float(f), float(a)) for f, a in zip(per_turn, phases, strict=True))
+        branch = point.branch(Programme(drive_ripple=lines) if on_drive else Programme(ripple=lines))
+        beam = branch.advance(turns)
+        arrived = beam.end_turn[beam.status == EXTRACTED]
+        wave = -1j * np.exp(1j * (2.0 * np.pi * np.outer(per_turn, arrived) + phases[:, None]))
+        along = 2.0 * (arrived - point.turn) / turns - 1.0
+        rows = np.concatenate(
+            [wave.real, -wave.imag, along * wave.real, -along * wave.imag, np.ones((1, arrived.size))]
+        )
+        left += rows @ rows.T
+        right += sign * rows.sum(axis=1)
+    return left, right
+
+
+def _gain(left: FloatArray, right: FloatArray) -> ComplexArray:
+    """Complex amplitude of each line."""
+    found = np.linalg.solve(left, right)[:-1].reshape(4, -1)
+    return np.asarray(found[0] + 1j * found[1], np.complex128)
 
 
 def ripple_amplitude(setting: Setting, drive: float) -> float:

@@ -31,14 +31,15 @@ class Point:
 
 POINTS = {
     "rfko": (
-        Point(0.9, 1.0, Effort(16_000, 6, 20_000, 80), Effort(16_000, 10, 40_000, 1)),
-        Point(0.5, 0.5, Effort(16_000, 6, 40_000, 80), Effort(16_000, 10, 60_000, 1)),
-        Point(0.1, 0.25, Effort(20_000, 6, 60_000, 80), Effort(20_000, 6, 80_000, 1)),
+        Point(0.9, 1.0, Effort(16_000, 6, 20_000, 80), Effort(1500, 160, 20_000, 1)),
+        Point(0.5, 0.5, Effort(16_000, 6, 40_000, 80), Effort(2000, 60, 60_000, 1)),
+        Point(0.1, 0.25, Effort(20_000, 6, 60_000, 80), Effort(6000, 26, 80_000, 1)),
     ),
     "betatron": (
-        Point(0.9, 1.0, Effort(16_000, 3, 8000, 40), Effort(24_000, 4, 8000, 1)),
-        Point(0.5, 0.4, Effort(16_000, 3, 20_000, 60), Effort(24_000, 4, 20_000, 1)),
-        Point(0.1, 1.0, Effort(16_000, 3, 8000, 40), Effort(24_000, 4, 8000, 1)),
-        Point(0.9, 0.15, Effort(16_000, 3, 40_000, 60), Effort(24_000, 3, 40_000, 1)),
+        Point(0.9, 1.0, Effort(16_000, 3, 8000, 40), Effort(6000, 16, 7000, 1)),
+        Point(0.5, 0.4, Effort(16_000, 3, 20_000, 60), Effort(6000, 16, 20_000, 1)),
+        Point(0.1, 1.0, Effort(16_000, 3, 8000, 40), Effort(6000, 16, 7000, 1)),
+        Point(0.9, 0.15, Effort(16_000, 3, 40_000, 60), Effort(6000, 12, 40_000, 1)),
     ),
 }
+"""Ripple wants many seeds of few particles: what scatters is how an exciter's sweeps, or a core's density, go by."""

@@ -9,11 +9,16 @@ core's voltage over that of the ring's file.
   shrinks as the momentum grows: the times go with a power of it.
 - **Share**: of the stored ions that leave in a turn: the square of an exciter's amplitude (diffusion), or the core's
   voltage.
-- **Ripple of the tune** moves the triangle's side through the beam. Where ions diffuse to the side the flux follows
-  the root of i omega (the layer that answers is sqrt(D / omega) thick); where a core carries them it follows i omega,
-  for the speeds of ion and side add up. A delay and lags of its own stand behind it: ions on their way feel the ripple
-  too, so that it is shorter than that of the drive; it grows with the mean transit.
-- **Ripple of the drive** goes the way of the drive.
+- **Ripple with an exciter.** The tune's moves the triangle's side through the beam: where ions diffuse to the side the
+  flux follows the root of i omega (the layer that answers is sqrt(D / omega) thick). The exciter's makes ions diffuse
+  faster (its square) and leave the layer at the side faster (its amplitude): 1 at once, 2 when the layer has followed,
+  and the layer is one of diffusion, so that it is a root that leads from one to the other.
+- **Ripple with a core.** Speeds of ions and side add up, so that ripple of the tune gives i omega over the speed. The
+  core's own is ripple of the same tune, its integral. What arrives of either is late by what the ion needs, which goes
+  with one over its amplitude (amplitudes are those of a Gaussian beam), and by a lag, for ions of one amplitude do not
+  leave alike.
+- Ions on their way feel ripple too, so that its delay is not that of a stop; it grows with the drive's logarithm as
+  that one does.
 """
 
 from __future__ import annotations
@@ -26,6 +31,11 @@ import numpy as np
 from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
 
 RIPPLE_LAGS = 3
+AMPLITUDES = 200
+"""Ions of a core by their amplitude: as many equal parts of the beam."""
+SLOWNESS = 1.0 / np.sqrt(-np.log((np.arange(AMPLITUDES) + 0.5) / AMPLITUDES))
+"""Rms amplitude of the beam over that of the ion."""
+MEAN_SLOWNESS = math.sqrt(math.pi)
 POWER = {"rfko": 2.0, "betatron": 1.0}
 """Share per turn goes with this power of the drive."""
 RISE = {"rfko": 0.5, "betatron": 1.0}
@@ -78,7 +88,10 @@ class RateModel:
         momentum_power: all times go with this power of beta gamma.
         stages: lags behind the dead time.
         ripple_gain: modulation per dQ at full drive is this times (omega in rad per turn) to the power of the model.
-        ripple_delay_turns, ripple_lag_turns: delay of the response to ripple at full drive, and each of its lags.
+        ripple_delay_turns, ripple_lag_turns: of the response to ripple of the tune at full drive: delay, and each of
+            its lags. With a core: delay of an ion of the beam's rms amplitude, and one lag.
+        drive_delay_turns, drive_lag_turns: of the response to ripple of the drive, as above; it has one lag.
+        drive_edge_turns: in which the layer at the triangle's side follows an exciter.
         restart_rel: rate once the transit has filled again after a stop, over that of a spill without a stop.
         rough_short, rough_long: relative variance of the rate of an open loop in bins of `measure.WINDOWS` turns.
     """
@@ -93,6 +106,9 @@ class RateModel:
     ripple_gain: float
     ripple_delay_turns: float
     ripple_lag_turns: float
+    drive_delay_turns: float
+    drive_lag_turns: float
+    drive_edge_turns: float
     restart_rel: float
     rough_short: float
     rough_long: float
@@ -112,26 +128,35 @@ class RateModel:
         stage = min(scale * self.spread_turns / math.sqrt(self.stages), mean / self.stages)
         return Transit(mean - self.stages * stage, stage, self.stages)
 
+    @property
+    def ripple_per_log(self) -> float:
+        """What a delay of ripple at `stretch` 1 loses when the drive grows by e, turns."""
+        return self.mean_per_log / (1.0 if self.kind == "rfko" else MEAN_SLOWNESS)
+
     def ripple(self, per_turn: FloatArray, drive: float, beta_gamma: float) -> ComplexArray:
         """Relative modulation of the rate per dQ; negative at rest, for a larger triangle keeps ions."""
-        scale = self.stretch(beta_gamma)
-        delay = scale * max(0.0, self.ripple_delay_turns - self.mean_per_log * math.log(drive))
-        shape = ripple_shape(self.kind, per_turn, delay, scale * self.ripple_lag_turns)
-        return np.asarray(self.ripple_gain / drive * shape)
+        delay, scale = self._delay(self.ripple_delay_turns, drive, beta_gamma), self.stretch(beta_gamma)
+        return np.asarray(
+            self.ripple_gain / drive * ripple_shape(self.kind, per_turn, delay, scale * self.ripple_lag_turns)
+        )
 
-    def converter_rms(self, f_rev_hz: float, beta_gamma: float, lag_s: float) -> float:
-        """Relative rms of the rate over the rms of the tune, at full drive, by noise of power converters.
+    def _delay(self, at_full_drive: float, drive: float, beta_gamma: float) -> float:
+        return self.stretch(beta_gamma) * max(0.0, at_full_drive - self.ripple_per_log * math.log(drive))
+
+    def converter_rms(self, f_rev_hz: float, beta_gamma: float, lag_s: float, drive: float) -> float:
+        """Relative rms of the rate over the rms of the tune, by noise of power converters.
 
         Its spectrum is 1 / f from 1 Hz on, behind the lag of magnets and vacuum chamber.
         """
         hz = np.geomspace(1.0, 1e5, 2001)
         power = 1.0 / (1.0 + (2.0 * np.pi * hz * lag_s) ** 2)  # of equal steps of the logarithm
-        answer = np.abs(self.ripple(hz / f_rev_hz, 1.0, beta_gamma)) ** 2
+        answer = np.abs(self.ripple(hz / f_rev_hz, drive, beta_gamma)) ** 2
         return math.sqrt(float(np.sum(power * answer) / np.sum(power)))
 
     def drive_ripple(self, per_turn: FloatArray, drive: float, beta_gamma: float) -> ComplexArray:
         """Relative modulation of the rate per relative modulation of the drive."""
-        return np.asarray(POWER[self.kind] * self.transit(drive, beta_gamma).response(per_turn))
+        delay, scale = self._delay(self.drive_delay_turns, drive, beta_gamma), self.stretch(beta_gamma)
+        return drive_shape(self.kind, per_turn, delay, scale * self.drive_lag_turns, scale * self.drive_edge_turns)
 
 
 def ripple_shape(
@@ -139,5 +164,26 @@ def ripple_shape(
 ) -> ComplexArray:  # fmt: skip
     """Response to ripple of the tune, but for its gain."""
     omega = 2.0 * np.pi * np.asarray(per_turn, np.float64)
+    if kind == "betatron":
+        return np.asarray(-1j * omega * by_amplitude(omega, delay_turns) / (1.0 + 1j * omega * lag_turns))
     lags = (1.0 + 1j * omega * lag_turns) ** RIPPLE_LAGS
     return np.asarray(-((1j * omega) ** RISE[kind]) * np.exp(-1j * omega * delay_turns) / lags)
+
+
+def drive_shape(
+    kind: str, per_turn: FloatArray, delay_turns: FloatArray | float, lag_turns: FloatArray | float,
+    edge_turns: FloatArray | float,
+) -> ComplexArray:  # fmt: skip
+    """Response to ripple of the drive."""
+    omega = 2.0 * np.pi * np.asarray(per_turn, np.float64)
+    lag = 1.0 + 1j * omega * lag_turns
+    if kind == "betatron":
+        return np.asarray(by_amplitude(omega, delay_turns) / lag)
+    edge = 1.0 + 1.0 / (1.0 + np.sqrt(1j * omega * edge_turns))
+    return np.asarray(edge * np.exp(-1j * omega * delay_turns) / lag)
+
+
+def by_amplitude(omega: FloatArray, delay_turns: FloatArray | float) -> ComplexArray:
+    """The mean over a Gaussian beam whose ions are late by the delay times the rms amplitude over theirs."""
+    late = omega * np.asarray(delay_turns, np.float64)
+    return np.asarray(np.exp(-1j * late[..., None] * SLOWNESS).mean(axis=-1))

@@ -158,7 +158,7 @@ def beam_constants(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.
         v[at.ANGLE_PER_A + axis] = q[at.SUPPLY_TM_PER_A + k] / etab[s.ring_code, E_BRHO]
     s.f_rev_hz = etab[s.ring_code, E_FREV]
     s.ticks_per_turn = etab[s.ring_code, E_TICKS_PER_TURN]
-    set_lines(p, q, s, v)
+    set_lines(p, q, s, v, etab)
     free_charge(q, s, v, etab)
     spot_constants(p, q, v, etab[s.ring_code, E_SIGMA])
 

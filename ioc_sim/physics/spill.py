@@ -55,23 +55,18 @@ def enter_fine(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 
 
 @kernel
-def set_lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
+def set_lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
     """Height of the mains lines at the energy in the ring, and what the front end knows of them beforehand."""
-    stretch = s.ticks_per_turn * s.f_rev_hz * TICK_S
-    rise = math.sqrt(s.f_rev_hz) if p.line_rise < 1.0 else s.f_rev_hz
-    s.converter_rise = 1.0 / rise
+    s.converter_rise = 1.0 / (math.sqrt(s.f_rev_hz) if p.line_rise < 1.0 else s.f_rev_hz)
     for i in range(p.n_lines):
-        omega = 2.0 * math.pi * q[at.LINE_HZ + i]
-        lag = omega * p.line_lag_turns * stretch / s.f_rev_hz
         before = v[at.LINE_HEIGHT + i]
-        more = 1.0 + lag * lag
-        height = q[at.LINE_WEIGHT + i] / (rise * more * math.sqrt(more))
+        height = q[at.LINE_WEIGHT + i] * etab[s.ring_code, at.E_LINE + i]
         v[at.LINE_HEIGHT + i] = height
         if before > 0.0:
             v[at.LOOP_C + i] *= height / before
             v[at.LOOP_S + i] *= height / before
         else:
-            late = omega * p.loop_late_s
+            late = 2.0 * math.pi * q[at.LINE_HZ + i] * p.loop_late_s
             v[at.LOOP_C + i] = -p.feed_forward * height * math.sin(late)
             v[at.LOOP_S + i] = p.feed_forward * height * math.cos(late)
 

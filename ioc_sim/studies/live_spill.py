@@ -187,8 +187,8 @@ def converter_response(facility: Facility, species: str, energy_mev_u: float, le
     kept = 2.0 * (ratio - 1.0 + math.exp(-ratio)) / ratio**2
     variance = (1.0 / found.duty_factor - 1.0 / found.poisson_limit) / kept
     drive, momentum, tune = _at(facility, species, found)
-    rms = load_spill_table(facility).converter_rms(found.f_rev_hz, momentum, spill.duty_noise_tau_us * 1e-6)
-    return Response(drive, math.sqrt(max(0.0, variance)) / spill.converter_noise, rms * tune / drive)
+    rms = load_spill_table(facility).converter_rms(found.f_rev_hz, momentum, spill.duty_noise_tau_us * 1e-6, drive)
+    return Response(drive, math.sqrt(max(0.0, variance)) / spill.converter_noise, rms * tune)
 
 
 def _at(facility: Facility, species: str, found: LiveSpill) -> tuple[float, float, float]:
