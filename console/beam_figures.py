@@ -37,7 +37,7 @@ class RangeFigures:
     stopping: FloatArray
     sigma_mm: FloatArray
     scattered_mm: FloatArray
-    reference: tuple[FloatArray, FloatArray] | None
+    reference: tuple[FloatArray, FloatArray]
 
     def to_data(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -45,10 +45,8 @@ class RangeFigures:
             "energy_mev_u": self.energy_mev_u, "range_mm": self.range_mm, "stopping_power_mev_cm2_g": self.stopping,
             "range_sigma_mm": self.sigma_mm, "scattered_at_range_mm": self.scattered_mm,
         }  # fmt: skip
-        reference = None
-        if self.reference is not None:
-            reference = {"energy_mev_u": self.reference[0].tolist(), "range_mm": self.reference[1].tolist(),
-                         "source": "ICRU 90, I = 78 eV"}  # fmt: skip
+        reference = {"energy_mev_u": self.reference[0].tolist(), "range_mm": self.reference[1].tolist(),
+                     "source": "ICRU 90, I = 78 eV"}  # fmt: skip
         return {
             "schema": RANGE_SCHEMA, "facility": self.facility, "species": self.species,
             "mean_excitation_ev": WATER.mean_excitation_ev, **{key: v.tolist() for key, v in columns.items()},
@@ -73,7 +71,7 @@ def range_figures(facility: Facility, species: str, reference: Path | None) -> R
         facility.id, species, energies, ranges, stopping_power_mev_cm2_g(energies, ion),
         np.array([range_sigma_mm(float(e), ion, ripple) for e in energies]),
         np.array([float(scattering_sigma_mm(float(e), float(r), ion)) for e, r in zip(energies, ranges, strict=True)]),
-        None if reference is None else icru_ranges(reference, _kind(facility, species)),
+        icru_ranges(reference, _kind(facility, species)),
     )  # fmt: skip
 
 
@@ -92,9 +90,9 @@ def print_ranges(found: RangeFigures) -> None:
     ]  # fmt: skip
     heads = ("code", "MeV/u", "range mm", "MeV cm2/g", "sigma of range", "scattered mm")
     print_table(f"{found.species} of {found.facility} in water", heads, rows, right=range(6))
-    if found.reference is not None:
-        at, theirs = found.reference
-        inside = (at >= found.energy_mev_u[0]) & (at <= found.energy_mev_u[-1])
+    at, theirs = found.reference
+    inside = (at >= found.energy_mev_u[0]) & (at <= found.energy_mev_u[-1])
+    if inside.any():
         off = np.interp(at[inside], found.energy_mev_u, found.range_mm) / theirs[inside] - 1.0
         print(f"from ICRU 90 (I = 78 eV) at {int(inside.sum())} energies: at most {100.0 * np.abs(off).max():.2f} %")
 

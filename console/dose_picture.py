@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _OURS, _REFERENCE, _SECOND, _GREY = "#1f6fb4", "#b3261e", "#d97706", "#6b7280"
 
 
-def draw_ranges(energy: FloatArray, ranges: FloatArray, reference: tuple[FloatArray, FloatArray] | None, title: str,
+def draw_ranges(energy: FloatArray, ranges: FloatArray, reference: tuple[FloatArray, FloatArray], title: str,
                 path: Path) -> None:  # fmt: skip
     """Range over energy, and how far the reference is from it; ConfigError without matplotlib."""
     figure = _figure(11.0, 4.6)
@@ -28,17 +28,13 @@ def draw_ranges(energy: FloatArray, ranges: FloatArray, reference: tuple[FloatAr
     left.plot(energy, ranges, color=_OURS, lw=1.4, label="ours")
     left.set_xlabel("MeV/u")
     left.set_ylabel("CSDA range in water, mm")
-    if reference is not None:
-        at, theirs = reference
-        left.plot(at, theirs, "o", ms=4, color=_REFERENCE, label="ICRU 90, I = 78 eV")
-        inside = (at >= energy[0]) & (at <= energy[-1])
-        ours = np.interp(at[inside], energy, ranges)
-        right.plot(at[inside], 100.0 * (ours / theirs[inside] - 1.0), "o-", color=_OURS)
-        right.axhline(0.0, color=_GREY, lw=0.8)
-        right.set_ylabel("ours over ICRU 90, less 1, %")
-    else:
-        right.plot(energy[1:], np.diff(ranges) / np.diff(energy), color=_OURS)
-        right.set_ylabel("mm per MeV/u")
+    at, theirs = reference
+    left.plot(at, theirs, "o", ms=4, color=_REFERENCE, label="ICRU 90, I = 78 eV")
+    inside = (at >= energy[0]) & (at <= energy[-1])
+    ours = np.interp(at[inside], energy, ranges)
+    right.plot(at[inside], 100.0 * (ours / theirs[inside] - 1.0), "o-", color=_OURS)
+    right.axhline(0.0, color=_GREY, lw=0.8)
+    right.set_ylabel("ours over ICRU 90, less 1, %")
     right.set_xlabel("MeV/u")
     left.legend(frameon=False, fontsize=8)
     _style((left, right))

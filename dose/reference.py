@@ -21,6 +21,12 @@ RANGE_FILES = {
     "proton": ("range_p_water.csv", "R_CSDA_ICRU90_I78"),
 }
 
+ICRU_ROWS = {
+    "carbon": ((150.0, 53.067), (290.0, 163.13), (430.0, 309.17)),
+    "proton": ((100.0, 77.622), (200.0, 260.97)),
+}
+"""Some rows of ICRU Report 90 (2016), I = 78 eV: MeV/u, CSDA range in mm of water; for where no table is at hand."""
+
 
 @dataclass(frozen=True, eq=False)
 class ReferenceCurve:
@@ -58,8 +64,14 @@ def matrad_curves(folder: Path) -> list[ReferenceCurve]:
     return sorted(rows, key=lambda one: one.energy_mev_u)
 
 
-def icru_ranges(folder: Path, species: str) -> tuple[FloatArray, FloatArray]:
-    """Energies (MeV/u) and CSDA ranges (mm) of ICRU 90, I = 78 eV; ConfigError without the file."""
+def icru_ranges(folder: Path | None, species: str) -> tuple[FloatArray, FloatArray]:
+    """Energies (MeV/u) and CSDA ranges (mm) of ICRU 90, I = 78 eV: `ICRU_ROWS`, or with a folder its whole table.
+
+    ConfigError without the file.
+    """
+    if folder is None:
+        energies, ranges = np.array(ICRU_ROWS[species]).T
+        return energies, ranges
     name, column = RANGE_FILES[species]
     try:
         with (folder / name).open(encoding="utf-8") as file:

@@ -112,7 +112,9 @@ def test_ranges_and_curves(facility: str, species: str, tmp_path: Path, capsys: 
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("r.png", "b.png"))
     assert run(["machine", "bragg", *common, "--energy", "150"]) == 0
     assert run(["machine", "range", *common]) == 0
-    assert "range mm" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "range mm" in told
+    assert "from ICRU 90 (I = 78 eV) at 2 energies" in told  # some rows of it stand beside without any file
 
 
 def test_published_tables_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
