@@ -58,6 +58,8 @@ CallerFactory = Callable[[Channel, Channel], Caller]
 """(Cmd channel, Cmd-Result channel) -> Caller."""
 
 COMMANDED = ("RING", "FE", "RS")
+OTHER_FIELD = "fe.other-field"
+"""Code of the front end's refusal of a field that is not the safety controller's."""
 
 
 def signed_by(signer: Signer, clock: Clock) -> CallerFactory:
@@ -74,6 +76,10 @@ class LinkLimits:
     read_s: float = 2.0
     heartbeat_s: float = 1.0
     """A heartbeat that stands still longer means the link is lost."""
+    field_told_s: float = 0.5
+    """From the safety controller's answer that a field is open to the front end's knowing of it, at most."""
+    field_asked_s: float = 0.02
+    """Between two questions meanwhile."""
 
 
 class MachineLink:
@@ -221,6 +227,18 @@ class MachineLink:
         if result.status in (Status.REFUSED, Status.FAILED):
             raise CommandRefused(result.code, result.words or result.status.value, f"{group} {verb}")
         return result
+
+    async def open_field(self, args: Mapping[str, Any]) -> CommandResult:
+        """As `command`; asked again while the front end has not heard yet that the safety controller has opened the
+        field: its word takes another way than its answer to the operator, and may come later."""
+        until_s = self._loop.time() + self.limits.field_told_s
+        while True:
+            try:
+                return await self.command("FE", "open_field", args)
+            except CommandRefused as refusal:
+                if refusal.code != OTHER_FIELD or self._loop.time() >= until_s:
+                    raise
+            await asyncio.sleep(self.limits.field_asked_s)
 
     async def write_table(self, table: FloatArray) -> None:
         """Write a layer's table; the front end takes it over with load_layer, by its CRC."""

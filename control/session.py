@@ -127,6 +127,8 @@ class LayerBook:
     t_armed_ns: int | None = None
     t_first_beam_ns: int | None = None
     result: LayerResult | None = None
+    booked: LayerResult | None = None
+    """`result` as of the last booking: without the present load, of which the record may show something already."""
 
     @property
     def log_rows(self) -> FloatArray | None:
@@ -290,7 +292,7 @@ class Session:
         """Book what an unfinished layer got in all (`rows` are totals): the next load starts there."""
         book = self.book
         book.rows, book.shown = rows, None
-        book.result = self._result(rows, t_ns, verified=False)
+        book.result = book.booked = self._result(rows, t_ns, verified=False)
         self.unaccounted = False
         self.on_booked(book, book.result, how)
 
@@ -304,7 +306,7 @@ class Session:
         """Book a finished, verified layer and go to the next one."""
         book = self.book
         book.rows, book.shown = rows, None
-        book.result = result = self._result(rows, t_ns, verified=True)
+        book.result = book.booked = result = self._result(rows, t_ns, verified=True)
         self.unaccounted = False
         self.index += 1
         self.on_booked(book, result, VERIFIED)
@@ -314,18 +316,15 @@ class Session:
         """Take the account of the present layer over from the journal; a verified one is left behind."""
         book = self.book
         book.rows, book.uncertain, book.loads = rows, uncertain, loads
-        book.result = self._result(rows, t_ns, verified=verified)  # when it was armed the journal does not say
+        book.result = book.booked = self._result(rows, t_ns, verified=verified)  # armed when, the journal does not say
         if verified:
             self.index += 1
 
     def done(self) -> tuple[int, float, float]:
-        """Spots, ions by the first chamber and beam-on s of all layers booked so far."""
-        results = [book.result for book in self.books if book.result is not None and book.shown is None]
-        return (
-            sum(result.spots_done for result in results),
-            sum(result.ic1_ions for result in results),
-            sum(result.beam_on_s for result in results),
-        )
+        """Spots, ions by the first chamber and beam-on s of all layers as far as they are booked."""
+        results = [book.booked for book in self.books if book.booked]
+        return (sum(result.spots_done for result in results), sum(result.ic1_ions for result in results),
+                sum(result.beam_on_s for result in results))  # fmt: skip
 
     def summary(self, t_ns: int) -> SessionSummary:
         """The record as it stands at facility time `t_ns`."""

@@ -139,7 +139,7 @@ class Stages:
         ions, expected_ms = field_preset(session.program.layers, self._rules)
         arguments = {"field": field_number(session.id), "preset_ions": ions, "expected_ms": expected_ms,
                      "plan_hash": session.program.plan_hash}  # fmt: skip
-        require_all_told(session, (await self._link.command("FE", "open_field", arguments)).data.get("ions"))
+        require_all_told(session, (await self._link.open_field(arguments)).data.get("ions"))
 
     async def select_energy(self, session: Session) -> Event:
         """Range shifters in place, the ring's cycle asked for."""

@@ -164,6 +164,8 @@ class FakeMachine:
     times: list[tuple[str, float]] = field(default_factory=list)
     refuse: dict[str, str] = field(default_factory=dict)
     """verb -> words: refuse that command."""
+    field_told_s: float = 0.0
+    """Loop time from which on the front end knows which field is open."""
     mute: set[str] = field(default_factory=set)
     """verbs that are never answered."""
     hasty: bool = False
@@ -270,6 +272,8 @@ class FakeMachine:
             self._leave_flat_top(self._cycle_id)
 
     def _open_field(self, field: int, preset_ions: float, expected_ms: float, plan_hash: str) -> None:
+        if self.loop.time() < self.field_told_s:
+            raise CommandRefused("fe.other-field", f"field {field} is not the one, which is none", "open_field")
         self.opened = (field, preset_ions, expected_ms)
 
     def _load_layer(
@@ -344,6 +348,11 @@ class FakeMachine:
         self.loop.call_later(0.5, self.channels["RS:Code-RB"].publish, code)
 
     # beam
+    def _spots_done(self) -> int:
+        """Of this load: what had been given before it does not count, as at the front end."""
+        target, start = (self._table[:, SPOT_COLUMNS.index(name)] for name in ("target_ions", "start_ions"))
+        return int(((self._left() <= 0) & (start < target)).sum())
+
     def _left(self) -> np.ndarray:
         target, start = (self._table[:, SPOT_COLUMNS.index(name)] for name in ("target_ions", "start_ions"))
         return np.maximum(target - start - self._given, 0.0)
@@ -422,7 +431,7 @@ class FakeMachine:
     def _fe_values(self) -> np.ndarray:
         self._seq += 1
         values = {"seq": self._seq, "state": self.state, "hold_reason": HoldReason.NONE, "token": self.token, "spot": 0,
-                  "spots": len(self._table), "done_spots": int((self._left() <= 0).sum()),
+                  "spots": len(self._table), "done_spots": self._spots_done(),
                   "ic1_ions": float(self._given.sum()), "first_rule": -1,
                   "permit": self.permit, "permit_epoch": self.epoch}  # fmt: skip
         return np.array([float(values.get(name, 0.0)) for name in FE_STATUS])

@@ -195,6 +195,19 @@ def test_a_refused_command_interrupts_or_is_said_at_once(verb: str, reason: str)
     run(test)
 
 
+@pytest.mark.parametrize("told_s", [0.3, 5.0])
+def test_the_front_end_may_hear_of_the_field_after_the_operator_has_been_answered(told_s: float) -> None:
+    async def test(b: Bench) -> None:
+        b.machine.field_told_s = b.loop.time() + told_s
+        await b.sequencer.load(program(), mode="qa", operator="test")
+        await b.sequencer.prepare()
+        await asyncio.sleep(1.5)
+        assert (b.sequencer.state is State.READY) is (told_s < 1.0)
+        assert b.machine.log.count("open_field") > 1
+
+    run(test)
+
+
 def test_a_command_without_answer_is_a_named_timeout() -> None:
     async def test(b: Bench) -> None:
         b.machine.mute.add("load_layer")
@@ -369,6 +382,15 @@ def test_an_aborting_rule_terminates_and_only_a_new_start_goes_on() -> None:
         await asyncio.sleep(5.0)
         assert b.sequencer.state is State.READY
         await b.sequencer.start("test")
+        await b.sequencer.until({State.IRRADIATING}, 20.0)
+        await asyncio.sleep(0.35)
+        await b.sequencer.pause()
+        paused = await b.sequencer.recorded(5.0)
+        assert 32 <= paused.spots_done <= 33
+        progress = b.sequencer.progress()
+        assert progress["spots_done"] == paused.spots_done, "of the load before, too"
+        assert progress["ions_done"] == pytest.approx(paused.ic1_ions)
+        await b.sequencer.resume("test")
         summary = await b.sequencer.recorded(60.0)
         assert summary.status == "completed"
         assert [layer.loads for layer in summary.layers] == [1, 2, 1]
