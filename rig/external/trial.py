@@ -253,14 +253,20 @@ class _Field:
                     return
             except (CommandRefused, ChannelError, TimeoutError) as problem:
                 last = problem if isinstance(problem, IonctlError) else None
+                if isinstance(problem, CommandRefused):  # by the count of interruptions, perhaps, which is let go of so
+                    await self._account_for(operator)
                 await asyncio.sleep(_RETRY_S)
         raise last or ChannelError("trial.no-beam", "the field does not go on", self._facility.id)
+
+    async def _account_for(self, operator: OperatorClient) -> None:
+        """As the physicist; nothing is to be accounted for where somebody has, or nothing has ended."""
+        with contextlib.suppress(CommandRefused):
+            await operator.resolve("tried with hardware in the loop", resume=True)
 
     async def _start_anew(self, operator: OperatorClient) -> None:
         """From a termination, or from where an attempt to go on has stopped."""
         if operator.state is State.TERMINATED:
-            with contextlib.suppress(CommandRefused):  # it has been, and something else has come since
-                await operator.resolve("tried with hardware in the loop", resume=True)
+            await self._account_for(operator)
             await operator.reset()
         if operator.state in (State.TERMINATED, State.LOADED, State.PREPARED):
             await operator.ask("TCS", "prepare")
