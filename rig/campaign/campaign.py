@@ -30,6 +30,8 @@ SHRUNK_MAX = 5
 QUIET = functools.partial(configure_logs, json_lines=False, level="error")
 """What control warns of in a run that goes wrong on purpose is no news."""
 BLOCK_TIMEOUT_S = 3600.0
+ANSWER_S = 10.0
+"""Longest wait for a Dask scheduler."""
 
 
 def run_campaign(
@@ -93,7 +95,12 @@ def _on_dask(setting: Setting, wanted: list[Seeds], scheduler: str) -> Iterator[
     except ImportError as problem:
         raise UsageError("campaign.no-dask", "Dask is not installed", "--scheduler",
                          "pip install 'ionctl[dask]', here and on the workers") from problem  # fmt: skip
-    with Client(scheduler) as client:
+    try:
+        connected = Client(scheduler, timeout=ANSWER_S)
+    except (OSError, ValueError) as problem:
+        raise UsageError("campaign.scheduler", f"no Dask scheduler answers at {scheduler!r}: {problem}", "--scheduler",
+                         "start one: dask scheduler; and give the address that it prints") from problem  # fmt: skip
+    with connected as client:
         asked = [client.submit(block_apart, setting, seeds, pure=False, retries=ATTEMPTS) for seeds in wanted]
         for done in as_they_come(asked):
             yield done.result()

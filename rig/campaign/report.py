@@ -106,12 +106,17 @@ class Report:
 
 def moves() -> list[str]:
     """Pairs of the layer machine's table that move or do something."""
-    return [_pair(state, event) for state, event in TABLE if matters(state, event) and not refused(state, event)]
+    return [_pair(state, event) for state, event in _cells() if matters(state, event) and not refused(state, event)]
 
 
 def refusals() -> list[str]:
     """Pairs that refuse what a person asks for; RESELECT is control's own name for a RESUME."""
-    return [_pair(state, event) for state, event in TABLE if refused(state, event) and event is not Event.RESELECT]
+    return [_pair(state, event) for state, event in _cells() if refused(state, event) and event is not Event.RESELECT]
+
+
+def _cells() -> list[tuple[State, Event]]:
+    """Of the layer machine's table, which is in no order of its own from one process to the next."""
+    return [(state, event) for state in State for event in Event if (state, event) in TABLE]
 
 
 def _states(cells: Iterable[str]) -> set[str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from facility.errors import IonctlError
+
 if TYPE_CHECKING:
     from rig.scenario.loader import Loaded
 
@@ -66,6 +68,10 @@ class ScenarioFile(pytest.File):
                 _mark(item, name.replace("-", "_"))
             yield item
 
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
+        """What is wrong with the file or its facility, in one line."""
+        return str(excinfo.value) if isinstance(excinfo.value, IonctlError) else super().repr_failure(excinfo)
+
 
 def _facility(one: Loaded) -> Any:
     from rig.scenario.sources import facility_of
@@ -98,8 +104,8 @@ class ScenarioItem(pytest.Item):
             raise ScenarioFailure("\n".join(result.failures))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The words of the verdict, without a traceback."""
-        if isinstance(excinfo.value, ScenarioFailure):
+        """The words of the verdict, or of what the facility lacks, without a traceback."""
+        if isinstance(excinfo.value, ScenarioFailure | IonctlError):
             return f"{self.loaded.scenario.title}\n{excinfo.value}"
         return super().repr_failure(excinfo, style)
 

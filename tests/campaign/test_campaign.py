@@ -177,6 +177,12 @@ def test_moves_and_refusals_are_disjoint() -> None:
     assert "STANDBY START" in refusals()
 
 
+def test_moves_and_refusals_have_the_same_order_in_every_process() -> None:
+    cells = [f"{state.name} {event.name}" for state in State for event in Event]
+    for found in (moves(), refusals()):
+        assert found == sorted(found, key=cells.index)
+
+
 # --- truth from ticks ------------------------------------------------------------------------------------
 def ring(**columns: list[int]) -> np.ndarray:
     from ioc_sim.layout import TRUTH_DTYPE

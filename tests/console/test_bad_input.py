@@ -216,6 +216,7 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--runs 0", USAGE, "--runs"),
         ("--faults nosuch", USAGE, "rule/..., fault/..., operator/..."),
         ("--plan nosuch", PLAN, "nosuch"),
+        ("--scheduler nosuch://here", USAGE, "--scheduler"),
     ],
     "replay": [("", USAGE, "SEED"), ("x", USAGE, "SEED")],
     "resume": [

@@ -8,12 +8,16 @@ import sys
 import xml.etree.ElementTree as ET
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from console.main import run
+from facility.errors import ConfigError
 from ioc_sim.faults import Fault, FaultKind, fault_from_line, fault_line
 from rig.scenario.loader import load_all
+from rig.scenario.pytest_plugin import ScenarioFile, ScenarioItem
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = """
@@ -100,6 +104,13 @@ def test_pytest_collects_scenarios_with_markers(file: Path) -> None:
     assert "1 failed, 1 skipped" in done.stdout
     assert "beam off" in done.stdout
     assert "there are no processes" in done.stdout
+
+
+@pytest.mark.parametrize("node", [ScenarioFile, ScenarioItem])
+def test_pytest_says_what_is_wrong_with_a_file_or_its_facility_without_a_traceback(node: Any) -> None:
+    problem = ConfigError("scenario.facility", "no facility 'hree'", "a.toml, key facility", "here")
+    itself = SimpleNamespace(loaded=SimpleNamespace(scenario=SimpleNamespace(title="Here")))
+    assert node.repr_failure(itself, SimpleNamespace(value=problem)).removeprefix("Here\n") == str(problem)
 
 
 def test_a_fault_goes_to_another_process_as_a_line() -> None:
