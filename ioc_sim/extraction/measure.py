@@ -30,6 +30,7 @@ RESTART_EVERY = 2
 PAUSE, RESTART = 10, (4, 12)
 """In transit times: how long a stop lasts, and when its level is looked at once the drive is on again (of a core's ions
 some hundredths are slower still)."""
+START_BINS = 8
 FIRST_SEED = 1
 DRIVE_AMPLITUDE = 0.2
 """Relative amplitude of each line of ripple of exciter or core."""
@@ -75,23 +76,67 @@ class RipplePoint:
     error: FloatArray
 
 
-def operating_point(setting: Setting, drive: float, seed: int) -> Tracker:
-    """A tracker in the middle of a spill at `drive` times the drive of the ring's file."""
+@dataclass(frozen=True)
+class FilledStart:
+    """A first start: rate over the ions stored, over the mean of its second half; turns from the moment when the first
+    ions of this drive may arrive; one sigma by the scatter of the seeds.
+
+    `fill_turns`: for how long the full drive had filled the edge.
+    """
+
+    turns: FloatArray
+    level_rel: FloatArray
+    error: FloatArray
+    fill_turns: float
+
+
+def _filled(setting: Setting, share: float, seed: int, step: int = STEP_TURNS) -> Tracker:
+    """A beam of which the full drive has extracted this share."""
     one = replace(setting, seed=seed)
     beam = gaussian_beam(one.optics, one.particles, one.beta_gamma, seed)
     filling = Tracker(one.optics, beam, Programme(), seed)
-    while beam.count(EXTRACTED) < FILL_SHARE * beam.x.size:
+    while beam.count(EXTRACTED) < share * beam.x.size:
         if filling.turn >= MOST_FILL_TURNS or not np.any(beam.status == STORED):
             raise ConfigError("tracking.fill", f"{beam.count(EXTRACTED)} of {beam.x.size} extracted after"
                               f" {filling.turn} turns", "", "a drive that extracts the beam")  # fmt: skip
-        filling.advance(STEP_TURNS)
-    point = filling.branch(Programme(), with_drive(one, drive).optics)
+        filling.advance(step)
+    return filling
+
+
+def operating_point(setting: Setting, drive: float, seed: int) -> Tracker:
+    """A tracker in the middle of a spill at `drive` times the drive of the ring's file."""
+    point = _filled(setting, FILL_SHARE, seed).branch(Programme(), with_drive(setting, drive).optics)
     point.advance(round(SETTLE_TURNS / drive))
     return point
 
 
+def filled_start(setting: Setting, drive: float, share: float, effort: Effort) -> FilledStart:
+    """First start at `drive`: the full drive has filled the edge until this share of the ions was out, then a pause."""
+    one = replace(setting, particles=effort.particles)
+    reference, rows, filled = _transit_guess(one), [], []
+    edges = RESTART[0] * reference + np.arange(START_BINS + 1) * effort.turns // START_BINS
+    for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
+        filling = _filled(one, share, seed, STEP_TURNS // 4)
+        filled.append(filling.turn)
+        pause = filling.branch(Programme(drive_off=filling.turn))
+        pause.advance(PAUSE * reference)
+        spill = pause.branch(Programme(), with_drive(one, drive).optics)
+        start = spill.turn
+        beam = spill.advance(int(edges[-1]))
+        left = np.sort(beam.end_turn[beam.status != STORED]) - start
+        stored = beam.x.size - np.searchsorted(left, 0.5 * (edges[1:] + edges[:-1]))
+        rows.append(np.histogram(_arrivals(beam, start), edges)[0] / stored)
+    each = np.array(rows)
+    if np.count_nonzero(each) == 0:
+        raise ConfigError("tracking.few", "no ions after the start", "", "more particles or a stronger drive")
+    each /= each[:, START_BINS // 2 :].mean()
+    error = each.std(axis=0, ddof=1) / np.sqrt(effort.seeds) if effort.seeds > 1 else np.full(START_BINS, np.nan)
+    middle = np.asarray(0.5 * (edges[1:] + edges[:-1]) - edges[0], np.float64)
+    return FilledStart(middle, each.mean(axis=0), error, float(np.mean(filled)))
+
+
 def stop_point(setting: Setting, drive: float, effort: Effort) -> StopPoint:
-    """Stop the drive again and again, each time in a branch of its own, and begin again in every fourth."""
+    """Stop the drive again and again, each time in a branch of its own, and begin again in every second."""
     one = replace(setting, particles=effort.particles)
     seeds = [_stops_of(one, drive, effort, FIRST_SEED + i) for i in range(effort.seeds)]
     late = np.concatenate([one.late for one in seeds])

@@ -9,7 +9,9 @@ import pytest
 
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
+from ioc_sim.extraction.measure import filled_start
 from ioc_sim.extraction.optics import load_optics, read_optics
+from ioc_sim.extraction.points import Effort
 from ioc_sim.extraction.spill import (
     Spill,
     Stops,
@@ -139,3 +141,15 @@ def test_optics_are_read_and_bad_ones_say_what_is_wrong() -> None:
         assert old in RING
         with pytest.raises(ConfigError, match=f"(?s){words}"):
             read_optics(RING.replace(old, new), "ring.toml")
+
+
+def test_a_first_start_rises_until_the_edge_is_filled() -> None:
+    """Soon after the first ions the layer at the edge is still thin; a quarter of the beam later it is not."""
+    effort = Effort(1500, 6, 24_000, 1)
+    thin, full = (filled_start(setting(), 1.0, share, effort) for share in (0.002, 0.25))
+    assert thin.level_rel[0] < 0.5
+    assert full.level_rel[0] > 0.7
+    assert thin.fill_turns < 0.3 * full.fill_turns
+    assert thin.turns[0] < thin.turns[1]
+    with pytest.raises(ConfigError, match="no ions after the start"):
+        filled_start(setting(), 1e-3, 0.002, Effort(1000, 1, 800, 1))
