@@ -101,6 +101,10 @@ class _Context(Context):  # type: ignore[misc]
         return self._sockets.port, dict(self._sockets.tcp)
 
     async def _create_broadcaster_transport(self, interface: str) -> None:
+        """At the start; caproto asks for another one after each error of the socket, as Windows needs it. There is but
+        one socket, which a first transport would close when it is collected, and no search be answered any more."""
+        if interface in self.udp_socks:
+            return
         protocol = partial(_DatagramProtocol, parent=self, identifier=interface, queue=self.broadcaster_datagram_queue)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(protocol, sock=self._sockets.udp[interface])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from caproto.asyncio.utils import _DatagramProtocol
 from caproto.server import pvproperty
 
 from channels.caproto_server import _limit_backlog, _LosesOldest, serve
@@ -48,6 +52,32 @@ async def test_two_servers_never_share_a_port_and_a_taken_one_is_refused() -> No
         await writer.wait_closed()
     async with serve(small_ioc("A:").pvdb, clock=ManualClock(), port=one.port) as again:
         assert again.port == one.port
+
+
+async def test_searches_are_answered_after_an_error_of_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[_DatagramProtocol] = []
+
+    class Noted(_DatagramProtocol):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(self)
+            super().connection_made(transport)
+
+    monkeypatch.setattr("channels.caproto_server._DatagramProtocol", Noted)
+    loop = asyncio.get_running_loop()
+    async with serve(ioc := small_ioc("A:").pvdb, clock=ManualClock()) as server:
+        name = next(iter(ioc)).encode().ljust(32, b"\0")
+        search = struct.pack("!HHHHII", 0, 0, 0, 13, 0, 0) + struct.pack("!HHHHII", 6, len(name), 5, 13, 7, 7) + name
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect(("127.0.0.1", server.port))
+            for number in range(3):
+                made[0].error_received(OSError("unreachable"))
+                await asyncio.sleep(0.01)
+                gc.collect()
+                await loop.sock_sendall(client, search)
+                answer = await asyncio.wait_for(loop.sock_recv(client, 1000), 5.0)
+                assert answer, f"after {number + 1} errors"
+        assert len(made) == 1, "a second transport closes the socket of the first one some time"
 
 
 async def test_a_client_that_does_not_read_loses_the_oldest_and_holds_nobody_up() -> None:
