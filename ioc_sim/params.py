@@ -97,22 +97,19 @@ def energy_columns(facility: Facility, room_id: str, species: str, table: Energy
     stretch = momentum**spill.momentum_power
     columns[:, E_TICKS_PER_TURN] = stretch / (table.f_rev_hz * TICK_US * 1e-6)
     columns[:, E_RAMP_NS] = np.maximum(np.ceil(table.ramp_ms), 1.0) * MS_NS
+    drive = [_slow_drive(facility, spill, f_rev_hz) for f_rev_hz in table.f_rev_hz.tolist()]
     for i, (hz, _) in enumerate(facility.extraction.supply_ripple):
-        columns[:, E_LINE + i] = _line_shape(facility, spill, hz / table.f_rev_hz, table.f_rev_hz, momentum)
+        columns[:, E_LINE + i] = _line_shape(spill, hz / table.f_rev_hz, drive, momentum)
     return columns
 
 
-def _slow_drive(facility: Facility, model: RateModel, f_rev_hz: np.ndarray | float) -> np.ndarray:
+def _slow_drive(facility: Facility, model: RateModel, f_rev_hz: float) -> float:
     """Drive of a spill that lasts the whole flat top."""
-    share = 1e3 / facility.ring.phases.flat_top_max_ms / np.asarray(f_rev_hz, np.float64)
-    return np.asarray((share / model.share_per_turn) ** (1.0 / POWER[model.kind]))
+    return model.drive_for(1e3 / facility.ring.phases.flat_top_max_ms / f_rev_hz)
 
 
-def _line_shape(
-    facility: Facility, model: RateModel, per_turn: np.ndarray, f_rev_hz: np.ndarray, momentum: np.ndarray
-) -> np.ndarray:  # fmt: skip
+def _line_shape(model: RateModel, per_turn: np.ndarray, drive: list[float], momentum: np.ndarray) -> np.ndarray:
     """Response to ripple by energy, but for its gain, at the drive of a slow spill: a core's delay depends on it."""
-    drive = _slow_drive(facility, model, f_rev_hz)
     return np.array([abs(model.ripple(f, k, m)) * k / model.ripple_gain
                      for f, k, m in zip(per_turn, drive, momentum, strict=True)])  # fmt: skip
 
@@ -155,7 +152,7 @@ def _converter_rms(facility: Facility, species: str, model: RateModel) -> float:
     speed = float(beta(middle, ion))
     f_rev = speed * SPEED_OF_LIGHT_M_S / facility.ring.circumference_m
     momentum = speed * float(gamma(middle, ion))
-    drive = float(_slow_drive(facility, model, f_rev))
+    drive = _slow_drive(facility, model, f_rev)
     rms = model.converter_rms(f_rev, momentum, facility.extraction.duty_noise_tau_us * 1e-6, drive)
     return float(rms * drive * f_rev ** RISE[model.kind])
 

@@ -158,12 +158,13 @@ def stop(folder: Path, name: str, pid: int, child: subprocess.Popen[bytes] | Non
     ):
         _signal(pid, number)
         _signal(pid, signal.SIGCONT)
-        if _gone(folder, name, timeout_s, child):
+        if gone(folder, name, timeout_s, child):
             return word
     raise ChannelError("child.immortal", f"{name} (process {pid}) does not end", str(folder))
 
 
-def _gone(folder: Path, name: str, timeout_s: float, child: subprocess.Popen[bytes] | None) -> bool:
+def gone(folder: Path, name: str, timeout_s: float, child: subprocess.Popen[bytes] | None = None) -> bool:
+    """Wait until a process holds its lock no more, `timeout_s` of wall time at most; whether it has let go."""
     deadline = monotonic_s() + timeout_s
     while is_alive(folder, name):
         if monotonic_s() > deadline:

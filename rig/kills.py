@@ -28,6 +28,7 @@ from facility.errors import ChannelError, ExitCode, IonctlError
 from ioc_sim.register_store import MemoryStore
 from journal import read
 from journal.store import open_journal
+from rig.children import gone
 from rig.dead_truth import dead_truth, forget, summed
 from rig.field_file import FieldFile
 from rig.home import Home
@@ -205,11 +206,9 @@ class KilledFacility:
 
     def _await_ends(self, names: Sequence[str]) -> None:
         """Until none of them holds its lock: a busy kernel takes its time, and `_stand` must not find them alive."""
-        end_s = monotonic_s() + END_S
-        while alive := [name for name in names if is_alive(self._folder, name)]:
-            if monotonic_s() > end_s:
-                raise ChannelError("kills.alive", f"they live {END_S:g} s after kill -9", ", ".join(alive))
-            sleep_s(POLL_S)
+        for name in names:
+            if not gone(self._folder, name, END_S):
+                raise ChannelError("kills.alive", f"it lives {END_S:g} s after kill -9", name)
 
     # --- what an operator does --------------------------------------------------------------------------------
     def _stand(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from caproto.asyncio.utils import _DatagramProtocol
 from caproto.server import pvproperty
 
-from channels.caproto_server import _limit_backlog, _LosesOldest, serve
+from channels.caproto_server import _Context, _limit_backlog, _LosesOldest, serve
 from facility.errors import ChannelError
 from facility.timebase import ManualClock
 from tests.channels.helpers import small_ioc
@@ -62,7 +62,15 @@ async def test_searches_are_answered_after_an_error_of_the_socket(monkeypatch: p
             made.append(self)
             super().connection_made(transport)
 
+    asked = asyncio.Event()
+    create = _Context._create_broadcaster_transport
+
+    async def noticed(context: _Context, interface: str) -> None:
+        await create(context, interface)
+        asked.set()
+
     monkeypatch.setattr("channels.caproto_server._DatagramProtocol", Noted)
+    monkeypatch.setattr(_Context, "_create_broadcaster_transport", noticed)
     loop = asyncio.get_running_loop()
     async with serve(ioc := small_ioc("A:").pvdb, clock=ManualClock()) as server:
         name = next(iter(ioc)).encode().ljust(32, b"\0")
@@ -71,8 +79,9 @@ async def test_searches_are_answered_after_an_error_of_the_socket(monkeypatch: p
             client.setblocking(False)
             client.connect(("127.0.0.1", server.port))
             for number in range(3):
+                asked.clear()
                 made[0].error_received(OSError("unreachable"))
-                await asyncio.sleep(0.01)
+                await asyncio.wait_for(asked.wait(), 5.0)
                 gc.collect()
                 await loop.sock_sendall(client, search)
                 answer = await asyncio.wait_for(loop.sock_recv(client, 1000), 5.0)
