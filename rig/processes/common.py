@@ -122,7 +122,7 @@ def _facility(options: argparse.Namespace) -> Facility:
 def hurry() -> None:
     """Ask to be scheduled before others, where that is allowed. Threads inherit it: call it before they start."""
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)  # noqa: TID251 - the whole process, before its threads start
 
 
 def settle() -> None:

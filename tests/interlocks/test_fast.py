@@ -157,6 +157,7 @@ def test_permit_lines_without_power_are_abort_with_hold_alone_pause() -> None:
     assert it.latched() == []
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", sorted({n for rule in rule_set().h for n in rule.inputs}))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_finite_number_trips_fine_and_coarse(name: str, value: float) -> None:
@@ -322,6 +323,7 @@ def both() -> tuple[Any, Any]:
     return plain["evaluate"], njit(error_model="numpy")(type(function)(function.__code__, compiled_space, "evaluate"))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("seed", range(4))
 def test_the_screen_finds_what_judging_every_tick_finds(both: tuple[Any, Any], seed: int) -> None:
     """One rack has its memory of quiet signals blanked before each tick, so that it judges all rules always."""
@@ -378,6 +380,7 @@ def _random_signals(rng: np.random.Generator, rack_: Rack) -> NDArray[np.float64
     return signals
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("seed", range(4))
 def test_compiled_and_plain_are_the_same_bit_for_bit(both: tuple[Any, Any], seed: int) -> None:
     extra = [stale_rule(when=when).rules[0] for when in (None, "fe.active")]
