@@ -123,7 +123,8 @@ class _Context(Context):  # type: ignore[misc]
     def stop_listening(self) -> set[asyncio.Task[Any]]:
         """Close the listeners, before `run` closes the sockets under them; returns the tasks of all clients."""
         for server in self._servers:
-            server.close()
+            with contextlib.suppress(ValueError):  # `run` has ended by itself, and closed the sockets
+                server.close()
         tasks = set(self.server_tasks.tasks)
         for circuit in self.circuits:
             tasks.update(circuit.tasks.tasks)
@@ -151,11 +152,16 @@ class CaServer:
         """UDP port of searches and TCP port of circuits."""
         self.addresses = [f"{interface}:{port}" for interface in interfaces]
         """For EPICS_CA_ADDR_LIST."""
-        self._task = task
+        self.task = task
+        """Done before its time, the server is deaf: circuits that stand go on, no other comes."""
 
-    async def wait(self) -> None:
-        """Until the server ends; raises what ended it."""
-        await asyncio.shield(self._task)
+    def check(self) -> None:
+        """Raise ChannelError 'server.ended' if the server does not serve any more."""
+        if not self.task.done():
+            return
+        problem = None if self.task.cancelled() else self.task.exception()
+        what = f"the Channel Access server has ended: {type(problem).__name__}: {problem}"
+        raise ChannelError(code="server.ended", what=what, where=", ".join(self.addresses)) from problem
 
 
 @contextlib.asynccontextmanager

@@ -21,6 +21,7 @@ from typing import Any
 
 import structlog
 
+from channels.caproto_server import CaServer
 from facility.config import Facility
 from facility.config.loader import facility_from_json
 from facility.errors import ConfigError, ExitCode, InternalError, IonctlError
@@ -157,3 +158,15 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def until_one_ends(stop: asyncio.Event, server: CaServer, work: asyncio.Task[Any]) -> None:
+    """Wait for `stop`; or for the end of `work` or of the server, whose process must not look alive without them.
+
+    What ended them is not raised here: take the beam away first, then ask `server.check` and `work`.
+    """
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({stopping, server.task, work}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()

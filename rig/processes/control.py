@@ -38,7 +38,7 @@ from rig.deliver import EVENTS_FILE, RECORD_FILE, SAMPLES_FILE, SPOTS_FILE
 from rig.keys import CONTROL, read_private, read_ring
 from rig.logs import bind
 from rig.nonce_file import nonces_in
-from rig.processes.common import Launch, run_process, say_ready, stop_signal
+from rig.processes.common import Launch, run_process, say_ready, stop_signal, until_one_ends
 from rig.record_desk import keep_record
 from rig.wall_clock import RisingNonces, boot_identity, iso_now, monotonic_s, unix_s
 
@@ -194,13 +194,12 @@ async def main(launch: Launch) -> None:
             stack.sequencer.listeners.append(files.told)
             server = await alive.enter_async_context(serve(ioc.pvdb, clock=clock))
             say_ready(launch, ca_port=server.port, mqtt=options.mqtt)
-            stopping = asyncio.create_task(stop.wait(), name="stop")
-            await asyncio.wait({stopping, stack.sequencer.task}, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(stop, server, stack.sequencer.task)
             if stack.sequencer.task.done():
-                stopping.cancel()
                 stack.sequencer.task.result()  # raises: control without its sequencer must not look alive
             await stop_delivery(stack)
             await files.settled()
+            server.check()
     finally:
         await provider.close()
         if journal is not None:

@@ -40,7 +40,7 @@ from rig.paced_post_mortem import PacedPostMortems
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.pacing import Pacer
 from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
-from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
+from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal, until_one_ends
 from rig.register_sync import RegisterSync, RegisterSyncThread
 from rig.safety_side import carry_out, first_fault, link_name, tell_trip
 from rig.shared_plant import SharedPlant
@@ -363,13 +363,12 @@ async def main(launch: Launch) -> None:
                 launch, ca_port=server.port, link_port=process.link.address[1], epoch_ns=process.clock.epoch_ns,
             )  # fmt: skip
             publishing = asyncio.create_task(process.publish_for_ever(), name="publish")
-            stopping = asyncio.create_task(stop.wait(), name="stop")
-            await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await until_one_ends(stop, server, publishing)
             await process.beam_off()
-            stopping.cancel()
             publishing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await publishing
+            server.check()
     finally:
         process.rack.stopping.set()
         process.rack.join(5.0)

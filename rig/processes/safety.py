@@ -35,7 +35,7 @@ from rig.keys import CONTROL, OPERATOR, read_ring
 from rig.link_gauge import LinkGauge
 from rig.nonce_file import nonces_in
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
-from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal
+from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal, until_one_ends
 from rig.safety_side import HookedSafetyIoc, link_name, tell_trip
 from rig.wall_clock import boot_identity, monotonic_ns
 
@@ -220,12 +220,11 @@ async def main(launch: Launch) -> None:
         async with stop_signal() as stop, serve(process.ioc.pvdb, clock=process.clock) as server:
             say_ready(launch, ca_port=server.port, link_port=process.link.address[1])
             publishing = asyncio.create_task(process.publish_for_ever(), name="publish")
-            stopping = asyncio.create_task(stop.wait(), name="stop")
-            await asyncio.wait({publishing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
+            await until_one_ends(stop, server, publishing)
             publishing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await publishing
+            server.check()
     finally:
         process.scanner.stopping.set()
         process.scanner.join(5.0)

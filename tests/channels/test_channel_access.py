@@ -17,6 +17,7 @@ from caproto.server import pvproperty
 from channels.caproto_server import _Context, _limit_backlog, _LosesOldest, serve
 from facility.errors import ChannelError
 from facility.timebase import ManualClock
+from rig.processes.common import until_one_ends
 from tests.channels.helpers import small_ioc
 
 pytestmark = pytest.mark.ca
@@ -52,6 +53,33 @@ async def test_two_servers_never_share_a_port_and_a_taken_one_is_refused() -> No
         await writer.wait_closed()
     async with serve(small_ioc("A:").pvdb, clock=ManualClock(), port=one.port) as again:
         assert again.port == one.port
+
+
+async def test_a_process_whose_server_has_ended_does_not_look_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = asyncio.Event()
+
+    async def fail(_context: _Context) -> None:
+        await broken.wait()
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(_Context, "subscription_queue_loop", fail)
+    before = asyncio.all_tasks()
+    async with serve(small_ioc("A:").pvdb, clock=ManualClock()) as server:
+        work = asyncio.create_task(asyncio.Event().wait())
+        waiting = asyncio.create_task(until_one_ends(asyncio.Event(), server, work))
+        await asyncio.sleep(0)
+        server.check()
+        assert not waiting.done()
+        broken.set()
+        await asyncio.wait_for(waiting, 5.0)
+        with pytest.raises(ChannelError, match="has ended: ValueError: a defect") as caught:
+            server.check()
+        assert caught.value.code == "server.ended"
+        assert not work.done()
+    left = asyncio.all_tasks() - before  # caproto leaves its other loops behind; the process ends with them
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def test_searches_are_answered_after_an_error_of_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
