@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,17 +19,23 @@ _KEPT = 3000
 
 
 def field(number: int) -> tuple[str, dict[str, float]]:
-    """A field of 225 spots with every failure of both devices in turn; set spot by spot and by table in turn."""
-    with tempfile.TemporaryDirectory(prefix="ionctl-soak-") as home:
-        command = [sys.executable, "-m", "rig.external.trial", "--home", home, "--per-side", str(PER_SIDE),
-                   "--seed", str(number + 1), "--mode", MODES[number % len(MODES)]]  # fmt: skip
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=CASE_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired as late:
-            return f"not done after {CASE_TIMEOUT_S:.0f} s; it said: {_text(late.stdout)}{_text(late.stderr)}", {}
-    return verdict(done.returncode, done.stdout, done.stderr)
+    """A field of 225 spots with every failure of both devices in turn; set spot by spot and by table in turn.
+
+    The home of a field that does not pass is kept, with the logs of its processes; the problem says where.
+    """
+    home = tempfile.mkdtemp(prefix="ionctl-soak-")
+    command = [sys.executable, "-m", "rig.external.trial", "--home", home, "--per-side", str(PER_SIDE),
+               "--seed", str(number + 1), "--mode", MODES[number % len(MODES)]]  # fmt: skip
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CASE_TIMEOUT_S, check=False)
+        problem, figures = verdict(done.returncode, done.stdout, done.stderr)
+    except subprocess.TimeoutExpired as late:
+        said = f"{_text(late.stdout)}{_text(late.stderr)}"
+        problem, figures = f"not done after {CASE_TIMEOUT_S:.0f} s; it said: {said}", {}
+    if problem:
+        return f"{problem}; its home is {home}", figures
+    shutil.rmtree(home)
+    return problem, figures
 
 
 def verdict(code: int, stdout: str, stderr: str) -> tuple[str, dict[str, float]]:
