@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -61,6 +63,7 @@ def deliver(program: MachineProgram, folder: Path, die_ns: int | None = None) ->
 def whole() -> tuple[Left, SessionAccount]:
     """The delivery that nobody interrupts, and its account."""
     folder = Path(tempfile.mkdtemp(prefix="ionctl-records-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     left, journal = deliver(compiled(plan()), folder)
     account = read_account(journal, left.session(facility().id), compiled(plan()))
     journal.close()
