@@ -90,7 +90,9 @@ def interlock_tests(parts: int) -> list[list[str]]:
 
 def coverage_of(files: list[str], data: Path) -> Step:
     """Run tests uncompiled and note which branches they took; those that tell nothing new that way are left out."""
-    command = tool("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not ca and not compiled", *files)
+    command = tool(
+        "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not ca and not compiled", *files
+    )
     env = {"NUMBA_DISABLE_JIT": "1", "COVERAGE_FILE": str(data)}
     return Step("tests of interlocks/, not compiled", [command], env)
 
