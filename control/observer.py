@@ -13,7 +13,7 @@ from control.machine_status import FeStatus
 from control.session import Session
 from control.stages import ACTIVE, UNFINISHED
 from facility.errors import CommandRefused
-from facility.states import Action, FrontEndState
+from facility.states import Action, FrontEndState, HoldReason
 from facility.timebase import CLOCK_STEP_S
 
 Found = tuple[Event, str]
@@ -22,6 +22,12 @@ _WATCHED = DELIVERING | {State.PREPARED, State.READY, State.INTERRUPTED}
 """States that a lost link or an interlock concerns."""
 _ENDED = frozenset({State.INTERRUPTED, State.TERMINATED, State.COMPLETED})
 _STRAY_EVERY_S = 1.0
+
+_BY_ITSELF = {
+    HoldReason.NO_PERMIT: ": permit, range shifter or beam stopper",
+    HoldReason.HANG: ": it did not run for a while",
+}
+"""What a front end may have seen that pauses without a trip, for people."""
 
 
 class Observer:
@@ -143,6 +149,8 @@ class Observer:
         if fe is not None and fe.first_rule >= 0:
             known = fe.first_rule < len(self._fast_rules)
             return self._fast_rules[fe.first_rule] if known else f"fast rule {fe.first_rule}"
+        if fe is not None and fe.state is FrontEndState.PAUSED and self._link.action is Action.NONE:
+            return f"the front end itself{_BY_ITSELF.get(fe.hold_reason, '')}"  # no rule of the safety controller
         return "unknown rule"
 
     def _own(self, session: Session | None) -> FeStatus | None:

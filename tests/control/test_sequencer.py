@@ -16,7 +16,7 @@ from control.observer import Observer
 from control.session import SessionSummary
 from control.stages import SequencerLimits
 from facility.errors import CommandRefused
-from facility.states import Action, FrontEndState
+from facility.states import Action, FrontEndState, HoldReason
 from rig.virtual_time import VirtualLoop, run_virtual
 from tests.control.fakes import Bench, FakeProgram, bench, program
 
@@ -614,6 +614,22 @@ def test_a_trip_that_was_reset_before_control_looked_still_ends_the_delivery(act
         if end is State.INTERRUPTED:
             await b.sequencer.resume("test")
             assert await b.sequencer.until({State.COMPLETED}, 30.0) is State.COMPLETED
+
+    run(test)
+
+
+def test_a_front_end_that_pauses_by_itself_is_no_unknown_rule() -> None:
+    async def test(b: Bench) -> None:
+        await started(b)
+        await b.sequencer.until({State.IRRADIATING}, 10.0)
+        known = Observer(b.link, 1.0, fast_rules=("chamber-mismatch",))
+        for reason, words in (
+            (HoldReason.NO_PERMIT, "the front end itself: permit, range shifter or beam stopper"),
+            (HoldReason.HANG, "the front end itself: it did not run for a while"),
+            (HoldReason.GATE, "the front end itself"),
+        ):
+            b.link.fe = dataclasses.replace(b.link.fe, state=FrontEndState.PAUSED, hold_reason=reason, first_rule=-1)
+            assert await known.rule_name(0.0) == words
 
     run(test)
 

@@ -47,7 +47,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = run([sys.executable, "-m", "venv", str(folder / "env")], folder, 120.0)
     assert made.returncode == 0, made.stderr
     pip = [str(folder / "env/bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    limits = ["--only-binary", ":all:", "-c", str(ROOT / "constraints.txt")]
+    limits = ["--no-compile", "--only-binary", ":all:", "-c", str(ROOT / "constraints.txt")]
     done = run([*pip, *limits, str(wheel)], folder, INSTALL_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     return folder
