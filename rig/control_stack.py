@@ -6,12 +6,12 @@ The same stack runs in virtual time over memory channels and in the control proc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from channels.command import CommandResult, Signer, Status
+from channels.command import Signer
 from channels.command_client import CommandClient
 from channels.command_server import CommandVerifier
 from channels.keepalive import KeepAliveMaker
@@ -38,7 +38,7 @@ from facility.ids import IdSource
 from facility.timebase import Clock
 from journal.store import Journal
 from journal.writer import NullWriter, Writer
-from rig.children import error_from_dict
+from rig.caller import Caller
 from rig.external.hazard import require_hazard_bounds
 
 if TYPE_CHECKING:
@@ -49,20 +49,6 @@ RULE_NAME_S = 0.5
 STOP_S = 3.0
 """Longest until a record is written when control ends, event-loop s."""
 LoadProgram = Callable[[str, str, bool], ProgramLike]
-
-
-class Caller:
-    """Sends one issuer's commands to one server; what was not done is raised as the error it was there."""
-
-    def __init__(self, client: CommandClient) -> None:
-        self._client = client
-
-    async def call(self, verb: str, args: Mapping[str, object], timeout_s: float) -> CommandResult:
-        """Send and wait for the end; the server's error, or ChannelError without an answer."""
-        result = await self._client.call(verb, args, timeout_s)
-        if result.status in (Status.REFUSED, Status.FAILED) and "exit_code" in result.data:
-            raise error_from_dict(dict(result.data))
-        return result.require_done()
 
 
 def file_loader(facility: Facility) -> LoadProgram:

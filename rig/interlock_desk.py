@@ -23,8 +23,8 @@ from facility.pv_catalogue import entries
 from interlocks import pvs
 from interlocks.live_values import is_live
 from interlocks.model import Rule
+from rig.caller import Caller
 from rig.clocks import NominalClock
-from rig.control_stack import Caller
 from rig.facility_time import FacilityTime
 from rig.home import Home
 from rig.keys import KeyStore

@@ -25,7 +25,7 @@ from facility.errors import ChannelError, CommandRefused
 from facility.pv_catalogue import PROGRESS, TCS_STATES
 from facility.timebase import Clock, to_next_s
 from interlocks.snapshot import Mode
-from rig.control_stack import Caller
+from rig.caller import Caller
 from rig.external.watch import pace, require_devices
 from rig.link_check import LinkReading, link_readings, require_link
 

@@ -18,7 +18,8 @@ import structlog
 from facility.events import Event
 from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
-from rig.post_mortem import FOLDER, Freezer, Frozen, PostMortem, Writers
+from rig.post_mortem import Freezer, Frozen, PostMortem, Writers
+from rig.run_dir import POST_MORTEM
 from rig.shared_plant import SharedPlant
 
 _log = structlog.get_logger(__name__)
@@ -42,7 +43,7 @@ class PacedPostMortems(threading.Thread):
     ) -> None:  # fmt: skip
         super().__init__(name="post-mortem", daemon=True)
         self._plant = plant
-        self._folder = folder / FOLDER
+        self._folder = folder / POST_MORTEM
         self._made = made
         self._freezer = Freezer(plant)
         self._writers = Writers(make_twin, about, rules)

@@ -25,6 +25,7 @@ from ioc_sim.faults import F_HELD, FAULT_POINTS, FaultKind
 from ioc_sim.plant import Plant
 from ioc_sim.rerun import SNAPSHOT_NS, TWIN_TRACE, Cut, Rerun, RunLog, Snapshot
 from rig.post_mortem_file import SCHEMA, Writer, all_blocks, sha256_of
+from rig.run_dir import POST_MORTEM
 
 BEFORE_NS = 950_000_000
 AFTER_NS = 50_000_000
@@ -33,9 +34,6 @@ REACH_NS = 2 * SNAPSHOT_NS
 """How far the run log reaches back at least: a cut may come late, where the wall clock sets the pace."""
 MAX_FILES = 200
 """Post-mortems of one run; later trips are told to have none."""
-KIND = "post-mortem"
-FOLDER = "post-mortem"
-"""Below a session's folder (virtual) or the run's."""
 TRIPS = frozenset({"trip", "interlock.trip", "permit-lost"})
 """Kinds of events that open a window: of the rack, of the safety controller, of the rack's permit line."""
 
@@ -234,7 +232,7 @@ def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_post_mortems(folder: Path, made: Iterable[PostMortem]) -> list[Path]:
     """Write the files of a run into `post-mortem` below the folder, in place of those of an earlier one."""
-    below = folder / FOLDER
+    below = folder / POST_MORTEM
     for old in below.glob("trip-*.parquet"):
         old.unlink()
     paths = []

@@ -28,8 +28,8 @@ from rig.deliver_virtual import leave, live, record_files
 from rig.home import JOURNAL_FILE, Home
 from rig.operator_client import Closed
 from rig.parts import Earlier, read_earlier
-from rig.post_mortem import FOLDER
 from rig.result import DeliveryResult
+from rig.run_dir import POST_MORTEM
 from rig.scratch import alone, scratch
 from rig.session_desk import layer_lines, program_of
 from rig.virtual_register import leave_register, left_register
@@ -88,9 +88,9 @@ def resume_virtual(
 
 
 def _keep_post_mortems(earlier: Earlier) -> None:
-    there = earlier.folder / FOLDER
+    there = earlier.folder / POST_MORTEM
     if earlier.parts and there.is_dir():
-        shutil.copytree(there, earlier.folder_of(earlier.parts) / FOLDER, dirs_exist_ok=True)
+        shutil.copytree(there, earlier.folder_of(earlier.parts) / POST_MORTEM, dirs_exist_ok=True)
 
 
 def close_virtual(

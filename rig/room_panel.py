@@ -16,7 +16,7 @@ from channels.protocol import Channel, ChannelProvider, Sample
 from facility.errors import ChannelError
 from facility.states import SearchStage
 from facility.timebase import Clock
-from rig.control_stack import Caller
+from rig.caller import Caller
 
 _SHOWN = ("ROOM:Search-Sts", "ROOM:EStop-Sts", "ROOM:Cmd-Result")
 _COMMAND_S = 5.0

@@ -18,6 +18,8 @@ from facility.errors import ChannelError, ConfigError
 RUN_SCHEMA = "ionctl.run/1"
 NAMES = ("plant", "safety", "control")
 CONFIG_FILE = "facility.json"
+POST_MORTEM = "post-mortem"
+"""Kind of the event that tells of one, and the folder of the files, below a session's (virtual) or the run's."""
 
 
 class Lock:

@@ -13,14 +13,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facility.errors import ConfigError, UsageError
 from rig.facility_time import NOMINAL, FacilityTime
 from rig.home import Home
-from rig.post_mortem import FOLDER, KIND
-from rig.post_mortem_file import Recording, read_recording
-from rig.run_dir import is_alive
+from rig.run_dir import POST_MORTEM, is_alive
+
+if TYPE_CHECKING:
+    from rig.post_mortem_file import Recording
 
 EARLIER = "earlier"
 KEEP_RUNS = 20
@@ -55,13 +56,15 @@ class Trip:
     @property
     def file(self) -> Path | None:
         """The post-mortem, where there is one."""
-        return None if self.said is None else self.folder / FOLDER / str(self.said["file"])
+        return None if self.said is None else self.folder / POST_MORTEM / str(self.said["file"])
 
     def recording(self) -> Recording:
         """The post-mortem, checked against the hash in the log; ConfigError if there is none or it was changed."""
         if self.file is None or self.said is None:
             raise ConfigError("history.no-file", f"{self.id} has no post-mortem", self.run,
                               "trips of runs without one, or that ended at once, are listed only")  # fmt: skip
+        from rig.post_mortem_file import read_recording  # Arrow, which starting and stopping a facility has no need of
+
         return read_recording(self.file, str(self.said["sha256"]))
 
     def to_data(self) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def put_aside(folder: Path) -> None:
         numbers = [int(path.name) for path in below.glob("[0-9]*")] if below.exists() else []
         there = below / f"{max(numbers, default=0) + 1:04d}"
         there.mkdir(parents=True, mode=0o700)
-        for path in (*logs, folder / FOLDER):
+        for path in (*logs, folder / POST_MORTEM):
             if path.exists():
                 path.rename(there / path.name)
         for number in sorted(numbers)[: -KEEP_RUNS + 1]:
@@ -117,7 +120,9 @@ def trip_named(home: Home, trip_id: str) -> Trip:
 def _virtual(home: Home) -> Iterator[Trip]:
     for log in sorted(home.sessions.glob("*/events.jsonl")):
         events = read_events(log)
-        said = {seq: event["data"] for event in events if event["kind"] == KIND for seq in event["data"]["trips"]}
+        said = {
+            seq: event["data"] for event in events if event["kind"] == POST_MORTEM for seq in event["data"]["trips"]
+        }
         facility = _facility_of(log.parent)
         age = -log.stat().st_mtime
         named = {id(said[e["seq"]]) for e in events if e["kind"] == "interlock.trip" and e["seq"] in said}
@@ -141,7 +146,7 @@ def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
     if not plant:
         return
     by_seq = {event["seq"]: event for event in plant}
-    files = [(by_seq[event["cause_seq"]], event["data"]) for event in plant if event["kind"] == KIND]
+    files = [(by_seq[event["cause_seq"]], event["data"]) for event in plant if event["kind"] == POST_MORTEM]
     age = -(folder / _RUN_LOGS[0]).stat().st_mtime
     claimed: set[int] = set()
     told = FacilityTime(plant)

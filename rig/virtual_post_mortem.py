@@ -10,7 +10,8 @@ from facility.events import Event, EventLog
 from facility.timebase import NS_PER_S, Rank
 from interlocks.rules import RuleSet
 from ioc_sim.plant import Plant
-from rig.post_mortem import KIND, TRIPS, Freezer, PostMortem, Writers
+from rig.post_mortem import TRIPS, Freezer, PostMortem, Writers
+from rig.run_dir import POST_MORTEM
 from rig.virtual_time import VirtualLoop
 
 
@@ -48,7 +49,7 @@ class VirtualPostMortems:
             return
         made = self._writers.write(frozen)
         self.files.append(made)
-        self._events.emit("plant", KIND, made.event, cause_seq=made.cause.seq)
+        self._events.emit("plant", POST_MORTEM, made.event, cause_seq=made.cause.seq)
 
     async def settled(self) -> None:
         """Wait until the window that is open has passed."""

@@ -39,9 +39,10 @@ from rig.nonce_file import nonces_in
 from rig.paced_post_mortem import PacedPostMortems
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.pacing import Pacer
-from rig.post_mortem import KIND, TRIPS, PostMortem, about_run
+from rig.post_mortem import TRIPS, PostMortem, about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal, until_one_ends
 from rig.register_sync import RegisterSync, RegisterSyncThread
+from rig.run_dir import POST_MORTEM
 from rig.safety_side import carry_out, first_fault, link_name, tell_trip
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
@@ -256,7 +257,7 @@ class PlantProcess:
             self._loop.call_soon_threadsafe(self._log_post_mortem, made)
 
     def _log_post_mortem(self, made: PostMortem) -> None:
-        self.events.emit("plant", KIND, made.event, cause_seq=made.cause.seq)
+        self.events.emit("plant", POST_MORTEM, made.event, cause_seq=made.cause.seq)
 
     async def publish_for_ever(self) -> None:
         """Offer new values to the PVs, and write the truth down, until cancelled."""
