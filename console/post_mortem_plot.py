@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from console import safety_plot
 from facility.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from interlocks.model import Rule
     from rig.post_mortem_file import Recording
+    from rig.post_mortem_value import Compared
 
 _TRUTH, _IC1, _IC2, _BAD = "#1b1b1b", "#1f6fb4", "#d97706", "#b3261e"
 _MARKS = (("t_cause", "cause", "#6b7280"), ("t_condition", "condition", "#7c3aed"), ("t_decision", "decision", _BAD),
@@ -58,18 +60,20 @@ def main_rule(about: Mapping[str, Any]) -> Rule | None:
     return None
 
 
-def draw(found: Recording, path: Path, rule: Rule | None) -> None:
+def draw(found: Recording, path: Path, rule: Rule | None, scans: Recording | None = None, ahead_ns: int = 0) -> None:
     """Write the picture as PNG, SVG or PDF by the suffix; ConfigError without matplotlib.
 
-    `rule` is the one that tripped, None where nobody knows.
+    `rule` is the one that tripped, None where nobody knows; `scans` are the safety controller's, where they were kept,
+    whose time is `ahead_ns` ahead.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as problem:
         raise ConfigError("plot.matplotlib", "pictures need matplotlib, which is not installed", "",
                           "pip install 'ionctl[plot]'") from problem  # fmt: skip
-    figure = Figure(figsize=(10.5, 11.0), layout="constrained")
-    whole, rate, rule_axes, error, lines = figure.subplots(5, 1, height_ratios=(1.0, 1.5, 1.3, 1.2, 1.7))
+    heights = (1.0, 1.5, 1.3, 1.2, 1.7, *(() if scans is None else (1.8, 1.0)))
+    figure = Figure(figsize=(10.5, 1.65 * sum(heights)), layout="constrained")
+    whole, rate, rule_axes, error, lines, *of_safety = figure.subplots(len(heights), 1, height_ratios=heights)
     marks = times_of(found.about)
     zero_ns = int(marks["t_decision"] or 0)
     t_ms = (found.column("t_ns") - zero_ns) * 1e-6
@@ -80,16 +84,21 @@ def draw(found: Recording, path: Path, rule: Rule | None) -> None:
     whole.set_title(_title(found.about, rule), loc="left", fontsize=11, fontweight="bold")
     inside = (t_ms >= span[0] - 1.0) & (t_ms <= span[1] + 1.0)
     _rates(rate, found, t_ms, inside)
-    _rule(rule_axes, found, rule, t_ms, inside)
+    _rule(rule_axes, rule, _compared(rule, found, scans, ahead_ns), t_ms, inside)
     _errors(error, found, t_ms, inside)
     _switches(lines, found, t_ms, inside)
-    for axes in (rate, rule_axes, error, lines):
+    if scans is not None:
+        safety_plot.switches(of_safety[0], scans, found.column("t_ns")[inside] + ahead_ns, t_ms[inside])
+        safety_plot.ages(of_safety[1], scans, found.column("t_ns") + ahead_ns, t_ms)
+        of_safety[1].axvspan(*span, color="#e5e7eb", zorder=0)
+        _legend(of_safety[1], times=False)
+    for axes in (rate, rule_axes, error, lines, *of_safety[:1]):
         axes.set_xlim(*span)
         _mark(axes, marks, zero_ns)
     for axes, times in ((rate, True), (rule_axes, False), (error, False)):
         _legend(axes, times=times)
-    lines.set_xlabel(f"ms after the decision at {zero_ns * 1e-9:.6f} s of facility time")
-    _style((whole, rate, rule_axes, error, lines))
+    (of_safety or [lines])[-1].set_xlabel(f"ms after the decision at {zero_ns * 1e-9:.6f} s of facility time")
+    _style((whole, rate, rule_axes, error, lines, *of_safety))
     figure.savefig(path, dpi=130)
 
 
@@ -125,13 +134,22 @@ def _rates(axes: Axes, found: Recording, t_ms: np.ndarray, inside: np.ndarray | 
     axes.set_ylabel("10⁸ ions/s")
 
 
-def _rule(axes: Axes, found: Recording, rule: Rule | None, t_ms: np.ndarray, inside: np.ndarray) -> None:
+def _compared(rule: Rule | None, found: Recording, scans: Recording | None, ahead_ns: int) -> Compared | None:
+    """What the rule compared, as far as anybody wrote it down."""
+    from rig.post_mortem_value import compared, compared_in_scans
+
+    if rule is None:
+        return None
+    seen = compared(rule, found)
+    if seen is None and scans is not None:
+        return compared_in_scans(rule, scans, found.column("t_ns") + ahead_ns)
+    return seen
+
+
+def _rule(axes: Axes, rule: Rule | None, seen: Compared | None, t_ms: np.ndarray, inside: np.ndarray) -> None:
     """What the rule compared, and its limits."""
     from matplotlib.ticker import EngFormatter
 
-    from rig.post_mortem_value import compared
-
-    seen = None if rule is None else compared(rule, found)
     if rule is None or seen is None:
         words = "what this rule compares is known to the safety controller alone" if rule else "no rule is named"
         axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color="#6b7280")

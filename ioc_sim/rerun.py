@@ -16,7 +16,7 @@ import numpy as np
 
 from facility.errors import InternalError
 from ioc_sim.layout import STATE_DTYPE
-from ioc_sim.rerun_tick import ROW_DTYPE, run_recorded
+from ioc_sim.rerun_tick import ROW_DTYPE, STANDING, run_recorded
 
 if TYPE_CHECKING:
     from ioc_sim.plant import Plant
@@ -163,6 +163,9 @@ class Rerun:
         self._to_ns = to_ns
         self.differences: tuple[str, ...] = ("not run",)
         """Names of what the twin ended with otherwise than the plant did; empty if all is the same, bit for bit."""
+        self.before: Block | None = None
+        """How things stood before the first step that is written down: at ``from_ns`` or less than a step earlier, or,
+        where the past begins later, as it begins.  One row; there with the first block."""
 
     def blocks(self) -> Iterator[Block]:
         """Run; the recorded steps, BLOCK_ROWS at most at a time."""
@@ -174,6 +177,8 @@ class Rerun:
             until_ns = cut.end.now_ns if deed is None else deed.run_to_ns
             _run_silent(twin, min(until_ns, self._from_ns))
             shown_ns = min(until_ns, self._to_ns)
+            if self.before is None and until_ns >= self._from_ns:
+                self.before = standing(twin)
             while twin.t_ns < shown_ns:
                 filled = int(run_recorded(twin._arguments, twin._state[0], twin.signals, twin._latch, twin.trace,
                                           shown_ns, rows, signals, filled))  # fmt: skip
@@ -187,6 +192,15 @@ class Rerun:
         if filled:
             yield Block(rows[:filled].copy(), signals[:filled].copy())
         self.differences = tuple(differences(twin, cut))
+
+
+def standing(twin: Plant) -> Block:
+    """What is written down of a step, as it stands now; one row."""
+    row, state = np.zeros(1, ROW_DTYPE), twin._state[0]
+    for name, field in STANDING.items():
+        row[name] = state[field]
+    row["latched"], row["present"] = twin._latch[:2]
+    return Block(row, twin.signals[np.newaxis].copy())
 
 
 def restore(twin: Plant, shot: Snapshot) -> None:

@@ -23,6 +23,12 @@ ROW_DTYPE = np.dtype(
     align=True,
 )  # fmt: skip
 """What is written down of a step beside the signals; a step is 10 us with beam possible, 1 ms without."""
+STANDING = {
+    "t_ns": "t_ns", "rfko_on": "rfko_on", "quad_open": "quad_open", "chopper_open": "chopper_open", "dump": "dump_cmd",
+    "permit": "permit_line", "hold": "hold_line", "demand": "demand", "action": "action", "state": "fe_state",
+    "stored_ions": "stored", "truth_spot": "spot",
+}  # fmt: skip
+"""Of ROW_DTYPE, what is a field of the plant's state."""
 
 
 @kernel

@@ -136,7 +136,7 @@ def _leave(
     truth, words = judged(facility, session.id, program, earlier, part, world.plant.truth_spots())
     if (folder / TRUTH_LOG_FILE).exists():
         files[FILE_KINDS[TRUTH_LOG_FILE]] = str(folder / TRUTH_LOG_FILE)
-    write_post_mortems(folder, world.post_mortems)
+    write_post_mortems(folder, (*world.post_mortems, *world.safety_scans))
     files["summary"] = str(folder / SUMMARY_FILE)
     told = earlier.joined(summary.to_data(), part) if earlier.parts else summary.to_data()
     result = DeliveryResult(

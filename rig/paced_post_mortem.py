@@ -24,7 +24,7 @@ from rig.shared_plant import SharedPlant
 
 _log = structlog.get_logger(__name__)
 _LOOK_S = 0.01
-_END_S = 10.0
+END_S = 10.0
 
 
 class PacedPostMortems(threading.Thread):
@@ -62,7 +62,7 @@ class PacedPostMortems(threading.Thread):
         self._stopping.set()
         self._tripped.set()
         if self.is_alive():
-            self.join(_END_S)
+            self.join(END_S)
 
     def run(self) -> None:
         """Until `stop`."""
@@ -87,10 +87,15 @@ class PacedPostMortems(threading.Thread):
     def _write(self, frozen: Frozen) -> None:
         try:
             made = self._writers.write(frozen)
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            new = self._folder / f".{made.name}"
-            new.write_bytes(made.data)
-            new.replace(self._folder / made.name)
+            put_file(self._folder, made)
             self._made(made)
         except Exception as problem:  # noqa: BLE001 - the next trip gets its file, and the plant must go on
             _log.error("no post-mortem", number=frozen.number, problem=f"{type(problem).__name__}: {problem}")
+
+
+def put_file(folder: Path, made: PostMortem) -> None:
+    """Write a file into a folder, which is made; whole, or not at all."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    new = folder / f".{made.name}"
+    new.write_bytes(made.data)
+    new.replace(folder / made.name)

@@ -24,6 +24,7 @@ from interlocks.snapshot import Mode
 from ioc_sim.faults import F_HELD, FAULT_POINTS, FaultKind
 from ioc_sim.plant import Plant
 from ioc_sim.rerun import SNAPSHOT_NS, TWIN_TRACE, Cut, Rerun, RunLog, Snapshot
+from rig.every_tick import TICK_NS, every_tick
 from rig.post_mortem_file import SCHEMA, Writer, all_blocks, sha256_of
 from rig.run_dir import POST_MORTEM
 
@@ -132,14 +133,14 @@ class Writers:
         twin = self._ready()
         log = RunLog(REACH_NS)
         log.take(twin)
-        all_blocks(Writer(), Rerun(twin, log.cut(twin, 0), 0, 0).blocks())
+        all_blocks(Writer(), every_tick(Rerun(twin, log.cut(twin, 0), 0, 0), 0, 0))
 
     def write(self, frozen: Frozen) -> PostMortem:
         """Run again, and the file."""
         twin = self._ready()
         writer = Writer()
         rerun = Rerun(twin, frozen.cut, frozen.from_ns, frozen.to_ns)
-        all_blocks(writer, rerun.blocks())
+        all_blocks(writer, every_tick(rerun, frozen.from_ns, min(frozen.to_ns, frozen.cut.end.now_ns)))
         cause = frozen.events[0]
         end = frozen.cut.end
         rules = tripped_rules(twin.rule_ids, end, frozen.from_ns, frozen.to_ns)
@@ -149,17 +150,17 @@ class Writers:
         about = {
             **self._about,
             "schema": SCHEMA,
-            "event": {"run": cause.run, "seq": cause.seq, "t_ns": cause.t_ns, "source": cause.source,
-                      "kind": cause.kind, "data": _plain(cause.data)},
+            "event": event_data(cause),
             "trips": [{"seq": event.seq, "t_ns": event.t_ns, "source": event.source, "kind": event.kind,
                        **_plain(event.data)} for event in frozen.events],
             "from_ns": frozen.from_ns,
             "to_ns": frozen.to_ns,
             "samples": writer.samples,
+            "step_ns": TICK_NS,
             "rule_ids": list(twin.rule_ids),
             "rules": rules,
-            "definitions": self._definitions([*(rule["id"] for rule in rules),
-                                              *(str(event.data.get("id", "")) for event in frozen.events)]),
+            "definitions": definitions(self._rules, [*(rule["id"] for rule in rules),
+                                                     *(str(event.data.get("id", "")) for event in frozen.events)]),
             "faults": faults_in(end, frozen.to_ns),
             "t_decision_ns": t_decision_ns,
             "t_off_ns": writer.off.after(t_decision_ns),
@@ -182,10 +183,17 @@ class Writers:
         }
         return PostMortem(name, data, said, cause)
 
-    def _definitions(self, ids: list[str]) -> dict[str, Any]:
-        """The rules as they stood, so that the file can be read when the configuration has moved on."""
-        known = self._rules.by_id
-        return {name: known[name].model_dump(mode="json") for name in ids if name in known}
+
+def definitions(rules: RuleSet, ids: Iterable[str]) -> dict[str, Any]:
+    """The rules as they stood, so that the file can be read when the configuration has moved on."""
+    known = rules.by_id
+    return {name: known[name].model_dump(mode="json") for name in ids if name in known}
+
+
+def event_data(cause: Event) -> dict[str, Any]:
+    """The event that a file is tied to."""
+    return {"run": cause.run, "seq": cause.seq, "t_ns": cause.t_ns, "source": cause.source, "kind": cause.kind,
+            "data": _plain(cause.data)}  # fmt: skip
 
 
 def tripped_rules(ids: tuple[str, ...], end: Snapshot, from_ns: int, to_ns: int) -> list[dict[str, Any]]:
@@ -233,7 +241,7 @@ def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
 def write_post_mortems(folder: Path, made: Iterable[PostMortem]) -> list[Path]:
     """Write the files of a run into `post-mortem` below the folder, in place of those of an earlier one."""
     below = folder / POST_MORTEM
-    for old in below.glob("trip-*.parquet"):
+    for old in (*below.glob("trip-*.parquet"), *below.glob("safety-*.parquet")):
         old.unlink()
     paths = []
     for post_mortem in made:

@@ -1,4 +1,4 @@
-"""The post-mortem file: one second around a trip, every signal at every step, in Parquet; written and read here.
+"""The post-mortem file: one second around a trip, every signal each 10 us, in Parquet; written and read here.
 
 Schema `ionctl.post-mortem/1` (docs/reference/formats.md).  What is known of the trip lies in the file's metadata as
 canonical JSON under `post_mortem`; each column has its unit and a sentence in its own metadata.
@@ -24,13 +24,13 @@ from interlocks.explain import MEAN_US, OFF_SHARE
 from ioc_sim.rerun import Block
 
 SCHEMA = "ionctl.post-mortem/1"
-_KEY = b"post_mortem"
-_SCHEMA_KEY = b"schema"
+METADATA_KEY = b"post_mortem"
+SCHEMA_KEY = b"schema"
 TICK_NS = 10_000
 _BEFORE_NS = 2_000_000
 """The rate before is the mean over this long."""
 COLUMNS: tuple[tuple[str, pa.DataType, str, str], ...] = (
-    ("t_ns", pa.int64(), "ns", "end of the step, facility time"),
+    ("t_ns", pa.int64(), "ns", "facility time, each 10 us"),
     ("rfko_on", pa.float64(), "1", "extraction device, 1 is on"),
     ("quad_open", pa.float64(), "1", "fast quadrupole, share of the beam that it lets through"),
     ("chopper_open", pa.float64(), "1", "chopper, share of the beam that it lets through"),
@@ -42,9 +42,9 @@ COLUMNS: tuple[tuple[str, pa.DataType, str, str], ...] = (
     ("state", pa.int32(), "enum", "facility.states.FrontEndState"),
     ("latched", pa.int64(), "mask", "latched fast rules, by position in `rule_ids`"),
     ("present", pa.int64(), "mask", "fast rules whose condition is present"),
-    ("truth_ions", pa.int32(), "ions", "truth: ions that crossed the isocentre plane within the step"),
-    ("truth_x_um", pa.int32(), "um", "truth: position of the beam at the isocentre; 0 in steps without beam possible"),
-    ("truth_y_um", pa.int32(), "um", "truth: position of the beam at the isocentre; 0 in steps without beam possible"),
+    ("truth_ions", pa.int32(), "ions", "truth: ions that crossed the isocentre plane within the 10 us"),
+    ("truth_x_um", pa.int32(), "um", "truth: position of the beam at the isocentre; 0 where no beam is possible"),
+    ("truth_y_um", pa.int32(), "um", "truth: position of the beam at the isocentre; 0 where no beam is possible"),
     ("truth_spot", pa.int32(), "index", "spot that is set"),
     ("stored_ions", pa.float64(), "ions", "truth: ions stored in the ring"),
 )
@@ -70,7 +70,7 @@ def arrow_schema() -> pa.Schema:
            for name, kind, unit, words in COLUMNS]  # fmt: skip
     signals = [pa.field(s.name, pa.float64(), nullable=False, metadata={"unit": s.unit, "description": s.description})
                for s in SIGNALS]  # fmt: skip
-    return pa.schema([*own, *signals], metadata={_SCHEMA_KEY: SCHEMA.encode()})
+    return pa.schema([*own, *signals], metadata={SCHEMA_KEY: SCHEMA.encode()})
 
 
 class Writer:
@@ -96,7 +96,7 @@ class Writer:
 
     def close(self, about: Mapping[str, Any]) -> bytes:
         """The file, with what is known of the trip."""
-        self._out.add_key_value_metadata({_KEY: canonical_json(about)})
+        self._out.add_key_value_metadata({METADATA_KEY: canonical_json(about)})
         self._out.close()
         data: bytes = self._sink.getvalue().to_pybytes()
         return data
@@ -122,7 +122,7 @@ class BeamOff:
 
 
 def beam_off_ns(t_ns: np.ndarray, ions: np.ndarray, moment_ns: int) -> int | None:
-    """See `BeamOff`.  Steps of 1 ms have no beam and stand for a hundred of 10 us without ions."""
+    """See `BeamOff`.  What is left out between two times has no beam."""
     before = (t_ns > moment_ns - _BEFORE_NS) & (t_ns <= moment_ns)
     rate = ions[before].mean() if before.any() else 0.0
     if rate <= 0.0:
@@ -141,8 +141,11 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_recording(path: Path, sha256: str | None = None) -> Recording:
-    """Read a post-mortem; ConfigError if it is none, is damaged, or is not the one that the event log means."""
+def read_recording(path: Path, sha256: str | None = None, schema: str = SCHEMA) -> Recording:
+    """Read a post-mortem, or a file of another `schema` beside it.
+
+    ConfigError if it is none, is damaged, or is not the one that the event log means.
+    """
     try:
         data = path.read_bytes()
     except OSError as problem:
@@ -151,18 +154,18 @@ def read_recording(path: Path, sha256: str | None = None) -> Recording:
     if sha256 is not None and found != sha256:
         raise ConfigError("post-mortem.hash", f"SHA-256 is {found}, the event says {sha256}", str(path),
                           "the file was changed after the trip")  # fmt: skip
-    return recording_of(data, str(path))
+    return recording_of(data, str(path), schema)
 
 
-def recording_of(data: bytes, where: str = "post-mortem") -> Recording:
+def recording_of(data: bytes, where: str = "post-mortem", wanted: str = SCHEMA) -> Recording:
     """The same from a file's bytes."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         metadata = file.metadata.metadata or {}
-        schema = metadata.get(_SCHEMA_KEY, b"").decode()
-        if schema != SCHEMA:
-            raise ConfigError("post-mortem.schema", f"schema is {schema!r}", where, f"give a {SCHEMA} file")
-        return Recording(json.loads(metadata[_KEY]), file.read(), sha256_of(data))
+        schema = metadata.get(SCHEMA_KEY, b"").decode()
+        if schema != wanted:
+            raise ConfigError("post-mortem.schema", f"schema is {schema!r}", where, f"give a {wanted} file")
+        return Recording(json.loads(metadata[METADATA_KEY]), file.read(), sha256_of(data))
     except (pa.ArrowException, KeyError, ValueError) as problem:
         raise ConfigError("post-mortem.unreadable", str(problem), where) from problem
 

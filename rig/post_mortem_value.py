@@ -1,4 +1,4 @@
-"""What a rule compared, over the samples of a post-mortem: computed from the recorded inputs, for a picture.
+"""What a rule compared, over the samples of a post-mortem: from the recorded inputs, or the scans, for a picture.
 
 The judgement is the evaluator's and stands in the file; this shows how the quantity came to its limit.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from interlocks.model import Rule
 from rig.post_mortem_file import Recording
+from rig.safety_scans_file import held
 
 
 class Compared(NamedTuple):
@@ -33,6 +34,15 @@ def compared(rule: Rule, found: Recording) -> Compared | None:
         earlier = np.searchsorted(t_ns, t_ns - rule.window_us * 1000.0).clip(0)
         a, b = a - a[earlier], b - b[earlier]
     return _of_kind(rule, a, b)
+
+
+def compared_in_scans(rule: Rule, scans: Recording, t_ns: np.ndarray) -> Compared | None:
+    """The same of a rule of the safety controller, from its scans, at instants of its time (ns); None of another."""
+    if f"{rule.id}.value" not in scans.table.schema.names:
+        return None
+    if rule.kind == "limit":
+        return _of_kind(rule, held(scans, rule.inputs[0], t_ns), t_ns)
+    return Compared(rule.inputs[0], held(scans, f"{rule.id}.value", t_ns), held(scans, f"{rule.id}.limit", t_ns), None)
 
 
 def _of_kind(rule: Rule, a: np.ndarray, b: np.ndarray) -> Compared | None:

@@ -20,6 +20,8 @@ NAMES = ("plant", "safety", "control")
 CONFIG_FILE = "facility.json"
 POST_MORTEM = "post-mortem"
 """Kind of the event that tells of one, and the folder of the files, below a session's (virtual) or the run's."""
+SAFETY_SCANS = "post-mortem.safety"
+"""Kind of the event that names a file of scans that the safety controller has kept of a trip."""
 
 
 class Lock:

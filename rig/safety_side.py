@@ -46,23 +46,30 @@ def tell_trip(end: RackEnd | SafetyEnd, before: int) -> None:
 
 
 class HookedSafetyIoc(SafetyIoc):
-    """A safety IOC that says when a client has done something to the controller."""
+    """A safety IOC that says when a client has done something to the controller.
+
+    `touched` is told of it; `heard` before that, also of a sign of life that brings nothing new.
+    """
 
     def __init__(
         self, prefix: str, controller: SafetyController, verifier: CommandVerifier, clock: Clock,
         touched: Callable[[], None], heartbeat_ns: int = HEARTBEAT_NS, values_ns: int = VALUES_NS,
+        heard: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(prefix, controller, verifier, clock, heartbeat_ns, values_ns)
         self._touched = touched
+        self._heard = heard or (lambda: None)
 
     def on_keep_alive(self, frame: bytes) -> None:
         """See SafetyIoc."""
         super().on_keep_alive(frame)
+        self._heard()
         self._touched()
 
     def on_lines(self, frame: bytes) -> bool:
-        """See SafetyIoc; nobody is told of a sign of life that brings nothing new."""
+        """See SafetyIoc."""
         changed = super().on_lines(frame)
+        self._heard()
         if changed:
             self._touched()
         return changed
@@ -70,6 +77,7 @@ class HookedSafetyIoc(SafetyIoc):
     def on_command(self, frame: bytes) -> None:
         """See SafetyIoc."""
         super().on_command(frame)
+        self._heard()
         self._touched()
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from facility.errors import ConfigError, UsageError
 from rig.facility_time import NOMINAL, FacilityTime
 from rig.home import Home
-from rig.run_dir import POST_MORTEM, is_alive
+from rig.run_dir import POST_MORTEM, SAFETY_SCANS, is_alive
 
 if TYPE_CHECKING:
     from rig.post_mortem_file import Recording
@@ -51,6 +51,10 @@ class Trip:
     """What the event says: tier, action, value, limit, unit, words, mode."""
     said: Mapping[str, Any] | None
     """What the log says of the post-mortem: file, sha256, samples, t_off_ns, identical."""
+    scans: Mapping[str, Any] | None
+    """What the log says of the safety controller's scans: file, sha256, scans."""
+    ahead_ns: int
+    """How far the safety controller's time was ahead of the plant's."""
     folder: Path
 
     @property
@@ -67,6 +71,19 @@ class Trip:
 
         return read_recording(self.file, str(self.said["sha256"]))
 
+    @property
+    def scans_file(self) -> Path | None:
+        """The safety controller's scans, where they were kept."""
+        return None if self.scans is None else self.folder / POST_MORTEM / str(self.scans["file"])
+
+    def scanned(self) -> Recording | None:
+        """The same, checked against the hash in the log; None if there are none, ConfigError if they were changed."""
+        if self.scans is None or self.scans_file is None:
+            return None
+        from rig.safety_scans_file import read_scans  # as above
+
+        return read_scans(self.scans_file, str(self.scans["sha256"]))
+
     def to_data(self) -> dict[str, Any]:
         """JSON values."""
         said = self.said or {}
@@ -82,6 +99,8 @@ class Trip:
             "identical": said.get("identical"),
             "file": None if self.file is None else str(self.file),
             "sha256": said.get("sha256"),
+            "scans_file": None if self.scans_file is None else str(self.scans_file),
+            "scans_sha256": None if self.scans is None else self.scans["sha256"],
         }
 
 
@@ -123,6 +142,7 @@ def _virtual(home: Home) -> Iterator[Trip]:
         said = {
             seq: event["data"] for event in events if event["kind"] == POST_MORTEM for seq in event["data"]["trips"]
         }
+        scans = _scans_of(events)
         facility = _facility_of(log.parent)
         age = -log.stat().st_mtime
         named = {id(said[e["seq"]]) for e in events if e["kind"] == "interlock.trip" and e["seq"] in said}
@@ -130,7 +150,8 @@ def _virtual(home: Home) -> Iterator[Trip]:
             mine = said.get(event["seq"])
             alone = event["kind"] == "trip" and mine is not None and id(mine) not in named
             if event["kind"] == "interlock.trip" or alone:
-                yield _trip(event, facility, "virtual", log.parent.name, age, mine, log.parent)
+                kept = scans.get(event["seq"]) or _of_window(scans, mine)
+                yield _trip(event, facility, "virtual", log.parent.name, age, mine, log.parent, scans=kept)
 
 
 def _runs(home: Home) -> Iterator[Trip]:
@@ -149,7 +170,7 @@ def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
     files = [(by_seq[event["cause_seq"]], event["data"]) for event in plant if event["kind"] == POST_MORTEM]
     age = -(folder / _RUN_LOGS[0]).stat().st_mtime
     claimed: set[int] = set()
-    told = FacilityTime(plant)
+    told, scans = FacilityTime(plant), _scans_of(safety)
     for event in safety:
         if event["kind"] == "interlock.trip":
             heard_ns = event["t_ns"]
@@ -157,10 +178,26 @@ def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
             near = _nearest(files, at_ns)
             claimed.update(() if near is None else (near[0]["seq"],))
             said = None if near is None else near[1]
-            yield _trip(event, facility, "ca", name, age, said, folder, told.of(at_ns, heard_ns))
+            yield _trip(event, facility, "ca", name, age, said, folder, told.of(at_ns, heard_ns),
+                        scans.get(event["seq"]), 0 if near is None else _ahead_ns(near[0]))  # fmt: skip
     for cause, said in files:
         if cause["seq"] not in claimed:
             yield _trip(cause, facility, "ca", name, age, said, folder)
+
+
+def _scans_of(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """What the log says of the safety controller's scans, by the events of the trips in them."""
+    return {seq: event["data"] for event in events if event["kind"] == SAFETY_SCANS for seq in event["data"]["trips"]}
+
+
+def _of_window(scans: Mapping[int, dict[str, Any]], said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Scans of a trip that is in the same post-mortem."""
+    return next((scans[seq] for seq in (said or {}).get("trips", ()) if seq in scans), None)
+
+
+def _ahead_ns(cause: Mapping[str, Any]) -> int:
+    """Nominal time over the plant's at an event of the plant."""
+    return int(cause["data"].get(NOMINAL, cause["t_ns"]) - cause["t_ns"])
 
 
 def _nearest(files: list[tuple[dict[str, Any], dict[str, Any]]], t_ns: int) -> Any:
@@ -171,15 +208,16 @@ def _nearest(files: list[tuple[dict[str, Any], dict[str, Any]]], t_ns: int) -> A
 
 def _trip(
     event: Mapping[str, Any], facility: str, target: str, run: str, age: float, said: Mapping[str, Any] | None,
-    folder: Path, t_ns: int | None = None,
+    folder: Path, t_ns: int | None = None, scans: Mapping[str, Any] | None = None, ahead_ns: int = 0,
 ) -> Trip:  # fmt: skip
-    """`t_ns` is when it was decided in facility time, where the event is dated by another clock."""
+    """`t_ns` is when it was decided in facility time, where the event is dated by another clock, `ahead_ns` ahead."""
     data = event["data"]
     rule = str(data.get("id") or data.get("first") or next(iter((said or {}).get("rules", [])), "")) or event["kind"]
     known = json.dumps([facility, target, event], sort_keys=True)  # not where it lies: `up` puts it aside
     digest = hashlib.sha256(known.encode()).hexdigest()[:_ID_DIGITS]
     at_ns = event["t_ns"] if t_ns is None else t_ns
-    return Trip(f"T-{digest}", facility, target, run, (age, at_ns), at_ns, rule, data, said, folder)
+    return Trip(f"T-{digest}", facility, target, run, (age, at_ns), at_ns, rule, data, said, scans,
+                ahead_ns, folder)  # fmt: skip
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

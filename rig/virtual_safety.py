@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from channels.frames import ReceiveState
 from channels.memory_link import MemoryLink
@@ -22,6 +23,9 @@ from interlocks.process_image import image_of
 from ioc_sim.plant import Plant
 from rig.safety_side import carry_out, first_fault
 from rig.virtual_time import VirtualLoop
+
+if TYPE_CHECKING:
+    from rig.safety_scans import ScanRing
 
 BOOT = 1
 FAR_NS = 1 << 62
@@ -44,11 +48,12 @@ class VirtualSafety:
         key: what both ends must have in common (the configuration hash).
         scanned: called after every scan.
         always: exchange every millisecond.
+        ring: where the scans are noted; None: nowhere.
     """
 
     def __init__(
         self, loop: VirtualLoop, plant: Plant, controller: SafetyController, key: str, scanned: Callable[[], None],
-        *, always: bool = False,
+        *, always: bool = False, ring: ScanRing | None = None,
     ) -> None:  # fmt: skip
         settings = controller.rules.link
         self.exchanges = 0
@@ -61,6 +66,7 @@ class VirtualSafety:
         self._loop = loop
         self._plant = plant
         self._scanned = scanned
+        self._ring = ring
         self._period_ns = round(settings.period_ms * NS_PER_MS)
         self._rest_ns = RESTS * round(settings.watchdog_ms * NS_PER_MS)
         self._rack = RackEnd(key, BOOT, settings, loop.now_ns())
@@ -223,6 +229,8 @@ class VirtualSafety:
         if self._flipped and complement:
             complement = (complement[0] ^ self._flipped, *complement[1:])
         command = self.controller.scan(end.image, end.image_t_ns, now_ns, ok, end.fault, complement, end.peer_boot)
+        if self._ring is not None:
+            self._ring.note(now_ns, end.image_t_ns, command)
         self.wire.b.send(end.send(command, now_ns))
         self._scanned()
 

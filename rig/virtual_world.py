@@ -139,7 +139,6 @@ class World:
         )
         self.loop = VirtualLoop(self._advance)
         self.events = EventLog(run_id(seed, facility.hash), self.loop)
-        self._post_mortems = self._freeze_trips(room, species) if options.post_mortem else None
         prefix = facility.pv_prefix
         with stamp_with(self.loop):
             self.iocs = PlantIocs(self.plant, prefix, self.loop, self._ring(CONTROL.name, ROOM.name))
@@ -151,13 +150,21 @@ class World:
                 control=self._console(CONTROL.name),
                 proofs=load_proofs(facility, self.rules.link.watchdog_ms),
             )
+            self._post_mortems = self._freeze_trips(room, species) if options.post_mortem else None
             self.safety = VirtualSafety(
                 self.loop, self.plant, self.controller, link_name(facility, self.rules), self._safety_scanned,
-                always=options.exchange_always,
+                always=options.exchange_always, ring=None if self._post_mortems is None else self._post_mortems.ring,
             )  # fmt: skip
             verifier = CommandVerifier(self._ring(OPERATOR.name, PHYSICIST.name, CONTROL.name), VERBS, self.loop)
             self.safety_ioc = HookedSafetyIoc(
-                prefix, self.controller, verifier, self.loop, self._safety_touched, BEAT_NS, VALUES_NS
+                prefix,
+                self.controller,
+                verifier,
+                self.loop,
+                self._safety_touched,
+                BEAT_NS,
+                VALUES_NS,
+                None if self._post_mortems is None else self._post_mortems.ring.heard,
             )
             self._gate = CommandGate()
             self.control_ioc = ControlIoc(prefix, self.loop, self._gate)
@@ -207,13 +214,18 @@ class World:
             self.loop, self.plant, self.events,
             lambda records: Plant(facility, room, species, seed=seed, rules=self.rules.fast(), allow_faults=True,
                                   trace_records=records),
-            about, self.rules,
+            about, self.rules, self.controller,
         )  # fmt: skip
 
     @property
     def post_mortems(self) -> tuple[PostMortem, ...]:
         """One for each trip so far, or each group of trips within one window."""
         return () if self._post_mortems is None else tuple(self._post_mortems.files)
+
+    @property
+    def safety_scans(self) -> tuple[PostMortem, ...]:
+        """What the safety controller has kept of its scans, in the same way."""
+        return () if self._post_mortems is None else tuple(self._post_mortems.scans)
 
     # --- running --------------------------------------------------------------------------------------------
     def run(self, work: Callable[[WorldParts], Coroutine[Any, Any, T]]) -> T:

@@ -35,12 +35,17 @@ from rig.keys import CONTROL, OPERATOR, read_ring
 from rig.link_gauge import LinkGauge
 from rig.nonce_file import nonces_in
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
+from rig.paced_safety_scans import PacedScans
+from rig.post_mortem import about_run
 from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal, until_one_ends
+from rig.run_dir import SAFETY_SCANS
+from rig.safety_scans import ScanFreezer, ScanRing
 from rig.safety_side import HookedSafetyIoc, link_name, tell_trip
 from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:
     from interlocks.snapshot import SafetyEvent
+    from rig.post_mortem import PostMortem
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +81,7 @@ class Scanner(threading.Thread):
     """Scans the rack's image, frame by frame, and answers each."""
 
     def __init__(
-        self, controller: LockedController, link: DatagramEnd, end: SafetyEnd, clock: NominalClock,
+        self, controller: LockedController, link: DatagramEnd, end: SafetyEnd, clock: NominalClock, ring: ScanRing,
         changed: Callable[[], None],
     ) -> None:  # fmt: skip
         super().__init__(name="scanner", daemon=True)
@@ -88,6 +93,7 @@ class Scanner(threading.Thread):
         self._link = link
         self._end = end
         self._clock = clock
+        self._ring = ring
         self._changed = changed
         self._permit = False
         self.worst_gap_ns = 0
@@ -137,6 +143,7 @@ class Scanner(threading.Thread):
             command = self._controller.scan(
                 end.image, end.image_t_ns, now_ns, ok, end.fault, end.complement, end.peer_boot
             )
+            self._ring.note(now_ns, end.image_t_ns, command)
         self.scans += 1
         return command
 
@@ -159,13 +166,19 @@ class SafetyProcess:
             ring, VERBS, self.clock, nonce_floor=boot_identity(), nonces=nonces_in(launch.folder, "safety"),
             max_age_ns=command_age_ns(launch.speed),
         )  # fmt: skip
-        self.ioc = HookedSafetyIoc(facility.pv_prefix, self.controller, verifier, self.clock, self._touched)
+        self.ring = ScanRing(self.controller)
+        self.freezer = ScanFreezer(self.ring, self.controller)
+        about = about_run(facility, launch.room, launch.species, launch.seed, Mode(options.mode))
+        self.scans = PacedScans(launch.folder, about, rules, self._scans_written)
+        self.ioc = HookedSafetyIoc(
+            facility.pv_prefix, self.controller, verifier, self.clock, self._touched, heard=self._heard
+        )
         self.link = DatagramEnd(port=options.link_port)
         host, _, port = options.plant_link.rpartition(":")
         self.link.connect(host, int(port))
         end = SafetyEnd(link_name(facility, common), boot_identity(), rules.link, self.clock.now_ns())
         self._loop = asyncio.get_running_loop()
-        self.scanner = Scanner(self.controller, self.link, end, self.clock, self._permit_changed)
+        self.scanner = Scanner(self.controller, self.link, end, self.clock, self.ring, self._permit_changed)
         sink = (launch.folder / "safety.events.jsonl").open("wb", buffering=0)
         self.events = EventLog(run_id(launch.seed, facility.hash), self.clock, sink)
         self._soon = asyncio.Event()
@@ -179,6 +192,10 @@ class SafetyProcess:
 
     def _touched(self) -> None:
         self._soon.set()
+
+    def _heard(self) -> None:
+        with self.controller.lock:
+            self.ring.heard()
 
     def _permit_changed(self) -> None:
         """On the scanning thread: what took the permit is shown at once."""
@@ -202,9 +219,25 @@ class SafetyProcess:
             self.ioc.show_link(self.scanner.link_values())
             for event in events:
                 self._log(event)
+            with self.controller.lock:
+                frozen = self.freezer.cut(self.clock.now_ns())
+            self.scans.write(frozen)
+
+    def end_scans(self) -> None:
+        """Write what is open; after the last scan."""
+        self.scans.write(self.freezer.cut())
+        self.scans.stop()
+
+    def _scans_written(self, made: PostMortem) -> None:
+        """On a thread of its own: a file has been written."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._log_scans, made)
+
+    def _log_scans(self, made: PostMortem) -> None:
+        self.events.emit("safety", SAFETY_SCANS, made.event, cause_seq=made.cause.seq)
 
     def _log(self, event: SafetyEvent) -> None:
-        self.events.emit("safety", event.kind, event.data, t_ns=event.t_ns)
+        self.freezer.trip(self.events.emit("safety", event.kind, event.data, t_ns=event.t_ns))
         _log.info(
             event.kind, t_s=event.t_ns * 1e-9, **{k: v for k, v in event.data.items() if k not in ("t_ns", "words")}
         )
@@ -216,6 +249,7 @@ async def main(launch: Launch) -> None:
     process = SafetyProcess(launch)
     settle()
     process.scanner.start()
+    process.scans.start()
     try:
         async with stop_signal() as stop, serve(process.ioc.pvdb, clock=process.clock) as server:
             say_ready(launch, ca_port=server.port, link_port=process.link.address[1])
@@ -228,6 +262,8 @@ async def main(launch: Launch) -> None:
     finally:
         process.scanner.stopping.set()
         process.scanner.join(5.0)
+        process.end_scans()
+        await asyncio.sleep(0)  # what it said at last is logged
         worst_ms = process.scanner.worst_gap_ns * 1e-6 / launch.speed
         _log.info("scanning", scans=process.scanner.scans, worst_gap_ms=worst_ms)
         process.link.close()

@@ -13,7 +13,7 @@ from console.post_mortem_plot import times_of
 from control.plan.maker import make_small_plan
 from control.plan.program import compile_program
 from facility.config import load_facility
-from interlocks.own_inputs import OWN_INPUTS
+from interlocks.own_inputs import AGREE_INPUT
 from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
 from ioc_sim.faults import Fault, FaultKind
@@ -21,7 +21,8 @@ from rig.deliver_virtual import deliver_in
 from rig.home import Home
 from rig.post_mortem import write_post_mortems
 from rig.post_mortem_file import read_recording
-from rig.post_mortem_value import compared
+from rig.post_mortem_value import compared, compared_in_scans
+from rig.safety_scans_file import read_scans
 from rig.trip_history import KEEP_RUNS, put_aside, trips
 from rig.virtual_world import World, WorldOptions
 from tests.bring_up import up_ns
@@ -42,7 +43,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("session")
     (folder / "events.jsonl").write_bytes(world.events.to_bytes())
     (folder / "summary.json").write_text('{"facility": "wuwei"}')
-    write_post_mortems(folder, world.post_mortems)
+    write_post_mortems(folder, (*world.post_mortems, *world.safety_scans))
     return folder
 
 
@@ -65,13 +66,25 @@ def test_a_trip_is_listed_explained_and_drawn(ionctl: Ionctl, home: Path, tmp_pa
     picture = tmp_path / "trip.svg"
     shown = ionctl("interlocks", "history", trip["id"][:6], "--plot", str(picture))
     assert shown.code == 0, shown.err
-    for words in ("Beam position, x", "dose beside the target", "fault injected", "beam off", "bit for bit"):
+    for words in (
+        "Beam position, x",
+        "dose beside the target",
+        "fault injected",
+        "beam off",
+        "bit for bit",
+        "console.age_ms",
+    ):
         assert words in shown.out
     drawn = picture.read_text()
     assert drawn.startswith("<?xml")
     assert len(drawn) > 50_000
     data = json.loads(ionctl("interlocks", "history", trip["id"], "--json").out)
     assert data["post_mortem"]["event"]["t_ns"] <= data["t_ns"]
+    scans = data["safety_scans"]
+    assert scans["event"]["data"]["id"] == "position-x"
+    assert scans["story"]["permit"]["changes"][-1] == [data["t_ns"], 0.0]
+    assert {"console.age_ms", "t.plan_ok", "door.value", "door.limit", "door.state"} <= set(scans["columns"])
+    assert data["scans_file"].endswith(".parquet")
     marks = times_of(data["post_mortem"])
     assert marks["t_cause"] == AT_NS
     assert AT_NS < marks["t_condition"] <= marks["t_decision"] < marks["t_off"] < AT_NS + 1_000_000
@@ -109,14 +122,17 @@ def test_a_file_that_was_changed_is_refused(ionctl: Ionctl, home: Path, session:
     (there / "post-mortem").mkdir(parents=True)
     for name in ("events.jsonl", "summary.json"):
         (there / name).write_bytes((session / name).read_bytes())
-    (file,) = (session / "post-mortem").iterdir()
-    raw = bytearray(file.read_bytes())
-    raw[5000] ^= 1
-    (there / "post-mortem" / file.name).write_bytes(raw)
+    files = sorted((session / "post-mortem").iterdir())
     (trip,) = json.loads(ionctl("interlocks", "history", "--json").out)["trips"]
-    outcome = ionctl("interlocks", "history", trip["id"])
-    assert outcome.code == 3
-    assert "SHA-256" in outcome.err
+    for changed in files:
+        for file in files:
+            raw = bytearray(file.read_bytes())
+            raw[5000] ^= file is changed
+            (there / "post-mortem" / file.name).write_bytes(raw)
+        outcome = ionctl("interlocks", "history", trip["id"])
+        assert outcome.code == 3
+        assert "SHA-256" in outcome.err
+        assert changed.name in outcome.err
 
 
 def event(seq: int, at_ns: int, kind: str, cause: int | None = None, **data: object) -> str:
@@ -138,11 +154,15 @@ def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:
         event(0, 8_999_000_000, "interlock.trip", id="door", tier="P", action="ABORT", value=0.0, limit=1.0)
         + event(2, 19_000_000_000, "interlock.trip", id="position-y", tier="H", action="ABORT", t_ns=10_500_000_000)
         + event(1, 20_000_000_000, "interlock.trip", id="plant-late", tier="P", action="PAUSE", value=1.0, limit=0.5)
+        + event(3, 20_500_000_000, "post-mortem.safety", 0, file="safety-001-8.parquet", sha256="1", trips=[0])
     )  # fmt: skip
     found = {trip.rule: trip for trip in trips(home)}
     assert set(found) == {"door", "plant-late", "position-x", "position-y"}
     assert found["door"].file == folder / "post-mortem" / "trip-001-7.parquet"
     assert found["plant-late"].file is None
+    assert found["door"].scans_file == folder / "post-mortem" / "safety-001-8.parquet"
+    assert found["door"].ahead_ns == 2_000_000_000, "the safety controller's time"
+    assert found["plant-late"].scanned() is None
     assert found["position-x"].file is not None
     assert {trip.run for trip in found.values()} == {"latest"}, "nothing runs there"
     assert found["door"].t_ns == 6_999_000_000, "as the plant counts: it is 2 s behind"
@@ -162,13 +182,15 @@ def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:
 
 
 def test_every_rule_has_a_quantity_to_draw(session: Path) -> None:
-    (file,) = (session / "post-mortem").iterdir()
-    found = read_recording(file)
+    scans_file, file = sorted((session / "post-mortem").iterdir())
+    found, scans = read_recording(file), read_scans(scans_file)
     for rule in load_rules(FACILITY, "1", "carbon").rules:
-        seen = compared(rule, found)
+        in_scans = compared_in_scans(rule, scans, found.column("t_ns"))
+        assert (in_scans is None) == (rule.tier == "H" or rule.inputs == (AGREE_INPUT,))
+        seen = compared(rule, found) or in_scans
         if seen is None:
-            assert OWN_INPUTS.keys() & set(rule.inputs), rule.id
+            assert rule.inputs == (AGREE_INPUT,)
             continue
-        assert len(seen.value) == found.table.num_rows
+        assert len(seen.value) == found.table.num_rows == 100_000
         if rule.kind not in ("stale", "beat"):
             assert seen.low is not None or seen.high is not None, rule.id

@@ -17,6 +17,7 @@ from interlocks.rules import load_rules
 from ioc_sim.plant import Plant
 from rig.processes.plant import Rack
 from rig.processes.safety import Scanner
+from rig.safety_scans import ScanRing
 from tests.interlocks.support import Safety
 from tests.plant.layers import MS, go, grid, run_until
 
@@ -122,7 +123,9 @@ class SlowScanner:
         self.rack = RackEnd("key", 1, it.rules.link, it.t_ns)
         self.end = SafetyEnd("key", 1, it.rules.link, it.t_ns)
         self.box = Box()
-        self.scanner = Scanner(it.controller, self.box, self.end, it, lambda: None)  # type: ignore[arg-type]
+        self.scanner = Scanner(
+            it.controller, self.box, self.end, it, ScanRing(it.controller), lambda: None,  # type: ignore[arg-type]
+        )  # fmt: skip
         for _ in range(5):
             self.image(True)
         it.run(1)
@@ -155,6 +158,7 @@ def test_a_cause_that_only_an_image_in_between_shows_is_a_trip() -> None:
         it.image(False, ups__ok=opened)
     it.image(True)
     assert (it.scanner.scans - scans, len(it.box.sent) - sent) == (4, 1)
+    assert it.scanner._ring.count == it.scanner.scans
     assert it.safety.latched() == ["ups"]
     assert not it.told().permit
     it.scanner._scan()  # no image has come: the watchdog is looked at all the same

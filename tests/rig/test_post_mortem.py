@@ -16,12 +16,14 @@ from control.plan.program import compile_program
 from facility.config import load_facility
 from facility.errors import ConfigError
 from facility.signals import SIGNALS
+from interlocks.own_inputs import CONSOLE_INPUT, CONTROL_INPUT
 from interlocks.snapshot import Mode
 from ioc_sim.faults import Fault, FaultKind
 from rig import post_mortem
 from rig.deliver_virtual import deliver_in
 from rig.post_mortem import AFTER_NS, BEFORE_NS, PostMortem, write_post_mortems
-from rig.post_mortem_file import COLUMNS, beam_off_ns, read_recording
+from rig.post_mortem_file import COLUMNS, beam_off_ns, read_recording, recording_of
+from rig.safety_scans_file import every_tick, held, read_scans
 from rig.virtual_world import World, WorldOptions
 from tests.bring_up import up_ns
 
@@ -80,9 +82,10 @@ def test_the_samples_are_those_of_the_run(tmp_path: Path) -> None:
     found = read_recording(path)
     about, t_ns = found.about, found.column("t_ns")
     assert about["to_ns"] - about["from_ns"] == BEFORE_NS + AFTER_NS == 1_000_000_000
-    assert about["from_ns"] < t_ns[0] <= about["from_ns"] + MS
-    assert about["to_ns"] - MS < t_ns[-1] <= about["to_ns"]
-    assert set(np.diff(t_ns)) <= {10_000, MS}
+    assert about["from_ns"] < t_ns[0] <= about["from_ns"] + 10_000
+    assert about["to_ns"] - 10_000 < t_ns[-1] <= about["to_ns"]
+    assert set(np.diff(t_ns)) == {10_000}
+    assert len(t_ns) == about["samples"] == 100_000
     ring = world.plant.trace
     ticks = ring[np.arange(max(0, world.plant.truth_count - len(ring)), world.plant.truth_count) & (len(ring) - 1)]
     ticks = ticks[(ticks["t_ns"] > about["from_ns"]) & (ticks["t_ns"] <= about["to_ns"])]
@@ -105,8 +108,40 @@ def test_a_trip_of_the_safety_controller_is_frozen_too() -> None:
     assert made.event["t_off_ns"] - at_ns < 5 * MS
 
 
+def test_the_safety_controller_keeps_what_it_alone_knows(tmp_path: Path) -> None:
+    world = beam_moved()
+    _, path = write_post_mortems(tmp_path, (*world.post_mortems, *world.safety_scans))
+    events = world.events.events
+    (said,) = [event for event in events if event.kind == "post-mortem.safety"]
+    found = read_scans(path, str(said.data["sha256"]))
+    cause = events[said.cause_seq]
+    assert (cause.kind, found.about["event"]["seq"]) == ("interlock.trip", cause.seq)
+    ticks = every_tick(found)
+    assert len(ticks) == found.about["samples"] == 100_000
+    assert np.array_equal(held(found, "permit", ticks), ticks < cause.t_ns)
+    assert np.array_equal(held(found, "fast_latched", ticks), np.where(ticks < cause.t_ns, 0, 1 << 9))
+    for age in (CONSOLE_INPUT, CONTROL_INPUT):  # signs of life each 1.9 s and 1.5 s, and scans when there is news
+        grown = np.diff(held(found, age, ticks))
+        assert np.count_nonzero(grown < 0.0) <= 1
+        assert grown[grown > 0.0] == pytest.approx(0.01)
+    assert held(found, "t.plan_ok", ticks).all()
+
+
+def test_where_no_beam_is_possible_there_are_as_many_samples() -> None:
+    world = tripped("door.a", FaultKind.SET, 0.0, up_ns() + 500 * MS)
+    (made,) = world.post_mortems
+    found = recording_of(made.data)
+    assert made.event["identical"] is True
+    t_ns, door = found.column("t_ns"), found.column("door.a_closed")
+    assert np.array_equal(t_ns, np.arange(made.event["from_ns"], made.event["to_ns"], 10_000) + 10_000)
+    assert not found.column("truth_ions").any()
+    opened_ns = t_ns[np.flatnonzero(door[1:] < door[:-1])[-1] + 1]
+    assert 0 <= opened_ns - (up_ns() + 500 * MS) <= 2 * MS
+
+
 def test_the_same_seed_gives_the_same_file() -> None:
     again = tripped.__wrapped__("beam.x", FaultKind.OFFSET, 5.0, AT_NS)
+    assert again.safety_scans[0].data == beam_moved().safety_scans[0].data
     assert again.post_mortems[0].data == beam_moved().post_mortems[0].data
     assert again.events.to_bytes() == beam_moved().events.to_bytes()
 

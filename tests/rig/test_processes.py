@@ -28,6 +28,7 @@ from rig.home import Home
 from rig.post_mortem_file import read_recording
 from rig.remote import resolve_termination
 from rig.run_dir import RunFile, is_alive
+from rig.safety_scans_file import read_scans
 from rig.supervisor import RunOptions, Supervisor, _arguments
 from rig.truth_file import TruthNow, read_now, read_ticks
 
@@ -122,6 +123,24 @@ class Stack:
         ticks = read_ticks(self.folder)
         before = (ticks["t_ns"] > about["t_decision_ns"] - 2_000_000) & (ticks["t_ns"] <= about["t_decision_ns"])
         assert (about["t_off_ns"] is not None) == (ticks["ions"][before].sum() > 0.0)
+
+    def scans_frozen(self) -> None:
+        """The safety controller has written its scans of that second, tied to its own event."""
+        path = self.folder / "safety.events.jsonl"
+        found: list[dict[str, Any]] = []
+
+        def frozen() -> bool:
+            lines = path.read_bytes().splitlines(keepends=True)
+            events = [json.loads(line) for line in lines if line.endswith(b"\n")]
+            found[:] = [event for event in events if event["kind"] == "post-mortem.safety"]
+            return bool(found)
+
+        wait_for(frozen, 30.0, "scans")
+        said = found[0]["data"]
+        scans = read_scans(self.folder / "post-mortem" / said["file"], said["sha256"])
+        assert scans.about["event"]["seq"] == found[0]["cause_seq"]
+        assert scans.about["scans"] > 10
+        assert len(scans.about["signs_of_life"]["console.age_ms"]) >= 1
 
     def beam_stays_off(self, within_s: float, quiet_s: float = 5.0) -> None:
         """Within `within_s` (wall) no more ions come, and none for `quiet_s` of facility time after that."""
@@ -232,6 +251,7 @@ def the_desk_answers(stack: Stack) -> None:
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)["cleared"]) >= set(latched), "a busy machine may trip more in between"
     stack.wait_frozen()
+    stack.scans_frozen()
     trips = json.loads(desk("history", "--json").stdout)["trips"]
     assert [trip["identical"] for trip in trips if trip["rule"] == "operator-heartbeat"][:1] == [True]
 

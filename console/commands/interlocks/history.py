@@ -14,6 +14,7 @@ from facility.errors import UsageError
 
 if TYPE_CHECKING:
     from interlocks.model import Rule
+    from rig.post_mortem_file import Recording
     from rig.trip_history import Trip
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -95,24 +96,54 @@ def _one(settings: Settings, trip: Trip, plot: Path | None, as_json: bool) -> No
     from console.tables import print_json, print_wrapped
 
     found = trip.recording() if trip.file is not None or plot is not None else None
+    scans = trip.scanned()
     about = None if found is None else dict(found.about)
     rule = None if about is None else _rule_of(settings, trip, about)
     if plot is not None and found is not None:
         from console.post_mortem_plot import draw
 
-        draw(found, plot, rule)
+        draw(found, plot, rule, scans, trip.ahead_ns)
     if as_json:
-        print_json({**trip.to_data(), "post_mortem": about, "plot": None if plot is None else str(plot)})
+        print_json({**trip.to_data(), "post_mortem": about, "safety_scans": _scans_data(scans),
+                    "plot": None if plot is None else str(plot)})  # fmt: skip
         return
     print_wrapped("", f"{trip.id}: {trip.data.get('words') or trip.rule}, at {at_s(trip.t_ns)}")
     print(f"{trip.facility}, {trip.target}, {trip.run}; mode {trip.data.get('mode') or 'not told'}")
     if about is None:
         print("No post-mortem was kept of it.")
-        return
-    _explain(about, rule)
-    print(f"File {trip.file}, SHA-256 as the event says.")
+    else:
+        _explain(about, rule)
+    if scans is not None:
+        _show_scans(scans)
+    for file in filter(None, (trip.file, trip.scans_file)):
+        print(f"File {file}, SHA-256 as the event says.")
     if plot is not None:
         print(f"Picture {plot}")
+
+
+def _scans_data(scans: Recording | None) -> dict[str, Any] | None:
+    """What the file of scans says of itself, and its own inputs and lines."""
+    from rig.safety_scans_file import story
+
+    return None if scans is None else {**scans.about, "columns": scans.table.schema.names, "story": story(scans)}
+
+
+def _show_scans(scans: Recording) -> None:
+    """What the safety controller knew by itself, and what it decided in the window."""
+    from console.tables import print_table
+    from interlocks.own_inputs import OWN_INPUTS
+    from rig.safety_scans_file import story
+
+    zero_ns = int(scans.about["event"]["t_ns"])
+    rows = [(name, _last_change(told["changes"], zero_ns), told["at_trip"], told["least"], told["most"])
+            for name, told in story(scans).items() if name in OWN_INPUTS or told["changes"]]  # fmt: skip
+    print_table(f"What the safety controller had, by {scans.about['scans']} scans of that second",
+                ("", "last changed, ms after its trip", "at its trip", "least", "most"), rows, right=(1, 2, 3, 4),
+                spare=("least", "most"))  # fmt: skip
+
+
+def _last_change(changes: list[list[Any]], zero_ns: int) -> str:
+    return _after_ms(changes[-1][0], zero_ns) if changes else ""
 
 
 def _explain(about: dict[str, Any], rule: Rule | None) -> None:
