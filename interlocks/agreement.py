@@ -46,6 +46,8 @@ class Agreement:
         """Compare; True if this trips."""
         differing, one_sided = [], set()
         for k, (one, other) in enumerate(zip(first, second, strict=True)):
+            if one == other:
+                continue  # by far the commonest
             if one[:2] != other[:2]:
                 differing.append(self._ids[k])
             if one[2] != other[2]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +20,8 @@ from interlocks.own_inputs import OWN_INPUTS
 from interlocks.process_image import INVALID, MAX_CODE, N_IMAGE, PLACE, STEPS, value_of
 
 NS_PER_MS = 1_000_000
+_KEPT_BOXES = 4096
+"""Boxes whose codes are remembered: limits and masks are the same again and again."""
 _GIVEN_UP = 0.9
 """Share of its slack that an excess lets its second input have while no layer is active."""
 INPUT_PLACE: dict[str, int] = {**PLACE, **{name: N_IMAGE + k for k, name in enumerate(OWN_INPUTS)}}
@@ -37,6 +40,10 @@ class Probe(NamedTuple):
     places: tuple[int, ...]
     when: int
     """-1: always."""
+    low: float
+    """Lowest value that is good; -inf where the rule has no such limit."""
+    high: float
+    expected: float
 
 
 class Judgement(NamedTuple):
@@ -69,7 +76,13 @@ def own_values(codes: Sequence[int]) -> list[float]:
 def probe(rule: Rule) -> Probe:
     """Look the inputs of a rule of tier P up."""
     when = -1 if rule.when is None else INPUT_PLACE[rule.when]
-    return Probe(rule, tuple(INPUT_PLACE[name] for name in rule.inputs), when)
+    return probe_at(rule, tuple(INPUT_PLACE[name] for name in rule.inputs), when)
+
+
+def probe_at(rule: Rule, places: tuple[int, ...], when: int = -1) -> Probe:
+    """The rule on inputs that stand in these places."""
+    low = -math.inf if rule.low is None else rule.low
+    return Probe(rule, places, when, low, math.inf if rule.high is None else rule.high, rule.expected)
 
 
 def beat(state: BeatState | None, value: float, t_ns: int) -> BeatState | None:
@@ -109,30 +122,29 @@ def judge(it: Probe, inputs: Inputs, beat_age: float = math.nan) -> Judgement:
     a = inputs[it.places[0]]
     match rule.kind:
         case "digital":
-            return _all_equal(rule, [inputs[place] for place in it.places])
+            return _all_equal(it.expected, [inputs[place] for place in it.places])
         case "limit":
-            return _within(rule, a)
+            return _within(it, a)
         case "beat":
-            return _within(rule, beat_age)
+            return _within(it, beat_age)
         case "either":
             b = inputs[it.places[1]]
             sound = math.isfinite(a) and math.isfinite(b)
-            return Judgement(sound and rule.expected in (a, b), a, rule.expected)
+            return Judgement(sound and it.expected in (a, b), a, it.expected)
         case _:
             return _pair(rule, a, inputs[it.places[1]])
 
 
-def _all_equal(rule: Rule, values: list[float]) -> Judgement:
+def _all_equal(expected: float, values: list[float]) -> Judgement:
     """Several contacts that contradict each other have at least one that is not as it should be."""
     for value in values:
-        if value != rule.expected:
-            return Judgement(False, value, rule.expected)
-    return Judgement(True, values[0], rule.expected)
+        if value != expected:
+            return Judgement(False, value, expected)
+    return Judgement(True, values[0], expected)
 
 
-def _within(rule: Rule, value: float) -> Judgement:
-    low = -math.inf if rule.low is None else rule.low
-    high = math.inf if rule.high is None else rule.high
+def _within(it: Probe, value: float) -> Judgement:
+    low, high = it.low, it.high
     limit = low if value < low or high == math.inf else high
     return Judgement(low <= value <= high and math.isfinite(value), value, limit)
 
@@ -167,8 +179,7 @@ def quiet_box(it: Probe, inputs: Inputs, good: bool) -> Iterator[Box]:
         for place in (*it.places, *((it.when,) if it.when >= 0 else ())):
             yield place, inputs[place], inputs[place]
     elif rule.kind == "limit":
-        low = -math.inf if rule.low is None else rule.low
-        yield it.places[0], low, math.inf if rule.high is None else rule.high
+        yield it.places[0], it.low, it.high
     elif rule.kind == "excess":
         first, second = it.places
         a, b = inputs[first], inputs[second]
@@ -232,6 +243,7 @@ def _slack(rule: Rule, a: float, b: float) -> float:
     return 0.99 * (result.limit - result.value) / (2.0 + (rule.relative or 0.0))
 
 
+@lru_cache(maxsize=_KEPT_BOXES)
 def code_box(box: Box) -> Box:
     """A box of values as one of codes: place, lowest and highest code, both ends included.
 

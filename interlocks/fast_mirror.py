@@ -37,9 +37,9 @@ class FastMirror:
         self._codes = {name: float(image[PLACE[name]]) for name in _PINNED}
         if (latched, present) == (self.latched_mask, self.present_mask):
             return []
-        new = [i for i in range(len(self._views)) if latched & ~self.latched_mask & (1 << i)]
-        for i, view in enumerate(self._views):
-            self._views[i] = replace(view, present=bool(present >> i & 1), latched=bool(latched >> i & 1))
+        new = _places(latched & ~self.latched_mask)
+        for i in _places((latched ^ self.latched_mask) | (present ^ self.present_mask)):
+            self._views[i] = replace(self._views[i], present=bool(present >> i & 1), latched=bool(latched >> i & 1))
         told: dict[int, FastFault | OtherFault] = {other.rule: other for other in fault.others}
         told[fault.rule] = fault
         for i in new:
@@ -82,6 +82,15 @@ class FastMirror:
     def view(self, rule_id: str) -> RuleView:
         """A rule as it stands."""
         return self._views[self._place[rule_id]]
+
+    def views(self) -> list[RuleView]:
+        """All fast rules as they stand, in their order; the very view of the last time where nothing has changed."""
+        return self._views
+
+
+def _places(mask: int) -> list[int]:
+    """Places of the bits that are set."""
+    return [place for place in range(mask.bit_length()) if mask >> place & 1]
 
 
 def _tripped(view: RuleView, fault: FastFault | OtherFault | None, now_ns: int) -> RuleView:

@@ -104,7 +104,8 @@ def _good(state: LatchState, event: Observed) -> tuple[LatchState, tuple[Effect,
     if state.armed and state.bad_since_ns is None and (state.value, state.limit) == (event.value, event.limit):
         return state, ()  # nothing is new: by far the commonest step
     gone = (Effect.GONE,) if state.present else ()
-    return state._replace(value=event.value, limit=event.limit, armed=True, present=False, bad_since_ns=None), gone
+    # armed, present, latched, bad_since_ns, value, limit; the last trip stays
+    return LatchState(True, False, state.latched, None, event.value, event.limit, *state[6:]), gone
 
 
 def _present(spec: LatchSpec, state: LatchState, trips: bool, t_ns: int) -> tuple[LatchState, tuple[Effect, ...]]:

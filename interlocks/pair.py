@@ -7,6 +7,7 @@ differ in is the comparison's (`agreement`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import invert
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class EvaluatorPair:
     def take(self, image: NDArray[np.int32], complement: Sequence[int], t_ns: int) -> None:
         """An image of `t_ns`, and the own copy of the second evaluator, bitwise inverted."""
         self.first.take(process_image.decode(image), t_ns)
-        self.same_image = image.tolist() == [~code for code in complement]
+        self.same_image = image.tolist() == [*map(invert, complement)]
         if len(complement) == len(image):
             self.second.take(complement, t_ns)
 

@@ -18,6 +18,9 @@ from interlocks.own_inputs import OWN_INPUTS
 from interlocks.process_image import N_IMAGE
 from interlocks.snapshot import RuleView
 
+_MEMORY = 4
+"""So many fields of a latch's state, its first, count for more than its own rule: not what was compared with what."""
+
 
 class _Watched:
     """One rule: what it looks at, what it remembers."""
@@ -34,6 +37,8 @@ class _Watched:
         """The last comparison, whether or not the rule applied."""
         self.own_only = all(name in OWN_INPUTS for name in rule.inputs)
         """It needs no image."""
+        self.beats = rule.kind == "beat"
+        """It looks at a heartbeat, which ages."""
         looks_at = (*self.probe.places, *((self.probe.when,) if self.probe.when >= 0 else ()))
         self.look = itemgetter(looks_at[0], *looks_at)
         """What it looks at, from the inputs: a tuple, also of one."""
@@ -43,8 +48,8 @@ class _Watched:
         self.boxes: tuple[Box, ...] | None = None
         """What `Scanner.boxes` says of it as it was judged last; None: to be found."""
         self.viewed = self.state
-        self.view: RuleView | None = None
-        """What `Scanner.view` says of the state `viewed`."""
+        self.view = _view(rule, self.state)
+        """The rule as it stood in the state `viewed`."""
 
 
 class Scanner:
@@ -53,7 +58,7 @@ class Scanner:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._watched = tuple(_Watched(rule) for rule in rules)
         self._by_id = {watched.rule.id: watched for watched in self._watched}
-        self._beats = tuple(watched for watched in self._watched if watched.rule.kind == "beat")
+        self._beats = tuple(watched for watched in self._watched if watched.beats)
         self._debouncing: tuple[_Watched, ...] = ()
         """Rules that are bad and not yet present."""
         self._present: tuple[_Watched, ...] = ()
@@ -90,7 +95,8 @@ class Scanner:
         fresh image the rules that need one keep what they saw last; before the first image they judge unknown values.
         `permitted`: there is a permit, or a field is under way.
         """
-        self._inputs[N_IMAGE:] = evaluator.own_values(own)
+        inputs = self._inputs
+        inputs[N_IMAGE:] = evaluator.own_values(own)
         if fresh:
             self._lag_ns = now_ns - self._image_t_ns
         effects: list[tuple[str, Effect]] = []
@@ -98,18 +104,20 @@ class Scanner:
         if moved:
             self._permitted = permitted
             self._unsettle()
+        any_image = fresh or not self._seen
         for watched in self._watched:
-            if not (watched.own_only or fresh or not self._seen):
+            if not (any_image or watched.own_only):
                 continue
-            looked_at = watched.look(self._inputs)
+            looked_at = watched.look(inputs)
             if watched.settled and looked_at == watched.looked_at:
                 continue  # by far the commonest: nothing it looks at has changed, and time alone changes nothing
             before = watched.state
             observed = self._observe(watched, looked_at, permitted)
             watched.state, found = latch.step(watched.acts_as, before, observed, now_ns)
-            watched.settled = watched.rule.kind != "beat" and latch.deadline_ns(watched.acts_as, watched.state) is None
-            moved = moved or _memory(watched.state) != _memory(before)
-            effects += [(watched.rule.id, effect) for effect in found]
+            watched.settled = not watched.beats and latch.deadline_ns(watched.acts_as, watched.state) is None
+            moved = moved or watched.state[:_MEMORY] != before[:_MEMORY]
+            if found:
+                effects += [(watched.rule.id, effect) for effect in found]
         if moved:
             self._sum_up()
         return effects
@@ -120,19 +128,16 @@ class Scanner:
             watched.settled = False
 
     def _observe(self, watched: _Watched, looked_at: tuple[float, ...], permitted: bool) -> latch.Observed:
-        found = self._compare(watched)
+        found = evaluator.judge(watched.probe, self._inputs, self._age_ms(watched) if watched.beats else math.nan)
         if not (found.good and watched.good and watched.rule.kind == "limit"):  # its box is that of its limits
             watched.boxes = None
         watched.looked_at, watched.good = looked_at, found.good
         good = found.good or not evaluator.applies(watched.probe, self._inputs)
         return latch.Observed(good, found.value, found.limit, permitted)
 
-    def _compare(self, watched: _Watched) -> Judgement:
-        age_ms = math.nan
-        if watched.rule.kind == "beat":
-            count = self._inputs[watched.probe.places[0]]
-            age_ms = evaluator.beat_age_ms(watched.beat, count, self._image_t_ns)
-        return evaluator.judge(watched.probe, self._inputs, age_ms)
+    def _age_ms(self, watched: _Watched) -> float:
+        """How long the heartbeat that a rule looks at has shown no life."""
+        return evaluator.beat_age_ms(watched.beat, self._inputs[watched.probe.places[0]], self._image_t_ns)
 
     def _sum_up(self) -> None:
         """After every change of a latch, or of what acts."""
@@ -201,26 +206,25 @@ class Scanner:
 
     def view(self, rule_id: str) -> RuleView:
         """A rule as it stands."""
-        watched = self._by_id[rule_id]
-        state = watched.state
-        if watched.view is None or watched.viewed is not state:
-            watched.viewed = state
-            watched.view = RuleView(
-                watched.rule,
-                state.present,
-                state.latched,
-                state.value,
-                state.limit,
-                state.trip_value,
-                state.trip_limit,
-                state.t_condition_ns,
-            )
-        return watched.view
+        return _seen(self._by_id[rule_id])
+
+    def views(self) -> list[RuleView]:
+        """All rules as they stand, in their order."""
+        return [watched.view if watched.viewed is watched.state else _seen(watched) for watched in self._watched]
 
 
-def _memory(state: LatchState) -> tuple[object, ...]:
-    """What of a latch counts for more than its own rule: not what was compared with what."""
-    return state.armed, state.present, state.latched, state.bad_since_ns
+def _seen(watched: _Watched) -> RuleView:
+    """The rule as it stands; the very view of the last time if it has not changed."""
+    if watched.viewed is not watched.state:
+        watched.viewed, watched.view = watched.state, _view(watched.rule, watched.state)
+    return watched.view
+
+
+def _view(rule: Rule, state: LatchState) -> RuleView:
+    return RuleView(
+        rule, state.present, state.latched, state.value, state.limit, state.trip_value, state.trip_limit,
+        state.t_condition_ns,
+    )  # fmt: skip
 
 
 def _debounced_ns(watched: _Watched) -> int | None:

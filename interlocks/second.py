@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
+from operator import invert
 from types import CodeType
 from typing import Any
 
@@ -24,7 +25,7 @@ _KEPT = 64
 
 def complement_of(payload: bytes, count: int) -> tuple[int, ...]:
     """Bitwise complement of the first `count` codes of a frame's payload, straight from its bytes."""
-    return tuple(~code for code in struct.unpack_from(f">{count}i", payload))
+    return tuple(map(invert, struct.unpack_from(f">{count}i", payload)))
 
 
 def source_of(rules: RuleSet) -> str:
@@ -47,7 +48,7 @@ class SecondEvaluator:
 
     def take(self, complement: Sequence[int], t_ns: int) -> None:
         """A fresh image as its complement, and when it was taken (ns)."""
-        self.code["take"](self._memory, [~code for code in complement], t_ns)
+        self.code["take"](self._memory, [*map(invert, complement)], t_ns)
 
     def judge(
         self, own: Sequence[int], fresh: bool, now_ns: int, first: Sequence[bool], permitted: bool = True

@@ -8,7 +8,7 @@ import numpy as np
 
 from facility.signals import INDEX, N_SIGNALS
 from interlocks import evaluator, fast, latch
-from interlocks.evaluator import INPUT_PLACE, Probe
+from interlocks.evaluator import INPUT_PLACE
 from interlocks.model import Rule
 from interlocks.process_image import RESOLUTION
 from interlocks.rules import RuleSet, compile_fast
@@ -57,7 +57,7 @@ def _slow_trips(rule: Rule) -> tuple[bool, int]:
     inputs = [1.0] * (len(RESOLUTION) + len(INPUT_PLACE))
     for place in places:
         inputs[place] = math.nan
-    found = evaluator.judge(Probe(rule, places, -1), inputs, math.nan)
+    found = evaluator.judge(evaluator.probe_at(rule, places), inputs, math.nan)
     spec = latch.spec_of(rule)
     state, _ = latch.step(spec, latch.LatchState(), latch.Observed(True, 0.0, 0.0), 0)
     for t_ns in (1, 1 + spec.debounce_ns):

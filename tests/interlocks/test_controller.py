@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -655,3 +656,11 @@ def test_a_scan_is_due_when_a_debounce_ends() -> None:
         it.run()
     it.run(1, pacing__late_ms=510.0)
     assert it.controller.next_deadline_ns(it.t_ns, beats_watched=True) == it.t_ns + 5 * MS
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_rules_are_shown_in_the_order_of_the_file(live: bool) -> None:
+    sound = rule_set()
+    mixed = dataclasses.replace(sound, rules=(*sound.rules[1::2], *sound.rules[::2]))
+    shown = Safety(mixed).controller.snapshot(live=live)
+    assert [view.rule.id for view in shown.rules] == [rule.id for rule in mixed.rules]

@@ -117,3 +117,12 @@ def test_value_limit_and_time_of_a_trip_are_those_the_rack_tells() -> None:
     again = it.view("r-b")
     assert (again.since_ns, again.value, math.isnan(again.trip_value), math.isnan(again.trip_limit)) == (
         102, 1.5, True, True)  # fmt: skip
+
+
+def test_what_has_not_changed_is_shown_by_the_very_view_of_the_last_time() -> None:
+    it = mirror(latched=0b0010, present=0b0010)
+    before = list(it.views())
+    it.take(image(latched=0b0110, present=0b0001), NO_FAULT, 2)
+    after = it.views()
+    assert [one is other for one, other in zip(before, after, strict=True)] == [False, False, False, True]
+    assert [view.rule.id for view in after] == list(IDS)

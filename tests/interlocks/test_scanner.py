@@ -24,7 +24,7 @@ class Eager(Scanner):
 
     def judge(self, own, fresh, now_ns, permitted=True):  # type: ignore[no-untyped-def]
         for watched in self._watched:
-            watched.settled, watched.boxes, watched.view = False, None, None
+            watched.settled, watched.boxes, watched.viewed = False, None, None
         return super().judge(own, fresh, now_ns, permitted)
 
 

@@ -300,7 +300,7 @@ def expect_disagreement(it: Safety, *, rules: set[str] | None = None) -> None:
 def change_first(it: Safety, rule_id: str, **limits: Any) -> None:
     for watched in it.controller._scanner._watched:
         if watched.rule.id == rule_id:
-            watched.probe = watched.probe._replace(rule=watched.rule.model_copy(update=limits))
+            watched.probe = evaluator.probe(watched.rule.model_copy(update=limits))
 
 
 def test_a_wrong_limit_in_the_first() -> None:

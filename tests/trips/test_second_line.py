@@ -41,7 +41,7 @@ def judged(rule_id: str, signals: np.ndarray) -> evaluator.Judgement:
     """A rule of either tier on the whole signal vector; no windows."""
     rule = rule_set().rule(rule_id)
     values = [float(signals[g.INDEX[name]]) for name in rule.inputs]
-    probe = evaluator.Probe(rule, tuple(range(len(values))), -1)
+    probe = evaluator.probe_at(rule, tuple(range(len(values))))
     return evaluator.judge(probe, values)
 
 
@@ -90,7 +90,7 @@ def test_a_layer_without_a_fault_is_far_from_every_limit(case: str) -> None:
             continue
         for row in layer(case):
             values = [float(row[g.INDEX[name]]) for name in rule.inputs]
-            found = evaluator.judge(evaluator.Probe(rule, tuple(range(len(values))), -1), values)
+            found = evaluator.judge(evaluator.probe_at(rule, tuple(range(len(values)))), values)
             assert found.good, f"{rule.id}: {found}"
     timer, expected = (layer(case)[:, k] for k in (g.LAYER_TIMER_MS, g.LAYER_EXPECTED_MS))
     assert (timer <= 1.02 * expected + 2.0).all()
