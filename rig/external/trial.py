@@ -59,6 +59,7 @@ WELL_S = 30.0
 FIELD_S = 600.0
 TRIES = 20
 NAMED_S = 2.0
+STOPPED = frozenset({State.INTERRUPTED, State.TERMINATED})
 _POLL_S = 0.002
 _RETRY_S = 0.3
 
@@ -178,10 +179,14 @@ class _Field:
             await operator.until(
                 lambda: operator.progress().spots_done >= spot or operator.state in ENDED, FIELD_S, f"spot {spot}"
             )
-            if operator.state not in (State.INTERRUPTED, State.TERMINATED):
+            if operator.state not in STOPPED:
                 return
             with contextlib.suppress(ChannelError):  # the name comes a little later than control's state
-                await operator.until(lambda: bool(operator.first_fault), NAMED_S, "name of the rule")
+                await operator.until(
+                    lambda: bool(operator.first_fault) or operator.state not in STOPPED, NAMED_S, "name of the rule"
+                )
+            if operator.state not in STOPPED:
+                continue  # what was seen was old: the field has been gone on with
             self._load_only(operator.first_fault, self._waiting.busy())
             await self._go_on(operator)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import soak_hil
+from control.layer_machine import State
 from facility.config import load_facility
 from facility.errors import ChannelError
 from facility.timebase import NS_PER_MS, NS_PER_S
@@ -152,6 +154,28 @@ def test_a_trial_says_what_was_not_this_machines_load(rule: str, busy: bool, kno
     assert (not field._verdict.unexplained) == known
     assert "link-plant" in LOADED
     assert "external-device" in LOST
+
+
+async def test_a_stop_that_has_been_gone_on_with_is_no_nuisance() -> None:
+    states = [State.TERMINATED, State.TERMINATED, State.IRRADIATING]
+
+    async def until(met: Callable[[], bool], _timeout_s: float, _what: str) -> None:
+        while not met():
+            states.pop(0)
+
+    class Operator:
+        first_fault = ""
+        state = property(lambda _self: states[0])
+
+        def progress(self) -> Any:
+            return SimpleNamespace(spots_done=200 if states[0] is State.IRRADIATING else 0)
+
+    operator: Any = Operator()
+    operator.until = until
+    field: Any = object.__new__(_Field)
+    field._verdict = Verdict(doing="voltage wrong")
+    await field._until_spot(operator, 100)
+    assert field._verdict.nuisances == field._verdict.unexplained == []
 
 
 SAID = {"problem": "", "outcomes": [], "nuisances": [], "pacing": {}}
