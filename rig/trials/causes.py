@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError
 from facility.config import find_config
 from facility.config.base import NonNegative, Section, tuples
 from facility.errors import ConfigError
-from facility.signals import SIGNALS
+from facility.signals import INDEX, SIGNALS
 from interlocks.model import Rule, RuleId
 from interlocks.rules import RuleSet
-from ioc_sim.faults import ABOUT, Fault, FaultKind
+from ioc_sim.faults import ABOUT, FOREVER_NS, Fault, FaultKind
 from ioc_sim.physics.utilities import DEVICES
 
 SCHEMA = "ionctl.trials/1"
@@ -137,11 +137,17 @@ class Near(Section):
     """What the device's own noise adds at most, towards the limit."""
     side: Literal["", "low", "high"] = ""
     """Which of two limits it is."""
+    per_level: bool = False
+    """Values count intensity levels of the layer as they leave the ring."""
+    for_ms: NonNegative = 0.0
+    """The fault lasts so long; 0: for the rest of the layer."""
 
-    def faults(self, share: float, t_ns: int) -> tuple[Fault, ...]:
-        """The quantity at `share` of its limit, from this instant on."""
+    def faults(self, share: float, t_ns: int, level_ions_per_s: float = 1.0) -> tuple[Fault, ...]:
+        """The quantity at `share` of its limit, from this instant on, in a layer of this level."""
         value = self.zero + share * (self.at_limit - self.zero) - (self.noise if share < 1.0 else 0.0)
-        return (Fault(self.point, FaultKind[self.kind], value, at_ns=t_ns),)
+        value *= level_ions_per_s if self.per_level else 1.0
+        until_ns = t_ns + round(self.for_ms * 1e6) if self.for_ms else FOREVER_NS
+        return (Fault(self.point, FaultKind[self.kind], value, at_ns=t_ns, until_ns=until_ns),)
 
 
 class NearEnd(Section):
@@ -152,6 +158,28 @@ class NearEnd(Section):
     """What the point sets: the register that the limit is made of, or the speed with which one of the two grows."""
     besides: Annotated[tuple[DeviceFault, ...], Field(max_length=MAX_FAULTS)] = ()
     """What fails, too: or another rule on the same register would come before this one."""
+
+
+class Quiet(Section):
+    """A device whose own noise is in the reading: it is set so that a signal of its own is 0."""
+
+    point: str
+    signal: str
+
+
+class NearSpot(Section):
+    """A device that is set, for a fraction of a spot, so that the rule's reading is at a chosen share of its limits."""
+
+    point: str
+    for_us: Annotated[float, Field(gt=0.0, le=500.0)] = 300.0
+    quiet: Annotated[tuple[Quiet, ...], Field(max_length=MAX_FAULTS)] = ()
+    """What the reading is compared with, or what would move it."""
+
+
+class NearDose(Section):
+    """A register of counts that shows too many, so that one spot is read at a chosen share of the limit of its dose."""
+
+    point: str
 
 
 class Trial(Section):
@@ -173,6 +201,12 @@ class Trial(Section):
     removed: Literal["repair", "search", "unload", "undo"]
     near: Near | None = None
     near_end: NearEnd | None = None
+    near_spot: NearSpot | None = None
+    near_dose: NearDose | None = None
+    near_act: bool = False
+    """The act at a share of the limit: silent for so long, so late."""
+    near_bypassed: tuple[RuleId, ...] = ()
+    """Rules that would come before this one, bypassed by a physicist while it is tried near its limit."""
 
     @property
     def immediate(self) -> bool:
@@ -265,6 +299,24 @@ def _check(trial: Trial, rules: RuleSet, where: str) -> None:
         points += [(f"near_end.besides.{i}.point", fault.point) for i, fault in enumerate(trial.near_end.besides)]
         if rules.by_id[trial.rule].kind not in END_KINDS:
             refuse("near_end", "this rule compares no two quantities", "take the key out")
+    if trial.near_spot is not None:
+        quiet = trial.near_spot.quiet
+        points.append(("near_spot.point", trial.near_spot.point))
+        points += [(f"near_spot.quiet.{i}.point", one.point) for i, one in enumerate(quiet)]
+        if rules.by_id[trial.rule].kind != "limit":
+            refuse("near_spot", "this rule has no limits for one reading", "take the key out")
+        for i, one in enumerate(quiet):
+            if one.signal not in INDEX:
+                refuse(f"near_spot.quiet.{i}.signal", f"no signal {one.signal!r}", "see facility/signals.py")
+    if trial.near_dose is not None:
+        points.append(("near_dose.point", trial.near_dose.point))
+        if rules.by_id[trial.rule].kind != "excess":
+            refuse("near_dose", "this rule compares no dose with another", "take the key out")
+    if trial.near_act and (trial.act is None or rules.by_id[trial.rule].kind != "limit"):
+        refuse("near_act", "no act with a limit", "take the key out")
+    for other in trial.near_bypassed:
+        if other not in rules.by_id or rules.by_id[other].bypass == "never":
+            refuse("near_bypassed", f"{other!r} is no rule that can be bypassed", "see its key bypass")
     for key, point in points:
         if point not in ABOUT:
             refuse(key, f"no fault point {point!r}", "see ioc_sim/faults.py")
@@ -299,7 +351,8 @@ def nears_of(rule: Rule, trial: Trial) -> tuple[Near, ...]:
 
 def tried_near(rule: Rule, trial: Trial) -> bool:
     """Whether it is tried at 0.98 and 1.02 of its limit."""
-    return trial.near_end is not None or bool(nears_of(rule, trial))
+    ways = (trial.near_end, trial.near_spot, trial.near_dose)
+    return trial.near_act or any(way is not None for way in ways) or bool(nears_of(rule, trial))
 
 
 def has_number(rule: Rule) -> bool:

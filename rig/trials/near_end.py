@@ -37,6 +37,16 @@ class Growth:
         row = self.signals[max(0, int(np.searchsorted(self.t_ns, at_ns, side="right")) - 1)]
         return float(row[INDEX[rule.inputs[0]]]), float(row[INDEX[rule.inputs[-1]]])
 
+    def increments(self, rule: Rule, at_ns: int) -> tuple[float, float]:
+        """What the rule compares over its window, all of it after an instant, where the first is greatest."""
+        first, last = (self.signals[:, INDEX[name]] for name in (rule.inputs[0], rule.inputs[-1]))
+        begin = np.searchsorted(self.t_ns, self.t_ns - round(rule.window_us * 1000.0), side="right") - 1
+        whole = np.flatnonzero((begin >= 0) & (self.t_ns[begin.clip(0)] >= at_ns))
+        if not whole.size:
+            raise InternalError("trials.near", f"the layer ends within {rule.window_us:g} us", "rig.trials.near_end")
+        best = whole[int(np.argmax(first[whole] - first[begin[whole]]))]
+        return float(first[best] - first[begin[best]]), float(last[best] - last[begin[best]])
+
     def end(self, rule: Rule) -> tuple[float, float]:
         """What the rule compares, where the first of the two is greatest."""
         first = self.signals[:, INDEX[rule.inputs[0]]]
@@ -45,7 +55,10 @@ class Growth:
 
 def at_the_end(rule: Rule, near: NearEnd, growth: Growth, share: float, at_ns: int) -> tuple[Fault, ...]:
     """What has to fail from `at_ns` on, so that the layer ends at `share` of the limit."""
-    (a0, b0), (a1, b1) = growth.pair(rule, at_ns), growth.end(rule)
+    if rule.window_us:
+        (a0, b0), (a1, b1) = (0.0, 0.0), growth.increments(rule, at_ns)
+    else:
+        (a0, b0), (a1, b1) = growth.pair(rule, at_ns), growth.end(rule)
     relative, high = rule.relative or 0.0, rule.high or 0.0
     if not a1 > a0:
         raise InternalError("trials.near", f"{rule.inputs[0]} does not grow: {a0:g}, {a1:g}", "rig.trials.near_end")

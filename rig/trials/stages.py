@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from facility.errors import InternalError
 from facility.states import FrontEndState, HoldReason, RingPhase
@@ -17,25 +15,17 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import PlantStatus
 from rig.branch import Emit, branch
 from rig.trials.bench import Bench
-from rig.trials.causes import HISTORIES, Act, DeviceFault, Trial, TrialState, nears_of
+from rig.trials.causes import HISTORIES, Act, DeviceFault, Trial, TrialState
 from rig.trials.history import History
-from rig.trials.near_end import Growth, NearFaults, at_the_end
+from rig.trials.instants import MS_NS, Instants, beam_off, beam_on, look_ahead
+from rig.trials.near import NearTrials
 from rig.trials.result import TrialResult, broken
 from rig.trials.run import TrialRun, Variant
-from rig.trials.truth import TICK_NS, Ticks, ticks
+from rig.trials.truth import Ticks
 from rig.virtual_world import World, WorldParts
 
-MS_NS = 1_000_000
 WAIT_S = 5.0
 STEP_S = 0.001
-LOOK_S = 0.08
-"""How far ahead of the trials a delivery without a fault is looked at for spots and moves."""
-SPAN_NS = 15 * MS_NS
-"""In a state that lasts, causes begin within so long."""
-LEAD_NS = 2 * MS_NS
-BELOW, ABOVE = 0.98, 1.02
-"""Shares of a limit: never, and always."""
-_DEMAND, _SPILL, _STATE_SHIFT = 1 << 1, 1 << 2, 8
 
 VARIANTS = (
     Variant("quadrupole stuck", (DeviceFault(point="quad.open", kind="SET", value=1.0),)),
@@ -58,27 +48,6 @@ class Choice:
     variants: tuple[Variant, ...] = VARIANTS
     near: bool = False
     """Also 0.98 and 1.02 of each limit that is a number, with beam."""
-
-
-@dataclass(frozen=True)
-class Instants:
-    """Where causes may begin: ends of ticks (ns), and the spot at each; shape (n,)."""
-
-    t_ns: npt.NDArray[np.int64]
-    spot: npt.NDArray[np.int64]
-
-    @classmethod
-    def spread(cls, begin_ns: int) -> Instants:
-        """Anywhere in a state that lasts."""
-        t_ns = np.arange(begin_ns + LEAD_NS, begin_ns + LEAD_NS + SPAN_NS, TICK_NS, dtype=np.int64)
-        return cls(t_ns, np.full(t_ns.shape, -1, dtype=np.int64))
-
-    def draw(self, random: np.random.Generator) -> tuple[int, int]:
-        """An instant within a tick, on no grid; and the spot."""
-        if not self.t_ns.size:
-            raise InternalError("trials.state", "the delivery never comes into this state", "rig.trials.stages")
-        i = int(random.integers(self.t_ns.size))
-        return int(self.t_ns[i]) - int(random.integers(TICK_NS)), int(self.spot[i])
 
 
 class Stages:
@@ -139,7 +108,8 @@ class Stages:
         await self._until(lambda s: s.state == FrontEndState.IRRADIATING, "irradiating")
         await asyncio.sleep(0.01)
         await self._trials(parts, TrialState.SPOT, self._emit)
-        await self._near(parts)
+        if self._choice.near:
+            await NearTrials(self._bench, self._world, parts, self._emit).all(self._wanted(TrialState.SPOT))
         await self._trials(parts, TrialState.MOVE, self._emit)
         await self._aside(parts, TrialState.HELD, self._to_held)
         await self._aside(parts, TrialState.PAUSED, self._to_paused)
@@ -203,7 +173,7 @@ class Stages:
         wanted = self._wanted(state)
         if not wanted:
             return
-        seen = await self._look_ahead(state)
+        seen = await look_ahead(self._world) if state in (TrialState.SPOT, TrialState.MOVE) else None
         for rule, trial in wanted:
             for variant in self._variants(state):
                 await self._one(parts, rule, trial, variant, state, self._instants(state, trial, seen), emit)
@@ -229,69 +199,13 @@ class Stages:
 
         await branch(work, emit)
 
-    async def _near(self, parts: WorldParts) -> None:
-        """0.98 of a limit never trips for the rest of the layer, 1.02 does."""
-        if not self._choice.near:
-            return
-        growth: Growth | None = None
-        for rule, trial in self._wanted(TrialState.SPOT):
-            for near in nears_of(rule, trial):
-                await self._both_sides(parts, rule, trial, near.side, near.faults)
-            if trial.near_end is not None:
-                growth = growth or await self._look_to_the_end()
-                faults = functools.partial(at_the_end, rule, trial.near_end, growth)
-                await self._both_sides(parts, rule, trial, "", faults)
-
-    async def _both_sides(self, parts: WorldParts, rule: Rule, trial: Trial, side: str, faults: NearFaults) -> None:
-        """Below a limit and above it."""
-        for share in (BELOW, ABOVE):
-            seen = Instants.spread(self._world.loop.now_ns())
-            at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{side}{share}"))
-
-            async def work(send: Emit, share: float = share, at_ns: int = at_ns) -> None:
-                run = TrialRun(self._bench, self._world, parts, rule, trial)
-                send(await run.run_near(faults(share, at_ns), share, side))
-
-            await branch(work, self._emit)
-
-    async def _look_to_the_end(self) -> Growth:
-        """How the signals of the layer grow when nothing fails."""
-        found: list[Growth] = []
-        plant, loop = self._world.plant, self._world.loop
-
-        async def work(send: Emit) -> None:
-            token, rows = plant.status.token, list[tuple[int, np.ndarray]]()
-            while plant.status.token == token and plant.status.state != FrontEndState.DONE:
-                rows.append((loop.now_ns(), plant.signals.copy()))
-                await asyncio.sleep(STEP_S)
-            send(Growth(np.array([t_ns for t_ns, _ in rows]), np.array([row for _, row in rows])))
-
-        await branch(work, found.append)
-        return found[0]
-
-    async def _look_ahead(self, state: TrialState) -> Ticks | None:
-        """What the delivery does from here on when nothing fails."""
-        if state not in (TrialState.SPOT, TrialState.MOVE):
-            return None
-        found: list[Ticks] = []
-        now_ns = self._world.loop.now_ns()
-
-        async def work(send: Emit) -> None:
-            await asyncio.sleep(LOOK_S)
-            send(ticks(self._world.plant, now_ns + LEAD_NS))
-
-        await branch(work, found.append)
-        return found[0]
-
     def _instants(self, state: TrialState, trial: Trial, seen: Ticks | None) -> Instants:
         if seen is None:
             return Instants.spread(self._world.loop.now_ns())
-        irradiating = (seen.flags >> _STATE_SHIFT) & 0xF == FrontEndState.IRRADIATING
-        demand, spill = (seen.flags & _DEMAND) != 0, (seen.flags & _SPILL) != 0
         if state is TrialState.MOVE:
-            kept = irradiating & ~demand & ~spill
+            kept = beam_off(seen)
         else:
-            kept = irradiating & demand & spill
+            kept = beam_on(seen)
             kept &= seen.t_ns >= seen.t_ns[0] + round(trial.after_beam_ms * MS_NS)
             if trial.stop_spot:
                 kept &= self._bench.stop_spots()[np.maximum(seen.spot, 0)]

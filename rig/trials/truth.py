@@ -37,8 +37,11 @@ class Ticks:
 
     def between(self, after_ns: int, to_ns: int) -> Ticks:
         """Ticks that end after one instant and not after another."""
-        kept = (self.t_ns > after_ns) & (self.t_ns <= to_ns)
-        return Ticks(self.t_ns[kept], self.ions[kept], self.flags[kept], self.spot[kept])
+        return self.kept((self.t_ns > after_ns) & (self.t_ns <= to_ns))
+
+    def kept(self, which: npt.NDArray[np.bool_]) -> Ticks:
+        """Some of them."""
+        return Ticks(self.t_ns[which], self.ions[which], self.flags[which], self.spot[which])
 
 
 def ticks(plant: Plant, after_ns: int) -> Ticks:

@@ -17,7 +17,11 @@ from rig.trials.near_end import Growth, at_the_end
 RULES = load_rules(load_facility("wuwei"), "1", "carbon")
 TRIALS = load_trials(RULES)
 AT_NS = 10_500_000
-ENDS = {rule_id: (RULES.rule(rule_id), trial.near_end) for rule_id, trial in TRIALS.items() if trial.near_end}
+ENDS = {
+    rule_id: (RULES.rule(rule_id), trial.near_end)
+    for rule_id, trial in TRIALS.items()
+    if trial.near_end and not RULES.rule(rule_id).window_us
+}
 
 
 def growth(rule: Rule) -> Growth:
@@ -55,6 +59,25 @@ def test_the_layer_ends_at_the_share_of_the_limit(rule_id: str, share: float) ->
     assert {one.at_ns for one in (fault, *besides)} == {AT_NS}
     assert [one.device for one in besides] == [one.point for one in near.besides]
     assert share_at_the_end(rule, near, fault) == pytest.approx(share, rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.98, 1.02])
+def test_over_a_window_the_share_is_of_where_most_comes(share: float) -> None:
+    rule = RULES.rule("chamber-disagreement")
+    near = TRIALS[rule.id].near_end
+    assert near is not None
+    t_ns = np.arange(0, 600_000_000, 1_000_000, dtype=np.int64)
+    signals = np.zeros((t_ns.size, N_SIGNALS))
+    rate = np.where(t_ns < 300_000_000, 1e5, 2e5)  # a millisecond
+    rate[t_ns >= 500_000_000] = 1e4
+    signals[:, INDEX["ic1.ions"]] = np.cumsum(rate)
+    signals[:, INDEX["ic2.ions"]] = 0.999 * np.cumsum(rate)
+    (fault,) = at_the_end(rule, near, Growth(t_ns, signals), share, 50_000_000)
+    first, second = 2e7, fault.value * 0.999 * 2e7
+    assert fault.kind == FaultKind.SCALE
+    assert (first - second) / (rule.relative * first + rule.high) == pytest.approx(share, rel=1e-9)
+    with pytest.raises(InternalError, match="ends within"):
+        at_the_end(rule, near, Growth(t_ns, signals), share, 550_000_000)
 
 
 def test_what_does_not_grow_is_no_trial() -> None:

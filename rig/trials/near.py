@@ -1,0 +1,160 @@
+"""Trials near a limit: 0.98 of it never trips for the rest of the layer, 1.02 always does."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable
+
+import numpy as np
+
+from facility.signals import INDEX
+from facility.states import FrontEndState
+from interlocks.model import Rule
+from ioc_sim.faults import Fault
+from rig.branch import Emit, branch
+from rig.trials.bench import Bench
+from rig.trials.causes import Near, NearDose, NearSpot, Trial, nears_of
+from rig.trials.instants import Instants, beam_on, look_ahead
+from rig.trials.near_dose import SpotSeen, faults_of_dose
+from rig.trials.near_end import Growth, NearFaults, at_the_end
+from rig.trials.near_spot import faults_at, within_spots
+from rig.trials.run import TrialRun
+from rig.trials.truth import TICK_NS
+from rig.virtual_world import World, WorldParts
+
+BELOW, ABOVE = 0.98, 1.02
+"""Shares of a limit: never, and always."""
+STEP_S = 0.001
+Faults = Callable[[float, int], Awaitable[tuple[Fault, ...]]]
+"""As `NearFaults`, where it takes a look ahead to say so."""
+
+
+def _soon(faults: NearFaults) -> Faults:
+    async def ready(share: float, at_ns: int) -> tuple[Fault, ...]:
+        return faults(share, at_ns)
+
+    return ready
+
+
+class NearTrials:
+    """Runs beside a delivery that irradiates; each trial is a branch of it.
+
+    Args:
+        bench: what is tried where.
+        world, parts: the facility, in the beam of the first layer.
+        emit: takes each result as soon as it is there.
+    """
+
+    def __init__(self, bench: Bench, world: World, parts: WorldParts, emit: Emit) -> None:
+        self._bench = bench
+        self._world = world
+        self._parts = parts
+        self._emit = emit
+        self._growth: Growth | None = None
+        self._within: Instants | None = None
+
+    async def all(self, wanted: Iterable[tuple[Rule, Trial]]) -> None:
+        """Of these rules, those that can be brought near to their limits."""
+        for rule, trial in wanted:
+            for near in nears_of(rule, trial):
+                faults = self._fault_of(near)
+                await self._both_sides(rule, trial, near.side, faults, in_beam=near.for_ms > 0.0)
+            if trial.near_end is not None:
+                self._growth = self._growth or await self._look_to_the_end()
+                at_end = functools.partial(at_the_end, rule, trial.near_end, self._growth)
+                await self._both_sides(rule, trial, "", _soon(at_end))
+            if trial.near_spot is not None:
+                for side, limit in (("low", rule.low), ("high", rule.high)):
+                    if limit is not None:
+                        within = functools.partial(self._within_a_spot, rule, trial.near_spot, limit)
+                        await self._both_sides(rule, trial, side, within, in_beam=True)
+            if trial.near_dose is not None:
+                dose = functools.partial(self._dose, rule, trial.near_dose)
+                await self._both_sides(rule, trial, "", dose, in_beam=True)
+            if trial.near_act:
+                await self._both_sides(rule, trial, "", _soon(lambda _share, _at_ns: ()))
+
+    def _fault_of(self, near: Near) -> Faults:
+        level = self._bench.program.layers[0].intensity_ions_per_s
+        return _soon(lambda share, at_ns: near.faults(share, at_ns, level))
+
+    async def _within_a_spot(
+        self, rule: Rule, near: NearSpot, limit: float, share: float, at_ns: int
+    ) -> tuple[Fault, ...]:
+        return await faults_at(rule, near, limit, share, at_ns, self._look_at)
+
+    async def _dose(self, rule: Rule, near: NearDose, share: float, at_ns: int) -> tuple[Fault, ...]:
+        return await faults_of_dose(rule, near, share, at_ns, self._watch_spot)
+
+    async def _watch_spot(self, faults: tuple[Fault, ...], at_ns: int, rule: Rule) -> SpotSeen:
+        """What a rule compares from an instant to the end of the spot, with these faults."""
+        found: list[SpotSeen] = []
+        plant, loop = self._world.plant, self._world.loop
+        first, second = (INDEX[name] for name in (rule.inputs[0], rule.inputs[-1]))
+
+        async def work(send: Emit) -> None:
+            for fault in faults:
+                plant.inject(fault)
+            await asyncio.sleep((at_ns + 2 * TICK_NS - loop.now_ns()) / 1e9)
+            most, stands = 0.0, float(plant.signals[second])
+            while plant.signals[second] == stands:
+                most = max(most, float(plant.signals[first]))
+                await asyncio.sleep(TICK_NS / 1e9)
+            send(SpotSeen(most, stands))
+
+        await branch(work, found.append)
+        return found[0]
+
+    async def _look_at(self, faults: tuple[Fault, ...], at_ns: int, signal: str) -> float:
+        """What a signal is at an instant, with these faults."""
+        found: list[float] = []
+
+        async def work(send: Emit) -> None:
+            for fault in faults:
+                self._world.plant.inject(fault)
+            await asyncio.sleep(max(0, at_ns - self._world.loop.now_ns()) / 1e9)
+            send(float(self._world.plant.signals[INDEX[signal]]))
+
+        await branch(work, found.append)
+        return found[0]
+
+    async def _both_sides(self, rule: Rule, trial: Trial, side: str, faults: Faults, *, in_beam: bool = False) -> None:
+        """Below a limit and above it; `in_beam`: well within a spot."""
+        for share in (BELOW, ABOVE):
+            seen = await self._spots() if in_beam else Instants.spread(self._world.loop.now_ns())
+            at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{side}{share}"))
+            found = await faults(share, at_ns)
+
+            async def work(
+                send: Emit, share: float = share, at_ns: int = at_ns, found: tuple[Fault, ...] = found
+            ) -> None:
+                run = TrialRun(self._bench, self._world, self._parts, rule, trial)
+                await run.bypass()
+                send(await run.run_near(found, share, side, at_ns))
+
+            await branch(work, self._emit)
+
+    async def _spots(self) -> Instants:
+        """Instants well within spots, from here on."""
+        if self._within is None:
+            seen = await look_ahead(self._world)
+            on = seen.kept(beam_on(seen))
+            inside = on.kept(within_spots(on))
+            self._within = Instants(inside.t_ns, inside.spot)
+        return self._within
+
+    async def _look_to_the_end(self) -> Growth:
+        """How the signals of the layer grow when nothing fails."""
+        found: list[Growth] = []
+        plant, loop = self._world.plant, self._world.loop
+
+        async def work(send: Emit) -> None:
+            token, rows = plant.status.token, list[tuple[int, np.ndarray]]()
+            while plant.status.token == token and plant.status.state != FrontEndState.DONE:
+                rows.append((loop.now_ns(), plant.signals.copy()))
+                await asyncio.sleep(STEP_S)
+            send(Growth(np.array([t_ns for t_ns, _ in rows]), np.array([row for _, row in rows])))
+
+        await branch(work, found.append)
+        return found[0]
