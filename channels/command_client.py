@@ -87,8 +87,8 @@ class CommandClient:
 
 
 def _result_for(command: Command, sample: Sample) -> CommandResult | None:
-    if not isinstance(sample.value, bytes):
-        return None
+    if not isinstance(sample.value, bytes) or command.id.encode() not in sample.value:
+        return None  # mostly the answer to the command before, which still stands in the PV
     try:
         result = CommandResult.decode(sample.value)
     except ValueError:

@@ -372,7 +372,7 @@ class SafetyController:
         """Everything as it stands; not `live`: without the values of fast rules now, which cost as much as all else."""
         lines = self._permit.lines
         views = self._views.all(live=live)
-        in_force = (view.rule.strength for view in views if acts(view))
+        in_force = [view.rule.strength for view in views if (view.present or view.latched) and acts(view)]
         field = self._field.state
         return SafetySnapshot(
             self._now_ns,

@@ -206,7 +206,12 @@ class SafetyIoc:
             told = self._told.get(view.rule.id)
             if view is told:
                 continue
-            moved = told is None or _state_of(told) != _state_of(view)
+            moved = (
+                told is None
+                or told.present != view.present
+                or told.latched != view.latched
+                or told.bypassed != view.bypassed
+            )
             if moved:
                 yield from _rule_states(view)
             if moved or (due and told is not None and (told.value, told.limit) != (view.value, view.limit)):
@@ -226,10 +231,6 @@ def _severity_of(action: Action) -> int:
     if action >= Action.PAUSE:
         return int(Severity.MAJOR)
     return int(Severity.MINOR) if action > Action.NONE else int(Severity.NO_ALARM)
-
-
-def _state_of(view: RuleView) -> tuple[bool, bool, bool]:
-    return view.present, view.latched, view.bypassed
 
 
 def _rule_states(view: RuleView) -> Iterator[tuple[str, Value, int]]:

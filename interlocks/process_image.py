@@ -30,6 +30,7 @@ _UNITS: NDArray[np.float64] = np.where(RESOLUTION < 1.0, 1.0, RESOLUTION)
 STEPS: list[float] = RESOLUTION.tolist()
 _FACTORS: list[tuple[float, float]] = list(zip(_UNITS.tolist(), _PER_UNIT.tolist(), strict=True))
 """A code stands for code x units / per unit: divided, not multiplied, so that 95000 / 100000 is the 0.95 of a limit."""
+_INDEX = np.array(IMAGE, dtype=np.intp)
 _CODES = np.dtype(">i4")
 _FAULT = struct.Struct(">iddq")
 _OTHER = struct.Struct(">hffi")
@@ -90,7 +91,7 @@ def value_of(code: int, place: int) -> float:
 
 def image_of(signals: NDArray[np.float64]) -> NDArray[np.int32]:
     """Codes of the image out of the whole signal vector."""
-    return encode(signals[list(IMAGE)])
+    return encode(signals[_INDEX])
 
 
 def pack(codes: NDArray[np.int32], fault: FastFault = NO_FAULT) -> bytes:

@@ -170,7 +170,10 @@ class ProofBook:
         one on its way has had scanned."""
         if self._begins_ns is not None:
             return self._begins_ns
-        return proof.deadline_ns(self.proofs, self._longest_ns, self._state, t_ns)
+        if self._state.action is not None:
+            return proof.deadline_ns(self.proofs, self._longest_ns, self._state, t_ns)
+        until_ns = self._stands(t_ns).until_ns
+        return None if until_ns == math.inf else int(until_ns)
 
     def boxes(self, value: Callable[[str], float]) -> Iterator[tuple[int, float, float]]:
         """While tests are run: image values within which nothing changes here."""

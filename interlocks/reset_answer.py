@@ -7,7 +7,7 @@ from typing import Any
 
 from channels.command import Command, CommandResult, Status
 from interlocks.snapshot import RuleView
-from interlocks.standing import inhibits
+from interlocks.standing import inhibiting
 
 
 class ResetAnswer:
@@ -41,5 +41,5 @@ def done(command: Command, words: str, cleared: list[str], views: Iterable[RuleV
 
 
 def _data(cleared: list[str], latched: list[str], views: Iterable[RuleView], released: bool) -> dict[str, Any]:
-    inhibited = [view.rule.id for view in views if inhibits(view)]
+    inhibited = [view.rule.id for view in inhibiting(views)]
     return {"cleared": cleared, "latched": latched, "inhibited": inhibited, "permit": released}

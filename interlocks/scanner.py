@@ -59,6 +59,7 @@ class Scanner:
         self._watched = tuple(_Watched(rule) for rule in rules)
         self._by_id = {watched.rule.id: watched for watched in self._watched}
         self._beats = tuple(watched for watched in self._watched if watched.beats)
+        self._standing = tuple(watched for watched in self._watched if watched.spec.standing)
         self._debouncing: tuple[_Watched, ...] = ()
         """Rules that are bad and not yet present."""
         self._present: tuple[_Watched, ...] = ()
@@ -103,7 +104,8 @@ class Scanner:
         moved = permitted is not self._permitted
         if moved:
             self._permitted = permitted
-            self._unsettle()
+            for watched in self._standing:  # all that a permit makes a difference to
+                watched.settled = False
         any_image = fresh or not self._seen
         for watched in self._watched:
             if not (any_image or watched.own_only):
@@ -122,11 +124,6 @@ class Scanner:
             self._sum_up()
         return effects
 
-    def _unsettle(self) -> None:
-        """Something else than an input has changed: all rules are judged the next time."""
-        for watched in self._watched:
-            watched.settled = False
-
     def _observe(self, watched: _Watched, looked_at: tuple[float, ...], permitted: bool) -> latch.Observed:
         found = evaluator.judge(watched.probe, self._inputs, self._age_ms(watched) if watched.beats else math.nan)
         if not (found.good and watched.good and watched.rule.kind == "limit"):  # its box is that of its limits
@@ -141,31 +138,31 @@ class Scanner:
 
     def _sum_up(self) -> None:
         """After every change of a latch, or of what acts."""
-        self._present = tuple(watched for watched in self._watched if watched.state.present)
-        self._debouncing = tuple(watched for watched in self._watched if _debounced_ns(watched) is not None)
-        forces = [latch.in_force(watched.acts_as, watched.state) for watched in self._watched]
+        self._present = tuple([watched for watched in self._watched if watched.state.present])
+        bad = [watched for watched in self._watched if watched.state.bad_since_ns is not None]
+        self._debouncing = tuple([watched for watched in bad if _debounced_ns(watched) is not None])
+        stand = [watched for watched in self._watched if watched.state.present or watched.state.latched]
+        forces = [latch.in_force(watched.acts_as, watched.state) for watched in stand]
         self.action = max(forces, default=Action.NONE)
         self.inhibited = Action.INHIBIT in forces
-        self.personnel_ok = not any(
-            watched.state.present or watched.state.latched
-            for watched in self._watched
-            if watched.rule.chain == "personnel"
-        )
+        self.personnel_ok = "personnel" not in [watched.rule.chain for watched in stand]
 
     def bypass(self, rules: frozenset[str]) -> None:
         """From now on these rules are shown as they are and act no more, all others act."""
         for watched in self._watched:
             watched.acts_as = latch.masked(watched.spec) if watched.rule.id in rules else watched.spec
-        self._unsettle()
+            watched.settled = False
         self._sum_up()
 
     def reset(self, role: str, now_ns: int) -> list[tuple[str, Effect]]:
-        """Let go of all latches that this role may reset and whose cause is gone."""
+        """Let go of all latches that this role may reset and whose cause is gone.
+
+        What was settled stays so: a rule that lets go is good, and judged good again it would stay as it is.
+        """
         effects: list[tuple[str, Effect]] = []
         for watched in self._watched:
             watched.state, found = latch.step(watched.spec, watched.state, latch.Reset(role), now_ns)
             effects += [(watched.rule.id, effect) for effect in found]
-        self._unsettle()
         self._sum_up()
         return effects
 

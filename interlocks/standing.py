@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from channels.command import Command, CommandResult
 from facility.states import Action
@@ -25,9 +25,14 @@ def inhibits(view: RuleView) -> bool:
     return view.present and not view.bypassed and view.rule.strength == Action.INHIBIT
 
 
+def inhibiting(views: Iterable[RuleView]) -> list[RuleView]:
+    """All that withhold the permit, of rules most of which are not present."""
+    return [view for view in views if view.present and inhibits(view)]
+
+
 def words_of_inhibits(views: Sequence[RuleView]) -> str:
     """Why a reset released no permit."""
-    return f"the permit stays away: {'; '.join(_present(view) for view in views if inhibits(view))}"[:1000]
+    return f"the permit stays away: {'; '.join(map(_present, inhibiting(views)))}"[:1000]
 
 
 def _present(view: RuleView) -> str:
@@ -48,7 +53,7 @@ def objection(command: Command, views: Sequence[RuleView]) -> CommandResult | No
     """
     standing = [view for view in views if view.present and view.rule.latches and not view.bypassed]
     if not standing and not any(view.latched for view in views):
-        standing = [view for view in views if inhibits(view)]
+        standing = inhibiting(views)
     if standing:
         return refused(command, "safety.present", _words(standing), standing)
     beyond = [view for view in views if view.latched and RANK[view.rule.reset] > RANK[command.role]]

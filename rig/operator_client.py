@@ -187,7 +187,7 @@ class OperatorClient:
         raw = self._value("TCS:Progress-RB")
         values = dict.fromkeys(PROGRESS, 0.0)
         if isinstance(raw, np.ndarray) and raw.size == len(PROGRESS):
-            values = dict(zip(PROGRESS, (float(v) for v in raw), strict=True))
+            values = dict(zip(PROGRESS, raw.tolist(), strict=True))
         return Progress(
             state=self.state.name,
             layer=int(values["layer"]),

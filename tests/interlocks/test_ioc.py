@@ -101,6 +101,7 @@ def test_permit_and_trip_show(served: Served) -> None:
     assert "not accounted for" in answer["words"]
     served.go(200)
     assert served.value("SAFE:Permit-Sts") == 0
+    assert (served.value("SAFE:DOOR:Present-Sts"), served.value("SAFE:DOOR:Latched-Sts")) == (0, 0)
     assert served.ask("resolve", "physicist", words="door opened by hand")["status"] == "done"
     assert served.ask("reset", "operator")["data"]["permit"]
     served.go(200)
