@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, BinaryIO, NoReturn
 
 from facility.errors import InternalError
+from rig.large_pages import gather
 from rig.virtual_time import VirtualLoop
 
 Emit = Callable[[Any], None]
@@ -38,8 +39,9 @@ _held: set[int] = set()
 @contextlib.contextmanager
 def unmoved() -> Iterator[None]:
     """Inside, nobody collects garbage: looking at every object writes to every page, and a page that copies share is
-    copied, or has to be taken back, for it."""
+    copied, or has to be taken back, for it. What there is lies in large pages, of which a copy takes fewer."""
     gc.freeze()
+    gather()
     gc.disable()
     try:
         yield
