@@ -180,6 +180,8 @@ class NearDose(Section):
     """A register of counts that shows too many, so that one spot is read at a chosen share of the limit of its dose."""
 
     point: str
+    steers: bool = False
+    """The front end steers by this chamber, and ends the spot for it: one after which the beam is stopped."""
 
 
 class Trial(Section):

@@ -18,9 +18,9 @@ from rig.trials.causes import Near, NearDose, NearSpot, Trial, nears_of
 from rig.trials.instants import Instants, beam_on, look_ahead
 from rig.trials.near_dose import SpotSeen, faults_of_dose
 from rig.trials.near_end import Growth, NearFaults, at_the_end
-from rig.trials.near_spot import faults_at, within_spots
+from rig.trials.near_spot import faults_at, goes_on, within_spots
 from rig.trials.run import TrialRun
-from rig.trials.truth import TICK_NS
+from rig.trials.truth import TICK_NS, Ticks
 from rig.virtual_world import World, WorldParts
 
 BELOW, ABOVE = 0.98, 1.02
@@ -28,6 +28,8 @@ BELOW, ABOVE = 0.98, 1.02
 STEP_S = 0.001
 Faults = Callable[[float, int], Awaitable[tuple[Fault, ...]]]
 """As `NearFaults`, where it takes a look ahead to say so."""
+Where = Callable[[], Awaitable[Instants]]
+"""From where on."""
 
 
 def _soon(faults: NearFaults) -> Faults:
@@ -52,28 +54,29 @@ class NearTrials:
         self._parts = parts
         self._emit = emit
         self._growth: Growth | None = None
-        self._within: Instants | None = None
+        self._on: Ticks | None = None
 
     async def all(self, wanted: Iterable[tuple[Rule, Trial]]) -> None:
         """Of these rules, those that can be brought near to their limits."""
         for rule, trial in wanted:
             for near in nears_of(rule, trial):
                 faults = self._fault_of(near)
-                await self._both_sides(rule, trial, near.side, faults, in_beam=near.for_ms > 0.0)
+                await self._both_sides(rule, trial, near.side, faults, self._spots if near.for_ms else self._anywhere)
             if trial.near_end is not None:
                 self._growth = self._growth or await self._look_to_the_end()
                 at_end = functools.partial(at_the_end, rule, trial.near_end, self._growth)
-                await self._both_sides(rule, trial, "", _soon(at_end))
+                await self._both_sides(rule, trial, "", _soon(at_end), self._anywhere)
             if trial.near_spot is not None:
                 for side, limit in (("low", rule.low), ("high", rule.high)):
                     if limit is not None:
                         within = functools.partial(self._within_a_spot, rule, trial.near_spot, limit)
-                        await self._both_sides(rule, trial, side, within, in_beam=True)
+                        await self._both_sides(rule, trial, side, within, self._spots)
             if trial.near_dose is not None:
                 dose = functools.partial(self._dose, rule, trial.near_dose)
-                await self._both_sides(rule, trial, "", dose, in_beam=True)
+                where = self._stop_spots if trial.near_dose.steers else self._spots
+                await self._both_sides(rule, trial, "", dose, where)
             if trial.near_act:
-                await self._both_sides(rule, trial, "", _soon(lambda _share, _at_ns: ()))
+                await self._both_sides(rule, trial, "", _soon(lambda _share, _at_ns: ()), self._anywhere)
 
     def _fault_of(self, near: Near) -> Faults:
         level = self._bench.program.layers[0].intensity_ions_per_s
@@ -97,11 +100,12 @@ class NearTrials:
             for fault in faults:
                 plant.inject(fault)
             await asyncio.sleep((at_ns + 2 * TICK_NS - loop.now_ns()) / 1e9)
-            most, stands = 0.0, float(plant.signals[second])
+            soon, stands = float(plant.signals[first]), float(plant.signals[second])
+            most = soon
             while plant.signals[second] == stands:
                 most = max(most, float(plant.signals[first]))
                 await asyncio.sleep(TICK_NS / 1e9)
-            send(SpotSeen(most, stands))
+            send(SpotSeen(soon, most, stands))
 
         await branch(work, found.append)
         return found[0]
@@ -119,11 +123,10 @@ class NearTrials:
         await branch(work, found.append)
         return found[0]
 
-    async def _both_sides(self, rule: Rule, trial: Trial, side: str, faults: Faults, *, in_beam: bool = False) -> None:
-        """Below a limit and above it; `in_beam`: well within a spot."""
+    async def _both_sides(self, rule: Rule, trial: Trial, side: str, faults: Faults, where: Where) -> None:
+        """Below a limit and above it, from one of the instants that `where` gives."""
         for share in (BELOW, ABOVE):
-            seen = await self._spots() if in_beam else Instants.spread(self._world.loop.now_ns())
-            at_ns, _ = seen.draw(self._bench.draw(rule.id, "near", f"{side}{share}"))
+            at_ns, _ = (await where()).draw(self._bench.draw(rule.id, "near", f"{side}{share}"))
             found = await faults(share, at_ns)
 
             async def work(
@@ -135,14 +138,27 @@ class NearTrials:
 
             await branch(work, self._emit)
 
+    async def _anywhere(self) -> Instants:
+        return Instants.spread(self._world.loop.now_ns())
+
     async def _spots(self) -> Instants:
-        """Instants well within spots, from here on."""
-        if self._within is None:
+        """Well within spots and beam that goes on."""
+        on = await self._beam()
+        inside = on.kept(within_spots(on) & goes_on(on))
+        return Instants(inside.t_ns, inside.spot)
+
+    async def _stop_spots(self) -> Instants:
+        """Well within spots after which the beam is stopped."""
+        on = await self._beam()
+        inside = on.kept(within_spots(on) & self._bench.stop_spots()[on.spot])
+        return Instants(inside.t_ns, inside.spot)
+
+    async def _beam(self) -> Ticks:
+        """Ticks with beam on a spot, from here on."""
+        if self._on is None:
             seen = await look_ahead(self._world)
-            on = seen.kept(beam_on(seen))
-            inside = on.kept(within_spots(on))
-            self._within = Instants(inside.t_ns, inside.spot)
-        return self._within
+            self._on = seen.kept(beam_on(seen))
+        return self._on
 
     async def _look_to_the_end(self) -> Growth:
         """How the signals of the layer grow when nothing fails."""

@@ -27,10 +27,17 @@ Look = Callable[[tuple[Fault, ...], int, str], Awaitable[float]]
 
 
 def within_spots(seen: Ticks) -> np.ndarray:
-    """Of ticks with beam, those that lie well within a spot, and within beam that goes on: bool, shape (n,)."""
-    pauses = np.diff(seen.t_ns) != TICK_NS
-    on_spot = _well_within(pauses | (np.diff(seen.spot) != 0), BEFORE_NS, AFTER_NS)
-    return np.asarray(on_spot & _well_within(pauses, 0, GOES_ON_NS))
+    """Of ticks with beam, those that lie well within a spot: bool, shape (n,)."""
+    return _well_within(_pauses(seen) | (np.diff(seen.spot) != 0), BEFORE_NS, AFTER_NS)
+
+
+def goes_on(seen: Ticks) -> np.ndarray:
+    """Of ticks with beam, those after which it goes on: bool, shape (n,)."""
+    return _well_within(_pauses(seen), 0, GOES_ON_NS)
+
+
+def _pauses(seen: Ticks) -> np.ndarray:
+    return np.asarray(np.diff(seen.t_ns) != TICK_NS)
 
 
 def _well_within(ends: np.ndarray, before_ns: int, after_ns: int) -> np.ndarray:

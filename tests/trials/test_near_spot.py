@@ -14,7 +14,7 @@ from interlocks.rules import load_rules
 from ioc_sim.faults import Fault, FaultKind
 from rig.trials.causes import NearDose, NearSpot, load_trials
 from rig.trials.near_dose import SpotSeen, faults_of_dose
-from rig.trials.near_spot import AFTER_NS, BEFORE_NS, GOES_ON_NS, TICK_NS, faults_at, within_spots
+from rig.trials.near_spot import AFTER_NS, BEFORE_NS, GOES_ON_NS, TICK_NS, faults_at, goes_on, within_spots
 from rig.trials.truth import Ticks
 
 RULES = load_rules(load_facility("wuwei"), "1", "carbon")
@@ -53,7 +53,7 @@ async def _still(_faults: tuple[Fault, ...], _at_ns: int, _signal: str) -> float
 
 def test_the_dose_of_a_spot_is_read_as_the_share_of_its_limit() -> None:
     async def watch(faults: tuple[Fault, ...], _at_ns: int, _rule: Rule) -> SpotSeen:
-        return SpotSeen(403_000.0 + 61.8 * sum(fault.value for fault in faults), 400_000.0)
+        return SpotSeen(0.0, 403_000.0 + 61.8 * sum(fault.value for fault in faults), 400_000.0)
 
     rule = RULES.rule("spot-overdose-ic2")
     (fault,) = asyncio.run(faults_of_dose(rule, NearDose(point="ic2.counts"), 0.98, AT_NS, watch))
@@ -62,17 +62,31 @@ def test_the_dose_of_a_spot_is_read_as_the_share_of_its_limit() -> None:
     assert 403_000.0 + 61.8 * fault.value == pytest.approx(0.98 * limit, abs=31.0)
 
     async def deaf(_faults: tuple[Fault, ...], _at_ns: int, _rule: Rule) -> SpotSeen:
-        return SpotSeen(403_000.0, 400_000.0)
+        return SpotSeen(0.0, 403_000.0, 400_000.0)
 
     with pytest.raises(InternalError, match="does not follow"):
         asyncio.run(faults_of_dose(rule, NearDose(point="ic2.counts"), 0.98, AT_NS, deaf))
+
+
+def test_a_chamber_that_steers_ends_the_spot_for_its_counts() -> None:
+    """Short of the target nothing comes of a few counts; beyond it a count is 107 ions, and 9,000 are on their way."""
+
+    async def watch(faults: tuple[Fault, ...], _at_ns: int, _rule: Rule) -> SpotSeen:
+        soon = 250_000.0 + 107.0 * sum(fault.value for fault in faults)
+        return SpotSeen(soon, soon + 9_000.0 if soon > 400_000.0 else 401_000.0, 400_000.0)
+
+    rule = RULES.rule("spot-overdose-ic1")
+    (fault,) = asyncio.run(faults_of_dose(rule, NearDose(point="ic1.counts", steers=True), 1.02, AT_NS, watch))
+    assert 259_000.0 + 107.0 * fault.value == pytest.approx(1.02 * (1.10 * 400_000.0 + 20_000.0), abs=54.0)
 
 
 def test_instants_lie_well_within_a_spot_and_beam_that_goes_on() -> None:
     spots = np.repeat(np.arange(12), 300)  # 3 ms each
     t_ns = np.arange(spots.size, dtype=np.int64) * TICK_NS
     t_ns[spots >= 6] += 50_000_000  # the beam was off
-    kept = within_spots(Ticks(t_ns, np.zeros_like(t_ns), np.zeros_like(t_ns), spots.astype(np.int64)))
+    seen = Ticks(t_ns, np.zeros_like(t_ns), np.zeros_like(t_ns), spots.astype(np.int64))
+    assert set(spots[within_spots(seen)]) == set(range(12))
+    kept = within_spots(seen) & goes_on(seen)
     assert kept.any()
     for i in np.flatnonzero(kept):
         assert spots[i - BEFORE_NS // TICK_NS] == spots[i] == spots[i + AFTER_NS // TICK_NS - 1]

@@ -148,21 +148,13 @@ def test_one_beam_off_device_that_fails_is_made_up_for_within_300_us() -> None:
 
 def test_just_below_a_limit_nothing_trips_and_just_above_it_the_rule_does() -> None:
     found: list[TrialResult] = []
-    rules = (
-        "chamber-voltage-ic1",
-        "area-radiation",
-        "layer-timer",  # one limit, two, and one at the end of the layer
-        "chamber-disagreement",
-        "spot-overdose-ic2",
-        "position-x",
-        "dose-rate-peak",  # over a window, within a spot
-        "operator-heartbeat",
-        "control-heartbeat",
-        "plant-late",
-    )  # no device
+    one, two, at_the_end, of_a_window = "chamber-voltage-ic1", "area-radiation", "layer-timer", "chamber-disagreement"
+    in_a_spot = ("spot-overdose-ic1", "spot-overdose-ic2", "position-x", "dose-rate-peak")
+    no_device = ("operator-heartbeat", "control-heartbeat", "plant-late")
+    rules = (one, two, at_the_end, of_a_window, *in_a_spot, *no_device)
     run_trials(bench(), choose(bench(), rules, (TrialState.SPOT,), variants=(), near=True), found.append)
     near = [result for result in found if "limit" in result.variant]
-    assert len(near) == (2 + 4 + 2) + (2 + 2 + 4 + 2) + 3 * 2
+    assert len(near) == (2 + 4 + 2) + (2 + 2 + 2 + 4 + 2) + 3 * 2
     assert not [f"{result.name}: {result.failures}" for result in found if not result.passed]
 
 
