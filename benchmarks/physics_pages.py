@@ -14,7 +14,8 @@ from benchmarks.report import ROOT
 
 PICTURES = (("machine_pictures",), ("slow_extraction", "pictures"), ("dose_tables", "pictures"))
 TABLES = (("range_table",), ("several_energies",), ("slow_extraction", "kobayashi", "spill", "start"), ("live_spill",),
-          ("spill_calibration",), ("dose_tables", "carbon", "proton", "plans", "speed"))  # fmt: skip
+          ("spill_calibration",), ("spill_calibration", "slow"), ("live_response",),
+          ("dose_tables", "carbon", "proton", "plans", "speed"))  # fmt: skip
 
 
 def main() -> int:

@@ -3,7 +3,8 @@
 ``python -m benchmarks.spill_calibration`` rewrites the tables of docs/physics/slow-extraction.md that hold the model of
 `configs/tables/*-spill.csv` against tracking at energies, drives and frequencies that are no operating points of the
 calibration (half an hour; ``... wuwei`` that ring only, ``... wuwei:3`` its fourth point, ``... tables`` none, with
-what was tracked last).  Nothing is fitted here.
+what was tracked last).  ``... slow`` alone is the drive of a core at work, which has tables of its own.  Nothing is
+fitted here.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ HELD_OUT: dict[str, tuple[tuple[float, Point], ...]] = {
         (250.0, Point(0.0, 0.02, Effort(16_000, 3, 100_000, 60), Effort(6000, 10, 100_000, 1))),
     ),
 }
+SLOW = ("pimms", 250.0, Point(0.0, 0.001, Effort(100_000, 3, 400_000, 60), Effort(100_000, 6, 400_000, 1)))
+"""Where the plant of a core works."""
 
 
 def deviation(model: float, tracked: float, error: float) -> str:
@@ -112,9 +115,15 @@ RIPPLE_HEAD = [
 
 def tracked(facility_id: str, number: int) -> dict[str, Any]:
     """Track one point; as plain data."""
-    energy, point = HELD_OUT[facility_id][number]
+    return _plain_measured(_measure(facility_id, *HELD_OUT[facility_id][number]))
+
+
+def _measure(facility_id: str, energy: float, point: Point) -> Measured:
     setting = setting_of(load_facility(facility_id), "carbon", energy, point.stop.particles, 1, 1)
-    found = measure(setting, energy, point, PER_TURN)
+    return measure(setting, energy, point, PER_TURN)
+
+
+def _plain_measured(found: Measured) -> dict[str, Any]:
     return asdict(found) | {key: _plain(getattr(found, key)) for key in ("stop", "ripple", "drive_ripple")}
 
 
@@ -166,9 +175,16 @@ def main() -> None:
             kept[key] = tracked(key.partition(":")[0], int(key.partition(":")[2]))
             RESULTS.mkdir(parents=True, exist_ok=True)
             kept_in.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    rows = [rows_of(key.partition(":")[0], _measured(kept[key])) for key in every if key in kept]
+    if named == ["slow"]:
+        write_parts("slow", [rows_of(SLOW[0], _measure(*SLOW))])
+        return
+    write_parts("calibrated", [rows_of(key.partition(":")[0], _measured(kept[key])) for key in every if key in kept])
+
+
+def write_parts(name: str, rows: list[dict[str, list[str]]]) -> None:
+    """Tables of stops and of ripple."""
     for part, head in (("stop", STOP_HEAD), ("ripple", RIPPLE_HEAD)):
-        write_part(PAGE, "spill_calibration", f"calibrated {part}", head + [line for one in rows for line in one[part]])
+        write_part(PAGE, "spill_calibration", f"{name} {part}", head + [line for one in rows for line in one[part]])
 
 
 if __name__ == "__main__":

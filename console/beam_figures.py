@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from console.tables import print_table
 from dose.curves import Curve, depth_dose, range_sigma_mm
 from dose.features import Peak, peak_of
-from dose.reference import icru_ranges, matrad_curves
+from dose.reference import ReferenceCurve, icru_ranges, matrad_curves, own_curves
 from dose.straggling import scattering_sigma_mm
 from facility.config import Facility
 from facility.energy_table import load_energy_table
@@ -24,6 +25,8 @@ RANGE_SCHEMA, BRAGG_SCHEMA = "ionctl.range/1", "ionctl.bragg/1"
 _LINES = 15
 _NEAR_MEV_U = 3.0
 """A reference curve of an energy that is farther away is not drawn."""
+Published = tuple[float, FloatArray, FloatArray, Peak]
+"""Of a published curve: energy, depths, dose, and what its peak is like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +111,7 @@ class BraggFigures:
     ripple_mm: float
     curve: Curve
     peak: Peak
-    reference: tuple[float, FloatArray, FloatArray, Peak] | None
+    reference: Published | None
 
     def to_data(self) -> dict[str, Any]:
         """Ready for JSON; the curve each half millimetre."""
@@ -162,11 +165,19 @@ def bragg_figures(
                          "give less water or more energy")  # fmt: skip
     depth = np.arange(0.0, curve.range_mm - before + 60.0, 0.05)
     peak = peak_of(depth, curve.at(depth + before))
-    return BraggFigures(facility.id, species, energy, before, ripple, curve, peak,
-                        None if reference is None else _published(reference, species, energy))  # fmt: skip
+    beside = _beside(species, energy) if reference is None else _published(reference, species, energy)
+    return BraggFigures(facility.id, species, energy, before, ripple, curve, peak, beside)
 
 
-def _published(folder: Path, species: str, energy: float) -> tuple[float, FloatArray, FloatArray, Peak]:
+def _beside(species: str, energy: float) -> Published | None:
+    """A curve that comes with the product, if there is one of nearly this energy and scipy to draw it with."""
+    if species != "carbon" or find_spec("scipy") is None:
+        return None
+    nearest = min(own_curves(), key=lambda one: abs(one.energy_mev_u - energy))
+    return _shown(nearest) if abs(nearest.energy_mev_u - energy) <= _NEAR_MEV_U else None
+
+
+def _published(folder: Path, species: str, energy: float) -> Published:
     if species != "carbon":
         raise ConfigError("reference.species", f"no published curve of {species} among them", str(folder),
                           "leave --reference out")  # fmt: skip
@@ -174,9 +185,13 @@ def _published(folder: Path, species: str, energy: float) -> tuple[float, FloatA
     if abs(nearest.energy_mev_u - energy) > _NEAR_MEV_U:
         raise UsageError("reference.energy", f"the nearest published curve is of {nearest.energy_mev_u:g} MeV/u",
                          "--energy", f"--energy {nearest.energy_mev_u:g}")  # fmt: skip
-    depth = np.arange(0.0, float(nearest.depth_mm[-1]), 0.05)
-    dose = nearest.at(depth)
-    return nearest.energy_mev_u, depth[::10], dose[::10], peak_of(depth, dose)
+    return _shown(nearest)
+
+
+def _shown(one: ReferenceCurve) -> Published:
+    depth = np.arange(0.0, float(one.depth_mm[-1]), 0.05)
+    dose = one.at(depth)
+    return one.energy_mev_u, depth[::10], dose[::10], peak_of(depth, dose)
 
 
 def _peak_data(peak: Peak) -> dict[str, float | None]:

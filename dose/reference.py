@@ -1,11 +1,13 @@
 """Published curves to hold ours against, where their files are at hand: matRad's carbon data, ICRU 90 ranges, TRiP98.
 
+Some of matRad's carbon curves and some rows of ICRU 90 come with the product, for pictures.
 Nothing of the product depends on these files, and nothing in it is fitted to them.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from facility.errors import ConfigError
 from facility.physics.relativity import FloatArray
 
 MATRAD_FILE = "carbon_Generic.mat"
+OWN_CURVES = Path(__file__).resolve().parent / "matrad_carbon.csv"
+"""Every second curve of matRad's file, with its licence (BSD, 3 clauses) and the SHA-256 of source and rows."""
 RANGE_FILES = {
     "carbon": ("range_c12_water.csv", "R_CSDA_ICRU90_I78_g_cm2"),
     "proton": ("range_p_water.csv", "R_CSDA_ICRU90_I78"),
@@ -30,7 +34,8 @@ ICRU_ROWS = {
 
 @dataclass(frozen=True, eq=False)
 class ReferenceCurve:
-    """A depth-dose curve of matRad's carbon data: MeV cm2/g over mm, and one sigma across added in water (mm)."""
+    """A depth-dose curve of matRad's carbon data: MeV cm2/g over mm, and one sigma across added in water (mm; nan where
+    only the dose is at hand)."""
 
     energy_mev_u: float
     depth_mm: FloatArray
@@ -62,6 +67,19 @@ def matrad_curves(folder: Path) -> list[ReferenceCurve]:
         for one in machine.data
     ]
     return sorted(rows, key=lambda one: one.energy_mev_u)
+
+
+def own_curves() -> list[ReferenceCurve]:
+    """The curves that come with the product, by rising energy; ConfigError if the file is not the one that was made."""
+    lines = OWN_CURVES.read_text(encoding="utf-8").splitlines(keepends=True)
+    count = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    head = dict(line[2:].rstrip().split(": ", 1) for line in lines[:count] if ": " in line)
+    if head.get("rows_sha256") != hashlib.sha256("".join(lines[count:]).encode()).hexdigest():
+        raise ConfigError("reference.edited", "the rows do not match the file's own hash", str(OWN_CURVES),
+                          "the file as it was installed")  # fmt: skip
+    rows = np.loadtxt(lines[count + 1 :], delimiter=",")
+    parts = np.split(rows, np.flatnonzero(np.diff(rows[:, 0])) + 1)
+    return [ReferenceCurve(float(p[0, 0]), p[:, 1], p[:, 2], np.full(len(p), np.nan)) for p in parts]
 
 
 def icru_ranges(folder: Path | None, species: str) -> tuple[FloatArray, FloatArray]:

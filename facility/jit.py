@@ -49,7 +49,7 @@ Record = Any
 _ROOT = Path(__file__).resolve().parent.parent
 _NOT_INLINED = frozenset({
     "run", "_failed", "_is_good_again", "ring_ms", "normal_quantile", "external_ok", "external_settled",
-    "external_slow", "gate_by_line",
+    "external_slow", "gate_by_line", "answer_of_drive",
 })  # fmt: skip
 """The outermost loop, and functions that are rarely reached."""
 _COMPILED = ("facility/rng.py", "facility/signals.py", "facility/states.py", "facility/external.py",

@@ -33,6 +33,8 @@ PARAM_DTYPE = np.dtype(
         # extraction
         ("n_stages", "i8"), ("last_stage", "i8"), ("transit_turns", "f8"), ("transit_per_log", "f8"),
         ("stage_turns", "f8"),
+        ("is_exciter", "i8"), ("exciter_lead", "i8"), ("answer_taps", "i8"), ("answer_turns", "f8"),
+        ("answer_per_log", "f8"), ("answer_lag_turns", "f8"),
         ("share_inverse", "f8"), ("drive_root", "f8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
         ("n_lines", "i8"), ("line_rise", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
@@ -80,6 +82,7 @@ STATE_DTYPE = np.dtype(
         ("f_rev_hz", "f8"),
         ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"), ("ripple", "f8"), ("ion_root", "f8"),
         ("line_scale", "f8"), ("converter_rise", "f8"),
+        ("answering", "i8"), ("drive_factor", "f8"), ("drive_answer", "f8"),
         # actuators
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
         ("quad_cmd", "i8"), ("quad_ticks", "i8"), ("quad_open", "f8"),
@@ -136,6 +139,9 @@ STATE_DTYPE = np.dtype(
 
 # offsets in the parameter vector ``q``; the number of elements stands behind each.  Pairs: supply 0 upstream and 1
 # downstream, axis 0 x and 1 y, chamber 0 and 1
+LAYER_TURNS = 0  # LAYER_LAGS
+LAYER_LAGS = 8
+"""Lags of the layer at the side of an exciter's triangle."""
 LINE_HZ = 16  # 8; what stands below is free
 LINE_WEIGHT = 24  # 8
 LINE_COS = 32  # 8
@@ -179,7 +185,10 @@ EXT_AGE_NS = 111  # N_EXT; 0: not external
 MOST_STRIPS = 256
 STRIP_SPREAD = EXT_AGE_NS + N_EXT  # 2 x MOST_STRIPS
 """By plane and strip: how much wider a centroid there spreads because of dead strips, squared."""
-N_Q = STRIP_SPREAD + 2 * MOST_STRIPS
+ANSWER_SLOWNESS = STRIP_SPREAD + 2 * MOST_STRIPS  # ANSWER_TAPS
+ANSWER_TAPS = 200
+"""Ions of a core by amplitude: how much later than those of the beam's rms they answer to its voltage."""
+N_Q = ANSWER_SLOWNESS + ANSWER_TAPS
 
 # offsets in the state vector ``v``
 STAGE = 0  # 4
@@ -301,7 +310,12 @@ LOOP_S = LOOP_C + MAX_LINES  # 8
 LEAD_C = LOOP_S + MAX_LINES  # 8
 LEAD_S = LEAD_C + MAX_LINES  # 8
 """A line's phase when what is driven now arrives."""
-N_V = LEAD_S + MAX_LINES
+LAYER = LEAD_S + MAX_LINES  # LAYER_LAGS
+ANSWER_RING = 256
+"""Ticks in which a core's slowest ions have answered; a power of two."""
+ANSWER = LAYER + LAYER_LAGS  # ANSWER_RING
+"""What the amplitude of exciter or core made of the rate when ions left the triangle."""
+N_V = ANSWER + ANSWER_RING
 
 
 TRUTH_DTYPE = np.dtype(

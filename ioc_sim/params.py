@@ -16,7 +16,7 @@ from facility.physics.chamber import drift_time_us
 from facility.physics.relativity import beta, gamma, rigidity_tm
 from ioc_sim import layout as at
 from ioc_sim.external import pack_external
-from ioc_sim.extraction.rate_model import POWER, RISE, RateModel
+from ioc_sim.extraction.rate_model import POWER, RISE, SLOWNESS, RateModel
 from ioc_sim.intensity_loop import LOOP_TICKS, SLOW_HZ
 from ioc_sim.layout import (
     E_BRHO,
@@ -157,6 +157,20 @@ def _converter_rms(facility: Facility, species: str, model: RateModel) -> float:
     return float(rms * drive * f_rev ** RISE[model.kind])
 
 
+def _drive_answer(p: Any, q: np.ndarray, model: RateModel, lead: bool) -> None:
+    """Response to ripple of the drive: 1 / (1 + (i omega tau)^1/2) is a mean of lags of rates tan^2(phi) / tau, phi
+    even from 0 to a right angle; of a core the ions by amplitude, in parts of equal size."""
+    p.is_exciter = 1 if model.kind == "rfko" else 0
+    p.exciter_lead = 1 if lead or not p.is_exciter else 0
+    angles = 0.5 * math.pi * (np.arange(at.LAYER_LAGS) + 0.5) / at.LAYER_LAGS
+    q[at.LAYER_TURNS : at.LAYER_TURNS + at.LAYER_LAGS] = model.drive_edge_turns / np.tan(angles) ** 2
+    p.answer_taps = 1 if p.is_exciter else at.ANSWER_TAPS
+    slowness = np.ones(1) if p.is_exciter else SLOWNESS.reshape(at.ANSWER_TAPS, -1).mean(axis=1)
+    q[at.ANSWER_SLOWNESS : at.ANSWER_SLOWNESS + p.answer_taps] = slowness
+    p.answer_turns, p.answer_per_log = model.drive_delay_turns, model.ripple_per_log
+    p.answer_lag_turns = model.drive_lag_turns
+
+
 def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: RateModel) -> None:
     extraction = facility.extraction
     p.n_stages, p.last_stage = model.stages, at.STAGE + model.stages - 1
@@ -164,6 +178,7 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     p.stage_turns = model.spread_turns / math.sqrt(model.stages)
     p.share_inverse = 1.0 / (facility.species_named(species).transmission * model.share_per_turn)
     p.drive_root = 1.0 / POWER[model.kind]
+    _drive_answer(p, q, model, extraction.exciter_lead)
     p.noise_decay = _decay(extraction.duty_noise_tau_us)
     kick = math.sqrt(1.0 - p.noise_decay**2)
     p.noise_kick = extraction.exciter_noise_rms * kick

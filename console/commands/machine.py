@@ -276,6 +276,43 @@ def scan(
     )
 
 
+@machine.command()
+@FACILITY
+@click.option("--room", help="Room; default the first one.")
+@SPECIES
+@TABLE_ENERGY
+@PLOT
+@JSON
+@click.pass_obj
+def monitors(
+    settings: Settings, facility_name: str, room: str | None, species: str | None, energy_mev_u: float | None,
+    plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Chambers and strips: when the charge of ions comes, what is lost of it, how well the beam's place is known."""
+    from console.tables import print_or_draw, print_table
+    from ioc_sim.studies.monitors import monitor_study
+
+    facility = settings.facility(facility_name)
+    name = species or next(iter(facility.species))
+    energy = _table_energy(facility, name, energy_mev_u)
+    found = monitor_study(facility, room or next(iter(facility.rooms)), name, energy)
+
+    def draw(path: Path) -> None:
+        from console.machine_picture import draw_monitors
+
+        draw_monitors(found, path)
+
+    def show() -> None:
+        title = f"{facility.id}, room {found.room}, {name} of {energy:.2f} MeV/u, spot {found.sigma_mm:.2f} mm"
+        heads = ("chamber at", "charge has come after us", "lost at 1e9/s, %")
+        rows = [(f"{volt:g} V", f"{found.late_s(volt) * 1e6:.0f}", f"{100.0 * found.loss_at(volt, 1e9):.3f}")
+                for volt in found.collected]  # fmt: skip
+        print_table(title, heads, rows, right=(1, 2))
+        print(f"centroid of a window of 1e4 ions: {found.centre_at(1e4):.3f} mm, one sigma")
+
+    print_or_draw(found.to_data, show, draw, as_json=as_json, plot=plot)
+
+
 def _table_energy(facility: Facility, species: str, wanted: float | None) -> float:
     """An energy of the facility's table: the one demanded, or the nearest to the middle."""
     from facility.energy_table import load_energy_table

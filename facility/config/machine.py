@@ -95,6 +95,8 @@ class Extraction(Section):
       plant stays within them.
     - `loop_bandwidth_hz`: of the intensity loop, where its gain is 1; 0: no loop. `feed_forward`: share of the mains
       lines that the loop knows of before it has seen any.
+    - `exciter_lead`: the exciter's generator knows the calibrated response and sets its amplitude so that the rate
+      asked for comes (`ioc_sim.physics.drive_answer`); without, the amplitude is the root of what is asked for.
     - `start_overshoot_rel` decays with `start_overshoot_tau_ms` at each spill start.
     """
 
@@ -109,6 +111,7 @@ class Extraction(Section):
     channelling: Annotated[float, Field(ge=1.0, le=1000.0)]
     loop_bandwidth_hz: Annotated[float, Field(ge=0.0, le=500.0)]
     feed_forward: Annotated[float, Field(ge=0.0, le=1.0)]
+    exciter_lead: bool = True
     start_overshoot_rel: Annotated[float, Field(ge=0.0, le=2.0)]
     start_overshoot_tau_ms: Positive
 

@@ -82,7 +82,7 @@ def _momentum(facility: Facility, species: str) -> float:
 
 def measure(setting: Setting, energy: float, point: Point, per_turn: Sequence[float] = RIPPLE_PER_TURN) -> Measured:
     """Stops, and ripple of tune and drive at one operating point."""
-    amplitude = ripple_amplitude(setting, point.drive)
+    amplitude = ripple_amplitude(setting, point.drive, per_turn)
     ripple = ripple_point(setting, point.drive, per_turn, amplitude, point.ripple)
     driven = ripple_point(setting, point.drive, per_turn, DRIVE_AMPLITUDE, point.ripple, on_drive=True)
     stop = stop_point(setting, point.drive, point.stop)

@@ -6,6 +6,7 @@ point: what a spill is in its middle. Times are in turns, for one turn is like a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,10 @@ FILL_SHARE = 0.25
 SETTLE_TURNS = 4000
 """Over the drive: the edge of the beam has then taken the shape of the new drive."""
 MOST_FILL_TURNS = 2_000_000
+SLOW_DRIVE = 0.01
+"""A core slower than that is slowed down by steps, and only those ions are tracked that leave while it is looked at."""
+SLOWER = 10.0
+"""A step; what a core's speed has done to the edge is undone after `SETTLE_TURNS` of the speed before."""
 RESTART_EVERY = 2
 """Every so many stops the drive comes on again."""
 PAUSE, RESTART = 10, (4, 12)
@@ -103,29 +108,45 @@ def _filled(setting: Setting, share: float, seed: int, step: int = STEP_TURNS) -
     return filling
 
 
-def operating_point(setting: Setting, drive: float, seed: int) -> Tracker:
-    """A tracker in the middle of a spill at `drive` times the drive of the ring's file."""
-    point = _filled(setting, FILL_SHARE, seed).branch(Programme(), with_drive(setting, drive).optics)
-    point.advance(round(SETTLE_TURNS / drive))
+def operating_point(setting: Setting, drive: float, seed: int, turns: int = 0) -> Tracker:
+    """A tracker in the middle of a spill at `drive` times the drive of the ring's file, to be looked at for so many
+    turns (of a core below `SLOW_DRIVE` it has no other ions)."""
+    point = _filled(setting, FILL_SHARE, seed)
+    if isinstance(setting.optics.drive, KnockOut) or drive >= SLOW_DRIVE:
+        point = point.branch(Programme(), with_drive(setting, drive).optics)
+        point.advance(round(SETTLE_TURNS / drive))
+        return point
+    speeds = [max(drive, SLOWER**-step) for step in range(1, 1 + math.ceil(-math.log(drive, SLOWER) - 1e-9))]
+    before = 1.0
+    for number, speed in enumerate(speeds):
+        if number > 0:
+            ahead = SETTLE_TURNS * sum([before, *speeds[number:-1]]) + turns * drive
+            point = _leaving_within(point, round((ahead + 2.0 * SETTLE_TURNS * before) / before))
+        point = point.branch(Programme(), with_drive(setting, speed).optics)
+        point.advance(round(SETTLE_TURNS * before / speed))
+        before = speed
     return point
+
+
+def _leaving_within(point: Tracker, turns: int) -> Tracker:
+    """The same with those ions only that leave within so many turns of the present speed."""
+    probe = point.branch(Programme())
+    gone = probe.advance(turns).status != STORED
+    return point.branch(Programme(), only=gone)
 
 
 def filled_start(setting: Setting, drive: float, share: float, effort: Effort) -> FilledStart:
     """First start at `drive`: the full drive has filled the edge until this share of the ions was out, then a pause."""
     one = replace(setting, particles=effort.particles)
     reference, rows, filled = _transit_guess(one), [], []
-    edges = RESTART[0] * reference + np.arange(START_BINS + 1) * effort.turns // START_BINS
+    edges = np.asarray(RESTART[0] * reference + np.arange(START_BINS + 1) * effort.turns // START_BINS, np.float64)
     for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
         filling = _filled(one, share, seed, STEP_TURNS // 4)
         filled.append(filling.turn)
         pause = filling.branch(Programme(drive_off=filling.turn))
         pause.advance(PAUSE * reference)
         spill = pause.branch(Programme(), with_drive(one, drive).optics)
-        start = spill.turn
-        beam = spill.advance(int(edges[-1]))
-        left = np.sort(beam.end_turn[beam.status != STORED]) - start
-        stored = beam.x.size - np.searchsorted(left, 0.5 * (edges[1:] + edges[:-1]))
-        rows.append(np.histogram(_arrivals(beam, start), edges)[0] / stored)
+        rows.append(_rate_over_stored(spill, edges))
     each = np.array(rows)
     if np.count_nonzero(each) == 0:
         raise ConfigError("tracking.few", "no ions after the start", "", "more particles or a stronger drive")
@@ -133,6 +154,34 @@ def filled_start(setting: Setting, drive: float, share: float, effort: Effort) -
     error = each.std(axis=0, ddof=1) / np.sqrt(effort.seeds) if effort.seeds > 1 else np.full(START_BINS, np.nan)
     middle = np.asarray(0.5 * (edges[1:] + edges[:-1]) - edges[0], np.float64)
     return FilledStart(middle, each.mean(axis=0), error, float(np.mean(filled)))
+
+
+def restart_rate(
+    setting: Setting, drive: float, then: float, edges: FloatArray, effort: Effort
+) -> tuple[FloatArray, FloatArray]:  # fmt: skip
+    """Rate over the ions stored in bins of these turns from a restart on, over that before, and one sigma by the
+    scatter of the seeds: a spill at `drive` that has come to rest, a pause of ten transits, the drive `then`."""
+    one, rows, before = replace(setting, particles=effort.particles), [], []
+    for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
+        point = operating_point(one, drive, seed)
+        pause = point.branch(Programme(drive_off=point.turn))
+        pause.advance(PAUSE * _transit_guess(one))
+        spill = pause.branch(Programme(), with_drive(one, then).optics)
+        rows.append(_rate_over_stored(spill, edges))
+        before.append(float(_rate_over_stored(point, np.array([0.0, effort.turns]))[0]))
+    each = np.array(rows) / np.mean(before)
+    error = np.hypot(each.std(axis=0, ddof=1) / np.mean(each, axis=0), np.std(before, ddof=1) / np.mean(before))
+    return each.mean(axis=0), each.mean(axis=0) * error / np.sqrt(effort.seeds)
+
+
+def _rate_over_stored(point: Tracker, edges: FloatArray) -> FloatArray:
+    """Extracted per turn over the ions stored, in bins of these turns from now on."""
+    start = point.turn
+    beam = point.advance(int(edges[-1]))
+    left = np.sort(beam.end_turn[beam.status != STORED]) - start
+    stored = beam.x.size - np.searchsorted(left, 0.5 * (edges[1:] + edges[:-1]))
+    counts, _ = np.histogram(_arrivals(beam, start), edges)
+    return np.asarray(counts / np.diff(edges) / stored, np.float64)
 
 
 def stop_point(setting: Setting, drive: float, effort: Effort) -> StopPoint:
@@ -172,10 +221,11 @@ class _Stops:
 
 
 def _stops_of(setting: Setting, drive: float, effort: Effort, seed: int) -> _Stops:
-    point = operating_point(setting, drive, seed)
-    start, every = point.turn, effort.turns // effort.stops
-    before, reference = point.beam.count(STORED), _transit_guess(setting)
+    reference = _transit_guess(setting)
     pause_turns, window = PAUSE * reference, (RESTART[0] * reference, RESTART[1] * reference)
+    point = operating_point(setting, drive, seed, effort.turns + pause_turns + window[1])
+    start, every = point.turn, effort.turns // effort.stops
+    before = point.beam.count(STORED)
     late: list[FloatArray] = []
     stopped: list[int] = []
     again = 0
@@ -223,10 +273,11 @@ def _distance(setting: Setting) -> float:
 
 
 def ripple_point(
-    setting: Setting, drive: float, per_turn: Sequence[float], amplitude: float, effort: Effort, on_drive: bool = False
+    setting: Setting, drive: float, per_turn: Sequence[float], amplitude: float | FloatArray, effort: Effort,
+    on_drive: bool = False,
 ) -> RipplePoint:  # fmt: skip
-    """All lines at once, each with `amplitude`, and once more upside down: which of the two an ion belongs to is what
-    answers.
+    """All lines at once, each with `amplitude` (or its own), and once more upside down: which of the two an ion belongs
+    to is what answers.
 
     An ion that arrives at t comes from the upright one with a probability of (1 + modulation at t) / 2, whatever the
     rate does by itself, so that the exciter's own noise is no error: least squares over all arrivals of all seeds, in
@@ -247,14 +298,19 @@ def ripple_point(
 
 
 def _normal_equations(
-    setting: Setting, drive: float, per_turn: FloatArray, amplitude: float, turns: int, seed: int, on_drive: bool
+    setting: Setting, drive: float, per_turn: FloatArray, amplitude: float | FloatArray, turns: int, seed: int,
+    on_drive: bool,
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """One seed's least squares of +1 (upright) and -1 (upside down) on the lines at the arrivals, and on 1."""
-    point = operating_point(setting, drive, seed)
+    point = operating_point(setting, drive, seed, turns)
+    amplitudes = np.broadcast_to(amplitude, per_turn.shape)
     phases = 2.0 * np.pi * ((np.arange(per_turn.size) * 0.618034 + seed * 0.37) % 1.0)
     left, right = np.zeros((4 * per_turn.size + 1,) * 2), np.zeros(4 * per_turn.size + 1)
     for sign in (1.0, -1.0):
-        lines = tuple(Line(sign * amplitude, float(f), float(a)) for f, a in zip(per_turn, phases, strict=True))
+        lines = tuple(
+            Line(sign * float(height), float(f), float(a))
+            for height, f, a in zip(amplitudes, per_turn, phases, strict=True)
+        )
         branch = point.branch(Programme(drive_ripple=lines) if on_drive else Programme(ripple=lines))
         beam = branch.advance(turns)
         arrived = beam.end_turn[beam.status == EXTRACTED]
@@ -274,9 +330,16 @@ def _gain(left: FloatArray, right: FloatArray) -> ComplexArray:
     return np.asarray(found[0] + 1j * found[1], np.complex128)
 
 
-def ripple_amplitude(setting: Setting, drive: float) -> float:
-    """dQ of a line that modulates the rate by some tenths; it goes with the drive, for a slow spill answers more."""
-    return 1e-5 * drive * (1.0 if isinstance(setting.optics.drive, KnockOut) else 0.5)
+def ripple_amplitude(setting: Setting, drive: float, per_turn: Sequence[float]) -> float | FloatArray:
+    """dQ of a line that modulates the rate by some tenths; it goes with the drive, for a slow spill answers more.
+
+    Of a slow core each line moves the tune with a fifth of the core's speed at most, so that no ion turns back.
+    """
+    ring = setting.optics.drive
+    if not isinstance(ring, KnockOut) and drive < SLOW_DRIVE:
+        speed = abs(setting.optics.lattice.chromaticity) * ring.delta_per_turn * drive
+        return DRIVE_AMPLITUDE * speed / (2.0 * np.pi * np.asarray(per_turn, np.float64))
+    return 1e-5 * drive * (1.0 if isinstance(ring, KnockOut) else 0.5)
 
 
 def _arrivals(beam: Particles, since: int) -> FloatArray:

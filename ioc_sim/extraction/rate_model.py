@@ -129,6 +129,11 @@ class RateModel:
         return Transit(mean - self.stages * stage, stage, self.stages)
 
     @property
+    def rise(self) -> float:
+        """Response to ripple of the tune goes with this power of frequency, before transit."""
+        return RISE[self.kind]
+
+    @property
     def ripple_per_log(self) -> float:
         """What a delay of ripple at `stretch` 1 loses when the drive grows by e, turns."""
         return self.mean_per_log / (1.0 if self.kind == "rfko" else MEAN_SLOWNESS)

@@ -132,15 +132,19 @@ class Tracker:
         own = 2.0 * np.pi * self.optics.lattice.chromaticity * self._share[:, None, None] * self._delta
         self._own_cos, self._own_sin = np.cos(own), np.sin(own)
 
-    def branch(self, programme: Programme, optics: Optics | None = None) -> Tracker:
+    def branch(
+        self, programme: Programme, optics: Optics | None = None, only: npt.NDArray[np.bool_] | None = None
+    ) -> Tracker:  # fmt: skip
         """A tracker of its own for those that are stored now, at this turn, with another programme for the drive.
 
         The same random numbers. What the core has given so far is theirs; it gives more from here on only. With
-        `optics` the ring is another one from here on: the same but for its drive, or the beam would not fit it.
+        `optics` the ring is another one from here on: the same but for its drive, or the beam would not fit it; with
+        `only` those of the stored ones alone.
         """
         on, off = max(programme.drive_on, self.turn), max(programme.drive_off, self.turn)
-        here = self.beam.status == k.STORED
-        if not here.any():
+        here = np.flatnonzero(self.beam.status == k.STORED)
+        here = here if only is None else here[only]
+        if not here.size:
             raise ConfigError(
                 "tracking.empty", f"the ring is empty at turn {self.turn}", "", "a weaker drive or fewer turns"
             )

@@ -18,6 +18,7 @@ from facility.rng import NORMAL_FROM, poisson
 from ioc_sim import faults as fp
 from ioc_sim import layout as at
 from ioc_sim.faults import faulted
+from ioc_sim.physics.drive_answer import answer_of_drive, begin_answer, drive_share
 
 STREAM_POISSON = 2
 TICK_S = 1e-5
@@ -44,6 +45,9 @@ def clear_transit(v: np.ndarray) -> None:
 def enter_fine(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     """Mains lines at their phase of the present time, nothing on its way; called when 10 us steps begin."""
     clear_transit(v)
+    s.answering = 0
+    if p.exciter_lead == 0:
+        begin_answer(s, v)
     t_s = s.t_ns * 1e-9
     for i in range(p.n_lines):
         angle = 2.0 * math.pi * q[at.LINE_HZ + i] * t_s
@@ -107,8 +111,7 @@ def set_transit(p: Record, s: Record) -> None:
     """
     if s.f_rev_hz <= 0.0:
         return  # nothing has been accelerated
-    stored = s.stored if s.stored * p.thin_inverse > 1.0 else 1.0 / p.thin_inverse
-    share = s.level * p.share_inverse / (stored * s.f_rev_hz)
+    share = drive_share(p, s)
     turns = p.transit_turns - p.transit_per_log * p.drive_root * math.log(share) if share > 0.0 else p.transit_turns
     stage = p.stage_turns if p.stage_turns * p.n_stages < turns else turns / p.n_stages
     # a tick of each lag but the first passes before the next one sees it
@@ -149,7 +152,7 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
     drive = 0.0
     if on > 0.0 and s.stored > 0.0:
         supply = s.stored * p.thin_inverse
-        drive = s.level * s.drive * s.scale * s.sensitivity * on * (supply if supply < 1.0 else 1.0)
+        drive = s.level * s.drive * s.scale * s.sensitivity * (supply if supply < 1.0 else 1.0)
         drive *= 1.0 + s.overshoot
         s.overshoot *= p.overshoot_decay
     v[at.TRANSIT + s.ring_pos] = drive
@@ -161,6 +164,8 @@ def spill_tick(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.nd
     v[at.STAGE + 1] = stage1 + (stage0 - stage1) * s.stage_share
     v[at.STAGE + 2] += (stage1 - v[at.STAGE + 2]) * s.stage_share
     rate = v[p.last_stage]
+    if s.answering != 0 or (on != 1.0 and on > 0.0):
+        rate *= answer_of_drive(p, q, s, v, on)
     extracted_open = open_share(faulted(s, faults, fp.QUAD, s.quad_open, s.t_ns))
     rate = faulted(s, faults, fp.SPILL, rate * v[at.NOISE_SPILL + i], s.t_ns) * extracted_open
     if rate != rate:

@@ -122,12 +122,11 @@ def duty_factor(ions: FloatArray) -> float:
     return float(bins.mean() ** 2 / np.mean(bins**2))
 
 
-def live_spill(
-    facility: Facility, species: str, energy_mev_u: float, level_ions_per_s: float, seconds: float, *, seed: int = 1,
-    settle_s: float = SETTLE_S,
-) -> LiveSpill:  # fmt: skip
-    """Beam of one level from a full ring for some seconds, without interlocks; the nearest energy of the table."""
-    plant = Plant(facility, next(iter(facility.rooms)), species, seed=seed)
+def beam_on(
+    facility: Facility, species: str, energy_mev_u: float, level_ions_per_s: float, seed: int = 1
+) -> tuple[Plant, int]:  # fmt: skip
+    """A plant at the first beam of a long spot from a full ring, and its energy code; faults are allowed."""
+    plant = Plant(facility, next(iter(facility.rooms)), species, seed=seed, allow_faults=True)
     plant.set_safety_lines(True, False, True, field=FIELD, personnel=True)
     plant.set_room_beam(True)
     plant.open_field(FIELD, 1e15, 1e9)
@@ -143,9 +142,18 @@ def live_spill(
         if plant.t_ns > 60_000_000_000:
             raise InternalError("study.spill", "no beam within a minute", facility.id, "report this")
         plant.advance(plant.t_ns + _SLICE_NS)
-    _ions(plant, settle_s)
+    return plant, code
+
+
+def live_spill(
+    facility: Facility, species: str, energy_mev_u: float, level_ions_per_s: float, seconds: float, *, seed: int = 1,
+    settle_s: float = SETTLE_S,
+) -> LiveSpill:  # fmt: skip
+    """Beam of one level from a full ring for some seconds, without interlocks; the nearest energy of the table."""
+    plant, code = beam_on(facility, species, energy_mev_u, level_ions_per_s, seed)
+    ions_of(plant, settle_s)
     before = plant.status.stored_ions
-    ions = _ions(plant, min(seconds, LONGEST_S))
+    ions = ions_of(plant, min(seconds, LONGEST_S))
     stored = 0.5 * (before + plant.status.stored_ions)
     f_rev = float(plant.table.f_rev_hz[code])
     return LiveSpill(float(plant.table.energy_mev_u[code]), level_ions_per_s, f_rev, stored, ions)
@@ -199,7 +207,7 @@ def _at(facility: Facility, species: str, found: LiveSpill) -> tuple[float, floa
     return load_spill_table(facility).drive_for(share), momentum, spill.tune_per_supply / spill.channelling
 
 
-def _ions(plant: Plant, seconds: float) -> FloatArray:
+def ions_of(plant: Plant, seconds: float) -> FloatArray:
     """The truth of so many seconds from now on."""
     end_ns, parts = plant.t_ns + round(seconds * 1e9), [np.zeros(0)]
     while plant.t_ns < end_ns:

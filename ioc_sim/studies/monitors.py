@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ioc_sim.params import as_argument, energy_columns, pack_parameters, record
 from ioc_sim.physics.chambers import chamber_tick, free_charge, spot_constants
 from ioc_sim.physics.strip_profile import Strips, expected, live_variance, measured, resolution_mm
 
+SCHEMA = "ionctl.monitors/1"
 VOLTAGES_V = (400.0, 800.0, 1500.0)
 _TICKS = 60
 _SETTLE_TICKS = 400
@@ -58,6 +60,33 @@ class MonitorStudy:
     profile: FloatArray
     expected: FloatArray
     profile_ions: float
+
+    def late_s(self, volt: float) -> float:
+        """When all but a thousandth of the charge has come."""
+        return float(self.time_s[np.argmax(self.collected[volt] > 0.999)])
+
+    def loss_at(self, volt: float, rate: float) -> float:
+        """Share of the charge that is lost in a steady beam of this rate."""
+        return float(np.interp(np.log(rate), np.log(self.rates), self.losses[volt]))
+
+    def centre_at(self, ions: float) -> float:
+        """One sigma of a centroid of so many ions, mm."""
+        return float(np.interp(np.log(ions), np.log(self.ions), self.centre_mm))
+
+    def to_data(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "schema": SCHEMA, "facility": self.facility, "room": self.room, "species": self.species,
+            "energy_mev_u": self.energy_mev_u, "sigma_mm": self.sigma_mm,
+            "charge": {"time_s": self.time_s.tolist(),
+                       "collected": {f"{volt:g}": share.tolist() for volt, share in self.collected.items()}},
+            "recombination": {"ions_per_s": self.rates.tolist(),
+                              "lost": {f"{volt:g}": share.tolist() for volt, share in self.losses.items()}},
+            "centroid": {"ions": self.ions.tolist(), "sd_mm": self.centre_mm.tolist(), "best_mm": self.best_mm.tolist(),
+                         "beside_dead_mm": self.beside_dead_mm.tolist()},
+            "profile": {"at_mm": self.strip_mm.tolist(), "ions": self.profile.tolist(),
+                        "expected": self.expected.tolist(), "of_ions": self.profile_ions},
+        }  # fmt: skip
 
 
 class _Chamber:

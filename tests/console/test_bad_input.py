@@ -86,6 +86,13 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--energy 20", CONFIGURATION, "allowed: "),
         ("--plot away/a.svg", USAGE, "no folder 'away'"),
     ],
+    "machine monitors": [
+        ("--facility nowhere", CONFIGURATION, "known: "),
+        ("--room 9", USAGE, "known: 1"),
+        ("--species helium", USAGE, "known: carbon"),
+        ("--energy 20", CONFIGURATION, "allowed: "),
+        ("--plot away/a.svg", USAGE, "no folder 'away'"),
+    ],
     "machine range": [
         ("--facility nowhere", CONFIGURATION, "known: "),
         ("--species helium", USAGE, "known: carbon"),

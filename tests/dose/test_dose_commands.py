@@ -12,6 +12,8 @@ from console.main import run
 from control.plan.dicom_writer import write_dicom_plan
 from control.plan.load import load_plan
 from control.plan.maker import make_small_plan
+from dose import reference
+from dose.reference import matrad_curves, own_curves
 from facility.config import load_facility
 from facility.errors import ConfigError
 from rig.truth_log import read_truth_log
@@ -117,13 +119,35 @@ def test_ranges_and_curves(facility: str, species: str, tmp_path: Path, capsys: 
     assert "from ICRU 90 (I = 78 eV) at 2 energies" in told  # some rows of it stand beside without any file
 
 
+def test_a_published_curve_stands_beside_ours_without_any_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of those that come with the product, which are matRad's, one of nearly this energy."""
+    beside = said(capsys, "machine", "bragg", "--energy", "250", "--json")["reference"]
+    assert isinstance(beside, dict)
+    assert beside["energy_mev_u"] == pytest.approx(250.0, abs=3.0)
+    assert beside["peak"]["depth_mm"] == pytest.approx(125.0, abs=3.0)
+    common = ("machine", "bragg", "--facility", "pimms", "--species", "proton", "--energy", "150", "--json")
+    assert said(capsys, *common)["reference"] is None
+    if (TABLES / "carbon_Generic.mat").is_file():
+        for own, whole in zip(own_curves(), matrad_curves(TABLES)[::2], strict=True):
+            assert own.energy_mev_u == pytest.approx(whole.energy_mev_u, rel=1e-5)
+            assert own.dose == pytest.approx(whole.dose, rel=1e-4)
+
+
+def test_curves_that_were_edited_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edited = tmp_path / "curves.csv"
+    edited.write_text(reference.OWN_CURVES.read_text(encoding="utf-8").replace("9", "8", 100), encoding="utf-8")
+    monkeypatch.setattr(reference, "OWN_CURVES", edited)
+    with pytest.raises(ConfigError, match="own hash"):
+        own_curves()
+
+
 def test_published_tables_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if not (TABLES / "carbon_Generic.mat").is_file():
         pytest.skip("reference table carbon_Generic.mat is not on this machine")
     found = said(capsys, "machine", "bragg", "--energy", "280", "--reference", str(TABLES), "--json")
-    reference = found["reference"]
-    assert isinstance(reference, dict)
-    assert reference["energy_mev_u"] == pytest.approx(279.97)
+    beside = found["reference"]
+    assert isinstance(beside, dict)
+    assert beside["energy_mev_u"] == pytest.approx(279.97)
     assert run(["machine", "range", "--reference", str(TABLES)]) == 0
     assert "from ICRU 90" in capsys.readouterr().out
     assert run(["machine", "bragg", "--energy", "420", "--reference", str(TABLES)]) == 2

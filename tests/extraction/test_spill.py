@@ -9,7 +9,9 @@ import pytest
 
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
-from ioc_sim.extraction.measure import filled_start
+from ioc_sim.extraction import measure
+from ioc_sim.extraction.kernel import STORED
+from ioc_sim.extraction.measure import filled_start, operating_point, restart_rate
 from ioc_sim.extraction.optics import load_optics, read_optics
 from ioc_sim.extraction.points import Effort
 from ioc_sim.extraction.spill import (
@@ -153,3 +155,25 @@ def test_a_first_start_rises_until_the_edge_is_filled() -> None:
     assert thin.turns[0] < thin.turns[1]
     with pytest.raises(ConfigError, match="no ions after the start"):
         filled_start(setting(), 1e-3, 0.002, Effort(1000, 1, 800, 1))
+
+
+def test_a_slow_core_loses_none_of_the_ions_that_leave_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracked are a few; they are those that leave, at the same turns, when all are tracked."""
+    slow, turns = replace(setting("pimms"), particles=1500), 40_000
+    few = operating_point(slow, 0.005, 1, turns)
+    monkeypatch.setattr(measure, "_leaving_within", lambda point, turns: point)
+    every = operating_point(slow, 0.005, 1, turns)
+    assert few.turn == every.turn
+    assert few.beam.x.size < 0.3 * every.beam.x.size
+    ends = [np.sort(beam.end_turn[beam.status != STORED]) for beam in (few.advance(turns), every.advance(turns))]
+    assert ends[0].size > 10
+    assert ends[0].tolist() == ends[1].tolist()
+
+
+def test_a_restart_is_over_the_rate_before_it() -> None:
+    edges = np.array([0.0, 300.0, 1500.0, 4000.0])
+    level, error = restart_rate(setting(), 1.0, 1.0, edges, Effort(3000, 8, 4000, 1))
+    assert level[0] < 0.5, "nobody is on the way"
+    assert level[1:] == pytest.approx(1.0, abs=4.0 * float(error[1:].max()))
+    weaker, _ = restart_rate(setting(), 1.0, 0.5, edges, Effort(3000, 8, 4000, 1))
+    assert weaker[2] < 0.7 * level[2]

@@ -1,4 +1,4 @@
-"""What `ionctl machine cycle` and `scan` show is what the facility's file says of ring and supplies."""
+"""What `ionctl machine cycle`, `scan` and `monitors` show is what the facility's file says of ring and supplies."""
 
 from __future__ import annotations
 
@@ -111,10 +111,17 @@ def test_an_energy_that_the_table_has_not_is_refused() -> None:
 
 
 def test_commands_give_numbers_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for what, key in (("cycle", "durations_s"), ("scan", "steps")):
+    for what, key in (("cycle", "durations_s"), ("scan", "steps"), ("monitors", "charge")):
         plot = tmp_path / f"{what}.png"
         assert run(["machine", what, "--plot", str(plot), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[key]
         assert plot.read_bytes().startswith(b"\x89PNG")
         assert run(["machine", what, "--facility", "pimms", "--species", "proton"]) == 0
         assert "proton of" in capsys.readouterr().out
+
+
+def test_slower_ions_come_later_and_are_lost_more() -> None:
+    found = monitor_study(WUWEI, "1", "carbon", ENERGY)
+    assert found.late_s(1500.0) < found.late_s(800.0) < found.late_s(400.0)
+    assert found.loss_at(1500.0, 1e9) < found.loss_at(400.0, 1e9) < found.loss_at(400.0, 5e9)
+    assert found.centre_at(1e3) > found.centre_at(1e5)
