@@ -120,9 +120,12 @@ def test_value_limit_and_time_of_a_trip_are_those_the_rack_tells() -> None:
 
 
 def test_what_has_not_changed_is_shown_by_the_very_view_of_the_last_time() -> None:
-    it = mirror(latched=0b0010, present=0b0010)
+    it = mirror(latched=0b1010, present=0b1010)
     before = list(it.views())
-    it.take(image(latched=0b0110, present=0b0001), NO_FAULT, 2)
-    after = it.views()
+    it.take(image(latched=0b1110, present=0b1001), NO_FAULT, 2)
+    after = list(it.views())
     assert [one is other for one, other in zip(before, after, strict=True)] == [False, False, False, True]
     assert [view.rule.id for view in after] == list(IDS)
+    it.take(image(latched=0b0101, present=0b1001), NO_FAULT, 3)
+    assert [view.latched for view in it.views()] == [True, False, True, False]
+    assert it.views()[2] is after[2]

@@ -107,3 +107,10 @@ def test_a_latch_begins_unarmed_and_a_permit_begins_away_and_blocked() -> None:
     state = LatchState()
     assert (state.armed, state.present, state.latched) == (False, False, False)
     assert PermitState() == (False, Action.ABORT, Action.NONE, True, False, 0, 0, None)
+
+
+def test_the_last_trip_is_remembered_when_its_cause_has_gone() -> None:
+    spec = LatchSpec(Action.ABORT, True, "physicist", 0)
+    state, _ = latch.step(spec, LatchState(armed=True), Observed(False, 7.0, 5.0), 3 * MS)
+    state, _ = latch.step(spec, state, Observed(True, 4.0, 5.5), 9 * MS)
+    assert state == LatchState(True, False, True, None, 4.0, 5.5, 7.0, 5.0, 3 * MS, 3 * MS)
