@@ -47,7 +47,7 @@ HELD_OUT: dict[str, tuple[tuple[float, Point], ...]] = {
         (250.0, Point(0.0, 0.02, Effort(16_000, 3, 100_000, 60), Effort(6000, 10, 100_000, 1))),
     ),
 }
-SLOW = ("pimms", 250.0, Point(0.0, 0.001, Effort(100_000, 3, 400_000, 60), Effort(100_000, 6, 400_000, 1)))
+SLOW = ("pimms", 250.0, Point(0.0, 0.001, Effort(100_000, 3, 800_000, 120), Effort(100_000, 5, 1_000_000, 1)))
 """Where the plant of a core works."""
 
 
