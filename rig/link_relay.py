@@ -14,6 +14,7 @@ import threading
 
 from channels.frames import FRAME_MAX
 from channels.wire_faults import WireFaults
+from rig.settling import settle
 from rig.wall_clock import monotonic_ns
 
 Address = tuple[str, int]
@@ -36,6 +37,7 @@ class LinkRelay:
     """Relays until `close`. Hold `lock` to change a `Way`."""
 
     def __init__(self) -> None:
+        settle()  # a collection of everything that was imported would stop the relay for longer than the watchdog
         self.lock = threading.Lock()
         self.images = Way()
         """From the rack to the safety controller."""

@@ -29,7 +29,6 @@ from rig.home import Home
 from rig.link_relay import LinkRelay, Way
 from rig.operator_client import OperatorClient
 from rig.paced_rules import WALL_MAX_AGE_MS, paced_rules
-from rig.processes.common import settle
 from rig.remote import operator_at
 from rig.remote_room import make_ready
 from rig.run_dir import RunFile, is_alive
@@ -157,7 +156,6 @@ def run_real_trial(facility: Facility, home: Home, trial: RealTrial, beside: Bes
     room, species = next(iter(facility.rooms)), "carbon"
     plan = home.plans / PLAN
     write_dicom_plan(make_plan("cube", 20.0, 150.0, 4.0, species, facility, layer_spacing_mm=4.0), plan)
-    settle()  # a collection of everything that was imported would stop the relay for as long as a watchdog waits
     relay = LinkRelay()
     supervisor = Supervisor(home, facility.id, relay)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -17,17 +16,19 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from channels.caproto_server import CaServer
 from facility.config import Facility
 from facility.config.loader import facility_from_json
 from facility.errors import ConfigError, ExitCode, InternalError, IonctlError
 from rig.children import FAILED_PREFIX, READY_PREFIX
 from rig.logs import bind, configure_logs
 from rig.run_dir import CONFIG_FILE, Lock
+
+if TYPE_CHECKING:
+    from channels.caproto_server import CaServer
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a Python thread keeps the interpreter from another: pacing and link must not wait 5 ms for the server."""
@@ -124,12 +125,6 @@ def hurry() -> None:
     """Ask to be scheduled before others, where that is allowed. Threads inherit it: call it before they start."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)  # noqa: TID251 - the whole process, before its threads start
-
-
-def settle() -> None:
-    """What has been made by now stays: keep the collector from walking over it again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 def say_ready(launch: Launch, **data: Any) -> None:

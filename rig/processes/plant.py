@@ -40,10 +40,11 @@ from rig.paced_post_mortem import PacedPostMortems
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.pacing import Pacer
 from rig.post_mortem import TRIPS, PostMortem, about_run
-from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal, until_one_ends
+from rig.processes.common import Launch, hurry, run_process, say_ready, stop_signal, until_one_ends
 from rig.register_sync import RegisterSync, RegisterSyncThread
 from rig.run_dir import POST_MORTEM
 from rig.safety_side import carry_out, first_fault, link_name, tell_trip
+from rig.settling import settle
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
 from rig.wall_clock import boot_identity, monotonic_ns

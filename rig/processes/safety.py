@@ -37,10 +37,11 @@ from rig.nonce_file import nonces_in
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.paced_safety_scans import PacedScans
 from rig.post_mortem import about_run
-from rig.processes.common import Launch, hurry, run_process, say_ready, settle, stop_signal, until_one_ends
+from rig.processes.common import Launch, hurry, run_process, say_ready, stop_signal, until_one_ends
 from rig.run_dir import SAFETY_SCANS
 from rig.safety_scans import ScanFreezer, ScanRing
 from rig.safety_side import HookedSafetyIoc, link_name, tell_trip
+from rig.settling import settle
 from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:
