@@ -26,9 +26,10 @@ from rig.deliver import (
 )
 from rig.external.watch import not_fast
 from rig.facility_time import FacilityTime
+from rig.home import PARTS
 from rig.operator_client import ENDED, OperatorClient
 from rig.part_truth import judged
-from rig.parts import PARTS, Earlier
+from rig.parts import Earlier
 from rig.remote import operator_at
 from rig.remote_room import make_ready
 from rig.result import DeliveryResult

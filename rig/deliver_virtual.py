@@ -38,9 +38,9 @@ from rig.deliver import (
     species_of,
     write_files,
 )
-from rig.home import JOURNAL_FILE
+from rig.home import JOURNAL_FILE, PARTS
 from rig.part_truth import judged
-from rig.parts import PARTS, Earlier
+from rig.parts import Earlier
 from rig.post_mortem import write_post_mortems
 from rig.result import DeliveryResult
 from rig.scratch import alone, scratch

@@ -11,6 +11,8 @@ from facility.errors import ConfigError
 
 HOME_ENV = "IONCTL_HOME"
 JOURNAL_ENV = "IONCTL_JOURNAL"
+PARTS = "parts"
+"""Below the folder of a session: what its earlier parts left."""
 JOURNAL_FILE = "journal.sqlite"
 
 

@@ -23,11 +23,11 @@ from facility.timebase import NS_PER_S
 from journal import read
 from journal.store import Journal
 from rig.deliver import EVENTS_FILE, RECORD_FILE, SAMPLES_FILE, SPOTS_FILE, SUMMARY_FILE
+from rig.home import PARTS
 from rig.result import layer_s
 from rig.truth_file import SpotTruth
 from rig.truth_log import TRUTH_LOG_FILE, read_truth_log
 
-PARTS = "parts"
 KEPT = (SPOTS_FILE, SAMPLES_FILE, EVENTS_FILE, RECORD_FILE, TRUTH_LOG_FILE, SUMMARY_FILE)
 _SAME_NS = NS_PER_S
 """Farthest apart that control's own and the journal's time of one trip may be, facility time."""

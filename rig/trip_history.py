@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from facility.errors import ConfigError, UsageError
 from rig.facility_time import NOMINAL, FacilityTime
-from rig.home import Home
+from rig.home import PARTS, Home
 from rig.run_dir import POST_MORTEM, SAFETY_SCANS, is_alive
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ _RUN_LOGS = (PLANT_LOG, "safety.events.jsonl")
 _JOIN_NS = 2_000_000_000
 """Farthest apart, in nominal time, that a trip and its file may be logged."""
 _ID_DIGITS = 8
+_ALWAYS = frozenset({"seq", "t_ns", "kind", "cause_seq", "data"})
+"""What each event has, of `facility.events`, that is read here."""
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,9 @@ def trip_named(home: Home, trip_id: str) -> Trip:
 
 
 def _virtual(home: Home) -> Iterator[Trip]:
-    for log in sorted(home.sessions.glob("*/events.jsonl")):
-        events = read_events(log)
+    """Of sessions, and of their earlier parts, whose files are kept when a session is gone on with."""
+    for log in sorted([*home.sessions.glob("*/events.jsonl"), *home.sessions.glob(f"*/{PARTS}/*/events.jsonl")]):
+        events = _events_or_none(log)
         said = {
             seq: event["data"] for event in events if event["kind"] == POST_MORTEM for seq in event["data"]["trips"]
         }
@@ -151,7 +157,13 @@ def _virtual(home: Home) -> Iterator[Trip]:
             alone = event["kind"] == "trip" and mine is not None and id(mine) not in named
             if event["kind"] == "interlock.trip" or alone:
                 kept = scans.get(event["seq"]) or _of_window(scans, mine)
-                yield _trip(event, facility, "virtual", log.parent.name, age, mine, log.parent, scans=kept)
+                yield _trip(event, facility, "virtual", _run_of(home, log), age, mine, log.parent, scans=kept)
+
+
+def _run_of(home: Home, log: Path) -> str:
+    """The session, and which part of it where it was gone on with: S-0123, part 1."""
+    session, *part = log.parent.relative_to(home.sessions).parts
+    return f"{session}, part {part[-1]}" if part else session
 
 
 def _runs(home: Home) -> Iterator[Trip]:
@@ -163,7 +175,7 @@ def _runs(home: Home) -> Iterator[Trip]:
 
 
 def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
-    plant, safety = read_events(folder / _RUN_LOGS[0]), read_events(folder / _RUN_LOGS[1])
+    plant, safety = (_events_or_none(folder / name) for name in _RUN_LOGS)
     if not plant:
         return
     by_seq = {event["seq"]: event for event in plant}
@@ -226,10 +238,31 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
+    events = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError as problem:
+            raise _damaged(path, number, str(problem)) from problem
+        if not (isinstance(event, dict) and event.keys() >= _ALWAYS and isinstance(event["data"], dict)):
+            raise _damaged(path, number, f"not an object with {', '.join(sorted(_ALWAYS))}")
+        events.append(event)
+    return events
+
+
+def _damaged(path: Path, line: int, what: str) -> ConfigError:
+    return ConfigError("history.unreadable", f"line {line}: {what}", str(path), "the event log is damaged")
+
+
+def _events_or_none(path: Path) -> list[dict[str, Any]]:
+    """The events of a log; none of a damaged one, which is told and hides no other."""
     try:
-        return [json.loads(line) for line in lines if line.endswith(b"\n")]
-    except ValueError as problem:
-        raise ConfigError("history.unreadable", str(problem), str(path), "the event log is damaged") from problem
+        return read_events(path)
+    except ConfigError as problem:
+        _log.warning("an event log is left out", problem=str(problem))
+        return []
 
 
 def _facility_of(session: Path) -> str:

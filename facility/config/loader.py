@@ -25,11 +25,19 @@ CONFIG_ENV = "IONCTL_CONFIG"
 
 
 def config_roots(config_dir: Path | None = None, env: Mapping[str, str] | None = None) -> list[Traversable]:
-    """Folders that are searched for configuration, first one wins: argument, `$IONCTL_CONFIG`, packaged copy."""
+    """Folders that are searched for configuration, first one wins: argument, `$IONCTL_CONFIG`, packaged copy.
+
+    Raises ConfigError 'config.folder' for one that is not there: packaged limits would be in force, and nobody told.
+    """
     environment = os.environ if env is None else env
-    roots: list[Traversable] = [] if config_dir is None else [Path(config_dir)]
-    roots += [Path(folder) for folder in environment.get(CONFIG_ENV, "").split(os.pathsep) if folder]
-    return [*roots, resources.files("configs")]
+    named = [] if config_dir is None else [(Path(config_dir), "--config-dir")]
+    named += [(Path(folder), CONFIG_ENV) for folder in environment.get(CONFIG_ENV, "").split(os.pathsep) if folder]
+    for folder, by in named:
+        if not folder.is_dir():
+            raise ConfigError(
+                "config.folder", f"{by} names no folder", str(folder), "name one that exists, or leave it out"
+            )
+    return [*(folder for folder, _ in named), resources.files("configs")]
 
 
 @contextmanager

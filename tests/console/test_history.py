@@ -135,6 +135,33 @@ def test_a_file_that_was_changed_is_refused(ionctl: Ionctl, home: Path, session:
         assert changed.name in outcome.err
 
 
+def test_what_tripped_before_a_session_was_gone_on_with_is_still_told(
+    ionctl: Ionctl, home: Path, session: Path
+) -> None:
+    (home / "sessions" / "S-1").unlink()
+    (home / "sessions" / "S-1" / "parts").mkdir(parents=True)
+    (home / "sessions" / "S-1" / "events.jsonl").write_bytes(b"")
+    (home / "sessions" / "S-1" / "parts" / "1").symlink_to(session)
+    (trip,) = json.loads(ionctl("interlocks", "history", "--json").out)["trips"]
+    assert (trip["rule"], trip["run"]) == ("position-x", "S-1, part 1")
+    assert ionctl("interlocks", "history", trip["id"]).code == 0
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    (b"{,\n", "line 2: Expecting property name"), (b"[1]\n", "line 2: not an object with"),
+    (b'{"kind": "interlock.trip"}\n', "line 2: not an object with"),
+])  # fmt: skip
+def test_a_damaged_log_is_named_and_hides_no_other(ionctl: Ionctl, home: Path, line: bytes, words: str) -> None:
+    (home / "sessions" / "S-0").mkdir()
+    first = event(0, 5, "state").encode()
+    (home / "sessions" / "S-0" / "events.jsonl").write_bytes(first + line)
+    listed = ionctl("interlocks", "history", "--json")
+    (trip,) = json.loads(listed.out)["trips"]
+    assert trip["rule"] == "position-x"
+    assert words in listed.err
+    assert "S-0/events.jsonl" in listed.err
+
+
 def event(seq: int, at_ns: int, kind: str, cause: int | None = None, **data: object) -> str:
     return json.dumps({"seq": seq, "t_ns": at_ns, "kind": kind, "cause_seq": cause, "data": data}) + "\n"
 

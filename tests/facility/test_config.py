@@ -120,13 +120,20 @@ def test_search_order(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_searched_first_for_a_while(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for before in ("elsewhere", ""):
+    (tmp_path / "elsewhere").mkdir()
+    for before in (str(tmp_path / "elsewhere"), ""):
         monkeypatch.setenv("IONCTL_CONFIG", before)
         if not before:
             monkeypatch.delenv("IONCTL_CONFIG")
         with searched_first(tmp_path):
             assert config_roots()[:-1] == [tmp_path.resolve(), *([Path(before)] if before else [])]
         assert os.environ.get("IONCTL_CONFIG", "") == before
+
+
+@pytest.mark.parametrize(("folder", "env"), [(Path("away"), {}), (None, {"IONCTL_CONFIG": "away"})])
+def test_a_folder_that_is_not_there_is_refused(folder: Path | None, env: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"names no folder \(away\)"):
+        load_facility("wuwei", folder, env)
 
 
 def test_unknown_facility_names_the_known_ones() -> None:

@@ -44,8 +44,10 @@ def history(
     settings: Settings, trip_id: str | None, facility_name: str | None, plot: Path | None, as_json: bool
 ) -> None:
     """List trips, the latest run first; with ID show one, as frozen when it happened."""
+    from rig.logs import configure_logs
     from rig.trip_history import trip_named, trips
 
+    configure_logs(json_lines=settings.log_json, level=settings.log_level)
     if trip_id is None:
         if plot is not None:
             raise UsageError(
