@@ -22,19 +22,22 @@ from control.layer_machine import TABLE, Event, State
 from control.layer_table import COLUMN
 from control.observer import Observer
 from control.session import LayerBook
+from facility.config import load_facility
 from facility.errors import InternalError, UsageError
 from facility.states import FrontEndState
+from interlocks.rules import load_rules
 from rig.branch import Emit, branch
 from rig.campaign.block import course_of, replay, run_block, shrink
 from rig.campaign.campaign import _on_processes, run_campaign
 from rig.campaign.course import Course
 from rig.campaign.draw import Choice, Instants, draw
 from rig.campaign.evidence import Evidence
-from rig.campaign.invariants import demand_implies_permit, placed, released
+from rig.campaign.invariants import demand_implies_permit, noticed, placed, released
 from rig.campaign.outcome import Outcome
 from rig.campaign.report import Report, moves, refusals
 from rig.campaign.setting import BLOCK, Setting, blocks, choice_of
 from rig.campaign.ticks import TickRecord, ions_by_spot
+from rig.trials.causes import load_trials
 from rig.virtual_time import VirtualLoop, run_virtual
 from rig.virtual_world import WorldParts
 from tests.campaign import dying
@@ -261,6 +264,29 @@ def test_a_permit_that_comes_back_by_itself_is_objected_to() -> None:
     assert list(released(evidence_of(ticks, 6_000_000))) == []
     assert list(released(evidence_of(ticks, failed=("relay-pause",)))) == []
     assert "came back at 9000000 ns" in next(released(evidence_of(ticks, 9_000_001)))
+
+
+@pytest.mark.parametrize(("failed", "beam_ms", "objected"), [
+    ((), 5, False), ((), 9, True), (("h.freeze",), 9, False), (("h.freeze",), 40, True),
+])  # fmt: skip
+def test_what_a_hanging_fast_tier_cannot_see_is_noticed_by_the_other_one(
+    failed: tuple[str, ...], beam_ms: int, objected: bool
+) -> None:
+    """Seed 8743: the electronics of chamber 2 failed while the fast tier hung, and the beam went in 9 ms, within the
+    bound of `fast-tier-alive`: the campaign had asked for that of the rule that saw nothing, 5 ms."""
+    facility = load_facility("wuwei")
+    rules = load_rules(facility, "1", "carbon")
+    trial = load_trials(rules)["chamber-electronics-ic2"]
+    n = beam_ms * 100
+    one = SimpleNamespace(cause=None, begun_ns=0, ended_ns=10**9, problem="")
+    found: Any = SimpleNamespace(
+        ticks=ring(t_ns=list(range(10_000, (n + 1) * 10_000, 10_000)), ions=[1] * n),
+        demand=np.ones(n, bool),
+        mishaps=SimpleNamespace(happened=[one], trial=lambda _: trial),
+        bench=SimpleNamespace(rules=rules, facility=facility),
+        failed=frozenset(failed),
+    )
+    assert bool(list(noticed(found))) is objected
 
 
 @pytest.mark.parametrize(("ticks_off", "objected"), [(150, False), (151, True)])
