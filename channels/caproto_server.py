@@ -43,6 +43,7 @@ _BACKLOG_MIN = 10
 _BACKLOG_MAX = 1_000
 _PORT_TRIES = 50
 _START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 5.0
 _SHUT_ROUNDS = 20
 _SHUT_WAIT_S = 0.05
 
@@ -201,7 +202,9 @@ async def serve(
     finally:
         tasks = context.stop_listening()
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task}, timeout=_STOP_TIMEOUT_S)
+        if task.done() and not task.cancelled():
+            task.exception()  # `CaServer.check` has told it
         await context.shut(tasks)
 
 

@@ -43,10 +43,9 @@ class PacedScans(threading.Thread):
         self._made = made
         self._frozen: queue.SimpleQueue[FrozenScans | None] = queue.SimpleQueue()
 
-    def write(self, frozen: FrozenScans | None) -> None:
-        """Write it soon; None: nothing.  From any thread."""
-        if frozen is not None:
-            self._frozen.put(frozen)
+    def write(self, frozen: FrozenScans) -> None:
+        """Write it soon.  From any thread."""
+        self._frozen.put(frozen)
 
     def stop(self) -> None:
         """Write what is left, and end."""

@@ -180,7 +180,9 @@ class ScanFreezer:
         """
         if now_ns is not None and (self.due_ns is None or now_ns < self.due_ns):
             return None
-        events, self._events = tuple(self._events), []
+        due_ns = self.due_ns or 0
+        events = tuple(event for event in self._events if event.t_ns <= due_ns)
+        self._events = [event for event in self._events if event.t_ns > due_ns]  # a window of their own
         if not events or self._number >= MAX_FILES:
             return None
         self._number += 1
@@ -188,6 +190,13 @@ class ScanFreezer:
         facts = {"first_fault": self._controller.first_fault, "period_ns": self._period_ns}
         window = first_ns - BEFORE_NS, first_ns + AFTER_NS
         return FrozenScans(self._number, events, *window, self._ring.between(*window), facts)
+
+    def cuts(self, now_ns: int | None = None) -> list[FrozenScans]:
+        """All windows that have passed, see `cut`."""
+        found: list[FrozenScans] = []
+        while (frozen := self.cut(now_ns)) is not None:
+            found.append(frozen)
+        return found
 
     @property
     def _period_ns(self) -> int:

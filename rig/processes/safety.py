@@ -221,12 +221,14 @@ class SafetyProcess:
             for event in events:
                 self._log(event)
             with self.controller.lock:
-                frozen = self.freezer.cut(self.clock.now_ns())
-            self.scans.write(frozen)
+                frozen = self.freezer.cuts(self.clock.now_ns())
+            for one in frozen:
+                self.scans.write(one)
 
     def end_scans(self) -> None:
         """Write what is open; after the last scan."""
-        self.scans.write(self.freezer.cut())
+        for one in self.freezer.cuts():
+            self.scans.write(one)
         self.scans.stop()
 
     def _scans_written(self, made: PostMortem) -> None:
@@ -256,6 +258,7 @@ async def main(launch: Launch) -> None:
             say_ready(launch, ca_port=server.port, link_port=process.link.address[1])
             publishing = asyncio.create_task(process.publish_for_ever(), name="publish")
             await until_one_ends(stop, server, publishing)
+            process.scanner.stopping.set()  # the permit goes first, then whoever shows it
             publishing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await publishing

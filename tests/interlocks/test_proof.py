@@ -364,6 +364,22 @@ def test_the_file_is_looked_for_and_missed(monkeypatch: pytest.MonkeyPatch) -> N
         load_proofs(wuwei(), 10.0)
 
 
+def test_who_asks_about_later_changes_nothing_of_what_is_believed_now() -> None:
+    it = Proving()
+    it.run(3)
+    it.prove()
+    it.run(12)
+    book = it.controller._proofs
+    ends_ns = min(row["t_ns"] for row in it.controller.snapshot().proofs) + HOUR
+    for _ in range(2):
+        assert book.deadline_ns(ends_ns - 1) == ends_ns
+        book.deadline_ns(ends_ns)
+        book.deadline_ns(ends_ns + 2 * HOUR)
+        assert book.missing(ends_ns - 1) == 0.0
+    assert book.missing(ends_ns) > 0.0
+    assert book.deadline_ns(ends_ns - 1) == ends_ns
+
+
 def test_limits_in_words() -> None:
     assert TWO[0].limits() == "0 to 1"
     assert TWO[0]._replace(low=-math.inf, unit="ms").limits() == "at most 1 ms"

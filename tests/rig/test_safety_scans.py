@@ -179,3 +179,19 @@ def test_samples_begin_with_the_past_and_come_in_pieces() -> None:
     assert tail.rows["t_ns"].tolist() == [110_000, 120_000, 130_000, 140_000, 150_000]
     with pytest.raises(InternalError, match="steps of"):
         list(every_tick(run(block((100, 0, 1.0)), block((115, 0, 1.0))), 0, 115_000))
+
+
+def test_a_trip_after_the_window_of_another_has_one_of_its_own() -> None:
+    it = Observed()
+    it.release()
+    at_ns = it.t_ns
+    freezer = ScanFreezer(it.ring, it.controller)
+    for seq, after_ms in enumerate((0, 50, 81, 120)):
+        event = it.events.emit("safety", "interlock.trip", {"id": f"r-{seq}"}, t_ns=at_ns + after_ms * MS)
+        assert freezer.trip(event) is (seq == 0)
+    assert freezer.cuts(at_ns + 50 * MS - 1) == []
+    first, second = freezer.cuts(at_ns + 131 * MS)
+    assert [event.data["id"] for event in first.events] == ["r-0", "r-1"]
+    assert [event.data["id"] for event in second.events] == ["r-2", "r-3"]
+    assert second.to_ns == at_ns + 131 * MS
+    assert freezer.due_ns is None
