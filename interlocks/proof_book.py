@@ -28,7 +28,6 @@ class _Standing(NamedTuple):
     """What the outcomes say, until one of them expires."""
 
     outcomes: tuple[Outcome | None, ...]
-    from_ns: int
     until_ns: float
     missing: int
     rows: tuple[dict[str, Any], ...]
@@ -58,7 +57,7 @@ class ProofBook:
         rows = tuple(_row(known, outcome, t_ns) for known, outcome in self._pairs())
         ends = proof.expiries(self.proofs, self._state, t_ns)
         missing = proof.missing(self.proofs, self._state, t_ns)
-        return _Standing(self._state.outcomes, t_ns, min(ends, default=math.inf), missing, rows)
+        return _Standing(self._state.outcomes, min(ends, default=math.inf), missing, rows)
 
     def _stands(self, t_ns: int) -> _Standing:
         """As it is now; the same object as long as nothing has changed, since every scan asks."""
@@ -171,12 +170,7 @@ class ProofBook:
         one on its way has had scanned."""
         if self._begins_ns is not None:
             return self._begins_ns
-        if self._state.action is not None:
-            return proof.deadline_ns(self.proofs, self._longest_ns, self._state, t_ns)
-        known = self._standing
-        if known.outcomes is not self._state.outcomes or not known.from_ns <= t_ns < known.until_ns:
-            known = self._stand(t_ns)  # not kept: whoever asks about later must change nothing of what is believed now
-        return None if known.until_ns == math.inf else int(known.until_ns)
+        return proof.deadline_ns(self.proofs, self._longest_ns, self._state, t_ns)
 
     def boxes(self, value: Callable[[str], float]) -> Iterator[tuple[int, float, float]]:
         """While tests are run: image values within which nothing changes here."""
