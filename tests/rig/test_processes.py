@@ -219,6 +219,11 @@ def the_desk_answers(stack: Stack) -> None:
         command = [sys.executable, "-m", "console.main", "--home", str(stack.supervisor.home.root), "interlocks"]
         return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60.0)
 
+    def missed() -> bool:  # 2 s after its last sign of life, however fast this command is
+        rules = json.loads(desk("list", "--json").stdout)["rules"]
+        return any(rule["id"] == "operator-heartbeat" and rule["now"]["latched"] for rule in rules)
+
+    wait_for(missed, 10.0, "trip of operator-heartbeat")
     listed = json.loads(desk("list", "--json").stdout)
     now = {rule["id"]: rule["now"] for rule in listed["rules"]}
     assert listed["now"]["permit"] is False
