@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from facility.constants import TICK_NS
 from facility.errors import InternalError
 from ioc_sim.rerun import BLOCK_ROWS, Block, Rerun
-
-TICK_NS = 10_000
 
 
 def every_tick(run: Rerun, from_ns: int, to_ns: int) -> Iterator[Block]:

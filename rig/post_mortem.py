@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from facility.config import Facility
+from facility.constants import TICK_NS
 from facility.events import Event
 from facility.states import Action
 from interlocks import fast
@@ -24,7 +25,7 @@ from interlocks.snapshot import Mode
 from ioc_sim.faults import F_HELD, FAULT_POINTS, FaultKind
 from ioc_sim.plant import Plant
 from ioc_sim.rerun import SNAPSHOT_NS, TWIN_TRACE, Cut, Rerun, RunLog, Snapshot
-from rig.every_tick import TICK_NS, every_tick
+from rig.every_tick import every_tick
 from rig.post_mortem_file import SCHEMA, Writer, all_blocks, sha256_of
 from rig.run_dir import POST_MORTEM
 

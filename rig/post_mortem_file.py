@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from facility.constants import TICK_NS
 from facility.errors import ConfigError
 from facility.events import canonical_json
 from facility.signals import SIGNALS
@@ -26,7 +27,6 @@ from ioc_sim.rerun import Block
 SCHEMA = "ionctl.post-mortem/1"
 METADATA_KEY = b"post_mortem"
 SCHEMA_KEY = b"schema"
-TICK_NS = 10_000
 _BEFORE_NS = 2_000_000
 """The rate before is the mean over this long."""
 COLUMNS: tuple[tuple[str, pa.DataType, str, str], ...] = (

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from facility.constants import TICK_NS
 from facility.events import canonical_json
 from facility.signals import IMAGE, SIGNALS
 from facility.timebase import NS_PER_MS
 from interlocks.own_inputs import OWN
 from interlocks.process_image import N_IMAGE
 from interlocks.rules import RuleSet
-from rig.every_tick import TICK_NS
 from rig.post_mortem import PostMortem, definitions, event_data
 from rig.post_mortem_file import METADATA_KEY, SCHEMA_KEY, Recording, read_recording, sha256_of
 from rig.safety_scans import OUTPUTS, FrozenScans, Scans

@@ -132,9 +132,8 @@ def trips(home: Home, facility: str | None = None) -> list[Trip]:
 
 def trip_named(home: Home, trip_id: str) -> Trip:
     """The trip whose id is, or alone begins with, `trip_id`; UsageError otherwise."""
-    found = [trip for trip in trips(home) if trip.id == trip_id] or [
-        trip for trip in trips(home) if trip.id.startswith(trip_id)
-    ]
+    known = trips(home)
+    found = [trip for trip in known if trip.id == trip_id] or [trip for trip in known if trip.id.startswith(trip_id)]
     if len(found) == 1:
         return found[0]
     what = f"no trip '{trip_id}'" if not found else f"the ids of {len(found)} trips begin with '{trip_id}'"

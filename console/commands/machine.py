@@ -217,10 +217,8 @@ def cycle(
     from console.tables import print_or_draw, print_table
     from ioc_sim.studies.cycle import cycle_study
 
-    facility = settings.facility(facility_name)
-    name = species or next(iter(facility.species))
-    energy = _table_energy(facility, name, energy_mev_u)
-    found = cycle_study(facility, room or next(iter(facility.rooms)), name, energy, seed)
+    facility, room_id, name, energy = _beam(settings, facility_name, room, species, energy_mev_u)
+    found = cycle_study(facility, room_id, name, energy, seed)
 
     def draw(path: Path) -> None:
         from console.machine_picture import draw_cycle
@@ -253,10 +251,8 @@ def scan(
     from console.tables import print_or_draw, print_table
     from ioc_sim.studies.scan import scan_study
 
-    facility = settings.facility(facility_name)
-    name = species or next(iter(facility.species))
-    energy = _table_energy(facility, name, energy_mev_u)
-    found = scan_study(facility, room or next(iter(facility.rooms)), name, energy)
+    facility, room_id, name, energy = _beam(settings, facility_name, room, species, energy_mev_u)
+    found = scan_study(facility, room_id, name, energy)
 
     def draw(path: Path) -> None:
         from console.machine_picture import draw_scan
@@ -292,10 +288,8 @@ def monitors(
     from console.tables import print_or_draw, print_table
     from ioc_sim.studies.monitors import monitor_study
 
-    facility = settings.facility(facility_name)
-    name = species or next(iter(facility.species))
-    energy = _table_energy(facility, name, energy_mev_u)
-    found = monitor_study(facility, room or next(iter(facility.rooms)), name, energy)
+    facility, room_id, name, energy = _beam(settings, facility_name, room, species, energy_mev_u)
+    found = monitor_study(facility, room_id, name, energy)
 
     def draw(path: Path) -> None:
         from console.machine_picture import draw_monitors
@@ -311,6 +305,16 @@ def monitors(
         print(f"centroid of a window of 1e4 ions: {found.centre_at(1e4):.3f} mm, one sigma")
 
     print_or_draw(found.to_data, show, draw, as_json=as_json, plot=plot)
+
+
+def _beam(
+    settings: Settings, facility_name: str, room: str | None, species: str | None, energy_mev_u: float | None
+) -> tuple[Facility, str, str, float]:
+    """Facility, room, species and energy (MeV/u) that are meant: the first ones, and one in the middle, by default."""
+    facility = settings.facility(facility_name)
+    name = species or next(iter(facility.species))
+    energy = _table_energy(facility, name, energy_mev_u)
+    return facility, room or next(iter(facility.rooms)), name, energy
 
 
 def _table_energy(facility: Facility, species: str, wanted: float | None) -> float:

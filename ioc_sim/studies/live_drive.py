@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from facility.config import Facility, change_facility
+from facility.constants import TICK_NS
 from facility.physics.relativity import revolution_frequency_hz
 from ioc_sim import faults as fp
 from ioc_sim.extraction.rate_model import POWER
@@ -18,7 +19,6 @@ from ioc_sim.plant import Plant
 from ioc_sim.studies.live_spill import SMOOTH, TICK_S, FloatArray, beam_on, ions_of
 
 QUIET: dict[str, Any] = SMOOTH | {"extraction.supply_ripple": []}
-TICK_NS = 10_000
 SETTLE_S = 4e-3
 LONGEST_S, PERIODS = 2e-2, 3
 EMPTIED = 0.1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from control.plan.program import MachineProgram
 from facility.config import Facility
+from facility.constants import TICK_NS
 from facility.errors import PlanError
 from interlocks.rules import RuleSet
 from interlocks.snapshot import Mode
@@ -17,7 +18,6 @@ from rig.scenario.model import Scenario
 from rig.scenario.plans import compiled
 from rig.scenario.sources import facility_of, rules_of
 from rig.scenario.timeline import Timeline
-from rig.trials.truth import TICK_NS
 from rig.virtual_world import World, WorldOptions, WorldParts
 
 TRACE_RECORDS = 1 << 20

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facility.constants import TICK_NS
 from facility.errors import ConfigError
 from facility.events import Event
 from rig.scenario.model import Moment
-from rig.trials.truth import TICK_NS
 
 MS_NS = 1_000_000
 NOT_SET = -1

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from facility.constants import TICK_NS
 from interlocks.model import Rule
 from ioc_sim.layout import FLAG_DEMAND, FLAG_PERMIT
 from rig.post_mortem_file import Recording, recording_of
 from rig.post_mortem_value import compared
 from rig.scenario.judge import Seen
-from rig.trials.truth import TICK_NS
 
 POINTS = 500
 MEAN_TICKS = 5

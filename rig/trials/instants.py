@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from facility.constants import TICK_NS
 from facility.errors import InternalError
 from facility.states import FrontEndState
 from rig.branch import Emit, branch
-from rig.trials.truth import TICK_NS, Ticks, ticks
+from rig.trials.truth import Ticks, ticks
 from rig.virtual_world import World
 
 MS_NS = 1_000_000

@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from facility.constants import TICK_NS
 from facility.states import Action
 from interlocks.explain import Bound, bound, by_dump, number
 from interlocks.model import Rule
 from rig.trials.bench import Bench
 from rig.trials.causes import TrialState
 from rig.trials.result import TrialResult
-from rig.trials.truth import DRIVE_MAX, TICK_NS, beam_off_ns, ions_at_most, rate_before
+from rig.trials.truth import DRIVE_MAX, beam_off_ns, ions_at_most, rate_before
 
 if TYPE_CHECKING:
     from rig.trials.run import Found

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import numpy as np
 
+from facility.constants import TICK_NS
 from facility.signals import INDEX
 from facility.states import FrontEndState
 from interlocks.model import Rule
@@ -20,7 +21,7 @@ from rig.trials.near_dose import SpotSeen, faults_of_dose
 from rig.trials.near_end import Growth, NearFaults, at_the_end
 from rig.trials.near_spot import faults_at, goes_on, within_spots
 from rig.trials.run import TrialRun
-from rig.trials.truth import TICK_NS, Ticks
+from rig.trials.truth import Ticks
 from rig.virtual_world import World, WorldParts
 
 BELOW, ABOVE = 0.98, 1.02

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
+from facility.constants import TICK_NS
 from facility.errors import InternalError
 from interlocks.model import Rule
 from ioc_sim.faults import Fault, FaultKind
 from rig.trials.causes import NearSpot
-from rig.trials.truth import TICK_NS, Ticks
+from rig.trials.truth import Ticks
 
 BEFORE_NS, AFTER_NS = 1_200_000, 600_000
 """A fault begins so long after the beam came onto a spot, its magnets long settled, and so long before it leaves it."""

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from dose.curves import depth_dose
 from facility.config import Facility
+from facility.constants import TICK_NS
 from facility.errors import InternalError
 from facility.room_constants import room_sigma_mm
 from interlocks.explain import MEAN_US, OFF_SHARE
 from ioc_sim.plant import Plant
 
-TICK_NS = 10_000
 BEFORE_NS = 2_000_000
 """The rate before is the mean of so long."""
 GY_PER_MEV_G = 1.602176634e-10

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from facility.constants import TICK_NS
 from facility.errors import InternalError
 from facility.signals import INDEX, SIGNALS
 from interlocks.model import Rule
@@ -20,7 +21,6 @@ from rig.virtual_world import World
 
 DIGITS = 12
 """Of a value of the process image: more than 32 bits have, fewer than show how it was computed."""
-TICK_NS = 10_000
 MS_NS = 1_000_000
 OwnInputs = Mapping[str, Callable[[int], float]]
 """Inputs that the safety controller knows by itself, as functions of facility time, ns."""
