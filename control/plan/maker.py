@@ -37,6 +37,7 @@ F_STROKES = ((-20.0, 30.0, -20.0, -30.0), (-15.0, 30.0, 15.0, 30.0), (-15.0, 5.0
 TRIAL_GROUPS_MM = (-43.0, 10.0)
 """Where groups of spots begin; the gaps between them are crossed without beam."""
 TRIAL_GROUP = 12
+TRIAL_LONG_ROWS = 24
 
 
 def make_plan(
@@ -144,14 +145,16 @@ def make_f_plan(facility: Facility, species: str, *, gantry_angle_deg: float | N
 def make_trial_plan(facility: Facility, species: str) -> Plan:
     """A plan for trials of the interlocks: groups of close spots, wide gaps without beam between them, two energies.
 
-    The first layer lasts about a second at a level near the upper end of those that treat, the second a tenth of that.
+    The first layer lasts about a second at a level near the upper end of those that treat, the second a tenth of that;
+    where it follows in the same flat top, three seconds: who is silent must be missed before the field is over.
     """
     table = load_energy_table(facility, species)
     middle = len(table) // 2
     levels = facility.species_named(species).intensity_levels_ions_per_s
     heavy = 4.5e-3 * float(levels[len(levels) * 3 // 4])
     layers = []
-    for index, (code, rows) in enumerate(((middle, 8), (middle - 8, 1))):
+    last_rows = 1 if facility.ring.energies_per_flat_top == 1 else TRIAL_LONG_ROWS
+    for index, (code, rows) in enumerate(((middle, 8), (middle - 8, last_rows))):
         across = np.concatenate([start + 3.0 * np.arange(TRIAL_GROUP) for start in TRIAL_GROUPS_MM])
         x = np.concatenate([across[:: 1 if row % 2 == 0 else -1] for row in range(rows)])
         y = np.repeat(3.0 * (np.arange(rows) - rows // 2), across.size)

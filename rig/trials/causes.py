@@ -209,6 +209,8 @@ class Trial(Section):
     """The act at a share of the limit: silent for so long, so late."""
     near_bypassed: tuple[RuleId, ...] = ()
     """Rules that would come before this one, bypassed by a physicist while it is tried near its limit."""
+    not_near: Annotated[str, Field(max_length=300)] = ""
+    """Why a rule with a number as its limit is tried far beyond it only."""
 
     @property
     def immediate(self) -> bool:
@@ -314,6 +316,8 @@ def _check(trial: Trial, rules: RuleSet, where: str) -> None:
         points.append(("near_dose.point", trial.near_dose.point))
         if rules.by_id[trial.rule].kind != "excess":
             refuse("near_dose", "this rule compares no dose with another", "take the key out")
+    if trial.not_near and (tried_near(rules.by_id[trial.rule], trial) or not has_number(rules.by_id[trial.rule])):
+        refuse("not_near", "this rule is tried near its limit, or has no number as its limit", "take the key out")
     if trial.near_act and (trial.act is None or rules.by_id[trial.rule].kind != "limit"):
         refuse("near_act", "no act with a limit", "take the key out")
     for other in trial.near_bypassed:
@@ -360,3 +364,12 @@ def tried_near(rule: Rule, trial: Trial) -> bool:
 def has_number(rule: Rule) -> bool:
     """Whether the rule's limit is a number that a quantity can be brought near to."""
     return rule.kind in NEAR_KINDS
+
+
+def why_not_near(rule: Rule, trial: Trial) -> str:
+    """Why it is not tried at 0.98 and 1.02 of its limit; empty where it is."""
+    if not has_number(rule):
+        return "its limit is no number"
+    if not tried_near(rule, trial):
+        return trial.not_near or f"{FILE_NAME} says no way, and no reason in not_near"
+    return "" if TrialState.SPOT in trial.applies_in else "it does not apply in state spot, where limits are tried"

@@ -21,6 +21,7 @@ SUPPLY = "ups.ok"
 STEP_S = 0.001
 WAIT_S = 30.0
 """A flat top that nobody uses ends within that time."""
+_AT_REST = (RingPhase.STANDARDISE, RingPhase.STANDBY)
 
 
 class History:
@@ -94,9 +95,12 @@ class History:
         await self._resume()
 
     async def _resume(self) -> None:
-        """The operator lets the layer go on when the ring stands by: it is held until the ring is ready."""
+        """The operator lets the layer go on when the ring has no beam: it is held until the ring is ready.
+
+        A ring for which the next energy is queued does not stand by: it begins the next cycle at once.
+        """
         plant = self._world.plant
-        await self._until(lambda: plant.status.phase == RingPhase.STANDBY, "the ring standing by")
+        await self._until(lambda: plant.status.phase in _AT_REST, "the ring at rest")
         await self._operator.ask("TCS", "resume")
         await self._until(lambda: plant.status.state == FrontEndState.HELD, "held")
 

@@ -77,6 +77,12 @@ def judge(bench: Bench, found: Found) -> TrialResult:
     )
 
 
+def acts_within_us(rule: Rule, promised: Bound) -> float:
+    """Longest time from the decision of a latching rule to beam off with all beam-off devices, us."""
+    within_us = promised.actuator_us + 20.0
+    return within_us if by_dump(rule) else min(ACTED_US, within_us)
+
+
 def ions_allowed(bench: Bench, found: Found, bound_us: float) -> float:
     """Most ions from the cause to beam off within the bound; 0 where the state has no beam and the cause makes none."""
     beam = found.state in (TrialState.SPOT, TrialState.MOVE)
@@ -127,10 +133,7 @@ def _times(bench: Bench, found: Found, off_ns: int | None, bound_us: float) -> I
     yield from _line(found)
     if off_ns is None:
         return
-    promised = found.promised
-    within_us = promised.actuator_us + 20.0
-    if not by_dump(rule):
-        within_us = min(ACTED_US, within_us)
+    promised, within_us = found.promised, acts_within_us(rule, found.promised)
     if rule.latches and off_ns - found.decision_ns > within_us * 1000.0:
         acted_us = (off_ns - found.decision_ns) / 1000.0
         yield f"beam off {acted_us:.1f} us after the decision, at most {within_us:g}"

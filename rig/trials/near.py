@@ -19,8 +19,8 @@ from rig.trials.causes import Near, NearDose, NearSpot, Trial, nears_of
 from rig.trials.instants import Instants, beam_on, look_ahead
 from rig.trials.near_dose import SpotSeen, faults_of_dose
 from rig.trials.near_end import Growth, NearFaults, at_the_end
+from rig.trials.near_run import NearRun
 from rig.trials.near_spot import faults_at, goes_on, within_spots
-from rig.trials.run import TrialRun
 from rig.trials.truth import Ticks
 from rig.virtual_world import World, WorldParts
 
@@ -133,7 +133,7 @@ class NearTrials:
             async def work(
                 send: Emit, share: float = share, at_ns: int = at_ns, found: tuple[Fault, ...] = found
             ) -> None:
-                run = TrialRun(self._bench, self._world, self._parts, rule, trial)
+                run = NearRun(self._bench, self._world, self._parts, rule, trial)
                 await run.bypass()
                 send(await run.run_near(found, share, side, at_ns))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from facility.states import Action
 from interlocks.explain import by_dump, dump_us
 from rig.trials.bench import Bench
+from rig.trials.causes import has_number
 from rig.trials.judge import ACTED_DEGRADED_US, ACTED_US, DECISION_H_US
 from rig.trials.result import SCHEMA, TrialResult
 
@@ -95,8 +96,10 @@ def _share(value: float | None, limit: float) -> float | None:
     return None if value is None or limit <= 0.0 else 100.0 * value / limit
 
 
-def to_data(bench: Bench, results: Sequence[TrialResult], wall_s: float) -> dict[str, Any]:
-    """JSON-ready."""
+def to_data(
+    bench: Bench, results: Sequence[TrialResult], wall_s: float, not_near: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """JSON-ready; `not_near`: why nothing was tried near the limit of a rule, where it was asked for."""
     return {
         "schema": SCHEMA,
         "facility": bench.facility.id,
@@ -109,16 +112,24 @@ def to_data(bench: Bench, results: Sequence[TrialResult], wall_s: float) -> dict
         "trials": len(results),
         "failed": sum(not result.passed for result in results),
         "figures": [figure.to_data() for figure in figures(bench, results)],
+        "not_near": dict(not_near or {}),
         "results": [result.to_data() for result in results],
     }
 
 
-def junit_xml(bench: Bench, results: Sequence[TrialResult], wall_s: float) -> bytes:
-    """JUnit XML: one suite, one case a trial and one for each line of the summary that has a bound."""
+def junit_xml(
+    bench: Bench, results: Sequence[TrialResult], wall_s: float, not_near: Mapping[str, str] | None = None
+) -> bytes:
+    """JUnit XML: one suite, one case a trial and one for each line of the summary that has a bound.
+
+    A rule that has a number as its limit and was not tried near it is a case that was skipped, with the reason.
+    """
+    skipped = {rule: why for rule, why in (not_near or {}).items() if has_number(bench.rules.rule(rule))}
     summary = [figure for figure in figures(bench, results) if figure.bound is not None]
     failed = sum(not result.passed for result in results) + sum(not figure.holds for figure in summary)
     counts = {
-        "tests": str(len(results) + len(summary)), "failures": str(failed), "errors": "0", "skipped": "0",
+        "tests": str(len(results) + len(summary) + len(skipped)), "failures": str(failed), "errors": "0",
+        "skipped": str(len(skipped)),
         "time": f"{wall_s:.3f}",
     }  # fmt: skip
     root = ET.Element("testsuites", {"name": "ionctl interlocks test", **counts})
@@ -132,6 +143,8 @@ def junit_xml(bench: Bench, results: Sequence[TrialResult], wall_s: float) -> by
         ET.SubElement(properties, "property", {"name": name, "value": value})
     for result in results:
         _case(suite, result)
+    for rule, why in skipped.items():
+        _skipped_case(suite, rule, why)
     for figure in summary:
         _summary_case(suite, figure)
     ET.indent(root)
@@ -150,6 +163,11 @@ def _case(suite: ET.Element, result: TrialResult) -> None:
     out.text = times_in_words(result)
 
 
+def _skipped_case(suite: ET.Element, rule: str, why: str) -> None:
+    about = {"classname": f"interlocks.{rule}", "name": f"{rule} near its limit", "time": "0"}
+    ET.SubElement(ET.SubElement(suite, "testcase", about), "skipped", {"message": why})
+
+
 def _summary_case(suite: ET.Element, figure: Figure) -> None:
     case = ET.SubElement(suite, "testcase", {"classname": "interlocks.summary", "name": figure.name, "time": "0"})
     words = f"worst {figure.worst:.4g} {figure.unit} in {figure.worst_in}, at most {figure.bound:.4g} is allowed"
@@ -160,11 +178,17 @@ def _summary_case(suite: ET.Element, figure: Figure) -> None:
 
 
 def times_in_words(result: TrialResult) -> str:
-    """The four times and the surplus, in one line."""
+    """The four times and the surplus, in one line; near a limit when it tripped, or until when it did not."""
 
     def after_ms(t_ns: int | None) -> str:
         return "-" if t_ns is None else f"{(t_ns - result.t_cause_ns) / 1e6:.3f} ms"
 
+    if result.near_share is not None:
+        begin = f"{result.variant} from {result.t_cause_ns / 1e9:.9f} s on: "
+        if not result.tripped:
+            return f"{begin}no trip, looked at until +{after_ms(result.t_looked_ns)}"
+        off = "no beam after it" if result.t_off_ns is None else f"beam off +{after_ms(result.t_off_ns)}"
+        return f"{begin}decision +{after_ms(result.t_decision_ns)}, {off}"
     return (
         f"cause at {result.t_cause_ns / 1e9:.9f} s, condition +{after_ms(result.t_condition_ns)}, decision "
         f"+{after_ms(result.t_decision_ns)}, beam off +{after_ms(result.t_off_ns)} (bound "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interlocks.model import Rule
+
+if TYPE_CHECKING:
+    from rig.trials.near_run import NearTimes
 
 SCHEMA = "ionctl.trial-results/1"
 
@@ -44,6 +47,16 @@ class TrialResult:
     refused: str
     """Why a reset was refused while the cause stood; empty where the rule does not see it without beam."""
     failures: tuple[str, ...]
+    near_share: float | None = None
+    """Share of its limit to which the quantity was brought; None where the cause takes it far beyond. With one, neither
+    condition nor bound nor surplus is looked for: 0 there, or None."""
+    t_looked_ns: int | None = None
+    """Near a limit: until when it was looked at."""
+
+    @property
+    def tripped(self) -> bool:
+        """There was a decision."""
+        return self.t_decision_ns is not None
 
     @property
     def passed(self) -> bool:
@@ -76,6 +89,7 @@ class TrialResult:
             "decided_us": self.decided_us,
             "acted_us": self.acted_us,
             "reacted_us": self.reacted_us,
+            "tripped": self.tripped,
             "passed": self.passed,
         }
 
@@ -88,11 +102,13 @@ def broken(rule: Rule, state: str, variant: str, seed: int, cause_ns: int, probl
     )  # fmt: skip
 
 
-def near_result(rule: Rule, seed: int, cause_ns: int, share: str, words: str, failures: tuple[str, ...]) -> TrialResult:
-    """A quantity at a share of its limit: tripped or not is all there is to say."""
+def near_result(
+    rule: Rule, seed: int, share: float, told: str, times: NearTimes, words: str, failures: tuple[str, ...]
+) -> TrialResult:
+    """A quantity at a share of its limit: whether it tripped, and when. No bound from the cause on: readings lag."""
     return TrialResult(
-        rule.id, rule.tier, rule.action, "spot", share, seed, cause_ns, None, None, None, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
-        0.0, words, "", failures,
+        rule.id, rule.tier, rule.action, "spot", told, seed, times.cause, None, times.decision, times.off, 0.0, 0.0,
+        0.0, 0.0, 0.0, 0.0, 0.0, words, "", failures, share, times.until,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from channels.command import Signer
 from facility.errors import CommandRefused, IonctlError
-from facility.states import Action, FrontEndState
+from facility.states import Action
 from facility.timebase import Rank
 from interlocks.controller import SafetyController
 from interlocks.explain import Bound, bound
@@ -19,14 +19,12 @@ from interlocks.model import Rule
 from interlocks.own_inputs import CONSOLE_INPUT, LINK_INPUT, OWN_INPUTS, RESOLVED_INPUT
 from interlocks.process_image import N_IMAGE
 from interlocks.snapshot import RuleView
-from ioc_sim.faults import Fault
 from rig.keys import CONTROL
 from rig.trials.bench import Bench
-from rig.trials.causes import Act, DeviceFault, Trial, TrialState
+from rig.trials.causes import DeviceFault, Trial, TrialState
 from rig.trials.deed import Deed
 from rig.trials.judge import degraded_bound_us, judge
-from rig.trials.near_acts import act_near
-from rig.trials.result import TrialResult, near_result
+from rig.trials.result import TrialResult
 from rig.trials.truth import BEFORE_NS, Ticks, ticks
 from rig.trials.watch import ConditionWatch
 from rig.virtual_world import World, WorldParts
@@ -42,11 +40,6 @@ LATEST_MS = 40.0
 """How much later than promised a decision is still waited for, so that it is reported as late and not as missing."""
 MEND_S = 20.0
 """Longest time a mended device takes to read well again."""
-NEAR_MAX_NS = 6000 * MS_NS
-"""Longest time a layer lasts, with a silence in it."""
-NEAR_POLL_S = 0.01
-LATER_NS = 500 * MS_NS
-BYPASS_S = 60.0
 WELL_S = 0.004
 WELL_LOOKS = 3
 QUIET_S = 0.03
@@ -140,49 +133,6 @@ class TrialRun:
         found.truth = ticks(self._world.plant, at_ns - BEFORE_NS)
         return judge(self._bench, found)
 
-    async def bypass(self) -> None:
-        """As a physicist, what would come before this rule."""
-        for rule_id in self._trial.near_bypassed:
-            asked = {"rule": rule_id, "reason": "another rule is tried near its limit", "seconds": BYPASS_S}
-            await self._operator.ask("SAFE", "bypass", asked, role="physicist")
-
-    async def run_near(self, faults: tuple[Fault, ...], share: float, side: str, at_ns: int) -> TrialResult:
-        """A quantity at a share of its limit: below, nothing trips for the rest of the layer; above, this rule does.
-
-        A limit that the layer comes near to at its end must be reached in this layer.
-        """
-        self._deed.prepare()
-        for fault in faults:
-            self._world.plant.inject(fault)
-        if self._trial.near_act and self._trial.act is not None:
-            act = Act(self._trial.act)
-            self._world.loop.create_task(act_near(self._world, self._parts, act, self._rule, share))
-        loop, plant, below = self._world.loop, self._world.plant, share < 1.0
-        token = plant.status.token
-
-        def ended() -> bool:
-            """The next layer comes, or none does: control stops where a spot has got more than its tolerance."""
-            return plant.status.token != token or plant.status.state == FrontEndState.DONE
-
-        until_ns = at_ns + NEAR_MAX_NS
-        while loop.now_ns() < until_ns and self._rule.id not in self._latched():
-            if (below or self._trial.near_end is not None) and ended():
-                break
-            if below and self._latched():  # by right, or not: the layer will not end
-                until_ns = min(until_ns, loop.now_ns() + LATER_NS)
-            await asyncio.sleep(NEAR_POLL_S)
-        latched, told = self._latched(), " ".join(filter(None, (f"{share:g} of the", side, "limit")))
-        failures = []
-        others = latched - {self._rule.id, *self._trial.also}
-        if others or (below and self._rule.id in latched):
-            failures.append(f"{told} trips {', '.join(sorted(latched))}")
-        if below and not ended() and not latched:
-            failures.append(f"the layer did not end within {NEAR_MAX_NS / 1e9:g} s")
-        if not below and self._rule.id not in latched:
-            failures.append(f"{told} does not trip")
-        words = next((str(e.data["words"]) for e in self._trips() if e.data["id"] == self._rule.id), "")
-        return near_result(self._rule, self._bench.seed, at_ns, told, words, tuple(failures))
-
     # --- watching ------------------------------------------------------------------------------------------
     def _watch(self, at_ns: int) -> ConditionWatch:
         safety, controller = self._world.safety, self._world.controller
@@ -229,8 +179,10 @@ class TrialRun:
         self._note(found, watch)
 
     def _decision(self, watch: ConditionWatch) -> int | None:
-        if self._rule.tier == "H":
-            return watch.present_ns
+        return watch.present_ns if self._rule.tier == "H" else self._fell_ns()
+
+    def _fell_ns(self) -> int | None:
+        """When the rack's line fell for a trip by the safety controller; None before it."""
         tripped_ns = self._tripped_ns()
         if tripped_ns is None or self._rule.strength == Action.INHIBIT:  # which takes no permit away
             return tripped_ns
@@ -249,6 +201,10 @@ class TrialRun:
     def _trips(self) -> list[Any]:
         return [event for event in self._world.events.events if event.kind == "interlock.trip"]
 
+    def _words(self) -> str:
+        """What the operator reads of this rule's trip; empty without one."""
+        return next((str(e.data["words"]) for e in self._trips() if e.data["id"] == self._rule.id), "")
+
     def _view(self) -> RuleView:
         return next(view for view in self._world.controller.snapshot().rules if view.rule.id == self._rule.id)
 
@@ -266,7 +222,7 @@ class TrialRun:
         found.first_fault = self._world.controller.snapshot().first_fault
         found.latched = self._latched()
         found.view = self._view()
-        found.words = next((str(e.data["words"]) for e in self._trips() if e.data["id"] == self._rule.id), "")
+        found.words = self._words()
         found.until_ns = self._world.loop.now_ns()
 
     # --- letting go ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ioc_sim.faults import Fault, FaultKind
 from ioc_sim.plant import PlantStatus
 from rig.branch import Emit, branch
 from rig.trials.bench import Bench
-from rig.trials.causes import HISTORIES, Act, DeviceFault, Trial, TrialState
+from rig.trials.causes import HISTORIES, Act, DeviceFault, Trial, TrialState, why_not_near
 from rig.trials.history import History
 from rig.trials.instants import MS_NS, Instants, beam_off, beam_on, look_ahead
 from rig.trials.near import NearTrials
@@ -225,6 +225,17 @@ def choose(
         bench.rules.rule(rule_id)
     wanted = frozenset(rules or bench.trials), frozenset(states or TrialState)
     return Choice(*wanted, variants, near)
+
+
+def not_tried_near(bench: Bench, choice: Choice) -> dict[str, str]:
+    """Of the chosen rules those that `near` tries nothing of, with the reason; empty where it was not asked for."""
+    if not choice.near:
+        return {}
+    chosen = [(rule_id, trial) for rule_id, trial in bench.trials.items() if rule_id in choice.rules]
+    if TrialState.SPOT not in choice.states:
+        return {rule_id: "limits are come near to in state spot, which was not chosen" for rule_id, _ in chosen}
+    reasons = {rule_id: why_not_near(bench.rules.rule(rule_id), trial) for rule_id, trial in chosen}
+    return {rule_id: why for rule_id, why in reasons.items() if why}
 
 
 def run_trials(bench: Bench, choice: Choice, on_result: Callable[[TrialResult], None]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
 from interlocks.rules import load_rules
-from rig.trials.causes import TrialState, has_number, load_trials, trials_from_toml, tried_near
+from rig.trials.causes import TrialState, has_number, load_trials, trials_from_toml, tried_near, why_not_near
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = resources.files("configs").joinpath("interlock_trials.toml").read_text(encoding="utf-8")
@@ -55,6 +55,8 @@ def test_any_is_all_states_in_the_order_of_a_delivery() -> None:
         ('rule = "door"\n', 'rule = "door"\nnear_dose = { point = "ic2.counts" }\n', "key near_dose"),
         ('rule = "door"\n', 'rule = "door"\nnear_spot = { point = "strip.x" }\n', "key near_spot"),
         ('rule = "door"\n', 'rule = "door"\nnear_act = true\n', "key near_act"),
+        ('rule = "door"\n', 'rule = "door"\nnot_near = "a door"\n', "key not_near"),
+        ('rule = "position-x"\n', 'rule = "position-x"\nnot_near = "tired"\n', "key not_near"),
         ('near_bypassed = ["chamber-drift"]', 'near_bypassed = ["position-x"]', "key near_bypassed"),
         ('rule = "door"\n', 'rule = "door"\nnear_end = { point = "ic2.gain", moves = "first" }\n', "key near_end"),
         ('[[trial]]\nrule = "door"', '[[trial]]\ncolour = 1\nrule = "door"', "rule door, key colour"),
@@ -81,9 +83,21 @@ def test_what_is_not_tried_near_its_limit_is_listed_with_a_reason() -> None:
     assert f"tries {len(near)} of the {len(numbers)} rules" in page
     table = page[page.index("| Rules | Why not") : page.index("## What a trial asks")]
     listed = {
-        name
+        name: line.split("|")[2].strip()
         for line in table.splitlines()
         if line.startswith("|")
         for name in re.findall(r"`([a-z0-9-]+)`", line.split("|")[1])
     }
-    assert listed == {rule.id for rule in numbers} - set(near)
+    reasons = {rule.id: trials[rule.id].not_near for rule in numbers if rule.id not in near}
+    assert listed == reasons
+    assert {rule.id: why_not_near(rule, trials[rule.id]) for rule in numbers if rule.id not in near} == reasons
+
+
+def test_why_nothing_near_is_tried_is_said_without_a_reason_in_the_file() -> None:
+    trials = load_trials(rules())
+    said = {rule.id: why_not_near(rule, trials[rule.id]) for rule in rules().rules}
+    assert (said["position-x"], said["door"]) == ("", "its limit is no number")
+    silent = trials["spot-timeout"].model_copy(update={"not_near": ""})
+    assert "no reason in not_near" in why_not_near(rules().rule("spot-timeout"), silent)
+    elsewhere = trials["position-x"].model_copy(update={"states": ("ring",)})
+    assert "does not apply in state spot" in why_not_near(rules().rule("position-x"), elsewhere)

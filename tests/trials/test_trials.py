@@ -18,12 +18,12 @@ from facility.errors import InternalError
 from interlocks.explain import bound
 from ioc_sim.faults import Fault, FaultKind
 from rig.branch import branch
-from rig.trials import failed_proof, truth
+from rig.trials import failed_proof, near_run, truth
 from rig.trials.bench import Bench, make_bench
 from rig.trials.causes import TrialState, has_number
-from rig.trials.report import figures, junit_xml
+from rig.trials.report import figures, junit_xml, to_data
 from rig.trials.result import TrialResult
-from rig.trials.stages import VARIANTS, choose, run_trials
+from rig.trials.stages import VARIANTS, choose, not_tried_near, run_trials
 from rig.trials.truth import Ticks, beam_off_ns, ions_at_most, peak_mgy_per_ion
 from rig.trials.watch import carried
 from rig.virtual_time import VirtualLoop, run_virtual
@@ -156,6 +156,47 @@ def test_just_below_a_limit_nothing_trips_and_just_above_it_the_rule_does() -> N
     near = [result for result in found if "limit" in result.variant]
     assert len(near) == (2 + 4 + 2) + (2 + 2 + 2 + 4 + 2) + 3 * 2
     assert not [f"{result.name}: {result.failures}" for result in found if not result.passed]
+    above = [result for result in near if result.near_share == 1.02]
+    assert len(above) == len(near) // 2
+    assert {result.tripped for result in near if result not in above} == {False}
+    for result in above:
+        assert (result.t_decision_ns or 0) >= result.t_cause_ns, result.name
+        assert result.rule in no_device or 0.0 < (result.acted_us or 0.0) <= 180.0, result.name
+    said = {case.attrib["name"]: case.findtext("system-out") or "" for case in cases_of(junit_xml(bench(), near, 1.0))}
+    assert "no trip, looked at until +" in said["position-x in spot, 0.98 of the low limit"]
+    assert "decision +0.0" in said["position-x in spot, 1.02 of the low limit"]
+
+
+def test_beam_that_is_off_late_fails_a_trial_near_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_run, "acts_within_us", lambda *_: 1.0)
+    found: list[TrialResult] = []
+    run_trials(bench(), choose(bench(), ("position-x",), (TrialState.SPOT,), variants=(), near=True), found.append)
+    failed = [result for result in found if not result.passed]
+    assert {result.near_share for result in failed} == {1.02}
+    assert all("us after the decision, at most 1" in result.failures[0] for result in failed)
+
+
+def test_what_is_not_tried_near_its_limit_is_told_with_the_reason() -> None:
+    chosen = ("spot-timeout", "position-x", "door")
+    spot = choose(bench(), chosen, (TrialState.SPOT,), near=True)
+    told = not_tried_near(bench(), spot)
+    assert sorted(told) == ["door", "spot-timeout"]
+    assert set(not_tried_near(bench(), choose(bench(), chosen, (TrialState.RING,), near=True))) == set(chosen)
+    assert not not_tried_near(bench(), choose(bench(), chosen, near=False))
+    assert to_data(bench(), [], 1.0, told)["not_near"] == told
+    (skipped,) = [case for case in cases_of(junit_xml(bench(), [], 1.0, told)) if case.find("skipped") is not None]
+    assert skipped.attrib["name"] == "spot-timeout near its limit"
+
+
+def test_who_falls_silent_is_missed_before_a_field_of_several_energies_a_flat_top_is_over() -> None:
+    several = make_bench(load_facility("himm-mee"), seed=1)
+    found: list[TrialResult] = []
+    states = (TrialState.RING, TrialState.SPOT)
+    run_trials(several, choose(several, ("control-heartbeat", "holds-spent"), states, variants=()), found.append)
+    assert [(result.rule, result.state, result.failures) for result in found] == [
+        ("control-heartbeat", "ring", ()), ("holds-spent", "ring", ()), ("holds-spent", "spot", ()),
+        ("control-heartbeat", "spot", ()),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -182,6 +223,10 @@ def test_the_seed_moves_the_instant_and_nothing_else_does() -> None:
     first = bench().draw("door", "spot", "").integers(1 << 60)
     assert first == make_bench(load_facility("wuwei"), seed=1).draw("door", "spot", "").integers(1 << 60)
     assert first != bench().draw("door", "move", "").integers(1 << 60)
+
+
+def cases_of(junit: bytes) -> list[ET.Element]:
+    return list(ET.fromstring(junit).iter("testcase"))
 
 
 def test_junit_says_what_failed() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 STATES = ("standby", "ring", "armed", "spot", "move", "held", "paused", "energy")
 EVERY = 50
 """Where nobody watches a terminal, progress is a line each so many trials."""
+MANY = 5
+"""More rules than that with one reason are told by their number."""
 COLUMNS = (
     "rule", "state", "failed too", "condition, ms", "decision, ms", "beam off, ms", "bound, ms", "surplus, % of spot",
     "surplus, mGy", "bound, mGy", "verdict",
@@ -56,13 +58,14 @@ def test(
     from rig.trials.bench import make_bench
     from rig.trials.causes import TrialState
     from rig.trials.report import figures, junit_xml, to_data
-    from rig.trials.stages import FAST_FAILED, VARIANTS, choose, run_trials
+    from rig.trials.stages import FAST_FAILED, VARIANTS, choose, not_tried_near, run_trials
     from rig.wall_clock import monotonic_s
 
     configure_logs(json_lines=settings.log_json, level=settings.log_level)
     bench = make_bench(settings.facility(facility_name), room, species, seed, settings.config_dir)
     chosen = tuple(TrialState(state) for state in states)
     choice = choose(bench, rule_ids, chosen, variants=VARIANTS if degraded else FAST_FAILED, near=near)
+    not_near = not_tried_near(bench, choice)
     results: list[TrialResult] = []
     begin_s = monotonic_s()
 
@@ -75,11 +78,11 @@ def test(
     if sys.stderr.isatty():
         click.echo("\r\033[K", nl=False, err=True)
     if junit is not None:
-        junit.write_bytes(junit_xml(bench, results, wall_s))
+        junit.write_bytes(junit_xml(bench, results, wall_s, not_near))
     if as_json:
-        print_json(to_data(bench, results, wall_s))
+        print_json(to_data(bench, results, wall_s, not_near))
     else:
-        _print(bench, results, wall_s)
+        _print(bench, results, wall_s, not_near)
     good = bool(results) and all(result.passed for result in results)
     good = good and all(figure.holds for figure in figures(bench, results))
     return int(ExitCode.OK if good else ExitCode.VERIFICATION_FAILED)
@@ -94,7 +97,7 @@ def _show_progress(results: list[TrialResult]) -> None:
         click.echo(line, err=True)
 
 
-def _print(bench: Bench, results: list[TrialResult], wall_s: float) -> None:
+def _print(bench: Bench, results: list[TrialResult], wall_s: float, not_near: dict[str, str]) -> None:
     from console.tables import print_table
     from rig.trials.report import figures
 
@@ -105,6 +108,7 @@ def _print(bench: Bench, results: list[TrialResult], wall_s: float) -> None:
     print_table("Worst and median", ("what", "trials", "median", "worst", "bound", "unit", "worst in", "verdict"),
                 [_figure_row(figure) for figure in summary], right=(1, 2, 3, 4),
                 spare=("trials", "median", "worst in"))  # fmt: skip
+    _say_not_near(not_near)
     for result in results:
         for failure in result.failures:
             click.echo(f"FAILED {result.name}: {failure}")
@@ -115,14 +119,32 @@ def _print(bench: Bench, results: list[TrialResult], wall_s: float) -> None:
     click.echo(f"{len(results)} trials in {wall_s:.1f} s: {failed} failed." if results else "Nothing to try.")
 
 
+def _say_not_near(not_near: dict[str, str]) -> None:
+    """Why nothing near was tried, the rules of one reason together."""
+    from console.tables import print_wrapped
+
+    reasons: dict[str, list[str]] = {}
+    for rule, why in not_near.items():
+        reasons.setdefault(why, []).append(rule)
+    for why, rules in reasons.items():
+        named = ", ".join(rules) if len(rules) <= MANY else f"{len(rules)} rules"
+        print_wrapped("Not tried near its limit: ", f"{named}: {why}")
+
+
 def _row(result: TrialResult) -> tuple[object, ...]:
     def after(t_ns: int | None) -> str:
         return "" if t_ns is None else f"{(t_ns - result.t_cause_ns) / 1e6:.3f}"
 
+    near = result.near_share is not None
+    off = after(result.t_off_ns) or ("" if near and not result.tripped else "no beam")
+    promised = [""] * 4 if near else [
+        f"{result.bound_us / 1000.0:.3f}", f"{result.surplus_pct:.1f}", f"{result.surplus_mgy:.2f}",
+        f"{result.surplus_bound_mgy:.2f}",
+    ]  # fmt: skip
     return (
-        result.rule, result.state, result.variant, after(result.t_condition_ns), after(result.t_decision_ns),
-        after(result.t_off_ns) or "no beam", f"{result.bound_us / 1000.0:.3f}", f"{result.surplus_pct:.1f}",
-        f"{result.surplus_mgy:.2f}", f"{result.surplus_bound_mgy:.2f}", "passed" if result.passed else "FAILED",
+        result.rule, result.state, result.variant, after(result.t_condition_ns),
+        after(result.t_decision_ns) or ("no trip" if near else ""), off, *promised,
+        "passed" if result.passed else "FAILED",
     )  # fmt: skip
 
 
