@@ -80,6 +80,15 @@ class Recorder:
         self.emit("layer.verified", data)
         self.tell("layer", data)
 
+    def opened_or_closed(self, session: Session, *, opened: bool) -> None:
+        """A session was opened, by other interlock rules than before or not, or let go of."""
+        data = {"session": session.id, "plan_hash": session.program.plan_hash}
+        self.emit("session.opened" if opened else "session.closed", data)
+        if opened and session.rules_before:
+            rules = {"rules_hash": session.rules_hash, "before": session.rules_before}
+            data |= rules | {"by": session.operator, "reason": session.opened_because}
+            self.emit("session.new-limits", data)
+
     async def interlock(self, session: Session, link: MachineLink, rule: str) -> None:
         """An interlock took the beam: name, action and, where the safety controller tells, value and limit."""
         detail: dict[str, Any] = {}

@@ -85,6 +85,19 @@ def require_alike(entry: SessionEntry, program: ProgramLike, energy_table: str) 
             raise CommandRefused("recovery.other", what, entry.session, "go on with the same, or close it as partial")
 
 
+def changed_limits(entry: SessionEntry, rules_hash: str, *, accepted: bool) -> str:
+    """The hash of the interlock rules that a session went by, where those in force (`rules_hash`) are others; empty
+    where they are the same, or the journal does not say. CommandRefused unless a physicist has `accepted` it."""
+    was = entry.rules_hash
+    if not was or was == rules_hash:
+        return ""
+    if not accepted:
+        what = f"interlock rules {rules_hash[:16] or 'none'}, the session was opened with {was[:16]}"
+        raise CommandRefused("recovery.limits", what, entry.session, "put the rule files back; or a physicist goes on "
+                             "with resume --new-limits, which is recorded; or close it as partial")  # fmt: skip
+    return was
+
+
 def restore(session: Session, entries: Sequence[LayerEntry]) -> None:
     """Give a session that is opened again the journal's account. JournalError where that makes no sense."""
     session.recovering = True

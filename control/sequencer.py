@@ -392,8 +392,7 @@ class Sequencer:
             self._session().on_booked = self.books.booker(self._session())
             self.books.opened(self._session())
         session = self._session()
-        kind = "session.opened" if effect is Effect.OPEN_SESSION else "session.closed"
-        self._recorder.emit(kind, {"session": session.id, "plan_hash": session.program.plan_hash})
+        self._recorder.opened_or_closed(session, opened=effect is Effect.OPEN_SESSION)
         if effect is Effect.CLOSE_SESSION:
             self.session = None
         self._recorder.tell("session", {"session": "" if self.session is None else self.session.id})

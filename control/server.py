@@ -2,17 +2,18 @@
 
 State changes are published at once, progress at most every 100 ms and only when it changed. Verbs:
 
-============  ======================================================
-load          {plan, room, qa, plan_hash?}: read, check and compile a plan; `plan_hash` is that of the approved one
-prepare       {}: check the machine; READY follows when beam is permitted
-start         {session?}: refused where another session than this one is open
-pause         {}
-resume        {session?}: as start
-recover       {session, plan, room, qa, reason}: open a session of the journal again, at what it got
-stop          {}: beam off for good
-close         {}: let go of the session
-close_partial {session, reason, plan?}: nobody goes on with that session any more; `plan`: where its file has moved
-============  ======================================================
+==================  ======================================================
+load                {plan, room, qa, plan_hash?}: read, check and compile a plan; `plan_hash`: of the approved one
+prepare             {}: check the machine; READY follows when beam is permitted
+start               {session?}: refused where another session than this one is open
+pause               {}
+resume              {session?}: as start
+recover             {session, plan, room, qa, reason}: open a session of the journal again, at what it got
+recover_new_limits  as recover, by a physicist alone: although the interlock rules are others than it went by
+stop                {}: beam off for good
+close               {}: let go of the session
+close_partial       {session, reason, plan?}: nobody goes on with it any more; `plan`: where its file has moved
+==================  ======================================================
 
 A command is done when the layer machine has taken it; how it goes on is told by the state PV. A command that arrives
 twice acts once: the verifier knows it by its id and repeats the result.
@@ -49,7 +50,7 @@ HEARTBEAT_S = 0.5
 PERMISSIONS: Mapping[str, frozenset[str]] = {
     verb: frozenset({"operator", "physicist"})
     for verb in ("load", "recover", "prepare", "start", "pause", "resume", "stop", "close", "close_partial")
-}
+} | {"recover_new_limits": frozenset({"physicist"})}
 """Roles that may use each verb."""
 
 
@@ -73,6 +74,7 @@ class ControlServer:
         publish_s: shortest time between two updates of progress, event-loop s.
         journal: to read what sessions got that are opened again; None: none can be.
         energy_table: hash of the table that energy codes come from.
+        rules_hash: of the interlock rules in force, by which sessions go.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class ControlServer:
         publish_s: float = PUBLISH_S,
         journal: Journal | None = None,
         energy_table: str = "",
+        rules_hash: str = "",
     ) -> None:
         self._publish_s = publish_s
         self._sequencer = sequencer
@@ -97,7 +100,7 @@ class ControlServer:
         self._beat = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._verbs: dict[str, Verb] = {
-            **SessionDesk(sequencer, load_program, journal, energy_table).verbs,
+            **SessionDesk(sequencer, load_program, journal, energy_table, rules_hash).verbs,
             "prepare": self._plain(sequencer.prepare),
             "start": self._for_session(self._by(sequencer.start)),
             "pause": self._plain(sequencer.pause),

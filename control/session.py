@@ -230,13 +230,15 @@ class Session:
         """Layer that is being delivered or comes next, 0-based; equals the number of layers when all are verified."""
         self.unaccounted = False
         """A layer was armed and its register has not been read since."""
+        self.rules_before = ""
+        """Hash of the interlock rules that it went by until a physicist went on with others; empty: there are none."""
         self.recovering = False
         """The account comes from the journal; the dose register has to be heard before anything is delivered."""
         self.history: list[LayerEntry] = []
         """The journal's accounts of a session that is opened again."""
         self.armed_unbooked = False
         """The journal has the present layer armed after its last account."""
-        self.plan_path = self.energy_table = self.opened_because = ""
+        self.plan_path = self.energy_table = self.rules_hash = self.opened_because = ""
         self.share = NO_FRACTION
         """Which part of a course this is."""
         self.known_fields: frozenset[int] | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from control.continuation import continued
 from control.course import require_given_by_nobody_else, require_let_go, share_of
 from control.layer_machine import DELIVERING, Event, State, refused
-from control.recovery import require_alike, require_same, restore
+from control.recovery import changed_limits, require_alike, require_same, restore
 from control.sequencer import Sequencer
 from control.session import ProgramLike, Session
 from facility.errors import CommandRefused, IonctlError
@@ -28,17 +28,20 @@ Verb = Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]
 
 
 class SessionDesk:
-    """The verbs load, recover and close_partial; see `control.server.ControlServer` for the arguments."""
+    """The verbs load, recover, recover_new_limits, close_partial; see `control.server` for their arguments."""
 
     def __init__(
-        self, sequencer: Sequencer, load_program: LoadProgram, journal: Journal | None, energy_table: str
-    ) -> None:
+        self, sequencer: Sequencer, load_program: LoadProgram, journal: Journal | None, energy_table: str,
+        rules_hash: str,
+    ) -> None:  # fmt: skip
         self._sequencer = sequencer
         self._load_program = load_program
         self._journal = journal
         self._energy_table = energy_table
+        self._rules_hash = rules_hash
         self.verbs: dict[str, Verb] = {
-            "load": self._load, "recover": self._recover, "close_partial": self._close_partial
+            "load": self._load, "recover": self._recover, "recover_new_limits": self._recover_new_limits,
+            "close_partial": self._close_partial,
         }  # fmt: skip
 
     async def _load(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class SessionDesk:
 
         def dress(session: Session) -> None:
             session.plan_path, session.energy_table, session.share = given["plan"], self._energy_table, share
+            session.rules_hash = self._rules_hash
             session.known_fields = known
 
         session = await self._sequencer.load(
@@ -87,7 +91,10 @@ class SessionDesk:
         require_alike(read.session(journal, continues), program, self._energy_table)
         return continued(journal, program, continues)
 
-    async def _recover(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+    async def _recover_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+        return await self._recover(args, issuer, new_limits=True)
+
+    async def _recover(self, args: Mapping[str, Any], issuer: str, *, new_limits: bool = False) -> dict[str, Any]:
         _require("recover", args, {"session": str, "plan": str, "room": str, "qa": bool, "reason": str})
         _require_reason("recover", args["reason"])
         journal = self._written("recover")
@@ -96,6 +103,7 @@ class SessionDesk:
         require_whole(journal, entry.session)
         program = self._load_program(args["plan"], args["room"], args["qa"])
         require_same(entry, program, self._energy_table)
+        rules_before = changed_limits(entry, self._rules_hash, accepted=new_limits)
         self._require_mode(entry)
         if entry.fraction:
             require_given_by_nobody_else(entry, read_course(journal, entry.patient, entry.plan_hash))
@@ -106,6 +114,7 @@ class SessionDesk:
         def dress(session: Session) -> None:
             session.plan_path, session.energy_table = args["plan"], self._energy_table
             session.opened_because = args["reason"]
+            session.rules_hash, session.rules_before = self._rules_hash, rules_before
             session.share = Share(entry.fraction, entry.fractions_planned, entry.continues)
             restore(session, layers)
 

@@ -10,7 +10,8 @@ Rows are the front end's register in `REGISTER_COLUMNS`, totals over all loads, 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from journal.store import Journal
 
 FloatArray = npt.NDArray[np.float64]
 RECORD_KIND = "session.record"
+RULES_KIND = "session.rules"
+"""Kind of an event: a session was opened, by interlock rules of this `rules_hash`; `before`: of others before them."""
 RECONCILED_KIND = "session.reconciled"
 """Kind of an event: journal and register were brought together; `known` is false where that could not be."""
 ARMING, BOOKED, RECOVERED, VERIFIED = "arming", "booked", "recovered", "verified"
@@ -72,6 +75,8 @@ class SessionEntry:
     delivery: str = TREATMENT
     continues: str = ""
     """The session whose rest this one gives."""
+    rules_hash: str | None = None
+    """Of the interlock rules that it goes by, since it was last opened; None in a journal that does not say."""
     intent: str | None = None
     """PlanIntent of its plan, empty where the plan has none; None in a journal that knows no courses."""
 
@@ -104,7 +109,7 @@ def sessions(journal: Journal, *, patient: str | None = None, plan_hash: str = "
     """All sessions, oldest first; with `patient` those of that patient's plan alone."""
     wanted, record, course = (
         sa.select(SESSIONS),
-        sa.select(EVENTS).where(EVENTS.c.kind == RECORD_KIND),
+        sa.select(EVENTS).where(EVENTS.c.kind.in_((RECORD_KIND, RULES_KIND))),
         sa.select(COURSES),
     )
     if patient is not None:
@@ -114,8 +119,9 @@ def sessions(journal: Journal, *, patient: str | None = None, plan_hash: str = "
     with journal.reading() as connection:
         opened = connection.execute(wanted.order_by(SESSIONS.c.seq)).mappings().all()
         started = _started(connection)
-        events = connection.execute(record.order_by(EVENTS.c.seq)).mappings()
-        ended = {row["session"]: {"seq": row["seq"], **json.loads(row["data"])} for row in events}
+        events = connection.execute(record.order_by(EVENTS.c.seq)).mappings().all()
+        ended = {row["session"]: {"seq": row["seq"], **json.loads(row["data"])} for row in _of(events, RECORD_KIND)}
+        rules = {row["session"]: json.loads(row["data"])["rules_hash"] for row in _of(events, RULES_KIND)}
         for name, told in ended.items():  # somebody has gone on since, and did not live to say how that ended
             if told["status"] not in ENDED and started.get(name, 0) > told["seq"]:
                 told |= {"status": OPEN, "reason": ""}
@@ -125,7 +131,14 @@ def sessions(journal: Journal, *, patient: str | None = None, plan_hash: str = "
     first: dict[str, Any] = {}
     for row in opened:
         first.setdefault(row["session"], row)
-    return [_entry(row, ended.get(name, {}), shares.get(name), booked.get(name, 0.0)) for name, row in first.items()]
+    return [
+        replace(_entry(row, ended.get(name, {}), shares.get(name), booked.get(name, 0.0)), rules_hash=rules.get(name))
+        for name, row in first.items()
+    ]
+
+
+def _of(events: Sequence[Any], kind: str) -> list[Any]:
+    return [row for row in events if row["kind"] == kind]
 
 
 def _started(connection: sa.Connection) -> dict[str, int]:

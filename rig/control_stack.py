@@ -101,6 +101,8 @@ class ControlParts:
     """The journal to read; None: no session can be opened again."""
     energy_table: str = ""
     """Hash of the energy table."""
+    rules_hash: str = ""
+    """Hash of the interlock rules in force."""
     nonce_floor: int = -1
     """See `CommandVerifier`."""
     nonces: MutableMapping[str, int] | None = None
@@ -154,7 +156,7 @@ async def control_stack(
             LineSender(link.write_lines, parts.keep_alive, sequencer.lines, parts.lines_s) as lines,
             ControlServer(
                 sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s,
-                journal=parts.journal, energy_table=parts.energy_table,
+                journal=parts.journal, energy_table=parts.energy_table, rules_hash=parts.rules_hash,
             ) as server,
         ):  # fmt: skip
             gate.server = server

@@ -35,6 +35,8 @@ class GoingOn:
     """Called when journal and register have been brought together, before START; raises if nobody confirms."""
     earlier: Earlier
     """What was delivered of it before."""
+    new_limits: bool = False
+    """Although the interlock rules are others than it went by, as the physicist."""
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,9 @@ async def delivered(
         session_id = await operator.load(plan, program.room_id, program.qa, program.plan_hash)
     else:
         session_id = going_on.session
-        await operator.recover(session_id, plan, program.room_id, program.qa, going_on.reason)
+        await operator.recover(
+            session_id, plan, program.room_id, program.qa, going_on.reason, new_limits=going_on.new_limits
+        )
     left = await operator.prepare("" if going_on is None else session_id)
     if left and going_on is not None:
         going_on.shown()

@@ -347,10 +347,14 @@ class OperatorClient:
         await self.ask("SAFE", "open_field", {"session": session})
         return session
 
-    async def recover(self, session: str, plan: str, room: str, qa: bool, reason: str) -> None:
-        """Open a session of the journal again, and its field: what it got is counted; `prepare` hears the register."""
+    async def recover(
+        self, session: str, plan: str, room: str, qa: bool, reason: str, *, new_limits: bool = False
+    ) -> None:
+        """Open a session of the journal again, and its field: what it got is counted; `prepare` hears the register.
+        `new_limits`: as the physicist, although the interlock rules are others than it went by."""
         args = {"session": session, "plan": plan, "room": room, "qa": qa, "reason": reason}
-        await self.ask("TCS", "recover", args, timeout_s=self.limits.load_s)
+        verb, role = ("recover_new_limits", "physicist") if new_limits else ("recover", "operator")
+        await self.ask("TCS", verb, args, role=role, timeout_s=self.limits.load_s)
         self._session = session
         if self.field != session:
             await self.ask("SAFE", "open_field", {"session": session})

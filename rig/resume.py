@@ -26,13 +26,14 @@ Confirm = Callable[[SessionEntry, list[LayerLine]], bool]
 
 def resume_session(
     facility: Facility, home: Home, name: str, plan: Path | None, reason: str, confirm: Confirm,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress | None = None, *, new_limits: bool = False,
 ) -> DeliveryResult:  # fmt: skip
-    """Deliver what a session has left. Raises as `deliver_plan`, and CommandRefused where it must not go on."""
+    """Deliver what a session has left; with `new_limits` as the physicist, although the interlock rules are others than
+    it went by. Raises as `deliver_plan`, and CommandRefused where it must not go on."""
     if home.virtual_journal(name) is not None:
         from rig.resume_virtual import resume_virtual
 
-        return resume_virtual(facility, home, name, plan, reason, confirm, on_progress)
+        return resume_virtual(facility, home, name, plan, reason, confirm, on_progress, new_limits=new_limits)
     with session_at(home, facility.id, name) as (journal, entry):
         program = program_of(entry, facility, home, plan)
         run = running(facility, home)
@@ -43,7 +44,7 @@ def resume_session(
 
         request = DeliveryRequest(
             plan=plan or Path(entry.plan_path), facility=facility, room=entry.room, home=home, qa=entry.qa,
-            going_on=GoingOn(name, reason, shown, read_earlier(journal, name, home.session_dir(name))),
+            going_on=GoingOn(name, reason, shown, read_earlier(journal, name, home.session_dir(name)), new_limits),
         )  # fmt: skip
         return deliver_at(request, program, run, on_progress)
 

@@ -65,7 +65,7 @@ def _left(facility: Facility, home: Home, name: str) -> Iterator[Left]:
 
 def resume_virtual(
     facility: Facility, home: Home, name: str, plan: Path | None, reason: str, confirm: Confirm,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress | None = None, *, new_limits: bool = False,
 ) -> DeliveryResult:  # fmt: skip
     """Deliver what a session has left. Raises as `rig.resume.resume_session`."""
     with _left(facility, home, name) as left:
@@ -79,7 +79,7 @@ def resume_virtual(
                 raise CommandRefused("recovery.declined", "not confirmed: nothing was delivered", name)
 
         seed = _next_seed(earlier.said, earlier.parts)
-        going_on = GoingOn(name, reason, shown, earlier)
+        going_on = GoingOn(name, reason, shown, earlier, new_limits)
         path = plan or Path(entry.plan_path)
         request = DeliveryRequest(path, facility, entry.room, home, entry.qa, seed=seed, going_on=going_on)
         life = live(request, program, left.journal, on_progress, left.store)

@@ -276,7 +276,8 @@ class World:
             KeepAliveMaker(CONTROL.name, BOOT, self._keys[CONTROL.name], self.loop),
             link_limits=LINK_LIMITS, publish_s=BEAT_S, check_s=BEAT_S, lines_s=LINES_S, journal=options.journal,
             writer=NullWriter() if options.journal is None else InlineWriter(options.journal, self.loop),
-            energy_table=self.plant.table.hash, samples=options.samples, fast_rules=tuple(self.plant.rule_ids),
+            energy_table=self.plant.table.hash, rules_hash=self.rules.hash, samples=options.samples,
+            fast_rules=tuple(self.plant.rule_ids),
         )  # fmt: skip
         keep_alive = KeepAliveMaker(OPERATOR.name, BOOT, self._keys[OPERATOR.name], self.loop)
         try:

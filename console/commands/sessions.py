@@ -146,12 +146,18 @@ def close(settings: Settings, name: str, reason: str, plan: Path | None, without
 @PLAN
 @words_option("--reason", "What had happened, and why it may go on; for the record.")
 @click.option("--yes", is_flag=True, help="Confirm what is left without being asked.")
+@click.option(
+    "--new-limits",
+    is_flag=True,
+    help="As the physicist: go on although the interlock rules are others than it went by. It is recorded.",
+)
 @FACILITY
 @JSON
 @click.pass_obj
 def resume(
-    settings: Settings, name: str, plan: Path | None, reason: str, yes: bool, facility_name: str, as_json: bool
-) -> int:
+    settings: Settings, name: str, plan: Path | None, reason: str, yes: bool, new_limits: bool, facility_name: str,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Go on with a session at the exact spot and remainder: at the facility that is up, or in virtual time.
 
     Journal and dose register are brought together first; what is planned, delivered and left is shown for confirmation.
@@ -170,8 +176,9 @@ def resume(
 
     with progress_bar(enabled=not as_json) as progress:
         result = resume_session(
-            settings.facility(facility_name), settings.home(), name, plan, reason, confirm, progress
-        )
+            settings.facility(facility_name), settings.home(), name, plan, reason, confirm, progress,
+            new_limits=new_limits,
+        )  # fmt: skip
     if as_json:
         print_json(result.to_data())
     else:

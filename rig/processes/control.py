@@ -161,6 +161,7 @@ async def main(launch: Launch) -> None:
     key = read_private(Path(options.key))
     signer = Signer(CONTROL.name, "control", key, RisingNonces())
     journal, writer = journal_of(options.journal, facility.id, clock)
+    rules = load_rules(facility, launch.room, launch.species)
     files = Files(Path(options.sessions), events, facility, None if journal is None else journal[1])
     try:
         await follow_plant(provider, facility.pv_prefix, clock)
@@ -185,7 +186,8 @@ async def main(launch: Launch) -> None:
                 journal=None if journal is None else journal[1],
                 writer=writer,
                 energy_table=load_energy_table(facility, launch.species).hash,
-                fast_rules=tuple(rule.id for rule in load_rules(facility, launch.room, launch.species).h),
+                rules_hash=rules.hash,
+                fast_rules=tuple(rule.id for rule in rules.h),
                 command_age_ns=command_age_ns(speed),
                 samples=files.samples,
             )

@@ -232,3 +232,8 @@ def test_words_are_cut_at_a_character() -> None:
     cut = fitting("Grüße " * 40, 50)
     assert len(cut) <= 50
     assert cut.decode().endswith("…")
+
+
+def test_going_on_under_other_limits_is_the_physicists_alone() -> None:
+    assert PERMISSIONS["recover_new_limits"] == {"physicist"}
+    assert PERMISSIONS["recover"] == {"operator", "physicist"}

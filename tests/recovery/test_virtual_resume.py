@@ -24,12 +24,13 @@ from facility.errors import CommandRefused, ConfigError, PlanError
 from facility.intensity import spot_tolerance_ions
 from facility.states import FrontEndState
 from facility.timebase import NS_PER_MS, Rank
+from interlocks.rules import load_rules
 from ioc_sim.register_store import MemoryStore, read_records
 from journal import read
 from journal.store import open_journal, sqlite_url
 from journal.verify import verify
 from records.reader import read_record
-from rig.deliver import RECORD_FILE, DeliveryRequest, deliver_plan
+from rig.deliver import EVENTS_FILE, RECORD_FILE, DeliveryRequest, deliver_plan
 from rig.home import HOME_ENV, JOURNAL_FILE, Home
 from rig.result import DeliveryResult
 from rig.resume import close_partial, resume_session
@@ -39,6 +40,7 @@ from rig.virtual_register import REGISTER_FILE
 from rig.virtual_world import World
 from tests.recovery.test_crashes import facility, program
 
+ROOT = Path(__file__).parents[2]
 REASON = "a test"
 LOOK_NS = 2 * NS_PER_MS
 
@@ -268,3 +270,54 @@ def test_it_is_closed_as_partial_and_nobody_goes_on_with_it(tmp_path: Path) -> N
         resume(home, session)
     with pytest.raises(CommandRefused, match=r"is partial \(close"):
         close_partial(facility(), home, session, REASON)
+
+
+def other_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a rule has another limit."""
+    folder.mkdir()
+    text = (ROOT / "configs" / "interlocks.toml").read_text(encoding="utf-8")
+    wider = text.replace("high = 2000.0", "high = 1900.0")
+    assert wider != text
+    (folder / "interlocks.toml").write_text(wider, encoding="utf-8")
+    monkeypatch.setenv("IONCTL_CONFIG", str(folder))
+
+
+def test_nobody_goes_on_under_other_interlock_limits_but_a_physicist_who_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, first = interrupted(tmp_path)
+    session = str(first.summary["session"])
+    path, log = home.session_dir(session) / JOURNAL_FILE, home.session_dir(session) / EVENTS_FILE
+    before = entry_of(path).rules_hash
+    assert before == load_rules(facility(), program().room_id, "carbon").hash
+    other_limits(tmp_path / "site", monkeypatch)
+    with pytest.raises(CommandRefused, match="the session was opened with") as refused:
+        resume(home, session)
+    assert refused.value.code == "recovery.limits"
+    assert "--new-limits" in str(refused.value)
+    assert entry_of(path).rules_hash == before
+    Hasty.ions = 0.1 * program().total_ions
+    part = resume_session(facility(), home, session, None, "limits were reviewed", lambda *_: True, new_limits=True)
+    assert part.summary["status"] == "interrupted"
+    now = load_rules(facility(), program().room_id, "carbon").hash
+    assert (entry_of(path).rules_hash, entry_of(path).status) == (now, "interrupted")
+    with closing(open_journal(sqlite_url(path), facility().id, read_only=True)) as journal:
+        said = [row for row in read.rows_of(journal, "operators", session) if row["what"] == "new limits"]
+    assert [(row["operator"], row["reason"]) for row in said] == [("physicist", "limits were reviewed")]
+    (event,) = [e for e in map(json.loads, log.read_text().splitlines()) if e["kind"] == "session.new-limits"]
+    assert (event["data"]["before"], event["data"]["rules_hash"], event["data"]["by"]) == (before, now, "physicist")
+    assert resume(home, session).summary["status"] == "completed"  # by the same rules as last
+
+
+def test_a_session_is_closed_as_partial_under_other_interlock_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, first = interrupted(tmp_path)
+    other_limits(tmp_path / "site", monkeypatch)
+    assert close_partial(facility(), home, str(first.summary["session"]), "limits have changed").known
+
+
+def entry_of(path: Path) -> read.SessionEntry:
+    with closing(open_journal(sqlite_url(path), facility().id, read_only=True)) as journal:
+        (entry,) = read.sessions(journal)
+    return entry
