@@ -32,7 +32,7 @@ class SessionDesk:
 
     def __init__(
         self, sequencer: Sequencer, load_program: LoadProgram, journal: Journal | None, energy_table: str,
-        rules_hash: str,
+        rules_hash: str = "",
     ) -> None:  # fmt: skip
         self._sequencer = sequencer
         self._load_program = load_program
