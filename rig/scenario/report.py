@@ -67,7 +67,7 @@ def to_data(results: Sequence[ScenarioResult], target: str, wall_s: float) -> di
 
 
 def junit_xml(results: Sequence[ScenarioResult], target: str, wall_s: float) -> bytes:
-    """JUnit XML: one suite, one case a scenario; rules and hazards are properties of the case."""
+    """JUnit XML: one suite, one case a scenario with its wall time, s; rules and hazards are the case's properties."""
     found = counts(results)
     totals = {
         "tests": str(len(results)), "failures": str(found["failed"]), "errors": "0", "skipped": str(found["skipped"]),
@@ -77,9 +77,8 @@ def junit_xml(results: Sequence[ScenarioResult], target: str, wall_s: float) -> 
     suite = ET.SubElement(root, "testsuite", {"name": f"scenarios on {target}", **totals})
     _properties(suite, {"target": target, "commit": commit()})
     for result in results:
-        case = ET.SubElement(
-            suite, "testcase", {"classname": f"scenarios.{_file(result)}", "name": result.id, "time": "0"}
-        )
+        about = {"classname": f"scenarios.{_file(result)}", "name": result.id, "time": f"{result.wall_s or 0.0:.3f}"}
+        case = ET.SubElement(suite, "testcase", about)
         facts = {"title": result.title, "seed": str(result.seed), "facility_hash": result.facility_hash,
                  "rules_hash": result.rules_hash}  # fmt: skip
         facts |= {f"hazard of {rule}" if rule else "hazard": hazard for rule, hazard in result.hazards.items()}

@@ -43,13 +43,14 @@ from rig.scenario.plans import make
 from rig.scenario.result import ScenarioResult, no_result
 from rig.scenario.run_virtual import facts
 from rig.scenario.stage import Stage
+from rig.scenario.timed import Clock, timed
 from rig.scenario.trace import trace_of
 from rig.supervisor import RunOptions, Supervisor
 from rig.trials.truth import Ticks
 from rig.trip_history import read_events
 from rig.truth_check import judge_truth, overdosed
 from rig.truth_file import read_last_ticks, read_now
-from rig.wall_clock import monotonic_ns
+from rig.wall_clock import monotonic_ns, monotonic_s
 
 SPEED = 1.0
 MORE_US = 4 * SLICE_NS / 1e3
@@ -68,7 +69,7 @@ RunOne = Callable[[Loaded, bool, Target], ScenarioResult]
 
 def run_many(
     loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False, target: Target = Target.CA,
-    run: RunOne | None = None,
+    run: RunOne | None = None, clock: Clock = monotonic_s,
 ) -> Iterator[ScenarioResult]:  # fmt: skip
     """One after the other: their timing is what they try. Each in a process of its own, since libca reads its addresses
     once; a copy of one that has imported everything and done nothing, which saves seconds each time. `jobs` is of no
@@ -82,7 +83,7 @@ def run_many(
                 yield no_result(one.scenario, target.value, one.source, "skipped", why_not, **facts(one))
             else:
                 for _ in range(ATTEMPTS):
-                    result = pool.submit(one_by_one, one, trace, target).result()
+                    result = pool.submit(timed, clock, one_by_one, one, trace, target).result()
                     if result.t_cause_ns is not None:
                         break  # otherwise the machine was too busy to come so far: not a verdict on the scenario
                 yield result

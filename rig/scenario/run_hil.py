@@ -24,13 +24,17 @@ from rig.scenario.model import Scenario, Target
 from rig.scenario.plans import compiled
 from rig.scenario.result import ScenarioResult
 from rig.scenario.stage import Stage
+from rig.scenario.timed import Clock
+from rig.wall_clock import monotonic_s
 
 MODE = "per_spot"
 
 
-def run_many(loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False) -> Iterator[ScenarioResult]:
+def run_many(
+    loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False, clock: Clock = monotonic_s
+) -> Iterator[ScenarioResult]:
     """One after the other: a field with hardware takes its minutes. `jobs` is of no account here."""
-    return run_ca.run_many(loaded, jobs, trace=trace, target=Target.HIL, run=run_one)
+    return run_ca.run_many(loaded, jobs, trace=trace, target=Target.HIL, run=run_one, clock=clock)
 
 
 def run_one(loaded: Loaded, trace: bool = False, target: Target = Target.HIL) -> ScenarioResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import hashlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -18,11 +19,13 @@ from rig.scenario.loader import Loaded
 from rig.scenario.model import Scenario, Target
 from rig.scenario.result import ScenarioResult, no_result
 from rig.scenario.stage import PLAN, Stage
+from rig.scenario.timed import Clock, timed
 from rig.scenario.trace import trace_of
 from rig.scenario.virtual_hands import VirtualHands
 from rig.trials.truth import BEFORE_NS, ticks
 from rig.truth_check import judge_truth, overdosed
 from rig.virtual_world import World, WorldParts
+from rig.wall_clock import monotonic_s
 
 MS_NS = 1_000_000
 POLL_S = 0.001
@@ -211,17 +214,15 @@ def _result(loaded: Loaded, stage: Stage, world: World, run: VirtualRun, *, trac
     )
 
 
-def run_many(loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False) -> Iterator[ScenarioResult]:
+def run_many(
+    loaded: Sequence[Loaded], jobs: int = 1, *, trace: bool = False, clock: Clock = monotonic_s
+) -> Iterator[ScenarioResult]:
     """Run all, in their order whatever finishes first. What has been compiled is shared with the workers."""
+    one_timed = functools.partial(timed, clock, run_one, trace=trace)
     if jobs <= 1 or len(loaded) <= 1:
-        for one in loaded:
-            yield run_one(one, trace=trace)
+        yield from map(one_timed, loaded)
         return
     Stage.of(loaded[0].scenario, loaded[0].folder, loaded[0].config_dir).world()
     fork = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=fork) as pool:
-        yield from pool.map(_traced if trace else run_one, loaded)
-
-
-def _traced(loaded: Loaded) -> ScenarioResult:
-    return run_one(loaded, trace=True)
+        yield from pool.map(one_timed, loaded)

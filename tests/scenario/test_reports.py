@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -14,10 +15,14 @@ from typing import Any
 import pytest
 
 from console.main import run
+from console.scenario_page import page
 from facility.errors import ConfigError
 from ioc_sim.faults import Fault, FaultKind, fault_from_line, fault_line
 from rig.scenario.loader import load_all
+from rig.scenario.model import Target
 from rig.scenario.pytest_plugin import ScenarioFile, ScenarioItem
+from rig.scenario.report import junit_xml, to_data
+from rig.scenario.run import run_on
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = """
@@ -57,8 +62,8 @@ def file(tmp_path: Path) -> Path:
 def test_the_command_writes_every_report_and_says_why_it_skips(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page, junit = tmp_path / "s.html", tmp_path / "s.xml"
-    code = run(["scenario", "run", str(file), "--jobs", "1", "--html", str(page), "--junit", str(junit), "--json"])
+    html, junit = tmp_path / "s.html", tmp_path / "s.xml"
+    code = run(["scenario", "run", str(file), "--jobs", "1", "--html", str(html), "--junit", str(junit), "--json"])
     assert code == 7  # it was expected off sooner than it can be
     data = json.loads(capsys.readouterr().out)
     assert (data["passed"], data["failed"], data["skipped"]) == (0, 1, 1)
@@ -70,7 +75,7 @@ def test_the_command_writes_every_report_and_says_why_it_skips(
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("2", "1", "1")
     cases = {case.get("name"): case for case in suite.iter("testcase")}
     assert cases["control-dies"].find("skipped").get("message") == "there are no processes"  # type: ignore[union-attr]
-    text = page.read_text(encoding="utf-8")
+    text = html.read_text(encoding="utf-8")
     assert "Chamber 2 &lt;dies&gt;" in text
     assert "Beam by truth" in text
     assert "Dose of the spot" in text
@@ -78,6 +83,24 @@ def test_the_command_writes_every_report_and_says_why_it_skips(
     assert failed["facility_hash"][:16] in text
     assert data["commit"] in text
     assert not any(word in text for word in ("http://", "https://", "src=", "<script", "@import", "url("))
+
+
+def test_a_ci_is_told_how_long_each_scenario_took_and_nobody_else_is(file: Path) -> None:
+    times = itertools.count(100.0, 0.25)
+    loaded = load_all([str(file)])
+    results = list(run_on(Target.VIRTUAL, loaded, clock=lambda: next(times)))
+    suite = ET.fromstring(junit_xml(results, "virtual", 1.0))[0]
+    assert [case.get("time") for case in suite.iter("testcase")] == ["0.250", "0.250"]
+    again = list(run_on(Target.VIRTUAL, loaded, clock=lambda: 5.0 * next(times)))
+    assert again == results
+    assert to_data(again, "virtual", 1.0) == to_data(results, "virtual", 1.0)
+    assert page(again, "virtual", 1.0) == page(results, "virtual", 1.0)
+
+
+def test_the_workers_take_the_time_of_each_scenario(file: Path) -> None:
+    (failed, skipped) = run_on(Target.VIRTUAL, load_all([str(file)]), jobs=2)
+    assert failed.wall_s is not None
+    assert failed.wall_s > (skipped.wall_s or 0.0) > 0.0
 
 
 def test_each_rule_has_a_scenario_and_each_target_a_reason() -> None:
