@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,14 +12,14 @@ import click
 import numpy as np
 
 from console.tables import print_table
-from facility.config import Facility, config_roots
+from facility.config import Facility, config_roots, load_facility
 from facility.errors import ConfigError
-from facility.table_approval import SPILL, next_version, read_approvals, refusal
+from facility.table_approval import SPILL, next_version, read_approvals, refusal, require_approved
 from ioc_sim.extraction.calibration import Measured, calibrate
-from ioc_sim.extraction.optics import load_optics
+from ioc_sim.extraction.optics import Optics, load_optics
 from ioc_sim.extraction.points import POINTS
 from ioc_sim.extraction.rate_model import RateModel
-from ioc_sim.extraction.table import UNITS, read_spill_table, render_spill_table, table_name
+from ioc_sim.extraction.table import UNITS, inputs_hash, read_spill_table, render_spill_table, table_name
 
 SCHEMA = "ionctl.spill-calibration/1"
 
@@ -59,19 +60,46 @@ def _point(point: Measured) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def calibrate_ring(facility: Facility, config_dir: Path | None, output: Path | None) -> RingFigures:
-    """Track, fit and store; ConfigError where the table cannot be written, before anything is tracked."""
+def calibrate_ring(
+    facility: Facility, config_dir: Path | None, output: Path | None, like: str | None = None
+) -> RingFigures:
+    """Track, fit and store; or store what was found for `like`, a facility whose ring has the same optics.
+
+    ConfigError where the table cannot be written, before anything is tracked, or where the optics are not the same.
+    """
     optics = load_optics(facility.id, config_dir)
-    path = output or Path(str(config_roots(config_dir)[0])) / table_name(facility.id)
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError("spill-table.write", f"'{path}' cannot be written", "",
-                          "give a file with --output, or a folder that has tables/ with --config-dir")  # fmt: skip
+    path = _writable(output or Path(str(config_roots(config_dir)[0])) / table_name(facility.id))
     points = POINTS[facility.ring.extraction]
     version = next_version(facility.id, SPILL, read_approvals(config_dir))
-    found = calibrate(facility, config_dir, points, tell=lambda line: click.echo(line, err=True))
-    path.write_text(render_spill_table(facility, found.model, optics, points, version), encoding="utf-8")
+    if like is None:
+        found = calibrate(facility, config_dir, points, tell=lambda line: click.echo(line, err=True))
+        model, measured = found.model, found.points
+    else:
+        model, measured = _model_of(like, facility, optics, config_dir), ()
+    path.write_text(render_spill_table(facility, model, optics, points, version), encoding="utf-8")
     refused = f"not approved yet: ionctl table approve --facility {facility.id} --species {SPILL} --by WHO --reason WHY"
-    return RingFigures(facility.id, optics.name, found.model, found.points, path, version, refused)
+    return RingFigures(facility.id, optics.name, model, measured, path, version, refused)
+
+
+def _writable(path: Path) -> Path:
+    with contextlib.suppress(OSError):  # said below, in the same words
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError("spill-table.write", f"'{path}' cannot be written", "",
+                          "give a file with --output, or a folder of your own with --config-dir")  # fmt: skip
+    return path
+
+
+def _model_of(like: str, facility: Facility, optics: Optics, config_dir: Path | None) -> RateModel:
+    """What was found for another facility: tracking knows of a ring what its optics say, so it would find it again."""
+    other = load_facility(like, config_dir)
+    table, where = read_spill_table(other, config_dir)
+    require_approved(table, read_approvals(config_dir), where)
+    mine = inputs_hash(optics, POINTS[facility.ring.extraction])
+    if mine != inputs_hash(load_optics(other.id, config_dir), POINTS[other.ring.extraction]):
+        raise ConfigError("spill-table.unlike", f"the optics of {facility.id} are not those of {like}", "--like",
+                          f"track them, some minutes: ionctl machine calibrate --facility {facility.id}")  # fmt: skip
+    return table.model
 
 
 def checked_ring(facility: Facility, config_dir: Path | None) -> RingFigures:

@@ -43,7 +43,7 @@ COMMANDS = {
     "dose": ("console.commands.dose", "dose", "Dose in water of a plan, or of what a session delivered."),
     "table": ("console.commands.table", "table", "Energy tables: show, make a new version, approve it."),
     "pvs": ("console.commands.pvs", "pvs", "Print the catalogue of process variables."),
-    "facility": ("console.commands.facilities", "facility", "List and show facilities."),
+    "facility": ("console.commands.facilities", "facility", "List and show facilities; begin one of your own."),
 }
 
 

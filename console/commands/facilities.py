@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def facility() -> None:
-    """List and show facilities."""
+    """List and show facilities; begin one of your own."""
 
 
 @facility.command("list")
@@ -53,6 +54,33 @@ def show(settings: Settings, name: str, as_json: bool) -> None:
     for title, columns, rows in _sections(found):
         print_table(title, columns, rows)
     print(f"configuration hash {found.hash}")
+
+
+@facility.command("copy")
+@click.argument("like")
+@click.argument("name")
+@click.option("--to", "folder", required=True, type=click.Path(path_type=Path, file_okay=False),
+              help="Configuration folder; made if it is not there.")  # fmt: skip
+@click.pass_obj
+def copy_(settings: Settings, like: str, name: str, folder: Path) -> None:
+    """Begin a facility NAME with the file of LIKE and the optics of its ring; what is there is not written over."""
+    from console.facility_copy import copy_facility
+
+    for path in copy_facility(like, name, folder, settings.config_dir):
+        print(f"wrote {path}")
+    if like == name:
+        print(f"change it; where it is read first: export IONCTL_CONFIG={folder.resolve()}")
+        return
+    made = settings.facility(str(folder / f"{name}.toml"))
+    print("put the figures of your machine into them, then:")
+    print(f"  export IONCTL_CONFIG={folder.resolve()}")
+    for species in made.species:
+        print(f"  ionctl table make --facility {name} --species {species}")
+        print(f"  ionctl table approve --facility {name} --species {species} --by WHO --reason WHY")
+    print(
+        f"  ionctl machine calibrate --facility {name}    # some minutes; --like {like} while the optics are the same"
+    )
+    print(f"  ionctl table approve --facility {name} --species spill --by WHO --reason WHY")
 
 
 def _short(found: Facility) -> dict[str, Any]:

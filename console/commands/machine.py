@@ -125,9 +125,12 @@ def separatrix(
 @FACILITY
 @click.option("--check", is_flag=True, help="Hold the stored table against its inputs and show it; track nothing.")
 @click.option("--output", type=OutputFile((".csv",)), help="Write here instead of into the configuration's tables.")
+@click.option("--like", help="Track nothing: take what was found for this facility, whose ring has the same optics.")
 @JSON
 @click.pass_obj
-def calibrate(settings: Settings, facility_name: str, check: bool, output: Path | None, as_json: bool) -> None:
+def calibrate(
+    settings: Settings, facility_name: str, check: bool, output: Path | None, like: str | None, as_json: bool
+) -> None:
     """Calibrate the rate model of the spill with tracking and store it, hashed, as a table of the facility.
 
     Some minutes. What it consists of: docs/physics/slow-extraction.md.
@@ -135,11 +138,13 @@ def calibrate(settings: Settings, facility_name: str, check: bool, output: Path 
     from console.calibration import calibrate_ring, checked_ring, print_ring
     from console.tables import print_json
 
+    if check and like is not None:
+        raise click.UsageError("--check makes no table, so there is nothing to take from --like")
     facility = settings.facility(facility_name)
     if check:
         found = checked_ring(facility, settings.config_dir)
     else:
-        found = calibrate_ring(facility, settings.config_dir, output)
+        found = calibrate_ring(facility, settings.config_dir, output, like)
     if as_json:
         print_json(found.to_data())
     else:

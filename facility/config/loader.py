@@ -99,8 +99,9 @@ def load_facility(name_or_path: str, config_dir: Path | None = None, env: Mappin
     else:
         source = find_config(f"{name_or_path}.toml", config_dir, env)
     if source is None:
-        known = list_facilities(config_dir, env)
-        raise ConfigError("config.no-facility", f"no facility '{name_or_path}'", "", names_meant(name_or_path, known))
+        meant = names_meant(name_or_path, list_facilities(config_dir, env))
+        fix = f"{meant}; a folder with a file of yours is named by --config-dir or {CONFIG_ENV}"
+        raise ConfigError("config.no-facility", f"no facility '{name_or_path}'", "", fix)
     where = str(source)
     try:
         data = tomllib.loads(source.read_text(encoding="utf-8"))

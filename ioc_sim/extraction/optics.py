@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -123,6 +124,11 @@ class Optics(Section):
 
 def load_optics(facility_id: str, config_dir: Path | None = None) -> Optics:
     """The optics whose `facilities` name this one; ConfigError that says what is wrong, or that there is none."""
+    return find_optics(facility_id, config_dir)[1]
+
+
+def find_optics(facility_id: str, config_dir: Path | None = None) -> tuple[Traversable, Optics]:
+    """The same, and the file that they are read from."""
     for root in config_roots(config_dir):
         folder = root.joinpath("optics")
         if not folder.is_dir():
@@ -131,9 +137,12 @@ def load_optics(facility_id: str, config_dir: Path | None = None) -> Optics:
             if entry.name.endswith(".toml"):
                 optics = read_optics(entry.read_text(encoding="utf-8"), f"optics/{entry.name}")
                 if facility_id in optics.facilities:
-                    return optics
-    raise ConfigError("optics.none", f"no optics for facility '{facility_id}'", "",
-                      "put a file into optics/ of the configuration that names it under `facilities`")  # fmt: skip
+                    return entry, optics
+    fix = (
+        f"put a file into optics/ of your configuration folder that names it under `facilities`; one to begin with, "
+        f"of a ring like wuwei's: ionctl facility copy wuwei {facility_id} --to FOLDER"
+    )
+    raise ConfigError("optics.none", f"no optics for facility '{facility_id}'", "", fix)
 
 
 def read_optics(text: str, where: str) -> Optics:

@@ -65,7 +65,7 @@ def render_spill_table(
         f"# schema: {SCHEMA}",
         f"# facility: {facility.id}",
         f"# version: {version}",
-        f"# inputs_sha256: {_inputs_hash(optics, points)}",
+        f"# inputs_sha256: {inputs_hash(optics, points)}",
         f"# sha256: {hashlib.sha256(body.encode()).hexdigest()}",
     ]
     return "\n".join(header) + "\n" + body
@@ -108,7 +108,7 @@ def parse_spill_table(text: str, facility: Facility, optics: Optics, where: str)
     body = "".join(lines[count:])
     if header.get("sha256") != hashlib.sha256(body.encode()).hexdigest():
         raise ConfigError("spill-table.edited", "the rows do not match the table's own hash", where, fix)
-    if header.get("inputs_sha256") != _inputs_hash(optics, POINTS[facility.ring.extraction]):
+    if header.get("inputs_sha256") != inputs_hash(optics, POINTS[facility.ring.extraction]):
         raise ConfigError("spill-table.stale", "calibrated with other optics or operating points", where, fix)
     return SpillTable(facility.id, int(version), header["sha256"], _model(body, facility, where))
 
@@ -131,7 +131,7 @@ def _cell(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.5g}"
 
 
-def _inputs_hash(optics: Optics, points: Sequence[Point]) -> str:
+def inputs_hash(optics: Optics, points: Sequence[Point]) -> str:
     """Hash of what the numbers depend on."""
     data = {
         "version": METHOD,

@@ -197,7 +197,8 @@ def check(scenario: Scenario, where: str, config_dir: Path | None = None) -> Non
         facility.room_named(room)
         facility.species_named(species)
     except IonctlError as problem:
-        raise ConfigError("scenario.facility", problem.what, f"{where}, key facility", problem.fix) from problem
+        what = f"{problem.what} in {problem.where}" if problem.where else problem.what
+        raise ConfigError("scenario.facility", what, f"{where}, key facility", problem.fix) from problem
     known = rules_of(scenario.facility, room, species, config_dir).by_id
     expect = scenario.expect
     lists = (

@@ -7,6 +7,7 @@ each (`tier_h`), one for its recovery path (`recovery_hold`) and `smoke`: `-m "t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--ionctl-target", choices=TARGETS, help="run scenario files (*.toml) on this target")
     group.addoption("--ionctl-config-dir", type=Path, help="folder searched first for facility files and rules")
     group.addoption("--ionctl-facility", help="run every scenario at this facility: a name or the path of a file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The folder of `--ionctl-config-dir` comes first for all that is read: facilities, rules, tables, optics."""
+    folder = config.getoption("--ionctl-config-dir", default=None)
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--ionctl-config-dir: there is no folder '{folder}'")
+    from facility.config.loader import searched_first
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(searched_first(folder))
+    config.add_cleanup(stack.close)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

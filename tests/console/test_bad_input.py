@@ -69,6 +69,9 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--facility nowhere", CONFIGURATION, "known: "),
         ("--output table.txt", USAGE, "does not end in .csv"),
         ("--output away/a.csv", USAGE, "no folder 'away'"),
+        ("--check --like pimms", USAGE, "nothing to take"),
+        ("--like pimms --output a.csv", CONFIGURATION, "the optics of wuwei are not those of pimms"),
+        ("--like wuwai --output a.csv", CONFIGURATION, "did you mean 'wuwei'"),
     ],
     "machine cycle": [
         ("--facility nowhere", CONFIGURATION, "known: "),
@@ -260,6 +263,11 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
     "interlocks generate": [("--output away/x.py", USAGE, "no folder 'away'"), ("--room 9", USAGE, "known: 1")],
     "pvs": [("--json --csv", USAGE, "not both"), ("--server moon", USAGE, "--server")],
     "facility list": [("now", USAGE, "now")],
+    "facility copy": [
+        ("wuwei here", USAGE, "--to"),
+        ("wuwai here --to site", USAGE, "did you mean 'wuwei'"),
+        ("wuwei Here --to site", CONFIGURATION, "facility.id = 'Here'"),
+    ],
     "facility show": [("", USAGE, "NAME"), ("wuwai", CONFIGURATION, "did you mean 'wuwei'")],
 }
 

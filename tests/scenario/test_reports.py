@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +21,6 @@ from rig.scenario.pytest_plugin import ScenarioFile, ScenarioItem
 from rig.scenario.report import junit_xml, to_data
 from rig.scenario.run import run_on
 
-ROOT = Path(__file__).resolve().parents[2]
 FILE = """
 schema = "ionctl.scenarios/1"
 [defaults]
@@ -113,20 +109,6 @@ def test_each_rule_has_a_scenario_and_each_target_a_reason() -> None:
     rules = load_rules(load_facility("wuwei"), "1", "carbon").rules
     missing = {rule.id for rule in rules} - {rule for one in found for rule in one.rules}
     assert missing == set()
-
-
-def test_pytest_collects_scenarios_with_markers(file: Path) -> None:
-    known = any(point.value == "rig.scenario.pytest_plugin" for point in entry_points(group="pytest11"))
-    plugin = [] if known else ["-p", "rig.scenario.pytest_plugin"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *plugin, "--strict-markers", "-rs", "-q", "-p", "no:cacheprovider",
-         f"--rootdir={file.parent}", "--ionctl-target=virtual", "-m", "tier_t or rule_chamber_disagreement", str(file)],
-        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "1 failed, 1 skipped" in done.stdout
-    assert "beam off" in done.stdout
-    assert "there are no processes" in done.stdout
 
 
 @pytest.mark.parametrize("node", [ScenarioFile, ScenarioItem])
