@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -39,12 +39,13 @@ class Loaded:
 def load_all(
     names: Sequence[str] = (), config_dir: Path | None = None, facility: str | None = None
 ) -> tuple[Loaded, ...]:
-    """Scenarios by file, folder or id; all of the project's (or of `--config-dir`) where nothing is named.
+    """Scenarios by file, folder or id; where nothing is named, all of the first configuration folder that has some.
 
     Args:
-        names: paths of files or folders, ids of scenarios, or `file.toml::id`.
+        names: paths of files or folders, ids of scenarios in any configuration folder, or `file.toml::id`.
         config_dir: folder whose `scenarios` come before those of the project.
-        facility: runs them all at this facility instead of their own.
+        facility: runs them all at this facility instead of their own; in its first room and with its first species
+            where it does not have theirs.
 
     Raises ConfigError that names file, scenario and key; UsageError for an id that there is not.
     """
@@ -59,32 +60,42 @@ def load_all(
             _add(found, [one for one in some if not wanted or one.scenario.id == wanted])
         else:
             ids.append(name)
-    if ids or not names:
-        _pick(found, ids, _shipped(config_dir, facility), everything=not names)
+    folders = _shipped(config_dir, facility)
+    if not names:
+        return tuple(next(folders).values())
+    if ids:
+        _pick(found, ids, folders)
     return tuple(found.values())
 
 
-def _pick(found: dict[str, Loaded], ids: list[str], shipped: dict[str, Loaded], *, everything: bool) -> None:
-    for scenario_id in list(shipped) if everything else ids:
-        if scenario_id not in shipped:
-            raise no_such("scenario.unknown", "scenario", scenario_id, shipped, "", "ionctl scenario list")
-        found[scenario_id] = shipped[scenario_id]
+def _pick(found: dict[str, Loaded], ids: list[str], folders: Iterator[dict[str, Loaded]]) -> None:
+    """By id, from the first folder that has it."""
+    known: dict[str, Loaded] = {}
+    for folder in folders:
+        known = folder | known
+        if set(ids) <= set(known):
+            break
+    for scenario_id in ids:
+        if scenario_id not in known:
+            raise no_such("scenario.unknown", "scenario", scenario_id, known, "", "ionctl scenario list")
+        found[scenario_id] = known[scenario_id]
 
 
-def _shipped(config_dir: Path | None, facility: str | None) -> dict[str, Loaded]:
-    """Those of the first configuration folder that has any."""
+def _shipped(config_dir: Path | None, facility: str | None) -> Iterator[dict[str, Loaded]]:
+    """Those of each configuration folder that has any; ConfigError where none has."""
+    some = False
     for root in config_roots(config_dir):
         folder = root.joinpath(FOLDER)
         if folder.is_dir():
             found: dict[str, Loaded] = {}
             files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda e: e.name)
             for entry in files:
-                _add(
-                    found,
-                    _from_text(entry.read_text(encoding="utf-8"), str(entry), _path(folder), config_dir, facility),
-                )
-            return found
-    raise ConfigError("scenario.none", f"no folder {FOLDER} in any configuration folder", "", "give files")
+                text = entry.read_text(encoding="utf-8")
+                _add(found, _from_text(text, str(entry), _path(folder), config_dir, facility))
+            some = True
+            yield found
+    if not some:
+        raise ConfigError("scenario.none", f"no folder {FOLDER} in any configuration folder", "", "give files")
 
 
 def _path(folder: Traversable) -> Path | None:
@@ -142,14 +153,22 @@ def _from_text(
         raise ConfigError("scenario.bad-value", f"defaults = {defaults!r}", f"{where}, key defaults", "make it a table")
     found: list[Loaded] = []
     for number, entry in enumerate(entries):
-        chosen = {**defaults, **entry, **({"facility": facility} if facility else {})}
-        scenario = _typed(chosen, number, where)
+        chosen = {**defaults, **entry}
+        scenario = _typed(_moved(chosen, facility, config_dir) if facility else chosen, number, where)
         place = f"{where}, scenario {scenario.id}"
         if any(one.scenario.id == scenario.id for one in found):
             raise ConfigError("scenario.repeated", "two scenarios of one id", f"{place}, key id", "give another id")
         check(scenario, place, config_dir)
         found.append(Loaded(scenario, where, folder, config_dir))
     return found
+
+
+def _moved(entry: dict[str, Any], facility: str, config_dir: Path | None) -> dict[str, Any]:
+    """At another facility: in its first room and with its first species where it has not those of the scenario."""
+    there = facility_of(facility, config_dir)
+    has = {"room": set(there.rooms), "species": set(there.species)}
+    kept = {key: value for key, value in entry.items() if key not in has or value in has[key]}
+    return {**kept, "facility": facility}
 
 
 def _typed(entry: Any, number: int, where: str) -> Scenario:

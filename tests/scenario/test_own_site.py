@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from console.main import run
+from facility.errors import UsageError
+from rig.scenario.loader import load_all
 from tests.scenario.test_reports import FILE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +59,21 @@ def _pytest(site: Path, *options: str) -> subprocess.CompletedProcess[str]:
         cwd=site.parent, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200,
         check=False,
     )  # fmt: skip
+
+
+def test_scenarios_of_the_project_are_found_by_id_beside_those_of_the_site(site: Path) -> None:
+    assert {one.scenario.id for one in load_all((), site)} == {"chamber-dies", "control-dies"}
+    found = load_all(("door-opened", "chamber-dies"), site)
+    assert [one.scenario.id for one in found] == ["door-opened", "chamber-dies"]
+    with pytest.raises(UsageError, match=r"no scenario 'door-opend'.*did you mean 'door-opened'"):
+        load_all(("door-opend",), site)
+
+
+def test_the_projects_scenarios_move_to_a_facility_without_their_species(site: Path) -> None:
+    (moved,) = load_all(("protons-at-pimms",), site, "here")
+    assert (moved.scenario.facility, moved.scenario.species) == ("here", None)
+    (kept,) = load_all(("protons-at-pimms",), site, "pimms")
+    assert kept.scenario.species == "proton"
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
