@@ -48,16 +48,20 @@ def times_of(about: Mapping[str, Any]) -> dict[str, int | None]:
 
 def main_rule(about: Mapping[str, Any]) -> Rule | None:
     """The rule that decided first, as it stood then; None where the file does not say."""
-    from interlocks.model import Rule
-
     decision = about["t_decision_ns"]
     first = [rule["id"] for rule in about["rules"] if rule["latched"] and rule["t_decision_ns"] == decision]
     named = [*first, *(trip.get("id") for trip in about["trips"])]
     for name in named:
         if name in about["definitions"]:
-            data = about["definitions"][name]
-            return Rule.model_validate({key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
+            return rule_of(about["definitions"][name])
     return None
+
+
+def rule_of(definition: Mapping[str, Any]) -> Rule:
+    """A rule as a file has it."""
+    from interlocks.model import Rule
+
+    return Rule.model_validate({key: tuple(v) if isinstance(v, list) else v for key, v in definition.items()})
 
 
 def draw(found: Recording, path: Path, rule: Rule | None, scans: Recording | None = None, ahead_ns: int = 0) -> None:

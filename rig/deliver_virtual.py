@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -38,7 +37,8 @@ from rig.deliver import (
     species_of,
     write_files,
 )
-from rig.home import JOURNAL_FILE, PARTS
+from rig.earlier_delivery import keep_earlier
+from rig.home import JOURNAL_FILE
 from rig.part_truth import judged
 from rig.parts import Earlier
 from rig.post_mortem import write_post_mortems
@@ -124,14 +124,16 @@ def _leave(
     world, session, summary = life.world, life.session, life.summary
     folder, facility = request.home.session_dir(summary.session), request.facility
     earlier = Earlier(folder, 0) if request.going_on is None else request.going_on.earlier
-    if request.going_on is None:  # a delivery is a function of its seed, so is its name
-        shutil.rmtree(folder / PARTS, ignore_errors=True)
+    happened, notes = world.events.to_bytes(), tuple(program.notes)
+    if request.going_on is None:
+        tip = "" if life.tip is None else life.tip.hash
+        notes += keep_earlier(folder, session.id, facility.id, happened, tip)
     if journal is not None and life.tip is not None:
         leave_register(folder, world.plant, life.tip if summary.status not in ENDED else None)
         journal.replace(folder / JOURNAL_FILE)  # each virtual run is a facility of its own
     config = facility.canonical_json()
     logs = {SPOTS_FILE: spot_log_bytes(session, config), SAMPLES_FILE: life.samples.to_bytes(session, config)}
-    files = write_files(folder, {**logs, EVENTS_FILE: world.events.to_bytes(), **life.record})
+    files = write_files(folder, {**logs, EVENTS_FILE: happened, **life.record})
     part = earlier.parts + 1
     truth, words = judged(facility, session.id, program, earlier, part, world.plant.truth_spots())
     if (folder / TRUTH_LOG_FILE).exists():
@@ -141,7 +143,7 @@ def _leave(
     told = earlier.joined(summary.to_data(), part) if earlier.parts else summary.to_data()
     result = DeliveryResult(
         "virtual", facility.id, request.room, request.first_seed, None, told, truth, life.wall_s, files, part=part,
-        session_facility_s=earlier.session_s(summary.facility_s), truth_words=words, notes=program.notes,
+        session_facility_s=earlier.session_s(summary.facility_s), truth_words=words, notes=notes,
     )  # fmt: skip
     result.write(folder / SUMMARY_FILE)
     return result

@@ -13,6 +13,8 @@ HOME_ENV = "IONCTL_HOME"
 JOURNAL_ENV = "IONCTL_JOURNAL"
 PARTS = "parts"
 """Below the folder of a session: what its earlier parts left."""
+EARLIER = "earlier"
+"""Below a folder: what earlier runs, or deliveries of the same name, left in it."""
 JOURNAL_FILE = "journal.sqlite"
 
 

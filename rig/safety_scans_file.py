@@ -143,8 +143,10 @@ def story(found: Recording) -> dict[str, Any]:
 
 def _story_of(found: Recording, name: str, at_ns: np.ndarray) -> dict[str, Any]:
     values, t_ns = found.column(name).astype(np.float64), found.column("t_ns")
+    if name in found.about["signs_of_life"]:  # it grows between two scans
+        values = held(found, name, every_tick(found))
     known = values[np.isfinite(values)]
-    ages = name in OWN and OWN[name].unit == "ms"  # which change at each scan
+    ages = name in OWN and OWN[name].unit == "ms"  # which change all the time
     turns = () if ages else (np.flatnonzero(np.diff(values)) + 1)[-MAX_CHANGES:]
     return {
         "at_trip": _number(held(found, name, at_ns)[0]),

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,12 @@ import structlog
 
 from facility.errors import ConfigError, UsageError
 from rig.facility_time import NOMINAL, FacilityTime
-from rig.home import PARTS, Home
+from rig.home import EARLIER, PARTS, Home
 from rig.run_dir import POST_MORTEM, SAFETY_SCANS, is_alive
 
 if TYPE_CHECKING:
     from rig.post_mortem_file import Recording
 
-EARLIER = "earlier"
 KEEP_RUNS = 20
 """Runs of a facility whose trips are kept; older ones are deleted when a new one starts."""
 PLANT_LOG = "plant.events.jsonl"
@@ -50,7 +50,8 @@ class Trip:
     """Session (virtual) or run of the processes."""
     order: tuple[float, int]
     t_ns: int
-    """When it was decided, facility time."""
+    """When the rule tripped, facility time: its condition held, with its debounce. Of a fast rule that is the rack's
+    decision in the tick; the safety controller hears of it a little later."""
     rule: str
     data: Mapping[str, Any]
     """What the event says: tier, action, value, limit, unit, words, mode."""
@@ -127,7 +128,17 @@ def put_aside(folder: Path) -> None:
 def trips(home: Home, facility: str | None = None) -> list[Trip]:
     """All trips, the latest run first, within a run in order of time."""
     found = [*_virtual(home), *_runs(home)]
-    return sorted((trip for trip in found if facility in (None, trip.facility)), key=lambda trip: trip.order)
+    return _told_apart(sorted((trip for trip in found if facility in (None, trip.facility)), key=lambda t: t.order))
+
+
+def _told_apart(found: list[Trip]) -> list[Trip]:
+    """The same with a number behind the ids of the older ones, where deliveries of one name tripped alike."""
+    times = Counter[str]()
+    apart = []
+    for trip in found:
+        times[trip.id] += 1
+        apart.append(trip if times[trip.id] == 1 else replace(trip, id=f"{trip.id}-{times[trip.id]}"))
+    return apart
 
 
 def trip_named(home: Home, trip_id: str) -> Trip:
@@ -141,8 +152,11 @@ def trip_named(home: Home, trip_id: str) -> Trip:
 
 
 def _virtual(home: Home) -> Iterator[Trip]:
-    """Of sessions, and of their earlier parts, whose files are kept when a session is gone on with."""
-    for log in sorted([*home.sessions.glob("*/events.jsonl"), *home.sessions.glob(f"*/{PARTS}/*/events.jsonl")]):
+    """Of sessions, of their earlier parts, whose files are kept when a session is gone on with, and of earlier
+    deliveries of the same name."""
+    folders = ("*", f"*/{EARLIER}/*")
+    for log in sorted(log for one in folders for below in ("", f"{PARTS}/*/")
+                      for log in home.sessions.glob(f"{one}/{below}events.jsonl")):  # fmt: skip
         events = _events_or_none(log)
         said = {
             seq: event["data"] for event in events if event["kind"] == POST_MORTEM for seq in event["data"]["trips"]
@@ -156,13 +170,17 @@ def _virtual(home: Home) -> Iterator[Trip]:
             alone = event["kind"] == "trip" and mine is not None and id(mine) not in named
             if event["kind"] == "interlock.trip" or alone:
                 kept = scans.get(event["seq"]) or _of_window(scans, mine)
-                yield _trip(event, facility, "virtual", _run_of(home, log), age, mine, log.parent, scans=kept)
+                yield _trip(event, facility, "virtual", _run_of(home, log), age, mine, log.parent,
+                            int(event["data"].get("t_ns", event["t_ns"])), kept)  # fmt: skip
 
 
 def _run_of(home: Home, log: Path) -> str:
-    """The session, and which part of it where it was gone on with: S-0123, part 1."""
-    session, *part = log.parent.relative_to(home.sessions).parts
-    return f"{session}, part {part[-1]}" if part else session
+    """The session, which earlier delivery of that name, and which part of it where it was gone on with: S-0123,
+    part 1."""
+    session, *below = log.parent.relative_to(home.sessions).parts
+    names = {EARLIER: "earlier delivery", PARTS: "part"}
+    more = (f"{names[kind]} {number}" for kind, number in zip(below[::2], below[1::2], strict=True))
+    return ", ".join((session, *more))
 
 
 def _runs(home: Home) -> Iterator[Trip]:
@@ -185,7 +203,7 @@ def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
     for event in safety:
         if event["kind"] == "interlock.trip":
             heard_ns = event["t_ns"]
-            at_ns = event["data"].get("t_ns", heard_ns) if event["data"].get("tier") == "H" else heard_ns
+            at_ns = event["data"].get("t_ns", heard_ns)
             near = _nearest(files, at_ns)
             claimed.update(() if near is None else (near[0]["seq"],))
             said = None if near is None else near[1]

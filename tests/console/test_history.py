@@ -22,7 +22,7 @@ from rig.home import Home
 from rig.post_mortem import write_post_mortems
 from rig.post_mortem_file import read_recording
 from rig.post_mortem_value import compared, compared_in_scans
-from rig.safety_scans_file import read_scans
+from rig.safety_scans_file import every_tick, held, read_scans
 from rig.trip_history import KEEP_RUNS, put_aside, trips
 from rig.virtual_world import World, WorldOptions
 from tests.bring_up import up_ns
@@ -82,7 +82,22 @@ def test_a_trip_is_listed_explained_and_drawn(ionctl: Ionctl, home: Path, tmp_pa
     assert data["post_mortem"]["event"]["t_ns"] <= data["t_ns"]
     scans = data["safety_scans"]
     assert scans["event"]["data"]["id"] == "position-x"
-    assert scans["story"]["permit"]["changes"][-1] == [data["t_ns"], 0.0]
+    assert data["t_ns"] == data["post_mortem"]["t_decision_ns"], "one trip has one time"
+    assert scans["story"]["permit"]["changes"][-1] == [scans["event"]["t_ns"], 0.0]
+    assert "heard by the safety controller" in shown.out
+    told = f"{data['t_ns'] * 1e-9:.6f}"
+    assert told in listed.out
+    assert f"tripped at {told} s" in " ".join(shown.out.split())
+    lines = {line.split()[0]: line for line in shown.out.splitlines() if line.split()}
+    after = float(lines["safety-permit"].split()[-1])
+    assert 0.0 < after < 5.0, "it follows, and did not come before"
+    assert "follows" in lines["safety-permit"]
+    silence = scans["story"]["console.age_ms"]
+    recorded = read_scans(Path(data["scans_file"]))
+    ages = held(recorded, "console.age_ms", every_tick(recorded))
+    assert (silence["least"], silence["most"]) == (ages.min(), ages.max()), "of all samples, not of the scans alone"
+    assert "field.number" not in lines
+    assert "position-x" in next(line for line in shown.out.splitlines() if "fast rules that are latched" in line)
     assert {"console.age_ms", "t.plan_ok", "door.value", "door.limit", "door.state"} <= set(scans["columns"])
     assert data["scans_file"].endswith(".parquet")
     marks = times_of(data["post_mortem"])
@@ -145,6 +160,21 @@ def test_what_tripped_before_a_session_was_gone_on_with_is_still_told(
     (trip,) = json.loads(ionctl("interlocks", "history", "--json").out)["trips"]
     assert (trip["rule"], trip["run"]) == ("position-x", "S-1, part 1")
     assert ionctl("interlocks", "history", trip["id"]).code == 0
+
+
+def test_deliveries_of_one_name_that_went_otherwise_are_listed_apart(ionctl: Ionctl, home: Path, session: Path) -> None:
+    (home / "sessions" / "S-1").unlink()
+    there = home / "sessions" / "S-1"
+    (there / "earlier").mkdir(parents=True)
+    for name in ("events.jsonl", "summary.json"):
+        (there / name).write_bytes((session / name).read_bytes())
+    (there / "post-mortem").symlink_to(session / "post-mortem")
+    (there / "earlier" / "1").symlink_to(session)
+    found = json.loads(ionctl("interlocks", "history", "--json").out)["trips"]
+    assert {trip["run"] for trip in found} == {"S-1", "S-1, earlier delivery 1"}
+    first, second = sorted(trip["id"] for trip in found)
+    assert second == f"{first}-2", "they tripped alike"
+    assert ionctl("interlocks", "history", first).code == ionctl("interlocks", "history", second).code == 0
 
 
 @pytest.mark.parametrize(("line", "words"), [

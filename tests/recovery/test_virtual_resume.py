@@ -321,3 +321,20 @@ def entry_of(path: Path) -> read.SessionEntry:
     with closing(open_journal(sqlite_url(path), facility().id, read_only=True)) as journal:
         (entry,) = read.sessions(journal)
     return entry
+
+
+def test_a_delivery_of_the_same_name_deletes_nothing_that_went_otherwise(tmp_path: Path) -> None:
+    home, first = interrupted(tmp_path)
+    folder = home.session_dir(str(first.summary["session"]))
+    before = {name: (folder / name).read_bytes() for name in (EVENTS_FILE, JOURNAL_FILE)}
+    request = DeliveryRequest(tmp_path / "small.dcm", facility(), program().room_id, home, qa=True)
+    Hasty.ions = math.inf
+    whole = deliver_plan(request, "virtual")
+    assert (whole.summary["session"], whole.summary["status"]) == (first.summary["session"], "completed")
+    kept = folder / "earlier" / "1"
+    assert {name: (kept / name).read_bytes() for name in before} == before
+    assert any(str(kept) in note for note in whole.notes)
+    assert entry_of(kept / JOURNAL_FILE).status == "interrupted"
+    again = deliver_plan(request, "virtual")  # the very same: nothing is lost where it takes the other's place
+    assert not any(str(folder / "earlier") in note for note in again.notes)
+    assert [path.name for path in (folder / "earlier").iterdir()] == ["1"]

@@ -34,6 +34,11 @@ _COLUMNS = (
 )
 
 
+_NO_ONES = frozenset({"field", "field.number", "proof_action", "proof_seq"})
+"""Of the scans: numbers that stand for a session and for steps of proof tests, which tell nobody anything."""
+_MASKS = {"fast_latched": "fast rules that are latched", "fast_present": "fast rules that are present"}
+
+
 @click.command()
 @click.argument("trip_id", metavar="[ID]", required=False)
 @click.option("--facility", "facility_name", help="Only trips of this facility.")
@@ -69,7 +74,7 @@ def _list(found: list[Trip], as_json: bool) -> None:
     if not found:
         print("no trips")
         return
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for trip in found:
         data = trip.to_data()
         off_ms = None if data["t_off_ns"] is None else (data["t_off_ns"] - _decided_ns(trip)) * 1e-6
@@ -78,6 +83,7 @@ def _list(found: list[Trip], as_json: bool) -> None:
                      "yes" if trip.file is not None else ""))  # fmt: skip
     print_table(f"{len(rows)} trip{'' if len(rows) == 1 else 's'}", _COLUMNS, rows, right=(3, 7, 8, 10),
                 spare=("tier", "facility", "file", "beam off, ms", "run", "unit", "limit", "value"))  # fmt: skip
+    print("Facility time: when the rule tripped. Beam off: after the first decision of that recording.")
     if any(trip.file is not None for trip in found):
         print("Show one: ionctl interlocks history ID [--plot FILE]")
 
@@ -109,14 +115,16 @@ def _one(settings: Settings, trip: Trip, plot: Path | None, as_json: bool) -> No
         print_json({**trip.to_data(), "post_mortem": about, "safety_scans": _scans_data(scans),
                     "plot": None if plot is None else str(plot)})  # fmt: skip
         return
-    print_wrapped("", f"{trip.id}: {trip.data.get('words') or trip.rule}, at {at_s(trip.t_ns)}")
+    print_wrapped("", f"{trip.id}: {trip.data.get('words') or trip.rule}, tripped at {at_s(trip.t_ns)}")
     print(f"{trip.facility}, {trip.target}, {trip.run}; mode {trip.data.get('mode') or 'not told'}")
-    if about is None:
+    heard_ns = None if scans is None else int(scans.about["event"]["t_ns"]) - trip.ahead_ns
+    if found is None:
         print("No post-mortem was kept of it.")
     else:
-        _explain(about, rule)
+        _explain(found, rule, heard_ns if trip.data.get("tier") == "H" else None)
     if scans is not None:
-        _show_scans(scans)
+        zero_ns = heard_ns if found is None else int(found.about["t_decision_ns"])
+        _show_scans(scans, int(zero_ns or 0), trip.ahead_ns)
     for file in filter(None, (trip.file, trip.scans_file)):
         print(f"File {file}, SHA-256 as the event says.")
     if plot is not None:
@@ -130,33 +138,51 @@ def _scans_data(scans: Recording | None) -> dict[str, Any] | None:
     return None if scans is None else {**scans.about, "columns": scans.table.schema.names, "story": story(scans)}
 
 
-def _show_scans(scans: Recording) -> None:
-    """What the safety controller knew by itself, and what it decided in the window."""
+def _show_scans(scans: Recording, zero_ns: int, ahead_ns: int) -> None:
+    """What the safety controller knew by itself, and what it decided in the window; `zero_ns` is the decision in the
+    plant's time, `ahead_ns` how far the controller's is ahead of it."""
     from console.tables import print_table
     from interlocks.own_inputs import OWN_INPUTS
     from rig.safety_scans_file import story
 
-    zero_ns = int(scans.about["event"]["t_ns"])
-    rows = [(name, _last_change(told["changes"], zero_ns), told["at_trip"], told["least"], told["most"])
-            for name, told in story(scans).items() if name in OWN_INPUTS or told["changes"]]  # fmt: skip
+    rows: list[tuple[Any, ...]] = []
+    for name, told in story(scans).items():
+        if name in _NO_ONES or not (name in OWN_INPUTS or told["changes"]):
+            continue
+        last = _after_ms(told["changes"][-1][0] - ahead_ns, zero_ns) if told["changes"] else ""
+        if name in _MASKS:
+            rows.append((_MASKS[name], last, _rules_in(told["at_trip"], scans.about["fast_rule_ids"]), "", ""))
+        elif name == "action":
+            rows.append((name, last, _action(told["at_trip"]), _action(told["least"]), _action(told["most"])))
+        else:
+            rows.append((name, last, told["at_trip"], told["least"], told["most"]))
     print_table(f"What the safety controller had, by {scans.about['scans']} scans of that second",
-                ("", "last changed, ms after its trip", "at its trip", "least", "most"), rows, right=(1, 2, 3, 4),
-                spare=("least", "most"))  # fmt: skip
+                ("", "last changed, ms after the decision", "when it tripped there", "least", "most"), rows,
+                right=(1, 2, 3, 4), spare=("least", "most"))  # fmt: skip
 
 
-def _last_change(changes: list[list[Any]], zero_ns: int) -> str:
-    return _after_ms(changes[-1][0], zero_ns) if changes else ""
+def _action(value: float | None) -> str:
+    from facility.states import Action
+
+    return "" if value is None else Action(int(value)).name
 
 
-def _explain(about: dict[str, Any], rule: Rule | None) -> None:
+def _rules_in(mask: float | None, ids: list[str]) -> str:
+    """The rules whose bits are set."""
+    names = [name for place, name in enumerate(ids) if int(mask or 0) >> place & 1]
+    return ", ".join(names) or "none"
+
+
+def _explain(found: Recording, rule: Rule | None, heard_ns: int | None) -> None:
     """The four times, what else tripped, and whether the recording may be believed."""
+    about = found.about
     from console.post_mortem_plot import times_of
     from console.tables import print_table, print_wrapped
     from interlocks.explain import condition, consequence
 
     if rule is not None:
         print_wrapped("", f"{rule.title} protects from: {rule.hazard}")
-        print_wrapped("", f"It must hold that {condition(rule)}; else {consequence(rule)}.")
+        print_wrapped("", f"It must hold: {condition(rule)}; else {consequence(rule)}.")
     marks = times_of(about)
     zero_ns = marks["t_decision"] or 0
     words = {
@@ -167,19 +193,53 @@ def _explain(about: dict[str, Any], rule: Rule | None) -> None:
     }
     rows = [(words[name], f"{t_ns * 1e-9:.6f}", _after_ms(t_ns, zero_ns))
             for name, t_ns in marks.items() if t_ns is not None]  # fmt: skip
+    if heard_ns is not None:
+        rows.append(("heard by the safety controller", f"{heard_ns * 1e-9:.6f}", _after_ms(heard_ns, zero_ns)))
     print_table("Times", ("", "facility time, s", "ms after the decision"), rows, right=(1, 2))
-    tripped = [(r["id"], r["action"], "latched" if r["latched"] else "present", r["value"], r["limit"],
-                _after_ms(r["t_decision_ns"], zero_ns) if r["inside"] else "before")
-               for r in about["rules"]]  # fmt: skip
-    tripped += [(t["id"], t["action"], "latched", t["value"], t["limit"], _after_ms(t["t_ns"], zero_ns))
-                for t in about["trips"] if t["kind"] == "interlock.trip" and t["tier"] != "H"]  # fmt: skip
-    print_table("What tripped", ("rule", "action", "", "value", "limit", "ms after the decision"), tripped,
-                right=(3, 4, 5))  # fmt: skip
+    print_table("What tripped, or was present", ("rule", "action", "", "value", "limit", "ms after the decision"),
+                _tripped(found, zero_ns), right=(3, 4, 5))  # fmt: skip
     if about["identical"]:
         judged = "run again from a copy of the plant: the same as what happened, bit for bit"
     else:
         judged = f"NOT the same as what happened: {', '.join(about['differences'])} differ"
     print_wrapped("", f"{about['samples']} samples, {judged}.")
+
+
+def _tripped(found: Recording, zero_ns: int) -> list[tuple[Any, ...]]:
+    """Fast rules that latched or were present, then trips of the others: state, value, limit, and when that began."""
+    about = found.about
+    rows: list[tuple[Any, ...]] = []
+    for told in about["rules"]:
+        began_ns = int(told["t_decision_ns"]) if told["latched"] and told["inside"] else None
+        if not told["latched"]:
+            began_ns = _began_ns(found, told["id"])
+        state = "latched" if told["latched"] else "present"
+        if _is_echo(about["definitions"].get(told["id"])):
+            state += ", follows: the safety controller withholds the permit"
+        rows.append((told["id"], told["action"], state, told["value"], told["limit"],
+                     "before the recording" if began_ns is None else _after_ms(began_ns, zero_ns)))  # fmt: skip
+    return rows + [
+        (trip["id"], trip["action"], "latched", trip["value"], trip["limit"],
+         _after_ms(trip["t_ns"], zero_ns))
+        for trip in about["trips"] if trip["kind"] == "interlock.trip" and trip["tier"] != "H"
+    ]  # fmt: skip
+
+
+def _began_ns(found: Recording, rule_id: str) -> int | None:
+    """Since when a fast rule that is present at the end of the recording is; None: since before it."""
+    import numpy as np
+
+    mask = found.column("present") >> list(found.about["rule_ids"]).index(rule_id) & 1
+    gone = np.flatnonzero(mask == 0)
+    if not gone.size:
+        return None
+    return int(found.column("t_ns")[min(int(gone[-1]) + 1, len(mask) - 1)])
+
+
+def _is_echo(definition: dict[str, Any] | None) -> bool:
+    from console.post_mortem_plot import rule_of
+
+    return definition is not None and rule_of(definition).is_echo
 
 
 def _after_ms(t_ns: int, zero_ns: int) -> str:
