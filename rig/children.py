@@ -31,6 +31,7 @@ FAILED_PREFIX = "FAILED "
 START_TIMEOUT_S = 120.0
 """The first start on a machine compiles the kernel."""
 STOP_TIMEOUT_S = 10.0
+ABORT_TIMEOUT_S = 2.0
 KILL_TIMEOUT_S = 5.0
 GONE = "was gone"
 """What became of a process that ended before it was stopped."""
@@ -149,11 +150,15 @@ def last_line(log: Path) -> str:
 
 
 def stop(folder: Path, name: str, pid: int, child: subprocess.Popen[bytes] | None = None) -> str:
-    """End a process that holds its lock: asked first, then killed. Returns 'stopped', 'killed' or GONE."""
+    """End a process that holds its lock: asked first, then killed. Returns 'stopped', 'killed' or GONE.
+
+    One that does not listen is told to abort, which writes into its log where each of its threads stands.
+    """
     if not is_alive(folder, name):
         return GONE
     for number, timeout_s, word in (
         (signal.SIGTERM, STOP_TIMEOUT_S, "stopped"),
+        (signal.SIGABRT, ABORT_TIMEOUT_S, "killed"),
         (signal.SIGKILL, KILL_TIMEOUT_S, "killed"),
     ):
         _signal(pid, number)

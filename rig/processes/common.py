@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -60,6 +61,7 @@ def run_process(name: str, add_arguments: AddArguments, main: Main, arguments: S
     options = _parse(name, add_arguments, arguments)
     configure_logs(json_lines=options.log_json, level="info")
     bind(process=name)
+    faulthandler.enable()  # a crash, or the end of a process that hangs, says in its log where the threads stood
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         lock = Lock(options.run_dir, name)

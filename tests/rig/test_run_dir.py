@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from facility.config import load_facility
 from facility.errors import ChannelError, ConfigError
 from rig.children import error_from_dict, stop, wait_ready
 from rig.home import find_home
-from rig.run_dir import Lock, RunFile, is_alive, read_run_file
+from rig.run_dir import CONFIG_FILE, Lock, RunFile, is_alive, read_run_file
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from rig.run_dir import Lock
+from rig.run_dir import CONFIG_FILE, Lock
 lock = Lock(Path(sys.argv[1]), "plant")
 if sys.argv[2] == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -80,6 +81,41 @@ def test_stop_kills_what_does_not_listen(tmp_path, monkeypatch):
     monkeypatch.setattr("rig.children.STOP_TIMEOUT_S", 0.2)
     child = holder(tmp_path, "stubborn")
     assert stop(tmp_path, "plant", child.pid, child) == "killed"
+    child.stdout.close()
+
+
+HANGING = """
+import argparse, signal, sys, threading
+from rig.processes.common import run_process, say_ready
+
+async def main(launch):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say_ready(launch)
+    hang()
+
+def hang():
+    threading.Event().wait()
+
+sys.exit(run_process("plant", lambda parser: None, main, sys.argv[1:]))
+"""
+
+
+def test_a_process_that_hangs_says_in_its_log_where(tmp_path, monkeypatch):
+    monkeypatch.setattr("rig.children.STOP_TIMEOUT_S", 0.2)
+    wuwei = load_facility("wuwei")
+    (tmp_path / CONFIG_FILE).write_text(wuwei.canonical_json(), encoding="utf-8")
+    said = ["--run-dir", str(tmp_path), "--config-hash", wuwei.hash, "--room", "1", "--species", "carbon",
+            "--seed", "1", "--speed", "1"]  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-c", HANGING, *said], stdout=subprocess.PIPE, stderr=log, cwd=ROOT, start_new_session=True
+        )
+    wait_ready(child, "plant", tmp_path / "log", 30.0)
+    assert stop(tmp_path, "plant", child.pid, child) == "killed"
+    assert child.returncode == -signal.SIGABRT
+    told = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "Fatal Python error: Aborted" in told
+    assert "in hang" in told
     child.stdout.close()
 
 
