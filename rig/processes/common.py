@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a Python thread keeps the interpreter from another: pacing and link must not wait 5 ms for the server."""
+HANG_S = 20
+"""A process whose event loop has not turned for so long ends: it has lost its links long before, and looks alive."""
+_TURN_S = 1.0
 PRIORITY = -10
 """Niceness that plant and safety controller ask for; most users are not given it."""
 _log = structlog.get_logger(__name__)
@@ -160,10 +163,24 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
 async def until_one_ends(stop: asyncio.Event, server: CaServer, work: asyncio.Task[Any]) -> None:
     """Wait for `stop`; or for the end of `work` or of the server, whose process must not look alive without them.
 
-    What ended them is not raised here: take the beam away first, then ask `server.check` and `work`.
+    What ended them is not raised here: take the beam away first, then ask `server.check` and `work`. A loop that hangs
+    meanwhile ends the process.
     """
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    turning = asyncio.create_task(_turn_for_ever(), name="turn")
     try:
         await asyncio.wait({stopping, server.task, work}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+        turning.cancel()
+
+
+async def _turn_for_ever() -> None:
+    """Put off, as often as the loop turns, the alarm that ends a process that hangs, whatever holds its interpreter."""
+    faulthandler.register(signal.SIGALRM, chain=True)  # the stacks first, then what the system does: end it
+    try:
+        while True:
+            signal.alarm(HANG_S)
+            await asyncio.sleep(_TURN_S)
+    finally:
+        signal.alarm(0)

@@ -85,37 +85,62 @@ def test_stop_kills_what_does_not_listen(tmp_path, monkeypatch):
 
 
 HANGING = """
-import argparse, signal, sys, threading
-from rig.processes.common import run_process, say_ready
+import asyncio, signal, sys, threading
+from types import SimpleNamespace
+from rig.processes import common
 
 async def main(launch):
+    common.HANG_S, common._TURN_S = 1, 0.01
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    say_ready(launch)
-    hang()
+    lock = threading.Lock()
+    common.say_ready(launch)
+    if launch.seed == 1:
+        hang(lock)
 
-def hang():
-    threading.Event().wait()
+    async def work():
+        await asyncio.sleep(1.5)  # longer than a loop may hang: this one turns
+        hang(lock)
 
-sys.exit(run_process("plant", lambda parser: None, main, sys.argv[1:]))
+    server = SimpleNamespace(task=asyncio.create_task(asyncio.Event().wait()))
+    await common.until_one_ends(asyncio.Event(), server, asyncio.create_task(work()))
+
+def hang(lock):
+    lock.acquire()
+    lock.acquire()
+
+sys.exit(common.run_process("plant", lambda parser: None, main, sys.argv[1:]))
 """
 
 
-def test_a_process_that_hangs_says_in_its_log_where(tmp_path, monkeypatch):
-    monkeypatch.setattr("rig.children.STOP_TIMEOUT_S", 0.2)
+def hanging(folder: Path, seed: int) -> subprocess.Popen[bytes]:
     wuwei = load_facility("wuwei")
-    (tmp_path / CONFIG_FILE).write_text(wuwei.canonical_json(), encoding="utf-8")
-    said = ["--run-dir", str(tmp_path), "--config-hash", wuwei.hash, "--room", "1", "--species", "carbon",
-            "--seed", "1", "--speed", "1"]  # fmt: skip
-    with (tmp_path / "log").open("wb") as log:
+    (folder / CONFIG_FILE).write_text(wuwei.canonical_json(), encoding="utf-8")
+    said = ["--run-dir", str(folder), "--config-hash", wuwei.hash, "--room", "1", "--species", "carbon",
+            "--seed", str(seed), "--speed", "1"]  # fmt: skip
+    with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-c", HANGING, *said], stdout=subprocess.PIPE, stderr=log, cwd=ROOT, start_new_session=True
         )
-    wait_ready(child, "plant", tmp_path / "log", 30.0)
+    wait_ready(child, "plant", folder / "log", 30.0)
+    return child
+
+
+def test_a_process_that_does_not_listen_says_in_its_log_where_it_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr("rig.children.STOP_TIMEOUT_S", 0.2)
+    child = hanging(tmp_path, seed=1)
     assert stop(tmp_path, "plant", child.pid, child) == "killed"
     assert child.returncode == -signal.SIGABRT
     told = (tmp_path / "log").read_text(encoding="utf-8")
     assert "Fatal Python error: Aborted" in told
     assert "in hang" in told
+    child.stdout.close()
+
+
+def test_a_process_whose_loop_hangs_ends_and_says_where(tmp_path):
+    child = hanging(tmp_path, seed=2)
+    assert child.wait(30.0) == -signal.SIGALRM
+    assert "in hang" in (tmp_path / "log").read_text(encoding="utf-8")
+    assert not is_alive(tmp_path, "plant")
     child.stdout.close()
 
 
