@@ -6,6 +6,7 @@ import concurrent.futures
 import functools
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -88,7 +89,9 @@ def verify(rules: RuleSet, wanted: Sequence[str] = (), only: str = "", jobs: int
     names = [*(scene.name for scene in scenes(rules)), rule_checks.NAME]
     for one in wanted:
         if not any(name.startswith(one) for name in names):
-            raise UsageError("proof.scene", f"no scene begins with '{one}'", "--scene", f"there are {', '.join(names)}")
+            families = Counter(name.partition(":")[0] for name in names)
+            known = (f"{name} ({count} of them)" if count > 1 else name for name, count in families.items())
+            raise UsageError("proof.scene", f"no scene begins with '{one}'", "--scene", f"there are {', '.join(known)}")
     found: list[Found] = []
     places = [place for place, scene in enumerate(scenes(rules)) if _asked(scene.name, wanted)]
     for explored in _explored(rules, places, only, jobs):

@@ -248,7 +248,7 @@ def test_the_command_prints_a_table_writes_junit_and_knows_its_exit_code(tmp_pat
     junit = tmp_path / "junit.xml"
     one = ["interlocks", "test", "--rule", "door", "--state", "standby"]
     assert run([*one, "--junit", str(junit)]) == 0
-    assert "1 trials in" in capsys.readouterr().out
+    assert "1 trial in" in capsys.readouterr().out
     assert ET.parse(junit).getroot().attrib["failures"] == "0"
     assert run([*one, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
@@ -258,6 +258,7 @@ def test_the_command_prints_a_table_writes_junit_and_knows_its_exit_code(tmp_pat
     failed = found["t_off - t_decision, one of quadrupole or chopper failed"]
     assert (failed["trials"], failed["bound"], failed["worst"] <= 300.0) == (2, 300.0, True)
     assert run(["interlocks", "test", "--rule", "position-x", "--state", "standby"]) == 7, "nothing was tried"
+    assert "Nothing to try: position-x is tried in spot." in capsys.readouterr().out
     assert run(["interlocks", "test", "--rule", "doors"]) == 2
     assert "no rule 'doors'" in capsys.readouterr().err
 

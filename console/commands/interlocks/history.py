@@ -60,19 +60,19 @@ def history(
             )
         if facility_name is not None:
             settings.facility(facility_name)
-        _list(trips(settings.home(), facility_name), as_json)
+        _list(trips(settings.home(), facility_name), as_json, "" if facility_name is None else f" of {facility_name}")
         return
     _one(settings, trip_named(settings.home(), trip_id), plot, as_json)
 
 
-def _list(found: list[Trip], as_json: bool) -> None:
+def _list(found: list[Trip], as_json: bool, of: str) -> None:
     from console.tables import print_json, print_table
 
     if as_json:
         print_json({"trips": [trip.to_data() for trip in found]})
         return
     if not found:
-        print("no trips")
+        print(f"no trips{of} are on record")
         return
     rows: list[tuple[Any, ...]] = []
     for trip in found:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rig.trials.bench import Bench
     from rig.trials.report import Figure
     from rig.trials.result import TrialResult
+    from rig.trials.stages import Choice
 
 STATES = ("standby", "ring", "armed", "spot", "move", "held", "paused", "energy")
 EVERY = 50
@@ -22,7 +23,7 @@ EVERY = 50
 MANY = 5
 """More rules than that with one reason are told by their number."""
 COLUMNS = (
-    "rule", "state", "failed too", "condition, ms", "decision, ms", "beam off, ms", "bound, ms", "surplus, % of spot",
+    "rule", "state", "with", "condition, ms", "decision, ms", "beam off, ms", "bound, ms", "surplus, % of spot",
     "surplus, mGy", "bound, mGy", "verdict",
 )  # fmt: skip
 
@@ -82,7 +83,7 @@ def test(
     if as_json:
         print_json(to_data(bench, results, wall_s, not_near))
     else:
-        _print(bench, results, wall_s, not_near)
+        _print(bench, choice, results, wall_s, not_near)
     good = bool(results) and all(result.passed for result in results)
     good = good and all(figure.holds for figure in figures(bench, results))
     return int(ExitCode.OK if good else ExitCode.VERIFICATION_FAILED)
@@ -97,10 +98,14 @@ def _show_progress(results: list[TrialResult]) -> None:
         click.echo(line, err=True)
 
 
-def _print(bench: Bench, results: list[TrialResult], wall_s: float, not_near: dict[str, str]) -> None:
-    from console.tables import print_table
+def _print(bench: Bench, choice: Choice, results: list[TrialResult], wall_s: float, not_near: dict[str, str]) -> None:
+    from console.tables import print_table, print_wrapped
     from rig.trials.report import figures
 
+    if not results:
+        _say_not_near(not_near)
+        print_wrapped("", f"Nothing to try: {_where_tried(bench, choice)}.")
+        return
     print_table(f"{len(results)} trials of the interlocks of {bench.facility.id}", COLUMNS,
                 [_row(result) for result in results], right=range(3, 10),
                 spare=("bound, mGy", "surplus, mGy", "condition, ms", "surplus, % of spot", "bound, ms"))  # fmt: skip
@@ -116,7 +121,14 @@ def _print(bench: Bench, results: list[TrialResult], wall_s: float, not_near: di
         if not figure.holds:
             click.echo(f"FAILED {figure.name}: {figure.worst:.4g} {figure.unit}, at most {figure.bound:.4g}")
     failed = sum(not result.passed for result in results)
-    click.echo(f"{len(results)} trials in {wall_s:.1f} s: {failed} failed." if results else "Nothing to try.")
+    click.echo(f"{len(results)} trial{'' if len(results) == 1 else 's'} in {wall_s:.1f} s: {failed} failed.")
+
+
+def _where_tried(bench: Bench, choice: Choice) -> str:
+    """In which states the chosen rules apply, a few of them."""
+    tried = [f"{rule_id} is tried in {', '.join(state.value for state in trial.applies_in)}"
+             for rule_id, trial in bench.trials.items() if rule_id in choice.rules]  # fmt: skip
+    return "; ".join(tried[:MANY])
 
 
 def _say_not_near(not_near: dict[str, str]) -> None:
