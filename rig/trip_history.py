@@ -203,11 +203,11 @@ def _run(folder: Path, facility: str, name: str) -> Iterator[Trip]:
     for event in safety:
         if event["kind"] == "interlock.trip":
             heard_ns = event["t_ns"]
-            at_ns = event["data"].get("t_ns", heard_ns)
+            at_ns, by_plant = event["data"].get("t_ns", heard_ns), event["data"].get("tier") == "H"
             near = _nearest(files, at_ns)
             claimed.update(() if near is None else (near[0]["seq"],))
             said = None if near is None else near[1]
-            yield _trip(event, facility, "ca", name, age, said, folder, told.of(at_ns, heard_ns),
+            yield _trip(event, facility, "ca", name, age, said, folder, told.of(at_ns, heard_ns if by_plant else None),
                         scans.get(event["seq"]), 0 if near is None else _ahead_ns(near[0]))  # fmt: skip
     for cause, said in files:
         if cause["seq"] not in claimed:

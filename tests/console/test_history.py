@@ -210,7 +210,8 @@ def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:
     (folder / "safety.events.jsonl").write_text(
         event(0, 8_999_000_000, "interlock.trip", id="door", tier="P", action="ABORT", value=0.0, limit=1.0)
         + event(2, 19_000_000_000, "interlock.trip", id="position-y", tier="H", action="ABORT", t_ns=10_500_000_000)
-        + event(1, 20_000_000_000, "interlock.trip", id="plant-late", tier="P", action="PAUSE", value=1.0, limit=0.5)
+        + event(1, 20_000_000_000, "interlock.trip", id="plant-late", tier="P", action="PAUSE", t_ns=17_500_000_000,
+                value=1.0, limit=0.5)
         + event(3, 20_500_000_000, "post-mortem.safety", 0, file="safety-001-8.parquet", sha256="1", trips=[0])
     )  # fmt: skip
     found = {trip.rule: trip for trip in trips(home)}
@@ -223,6 +224,7 @@ def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:
     assert found["position-x"].file is not None
     assert {trip.run for trip in found.values()} == {"latest"}, "nothing runs there"
     assert found["door"].t_ns == 6_999_000_000, "as the plant counts: it is 2 s behind"
+    assert found["plant-late"].t_ns == 15_500_000_000, "by the controller's clock: the plant was 2 s behind then"
     assert found["position-y"].t_ns == 7_500_000_000, "told by the plant, 3 s behind by then"
     ids = {trip.id for trip in found.values()}
     (folder / "post-mortem").mkdir()
