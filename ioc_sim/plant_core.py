@@ -65,6 +65,11 @@ def check_ring(ring: np.ndarray) -> None:
         raise InternalError("plant.trace", f"{len(ring)} records", "truth ring", "give a power of two")
 
 
+def _ceiling(t_ns: int, step_ns: int) -> int:
+    """The first multiple of ``step_ns`` at or after ``t_ns``."""
+    return -(-t_ns // step_ns) * step_ns
+
+
 class PlantCore:
     """The records of a plant and the time that runs over them.
 
@@ -162,10 +167,7 @@ class PlantCore:
         if self.log is not None and self._now_ns >= self.log.due_ns:
             self.log.take(self)
         while True:
-            target = until_ns
-            if self._pending:
-                target = min(until_ns, self._next_tick_from(self._pending[0][0]))
-            self._step(target)
+            target = self._run_to_due(until_ns)
             applied = not self._events_bits[0] and self._apply_due(target)
             if self._events_bits[0]:  # of the last tick, or of a command that has just been applied
                 self._collect()
@@ -175,10 +177,22 @@ class PlantCore:
                 self._now_ns = until_ns
                 return until_ns
 
-    def _next_tick_from(self, t_ns: int) -> int:
-        """Start of the first step that begins at or after ``t_ns``."""
-        step = rack.TICK_NS if self._plain["fine"][0] else rack.MS_NS
-        return -(-t_ns // step) * step
+    def _run_to_due(self, until_ns: int) -> int:
+        """Run to ``until_ns``, or to the first tick that begins at or after what is pending; returns to which of them.
+
+        Where no beam is possible it is the first coarse step; which of the two it is, the kernel says, for it may be
+        otherwise than at the last step. What was due when an event stopped the plant is due now.
+        """
+        if not self._pending:
+            self._step(until_ns)
+            return until_ns
+        due_ns = self._pending[0][0]
+        target = min(until_ns, max(self.t_ns, _ceiling(due_ns, rack.TICK_NS)))
+        self._step(target)
+        if self.t_ns < target and not self._plain["fine"][0] and not self._events_bits[0]:
+            target = min(until_ns, _ceiling(due_ns, rack.MS_NS))
+            self._step(target)
+        return target
 
     def _apply_due(self, at_ns: int) -> bool:
         """Apply commands stamped at or before the tick boundary that has been reached; True if there were any."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,7 @@ from facility.signals import SCAN_SETTLE_MS
 from facility.states import FrontEndState, HoldReason, RingPhase
 from interlocks.rules import load_rules
 from ioc_sim.faults import Fault, FaultKind
+from ioc_sim.plant import Plant
 from tests.plant.layers import MS, S, Spots, check_truth, go, grid, new_plant, run_until, start
 
 LEVEL = 1e7
@@ -345,3 +349,41 @@ def test_what_is_asked_in_the_moment_of_an_arm_is_refused_or_done() -> None:
         plant.open_field(2, 1e9, 1e6)
     go(plant, plant._now_ns + MS)
     assert (plant.status.state, plant.status.token) == (FrontEndState.ARMED, 78)
+
+
+def test_what_is_asked_for_as_a_flat_top_begins_is_carried_out_at_the_next_tick_however_time_is_sliced() -> None:
+    """The flat top begins and 4 ns later something is asked for; beam comes on, an event, three ticks later."""
+    traces = []
+    for slice_ns in (2 * MS, MS, 23_000, 10_000):
+        plant = new_plant()
+        start(plant, grid(half_mm=3.0), level=LEVEL)
+        while plant.status.phase is not RingPhase.FLAT_TOP:
+            run_until(plant, "PHASE")
+        begins_ns = plant.t_ns
+        go(plant, begins_ns + 4)
+        steps = _counted_steps(plant)
+        plant.set_gating(True)
+        plant.set_gating(False)
+        now_ns = begins_ns + 4
+        while now_ns < begins_ns + 2 * MS:
+            now_ns = min(now_ns + slice_ns, begins_ns + 2 * MS)
+            go(plant, now_ns)
+        assert next(steps) < 1_000
+        trace = plant.trace[: plant.truth_count]
+        assert trace["t_ns"][trace["flags"] & 2 > 0][0] == begins_ns + 30_000  # beam is asked for
+        traces.append(trace.tobytes())
+    assert len(set(traces)) == 1
+
+
+def _counted_steps(plant: Plant) -> Iterator[int]:
+    """Calls of the kernel from now on; one that is called for ever is told."""
+    count = itertools.count()
+    step = plant._step
+
+    def counted(until_ns: int) -> None:
+        if next(count) > 10_000:
+            raise AssertionError(f"the plant stands still at {plant.t_ns} ns")
+        step(until_ns)
+
+    plant._step = counted  # type: ignore[method-assign]
+    return count
