@@ -40,10 +40,17 @@ def times_of(about: Mapping[str, Any]) -> dict[str, int | None]:
     decided = [rule for rule in about["rules"] if rule["latched"] and rule["t_decision_ns"] == decision]
     return {
         "t_cause": min(begun, default=None),
-        "t_condition": decided[0]["t_condition_ns"] if decided else None,
+        "t_condition": decided[0]["t_condition_ns"] if decided else _scanned_ns(about),
         "t_decision": decision,
         "t_off": about["t_off_ns"],
     }
+
+
+def _scanned_ns(about: Mapping[str, Any]) -> int | None:
+    """When the condition of the safety controller's first trip held, with its debounce; None where the file has none,
+    as those of processes, whose safety controller keeps a log of its own."""
+    found = [trip["t_ns"] for trip in about["trips"] if trip["kind"] == "interlock.trip" and trip["tier"] != "H"]
+    return min((int(t_ns) for t_ns in found if t_ns <= about["t_decision_ns"]), default=None)
 
 
 def main_rule(about: Mapping[str, Any]) -> Rule | None:

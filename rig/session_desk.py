@@ -25,6 +25,7 @@ from rig.home import JOURNAL_FILE, Home
 _log = structlog.get_logger(__name__)
 ARMED = "armed"
 """What a person is told of a layer whose last word in the journal is its arming."""
+NEW_LIMITS = "new limits"
 TABLES = ("trips", "operators", "commands", "bypasses", "events", "fractions", "courses")
 
 
@@ -157,6 +158,12 @@ def _armed_last(journal: Journal, entry: SessionEntry, rows: list[dict[str, Any]
         if heard and row["seq"] > last["seq"]:
             return -1
     return int(last["layer"])
+
+
+def new_limits(journal: Journal, entry: SessionEntry) -> list[dict[str, Any]]:
+    """Who has gone on with a session under other interlock rules than it went by, and why: operator, reason, t_ns."""
+    rows = read.rows_of(journal, "operators", entry.session)
+    return [{name: row[name] for name in ("operator", "reason", "t_ns")} for row in rows if row["what"] == NEW_LIMITS]
 
 
 def course_of(journal: Journal, entry: SessionEntry) -> Course:

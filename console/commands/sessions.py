@@ -81,18 +81,21 @@ def list_sessions(settings: Settings, facility_name: str, journal_at: str, as_js
 @click.pass_obj
 def show(settings: Settings, name: str, facility_name: str, journal_at: str, as_json: bool) -> int:
     """Show planned, delivered and remaining ions of each layer that was begun."""
-    from console.tables import print_json
+    from console.tables import print_json, print_wrapped
     from rig import session_desk
 
     facility = settings.facility(facility_name).id
     with session_desk.session_at(settings.home(), facility, name, journal_at) as (journal, entry):
         lines = session_desk.layer_lines(journal, entry)
         course = session_desk.course_of(journal, entry)
+        limits = session_desk.new_limits(journal, entry)
     if as_json:
         layers = [line.to_data() for line in lines]
-        print_json({**entry.to_data(), "layers_begun": layers, "course": course.to_data()})
+        print_json({**entry.to_data(), "layers_begun": layers, "course": course.to_data(), "new_limits": limits})
     else:
         _print_layers(entry, lines)
+        for one in limits:
+            print_wrapped("", f"Gone on with under other interlock rules by the {one['operator']}: {one['reason']}")
         _print_course(course)
     return int(ExitCode.OK)
 

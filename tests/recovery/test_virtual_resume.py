@@ -306,6 +306,8 @@ def test_nobody_goes_on_under_other_interlock_limits_but_a_physicist_who_says_so
     assert [(row["operator"], row["reason"]) for row in said] == [("physicist", "limits were reviewed")]
     (event,) = [e for e in map(json.loads, log.read_text().splitlines()) if e["kind"] == "session.new-limits"]
     assert (event["data"]["before"], event["data"]["rules_hash"], event["data"]["by"]) == (before, now, "physicist")
+    shown = ionctl(home, "session", "show", session)
+    assert "under other interlock rules by the physicist: limits were reviewed" in " ".join(shown.stdout.split())
     assert resume(home, session).summary["status"] == "completed"  # by the same rules as last
 
 

@@ -206,23 +206,21 @@ def _explain(found: Recording, rule: Rule | None, heard_ns: int | None) -> None:
 
 
 def _tripped(found: Recording, zero_ns: int) -> list[tuple[Any, ...]]:
-    """Fast rules that latched or were present, then trips of the others: state, value, limit, and when that began."""
+    """What latched, then fast rules that were present, in order of time: state, value, limit, and when that began."""
     about = found.about
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[bool, int | None, tuple[Any, ...]]] = []
     for told in about["rules"]:
-        began_ns = int(told["t_decision_ns"]) if told["latched"] and told["inside"] else None
-        if not told["latched"]:
-            began_ns = _began_ns(found, told["id"])
-        state = "latched" if told["latched"] else "present"
+        latched, state = bool(told["latched"]), "latched" if told["latched"] else "present"
+        began_ns = _began_ns(found, told["id"]) if not latched else told["t_decision_ns"] if told["inside"] else None
         if _is_echo(about["definitions"].get(told["id"])):
             state += ", follows: the safety controller withholds the permit"
-        rows.append((told["id"], told["action"], state, told["value"], told["limit"],
-                     "before the recording" if began_ns is None else _after_ms(began_ns, zero_ns)))  # fmt: skip
-    return rows + [
-        (trip["id"], trip["action"], "latched", trip["value"], trip["limit"],
-         _after_ms(trip["t_ns"], zero_ns))
-        for trip in about["trips"] if trip["kind"] == "interlock.trip" and trip["tier"] != "H"
-    ]  # fmt: skip
+        rows.append((not latched, began_ns, (told["id"], told["action"], state, told["value"], told["limit"])))
+    for trip in about["trips"]:
+        if trip["kind"] == "interlock.trip" and trip["tier"] != "H":
+            told = (trip["id"], trip["action"], "latched", trip["value"], trip["limit"])
+            rows.append((False, trip["t_ns"], told))
+    rows.sort(key=lambda row: (row[0], row[1] or 0))
+    return [(*told, "before the recording" if at_ns is None else _after_ms(at_ns, zero_ns)) for _, at_ns, told in rows]
 
 
 def _began_ns(found: Recording, rule_id: str) -> int | None:
