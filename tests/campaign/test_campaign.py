@@ -41,6 +41,7 @@ from rig.trials.causes import load_trials
 from rig.virtual_time import VirtualLoop, run_virtual
 from rig.virtual_world import WorldParts
 from tests.campaign import dying
+from tests.campaign.elsewhere import replayed_elsewhere
 
 SETTING = Setting()
 STOPS = Setting(faults=("operator/stop",))
@@ -412,3 +413,6 @@ def test_campaign_and_replay_over_the_command_line(told: Any, tmp_path: Path, ca
     assert run(("replay", "98", "--trace", str(trace))) == 0
     assert "seed 98" in capsys.readouterr().out
     assert {path.name for path in trace.iterdir()} == {"events.jsonl", "ticks.parquet"}
+    elsewhere = replayed_elsewhere(tmp_path, 98)
+    for name in ("events.jsonl", "ticks.parquet"):
+        assert (trace / name).read_bytes() == (elsewhere / name).read_bytes(), name
