@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rig.scenario.result import ScenarioResult
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 120, 78, 12, 20, 22
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 120, 78, 12, 20, 40
 COLOURS = ("#1f6fb4", "#d97706", "#15803d", "#7c3aed")
 LIMIT, MARKS = "#b3261e", {"cause": "#6b7280", "condition": "#7c3aed", "beam off": "#15803d"}
 STYLE = """
@@ -19,7 +19,7 @@ border-bottom:1px solid #e5e7eb;vertical-align:top}th{position:sticky;top:0;back
 td.n{text-align:right;font-variant-numeric:tabular-nums}.passed{color:#15803d}.failed{color:#b3261e;font-weight:600}
 .skipped{color:#6b7280}details{border-bottom:1px solid #e5e7eb;padding:.35rem 0}summary{cursor:pointer}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;font-size:14px}dt{color:#6b7280}dd{margin:0}
-code{font-size:13px}svg{display:block;margin:.4rem 0;max-width:100%;height:auto}
+code{font-size:13px}.at{scroll-margin-top:3rem}svg{display:block;margin:.4rem 0;max-width:100%;height:auto}
 """
 
 
@@ -41,45 +41,51 @@ def page(results: Sequence[ScenarioResult], target: str, wall_s: float) -> str:
         f"<style>{STYLE}</style></head><body><h1>Scenarios on {escape(target)}</h1>"
         f"<p>{len(results)} scenarios in {wall_s:.1f} s: {found['passed']} passed, {found['failed']} failed, "
         f"{found['skipped']} skipped. Commit {escape(commit())}, seed {', '.join(map(str, seeds))}.</p>"
-        f"<h2>Scenarios</h2>{''.join(_one(result) for result in results)}"
+        f"{_failed(results)}<h2>Scenarios</h2>{''.join(_one(result) for result in results)}"
         "<h2>Hazard, rule, scenario, result</h2><table><thead><tr><th>hazard</th><th>rule</th><th>scenario</th>"
         f"<th>result</th></tr></thead><tbody>{rows}</tbody></table></body></html>\n"
     )
 
 
+def _failed(results: Sequence[ScenarioResult]) -> str:
+    """Where to look first."""
+    links = [f'<a href="#{escape(r.id)}">{escape(r.id)}</a>' for r in results if r.verdict == "failed"]
+    return f'<p><span class="failed">Failed:</span> {", ".join(links)}</p>' if links else ""
+
+
 def _one(result: ScenarioResult) -> str:
-    """Folded unless it failed."""
+    """Folded unless it failed. What a link leads to lies inside, so that a browser unfolds it."""
     opened = " open" if result.verdict == "failed" else ""
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in _facts(result) if value)
     failures = "".join(f'<p class="failed">{escape(words)}</p>' for words in result.failures)
     picture = "" if result.trace is None else _picture(result.trace)
     return (
-        f'<details id="{escape(result.id)}"{opened}><summary><span class="{result.verdict}">{result.verdict}</span> '
+        f'<details{opened}><summary><span class="{result.verdict}">{result.verdict}</span> '
         f"<code>{escape(result.id)}</code> {escape(result.title)}</summary>"
-        f"{failures}{picture}<dl>{facts}</dl></details>"
+        f'<div class="at" id="{escape(result.id)}">{failures}{picture}<dl>{facts}</dl></div></details>'
     )
 
 
 def _facts(result: ScenarioResult) -> list[tuple[str, str]]:
     final = result.final
-    off = "" if result.off_us is None else f"{result.off_us:.1f} us after the cause"
-    bound = "" if result.bound_us is None else f"{result.bound_us:.1f} us"
-    dose = "" if final is None else (
+    off = "" if result.off_us is None else f"{result.off_us:,.1f} us after the cause"
+    bound = "" if result.bound_us is None else f"{result.bound_us:,.1f} us"
+    dose = "" if final is None else "nothing was given" if final.nothing else (
         f"{final.spots - final.beyond} of {final.spots} spots in tolerance, worst {final.worst_pct:.2f} % of the "
         f"heaviest, total {final.total_error_pct:+.3f} %"
     )  # fmt: skip
     return [
         ("skipped because", result.reason),
-        ("rules", ", ".join(f"{rule}: {words}" if rule else words for rule, words in result.hazards.items())),
+        ("rule: hazard", "; ".join(f"{rule}: {words}" if rule else words for rule, words in result.hazards.items())),
         ("recovery path", result.recovery or ""),
-        ("cause at", "" if result.t_cause_ns is None else f"{result.t_cause_ns / 1e3:.2f} us of facility time"),
+        ("cause at", "" if result.t_cause_ns is None else f"{result.t_cause_ns / 1e3:,.2f} us of facility time"),
         ("tripped first", result.first and f"{result.first} ({result.words})"),
         ("latched", ", ".join(result.latched)),
         ("beam off", off),
         ("bound", bound),
         (
             "ions after the cause",
-            f"{result.surplus_ions:.0f} of at most {result.surplus_bound_ions:.4g}" if bound else "",
+            f"{result.surplus_ions:,.0f} of at most {result.surplus_bound_ions:,.0f}" if bound else "",
         ),
         ("control", " then ".join(dict.fromkeys(filter(None, (result.state, result.end))))),
         ("answers", ", ".join(f"{who} {deed}: {answer}" for who, deed, answer in result.answers)),
@@ -97,13 +103,30 @@ def _picture(trace: Any) -> str:
     height = len(panels) * HEIGHT + BOTTOM
     parts = [_panel(panel, trace, k * HEIGHT) for k, panel in enumerate(panels)]
     axis = "".join(
-        f'<text x="{_x(trace, v):.1f}" y="{height - 6}" text-anchor="middle">{v:,.0f}</text>' for v in _steps(trace)
+        f'<text x="{_x(trace, v):.1f}" y="{height - 24}" text-anchor="middle">{v:,.0f}</text>' for v in _steps(trace)
     )
-    unit = f'<text x="{WIDTH - RIGHT}" y="{height - 6}" text-anchor="end" fill="#6b7280">us after the cause</text>'
+    unit = f'<text x="{WIDTH - RIGHT}" y="{height - 24}" text-anchor="end" fill="#6b7280">us after the cause</text>'
+    unit += _what_the_lines_are(trace, height - 6)
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" font-family="system-ui,sans-serif" font-size="11" '
         f'role="img">{"".join(parts)}{axis}{unit}</svg>'
     )
+
+
+def _what_the_lines_are(trace: Any, y: int) -> str:
+    """The dashed lines, in their colours, with their times."""
+    named = (
+        f'<tspan fill="{MARKS[name]}" dx="14">┆ {name} {t_us:,.1f}</tspan>' for name, t_us in trace["marks"].items()
+    )
+    return f'<text x="{LEFT - 14}" y="{y}">{"".join(named)}</text>'
+
+
+def _number(value: float) -> str:
+    """For an axis: 267.5 M, 566.8 k, 0.12."""
+    for least, size, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / size:.4g} {letter}"
+    return f"{value:.4g}"
 
 
 def _x(trace: Any, t_us: float) -> float:
@@ -133,7 +156,7 @@ def _panel(panel: Any, trace: Any, above: int) -> str:
     size = f'width="{WIDTH - LEFT - RIGHT}" height="{base - top}"'
     out = [f'<rect x="{LEFT}" y="{top}" {size} fill="none" stroke="#e5e7eb"/>']
     out += [
-        f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>'
+        f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{_number(value)}</text>'
         for value in (low + room, high - room)
     ]
     for name, t_us in trace["marks"].items():

@@ -134,7 +134,7 @@ def _row(result: ScenarioResult) -> tuple[object, ...]:
     return (
         result.id, result.first or "none", "" if result.off_us is None else f"{result.off_us / 1e3:.3f}",
         "" if result.bound_us is None else f"{result.bound_us / 1e3:.3f}", f"{result.surplus_ions:.0f}", result.state,
-        result.end, "" if final is None else f"{final.spots - final.beyond} of {final.spots}",
+        result.end, "" if final is None or final.nothing else f"{final.spots - final.beyond} of {final.spots}",
         "passed" if result.passed else "FAILED",
     )  # fmt: skip
 

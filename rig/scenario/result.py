@@ -24,6 +24,11 @@ class FinalDose:
     total_error_pct: float
     unplanned_ions: float
 
+    @property
+    def nothing(self) -> bool:
+        """No ion of the plan came: nobody began the field."""
+        return self.total_error_pct <= -100.0
+
 
 @dataclass(frozen=True)
 class ScenarioResult:

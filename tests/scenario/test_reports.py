@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from console.main import run
-from console.scenario_page import page
+from console.scenario_page import _number, page
 from facility.errors import ConfigError
 from ioc_sim.faults import Fault, FaultKind, fault_from_line, fault_line
 from rig.scenario.loader import load_all
@@ -77,6 +79,9 @@ def test_the_command_writes_every_report_and_says_why_it_skips(
     assert "Dose of the spot" in text
     assert "Chambers disagree (chamber-disagreement)" in text
     assert failed["facility_hash"][:16] in text
+    assert '<a href="#chamber-dies">chamber-dies</a></p><h2>' in text  # where to look first
+    assert re.search(r'<details[^>]*><summary>[^\n]*?</summary><div class="at" id="chamber-dies">', text)
+    assert re.search(r"┆ beam off [\d,]+\.\d</tspan>", text)
     assert data["commit"] in text
     assert not any(word in text for word in ("http://", "https://", "src=", "<script", "@import", "url("))
 
@@ -91,6 +96,22 @@ def test_a_ci_is_told_how_long_each_scenario_took_and_nobody_else_is(file: Path)
     assert again == results
     assert to_data(again, "virtual", 1.0) == to_data(results, "virtual", 1.0)
     assert page(again, "virtual", 1.0) == page(results, "virtual", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(267.5e6, "267.5 M"), (566_756.0, "566.8 k"), (4086.0, "4086"), (-6.2451, "-6.245"), (-2e9, "-2 G"), (0.0, "0")],
+)
+def test_an_axis_has_short_numbers(value: float, words: str) -> None:
+    assert _number(value) == words
+
+
+def test_what_nobody_began_is_not_told_as_spots_that_are_wrong(file: Path) -> None:
+    (result, _) = run_on(Target.VIRTUAL, load_all([str(file)]))
+    assert result.final is not None
+    never = replace(result, final=replace(result.final, beyond=216, total_error_pct=-100.0, worst_pct=100.0))
+    assert "nothing was given" in page([never], "virtual", 1.0)
+    assert "216 spots in tolerance" in page([result], "virtual", 1.0)
 
 
 def test_the_workers_take_the_time_of_each_scenario(file: Path) -> None:
