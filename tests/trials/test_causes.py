@@ -101,3 +101,10 @@ def test_why_nothing_near_is_tried_is_said_without_a_reason_in_the_file() -> Non
     assert "no reason in not_near" in why_not_near(rules().rule("spot-timeout"), silent)
     elsewhere = trials["position-x"].model_copy(update={"states": ("ring",)})
     assert "does not apply in state spot" in why_not_near(rules().rule("position-x"), elsewhere)
+
+
+def test_a_cause_that_names_a_room_is_one_in_every_room() -> None:
+    """Set to a room's own index it would be no cause there."""
+    trials = load_trials(rules())
+    for rule_id in ("room-token", "beam-route"):
+        assert [fault.kind for fault in trials[rule_id].faults] == ["OFFSET"]
