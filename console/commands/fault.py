@@ -50,6 +50,6 @@ def list_(families: tuple[str, ...], everything: bool, as_json: bool) -> None:
     ]
     print_table(f"{len(chosen)} faults", ("fault", "what happens", "usual value", "targets"), table,
                 spare=("targets", "usual value"))  # fmt: skip
-    if not everything:
+    if not everything and any(entry.family.value == "device" for entry in shown):
         ways = "; ".join(f"{way}: it {mode.about}" for way, mode in MODES.items())
         click.echo(f"Each device fails in {len(MODES)} ways. {ways}.")

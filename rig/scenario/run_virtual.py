@@ -148,6 +148,9 @@ def run_one(loaded: Loaded, *, trace: bool = False) -> ScenarioResult:
         return no_result(scenario, "virtual", loaded.source, "skipped", why_not, **facts(loaded))
     try:
         stage = Stage.of(scenario, loaded.folder, loaded.config_dir)
+        if stage.facility.fitted:
+            why_not = f"{stage.facility.id} gives {', '.join(stage.facility.fitted)} to hardware: give --target hil"
+            return no_result(scenario, "virtual", loaded.source, "skipped", why_not, **facts(loaded, stage))
         world = stage.world(post_mortem=trace)
         run = VirtualRun(scenario, stage, world)
         world.run(run.run)

@@ -14,6 +14,7 @@ import pytest
 from console.main import run
 from facility.errors import UsageError
 from rig.scenario.loader import load_all
+from rig.scenario.run_virtual import run_one
 from tests.scenario.test_reports import FILE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,25 @@ def test_the_projects_scenarios_move_to_a_facility_without_their_species(site: P
     assert (moved.scenario.facility, moved.scenario.species) == ("here", None)
     (kept,) = load_all(("protons-at-pimms",), site, "pimms")
     assert kept.scenario.species == "proton"
+
+
+def test_a_facility_with_hardware_is_skipped_in_virtual_time_and_says_why(site: Path) -> None:
+    fitted = """
+[external.ic1_hv]
+prefix = "HV1:"
+address = "127.0.0.1:5074"
+setpoint = "Voltage-SP"
+readback = "Voltage-RB"
+unit = "V"
+mode = "constant"
+max_age_ms = 40.0
+settle_ms = 400.0
+"""
+    own = (site / "here.toml").read_text(encoding="utf-8").replace('id = "here"', 'id = "wuwei"')
+    (site / "fitted.toml").write_text(own + fitted, encoding="utf-8")
+    (one,) = load_all((str(site / "scenarios") + "/mine.toml::chamber-dies",), None, str(site / "fitted.toml"))
+    result = run_one(one)
+    assert (result.verdict, result.reason) == ("skipped", "wuwei gives ic1_hv to hardware: give --target hil")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

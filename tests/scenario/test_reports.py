@@ -139,6 +139,13 @@ def test_pytest_says_what_is_wrong_with_a_file_or_its_facility_without_a_traceba
     assert node.repr_failure(itself, SimpleNamespace(value=problem)).removeprefix("Here\n") == str(problem)
 
 
+def test_a_list_without_devices_says_nothing_about_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fault", "list", "--family", "link"]) == 0
+    assert "Each device" not in capsys.readouterr().out
+    assert run(["fault", "list", "--family", "link", "--family", "device"]) == 0
+    assert "Each device fails in 12 ways" in capsys.readouterr().out
+
+
 def test_a_fault_goes_to_another_process_as_a_line() -> None:
     sent = Fault("ic2.gain", FaultKind.SCALE, 0.9, at_ns=5, until_ns=25)
     assert fault_from_line(fault_line(sent), 100) == Fault("ic2.gain", FaultKind.SCALE, 0.9, 100, 120)
