@@ -37,7 +37,7 @@ PARAM_DTYPE = np.dtype(
         ("answer_per_log", "f8"), ("answer_lag_turns", "f8"),
         ("share_inverse", "f8"), ("drive_root", "f8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
-        ("n_lines", "i8"), ("line_rise", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
+        ("n_lines", "i8"), ("line_mask", "i8"), ("line_rise", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
         ("feed_forward", "f8"), ("loop_lead_ticks", "f8"), ("loop_late_s", "f8"), ("loop_fast", "f8"),
         ("loop_leak", "f8"), ("converter_kick", "f8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),

@@ -37,7 +37,7 @@ from ioc_sim.layout import (
     E_TRUEB,
     PARAM_DTYPE,
 )
-from ioc_sim.physics.spill import LINE_TICKS, THIN_SHARE, TICK_S
+from ioc_sim.physics.spill import HELD_HZ, LINE_TICKS, THIN_SHARE, TICK_S
 from ioc_sim.physics.strip_profile import Strips, spread_by_strip
 
 TICK_US = 10.0
@@ -183,10 +183,13 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     kick = math.sqrt(1.0 - p.noise_decay**2)
     p.noise_kick = extraction.exciter_noise_rms * kick
     p.n_lines = len(extraction.supply_ripple)
+    line_ticks = LINE_TICKS if max((hz for hz, _ in extraction.supply_ripple), default=0.0) <= HELD_HZ else 1
+    p.line_mask = line_ticks - 1
     p.line_rise = RISE[model.kind]
     p.full_fill_s = facility.ring.phases.flat_top_max_ms * 1e-3 / facility.species_named(species).transmission
     p.feed_forward, p.line_learn = extraction.feed_forward, LINE_LEARN
-    p.loop_late_s = 0.5 * (LOOP_TICKS - LINE_TICKS) * TICK_S  # the loop sees the mean of two steps of a line
+    # the loop sees the mean of ``LOOP_TICKS``, and of a line what it was at the beginning of the last half of them
+    p.loop_late_s = 0.5 * (LOOP_TICKS - 2 * LINE_TICKS + line_ticks) * TICK_S
     p.loop_lead_ticks = LOOP_TICKS + model.stages - 1.0
     per_step = 2.0 * math.pi * TICK_S * LOOP_TICKS
     p.loop_fast = per_step * extraction.loop_bandwidth_hz
@@ -195,7 +198,7 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     per_supply = tune * model.ripple_gain
     p.converter_kick = kick * tune * extraction.converter_noise * _converter_rms(facility, species, model)
     for i, (hz, amplitude) in enumerate(extraction.supply_ripple):
-        step = 2.0 * math.pi * hz * TICK_US * 1e-6 * LINE_TICKS
+        step = 2.0 * math.pi * hz * TICK_US * 1e-6 * line_ticks
         q[at.LINE_HZ + i], q[at.LINE_WEIGHT + i] = hz, amplitude * per_supply
         q[at.LINE_COS + i], q[at.LINE_SIN + i] = math.cos(step), math.sin(step)
     p.overshoot = extraction.start_overshoot_rel

@@ -13,7 +13,7 @@ import numpy as np
 from facility.jit import Record, kernel
 from facility.rng import draw, flat, normal_high, normal_low, triangle
 from ioc_sim import layout as at
-from ioc_sim.physics.spill import LINE_TICKS, line_scale, lines, round_off
+from ioc_sim.physics.spill import line_scale, lines, round_off
 
 STREAM_SPILL = 1
 """The low half is the structure of the spill, the high half the Poisson variate."""
@@ -54,8 +54,8 @@ def spill_noise(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
     for i in range(BLOCK):
         bits = draw(p.seed, STREAM_SPILL, s.tick + i)
         noise = noise * p.noise_decay + kick * normal_low(bits)
-        if (s.tick + i) & (LINE_TICKS - 1) == 0:
-            ripple = max(0.0, 1.0 + lines(p, q, s, v, ((s.tick + i) // LINE_TICKS) & 15))
+        if (s.tick + i) & p.line_mask == 0:
+            ripple = max(0.0, 1.0 + lines(p, q, s, v, s.tick + i))
         structure = (1.0 + noise) * ripple
         v[at.NOISE_SPILL + i] = structure if noise > -1.0 else 0.0
         v[at.NOISE_POISSON + i] = normal_high(bits)

@@ -23,7 +23,9 @@ from ioc_sim.physics.drive_answer import answer_of_drive, begin_answer, drive_sh
 STREAM_POISSON = 2
 TICK_S = 1e-5
 LINE_TICKS = 8
-"""The mains lines, 600 Hz and below, move in steps of 80 us; a power of two."""
+"""The mains lines move in steps of 80 us, a power of two, which takes 1 % of one of ``HELD_HZ``."""
+HELD_HZ = 1000.0
+"""With a line above this all move every tick; the front end sees them in steps of 80 us nevertheless."""
 THIN_SHARE = 0.02
 """Below this share of a fill the extraction thins out in proportion to what is stored."""
 TINY = 1e-12
@@ -89,16 +91,18 @@ def line_scale(p: Record, s: Record) -> float:
 
 
 @kernel
-def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray, place: int) -> float:
-    """Advance the mains lines by ``LINE_TICKS`` ticks and return their sum (relative)."""
+def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray, tick: int) -> float:
+    """Advance the mains lines by a step, ``line_mask`` + 1 ticks, and return their sum (relative)."""
     total = 0.0
-    here = at.MAINS + place * (2 * at.MAX_LINES)
+    here = at.MAINS + ((tick // LINE_TICKS) & 15) * (2 * at.MAX_LINES)
+    told = tick & (LINE_TICKS - 1) == 0
     for i in range(p.n_lines):
         c = v[at.LINE_C + i] * q[at.LINE_COS + i] - v[at.LINE_S + i] * q[at.LINE_SIN + i]
         v[at.LINE_S + i] = v[at.LINE_S + i] * q[at.LINE_COS + i] + v[at.LINE_C + i] * q[at.LINE_SIN + i]
         v[at.LINE_C + i] = c
-        v[here + i] = c
-        v[here + at.MAX_LINES + i] = v[at.LINE_S + i]
+        if told:
+            v[here + i] = c
+            v[here + at.MAX_LINES + i] = v[at.LINE_S + i]
         total += v[at.LINE_HEIGHT + i] * v[at.LINE_S + i]
     return total * s.line_scale
 
