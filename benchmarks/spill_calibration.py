@@ -145,7 +145,7 @@ def _measured(data: dict[str, Any]) -> Measured:
                     np.array(part["error"]))
         for part in (data["ripple"], data["drive_ripple"])
     ]  # fmt: skip
-    return Measured(data["energy_mev_u"], data["beta_gamma"], data["drive"], stop, *ripples)
+    return Measured(data["energy_mev_u"], data["beta_gamma"], data["drive"], stop, *ripples, tuple(data["stack"]))
 
 
 def rows_of(facility_id: str, found: Measured) -> dict[str, list[str]]:
@@ -158,8 +158,8 @@ def rows_of(facility_id: str, found: Measured) -> dict[str, list[str]]:
     return {
         "stop": [stop_row(facility_id, found, model, f_rev)],
         "ripple": [
-            *ripple_rows(name, tune, model.ripple(tune.per_turn, *at), model, f_rev, found.drive),
-            *ripple_rows(name, driven, model.drive_ripple(driven.per_turn, *at), model, f_rev),
+            *ripple_rows(name, tune, model.ripple(tune.per_turn, *at, found.stack), model, f_rev, found.drive),
+            *ripple_rows(name, driven, model.drive_ripple(driven.per_turn, *at, found.stack), model, f_rev),
         ],
     }
 

@@ -33,11 +33,12 @@ PARAM_DTYPE = np.dtype(
         # extraction
         ("n_stages", "i8"), ("last_stage", "i8"), ("transit_turns", "f8"), ("transit_per_log", "f8"),
         ("stage_turns", "f8"),
-        ("is_exciter", "i8"), ("exciter_lead", "i8"), ("answer_taps", "i8"), ("answer_turns", "f8"),
+        ("is_exciter", "i8"), ("exciter_lead", "i8"), ("answer_taps", "i8"),
         ("answer_per_log", "f8"), ("answer_lag_turns", "f8"),
         ("share_inverse", "f8"), ("drive_root", "f8"), ("thin_inverse", "f8"), ("ring_loss_per_rate", "f8"),
         ("noise_decay", "f8"), ("noise_kick", "f8"),
-        ("n_lines", "i8"), ("line_mask", "i8"), ("line_rise", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
+        ("n_lines", "i8"), ("line_mask", "i8"), ("line_rise", "f8"),
+        ("line_log", "f8"), ("full_fill_s", "f8"), ("line_learn", "f8"),
         ("feed_forward", "f8"), ("loop_lead_ticks", "f8"), ("loop_late_s", "f8"), ("loop_fast", "f8"),
         ("loop_leak", "f8"), ("converter_kick", "f8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),
@@ -81,7 +82,7 @@ STATE_DTYPE = np.dtype(
         ("dead_ticks", "i8"), ("stage_ticks", "f8"), ("stage_share", "f8"), ("ticks_per_turn", "f8"),
         ("f_rev_hz", "f8"),
         ("noise", "f8"), ("overshoot", "f8"), ("rate", "f8"), ("ripple", "f8"), ("ion_root", "f8"),
-        ("line_scale", "f8"), ("converter_rise", "f8"),
+        ("line_scale", "f8"), ("converter_rise", "f8"), ("answer_ticks", "f8"), ("answer_turns", "f8"),
         ("answering", "i8"), ("drive_factor", "f8"), ("drive_answer", "f8"),
         # actuators
         ("spill_cmd", "i8"), ("spill_on_ticks", "i8"), ("spill_off_ticks", "i8"), ("rfko_on", "i8"),
@@ -187,8 +188,10 @@ STRIP_SPREAD = EXT_AGE_NS + N_EXT  # 2 x MOST_STRIPS
 """By plane and strip: how much wider a centroid there spreads because of dead strips, squared."""
 ANSWER_SLOWNESS = STRIP_SPREAD + 2 * MOST_STRIPS  # ANSWER_TAPS
 ANSWER_TAPS = 200
-"""Ions of a core by amplitude: how much later than those of the beam's rms they answer to its voltage."""
-N_Q = ANSWER_SLOWNESS + ANSWER_TAPS
+"""Ions of a core: one over their amplitude, in units of the beam's rms."""
+ANSWER_EXTRA = ANSWER_SLOWNESS + ANSWER_TAPS  # ANSWER_TAPS
+"""Turns that they are late beyond that share of what the rms is late."""
+N_Q = ANSWER_EXTRA + ANSWER_TAPS
 
 # offsets in the state vector ``v``
 STAGE = 0  # 4
@@ -340,10 +343,15 @@ FLAG_DUMP = 18
     E_TICKS_PER_TURN, E_SET, E_MM_PER_A,
 ) = range(14)  # fmt: skip
 E_LINE = 15
-E_COLUMNS = E_LINE + MAX_LINES
+LINE_DRIVES, LINE_DRIVE_STEP = 5, 4.0
+"""Drives for which a core's lines have a height, each so many times the one before."""
+E_ANSWER_TICKS = E_LINE + LINE_DRIVES * MAX_LINES
+E_ANSWER_TURNS = E_ANSWER_TICKS + 1
+E_COLUMNS = E_ANSWER_TURNS + 1
 """``E_Q*_FC``: charge per ion as it is believed (chambers 1 and 2, backup counter); ``E_TRUE*``: true one over that.
 ``E_SET``: number of the transport's set points.  ``E_MM_PER_A``: calibration of the axes x and y, as it is believed.
-``E_LINE``: response to ripple at the frequency of each mains line, but for its gain."""
+``E_LINE``: response to ripple at the frequency of each mains line, but for its gain; ``MAX_LINES`` for each drive.
+``E_ANSWER_*``: ticks of a turn of the response to the drive, and its delay at full drive, turns."""
 
 # columns of the per-spot truth
 T_IONS, T_SUM_X, T_SUM_Y, T_FIRST_NS, T_LAST_NS = range(5)

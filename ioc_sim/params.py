@@ -13,12 +13,15 @@ from facility.energy_table import EnergyTable
 from facility.jit import COMPILED
 from facility.landing import land_us
 from facility.physics.chamber import drift_time_us
-from facility.physics.relativity import beta, gamma, rigidity_tm
+from facility.physics.relativity import beta, gamma, revolution_frequency_hz, rigidity_tm
 from ioc_sim import layout as at
 from ioc_sim.external import pack_external
-from ioc_sim.extraction.rate_model import POWER, RISE, SLOWNESS, RateModel
+from ioc_sim.extraction.core_transit import AMPLITUDE, LAGS, parts_of
+from ioc_sim.extraction.rate_model import POWER, RISE, RateModel
 from ioc_sim.intensity_loop import LOOP_TICKS, SLOW_HZ
 from ioc_sim.layout import (
+    E_ANSWER_TICKS,
+    E_ANSWER_TURNS,
     E_BRHO,
     E_COLUMNS,
     E_ENERGY,
@@ -47,6 +50,8 @@ STRIP_WINDOWS_MOST = 10
 """Windows of the strips that are added up at most until they have ions enough: 1 ms, five times what the lowest level
 takes for 200 ions."""
 MS_NS = 1_000_000
+CORE_AMPLITUDES = 25
+"""A core's ions by amplitude; the taps of each are ions of this amplitude by lag."""
 LINE_LEARN = 0.001
 """Of what is amiss the loop learns so much each time: a mains line in a third of a second."""
 BLOCK_MARGIN_TICKS = 5
@@ -97,9 +102,15 @@ def energy_columns(facility: Facility, room_id: str, species: str, table: Energy
     stretch = momentum**spill.momentum_power
     columns[:, E_TICKS_PER_TURN] = stretch / (table.f_rev_hz * TICK_US * 1e-6)
     columns[:, E_RAMP_NS] = np.maximum(np.ceil(table.ramp_ms), 1.0) * MS_NS
-    drive = [_slow_drive(facility, spill, f_rev_hz) for f_rev_hz in table.f_rev_hz.tolist()]
     for i, (hz, _) in enumerate(facility.extraction.supply_ripple):
-        columns[:, E_LINE + i] = _line_shape(spill, hz / table.f_rev_hz, drive, momentum)
+        for number, drive in enumerate(_line_drives(facility, species, spill)):
+            shape = _line_shape(spill, hz / table.f_rev_hz, drive, momentum)
+            columns[:, E_LINE + number * at.MAX_LINES + i] = shape
+    columns[:, E_ANSWER_TICKS] = columns[:, E_TICKS_PER_TURN]
+    columns[:, E_ANSWER_TURNS] = spill.drive_delay_turns
+    if spill.kind == "betatron":
+        columns[:, E_ANSWER_TICKS] *= np.sqrt(momentum) / stretch
+        columns[:, E_ANSWER_TURNS] -= spill.ripple_per_log * np.log(momentum)
     return columns
 
 
@@ -108,10 +119,21 @@ def _slow_drive(facility: Facility, model: RateModel, f_rev_hz: float) -> float:
     return model.drive_for(1e3 / facility.ring.phases.flat_top_max_ms / f_rev_hz)
 
 
-def _line_shape(model: RateModel, per_turn: np.ndarray, drive: list[float], momentum: np.ndarray) -> np.ndarray:
-    """Response to ripple by energy, but for its gain, at the drive of a slow spill: a core's delay depends on it."""
-    return np.array([abs(model.ripple(f, k, m)) * k / model.ripple_gain
-                     for f, k, m in zip(per_turn, drive, momentum, strict=True)])  # fmt: skip
+def _line_drives(facility: Facility, species: str, model: RateModel) -> np.ndarray:
+    """Drives for which lines have a height, from that of the slowest spill on; an exciter's depends on none."""
+    energy, circumference = facility.species_named(species).energy_max_mev_u, facility.ring.circumference_m
+    fastest = revolution_frequency_hz(energy, facility.species_named(species), circumference)
+    slowest = _slow_drive(facility, model, float(fastest))
+    drives = at.LINE_DRIVES if model.kind == "betatron" else 1
+    return np.asarray(slowest * at.LINE_DRIVE_STEP ** np.arange(drives))
+
+
+def _line_shape(model: RateModel, per_turn: np.ndarray, drive: float, momentum: np.ndarray) -> np.ndarray:
+    """Response to ripple by energy, but for its gain; a core's at some energies, and on straight lines between."""
+    every = np.arange(momentum.size)
+    some = every if model.kind != "betatron" else np.unique(np.linspace(0, momentum.size - 1, 17).astype(int))
+    shape = [abs(model.ripple(per_turn[i], drive, momentum[i])) * drive / model.ripple_gain for i in some]
+    return np.asarray(np.interp(every, some, shape))
 
 
 def _ring(p: Any, q: np.ndarray, facility: Facility, species: str) -> None:
@@ -165,10 +187,25 @@ def _drive_answer(p: Any, q: np.ndarray, model: RateModel, lead: bool) -> None:
     angles = 0.5 * math.pi * (np.arange(at.LAYER_LAGS) + 0.5) / at.LAYER_LAGS
     q[at.LAYER_TURNS : at.LAYER_TURNS + at.LAYER_LAGS] = model.drive_edge_turns / np.tan(angles) ** 2
     p.answer_taps = 1 if p.is_exciter else at.ANSWER_TAPS
-    slowness = np.ones(1) if p.is_exciter else SLOWNESS.reshape(at.ANSWER_TAPS, -1).mean(axis=1)
+    slowness, extra = (np.ones(1), np.zeros(1)) if p.is_exciter else _core_taps(model)
     q[at.ANSWER_SLOWNESS : at.ANSWER_SLOWNESS + p.answer_taps] = slowness
-    p.answer_turns, p.answer_per_log = model.drive_delay_turns, model.ripple_per_log
-    p.answer_lag_turns = model.drive_lag_turns
+    q[at.ANSWER_EXTRA : at.ANSWER_EXTRA + p.answer_taps] = extra
+    p.answer_per_log = model.ripple_per_log
+    p.answer_lag_turns = model.drive_lag_turns if p.is_exciter else 0.0
+
+
+def _core_taps(model: RateModel) -> tuple[np.ndarray, np.ndarray]:
+    """Ions in parts of equal size, by amplitude in the middle of a spill (where beta gamma is 1) and by lag: one over
+    the amplitude, and turns that it is late beyond its share of the delay of the rms amplitude."""
+    parts = np.cumsum(parts_of(model.stack_step)) - 0.5 * parts_of(model.stack_step)
+    slowness = np.interp((np.arange(CORE_AMPLITUDES) + 0.5) / CORE_AMPLITUDES, parts, 1.0 / AMPLITUDE)
+    grid = np.linspace(0.0, 40.0, 20_001)
+    density = grid ** (LAGS - 1) * np.exp(-grid)
+    each = at.ANSWER_TAPS // CORE_AMPLITUDES
+    share = np.cumsum(density) / density.sum()
+    lag = np.interp((np.arange(each) + 0.5) / each, share, grid) / LAGS
+    extra = -2.0 * model.ripple_per_log * np.log(slowness)[:, None] + model.drive_lag_turns * lag
+    return np.repeat(slowness, each), (slowness[:, None] * extra).ravel()
 
 
 def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: RateModel) -> None:
@@ -186,6 +223,8 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     line_ticks = LINE_TICKS if max((hz for hz, _ in extraction.supply_ripple), default=0.0) <= HELD_HZ else 1
     p.line_mask = line_ticks - 1
     p.line_rise = RISE[model.kind]
+    first_drive = float(_line_drives(facility, species, model)[0])
+    p.line_log = -math.log(first_drive) if model.kind == "betatron" else 0.0
     p.full_fill_s = facility.ring.phases.flat_top_max_ms * 1e-3 / facility.species_named(species).transmission
     p.feed_forward, p.line_learn = extraction.feed_forward, LINE_LEARN
     # the loop sees the mean of ``LOOP_TICKS``, and of a line what it was at the beginning of the last half of them

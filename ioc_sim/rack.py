@@ -54,7 +54,7 @@ from ioc_sim.physics.scanning import (
     supply_step,
     true_current,
 )
-from ioc_sim.physics.spill import enter_fine, set_transit, spill_tick
+from ioc_sim.physics.spill import enter_fine, follow_drive, spill_tick
 from ioc_sim.signals_tick import (
     count_chamber,
     lines_changed,
@@ -348,7 +348,7 @@ def run(
                 spill_noise(p, q, s, v)
             millisecond(p, q, s, v, faults, etab, trace_mm)
             if fine == 1 and s.demand == 0:
-                set_transit(p, s)
+                follow_drive(p, q, s, v, etab)
             fresh = True
         if s.fine == 1:
             fine_tick(p, q, s, v, faults, sig, spots, reg, truth, trace, etab)

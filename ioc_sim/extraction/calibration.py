@@ -6,6 +6,7 @@ The points are the inputs; what the numbers are then held against are other ener
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +15,20 @@ import numpy as np
 
 from facility.config import Facility
 from facility.physics import beta, gamma
+from ioc_sim.extraction.core_transit import place_of, stack_step, turns_per_e
 from ioc_sim.extraction.kobayashi import FloatArray
 from ioc_sim.extraction.measure import (
     BIN_TURNS,
-    DRIVE_AMPLITUDE,
+    FILL_SHARE,
+    SLOW_DRIVE,
     RipplePoint,
     StopPoint,
     ripple_amplitude,
-    ripple_point,
+    ripple_points,
+    settle_moves,
     stop_point,
 )
+from ioc_sim.extraction.optics import KnockOut, Optics, load_optics
 from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Point
 from ioc_sim.extraction.rate_model import POWER, RateModel, Transit
 from ioc_sim.extraction.ripple_fit import fit_ripple
@@ -35,7 +40,8 @@ MOST_STAGES = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """What tracking says at one point; drive 1 is that of the ring's file."""
+    """What tracking says at one point; drive 1 is that of the ring's file; `stack`: way of a core while it was looked
+    at, as `core_transit.place_of`."""
 
     energy_mev_u: float
     beta_gamma: float
@@ -43,6 +49,7 @@ class Measured:
     stop: StopPoint
     ripple: RipplePoint
     drive_ripple: RipplePoint
+    stack: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ def calibrate(
         tell(f"{facility.id}, {species} of {energy:.0f} MeV/u, drive {point.drive:g}")
         setting = setting_of(facility, species, energy, point.stop.particles, 1, 1, config_dir)
         found.append(measure(setting, energy, point))
-    return Calibration(fit(facility.ring.extraction, found), tuple(found))
+    return Calibration(fit(facility.ring.extraction, found, load_optics(facility.id, config_dir)), tuple(found))
 
 
 def _momentum(facility: Facility, species: str) -> float:
@@ -83,26 +90,39 @@ def _momentum(facility: Facility, species: str) -> float:
 def measure(setting: Setting, energy: float, point: Point, per_turn: Sequence[float] = RIPPLE_PER_TURN) -> Measured:
     """Stops, and ripple of tune and drive at one operating point."""
     amplitude = ripple_amplitude(setting, point.drive, per_turn)
-    ripple = ripple_point(setting, point.drive, per_turn, amplitude, point.ripple)
-    driven = ripple_point(setting, point.drive, per_turn, DRIVE_AMPLITUDE, point.ripple, on_drive=True)
+    ripple, driven = ripple_points(setting, point.drive, per_turn, amplitude, point.ripple)
     stop = stop_point(setting, point.drive, point.stop)
-    return Measured(energy, setting.beta_gamma, point.drive, stop, ripple, driven)
+    return Measured(energy, setting.beta_gamma, point.drive, stop, ripple, driven, stack_of(setting, point))
 
 
-def fit(kind: str, points: Sequence[Measured]) -> RateModel:
+def stack_of(setting: Setting, point: Point) -> tuple[float, float]:
+    """Way of a core while its response to ripple was looked at: from where filling and coming to rest have left it."""
+    optics = setting.optics
+    if isinstance(optics.drive, KnockOut):
+        return 0.0, 0.0
+    at_full_drive = settle_moves(point.drive) + point.drive * np.array([0.0, point.ripple.turns])
+    start = place_of(1.0 - FILL_SHARE, stack_step(optics) / math.sqrt(setting.beta_gamma))
+    first, last = start - at_full_drive * abs(optics.drive.delta_per_turn) / optics.beam.momentum_spread
+    return float(first), float(last)
+
+
+def fit(kind: str, points: Sequence[Measured], optics: Optics) -> RateModel:
     """Numbers of the model by least squares; an operating point counts as one."""
     log = np.log([point.drive for point in points])
     mean_turns = np.array([point.stop.mean_turns for point in points])
     powers = np.arange(0.0, 0.61, 0.05) if kind == "betatron" else (0.0,)
     power, mean, slope = min(((float(e), *_line(log, mean_turns / _stretch(points, e))) for e in powers),
                              key=lambda found: _misfit(found, log, mean_turns, points))  # fmt: skip
-    gain, delay, lag, drive_delay, drive_lag, edge = fit_ripple(kind, points, -slope, power)
-    share = np.mean([point.stop.share_per_turn / point.drive ** POWER[kind] for point in points])
+    per_log, step = (-slope, 0.0) if kind == "rfko" else (turns_per_e(optics), stack_step(optics))
+    gain, delay, lag, drive_delay, drive_lag, edge = fit_ripple(kind, points, per_log, step)
+    whole = [point for point in points if kind == "rfko" or point.drive >= SLOW_DRIVE]  # others have few of the ions
+    share = np.mean([point.stop.share_per_turn / point.drive ** POWER[kind] for point in whole])
     model = RateModel(
         kind, share_per_turn=float(share), mean_turns=mean, mean_per_log=-slope,
         spread_turns=float(np.mean([point.stop.sd_turns for point in points] / _stretch(points, power))),
         momentum_power=power, stages=1, ripple_gain=gain, ripple_delay_turns=delay, ripple_lag_turns=lag,
         drive_delay_turns=drive_delay, drive_lag_turns=drive_lag, drive_edge_turns=edge,
+        ripple_per_log=per_log, stack_step=step,
         restart_rel=_restart(points),
         rough_short=float(np.mean([point.stop.roughness[0] for point in points])),
         rough_long=float(np.mean([point.stop.roughness[1] for point in points])),
@@ -135,13 +155,16 @@ def _misfit(found: tuple[float, float, float], log: FloatArray, mean: FloatArray
 
 
 def _with_stages(model: RateModel, points: Sequence[Measured]) -> RateModel:
-    """The number of lags whose stops look most like those of tracking."""
+    """The number of lags whose stops look most like those of tracking, of those that can have the spread at all points:
+    so many lags of a mean have one of mean / n^1/2 at most."""
 
     def misfit(stages: int) -> float:
         candidate = replace(model, stages=stages)
         return sum(_distance(candidate.transit(p.drive, p.beta_gamma), p.stop.survival) for p in points)
 
-    return replace(model, stages=min(range(1, MOST_STAGES + 1), key=misfit))
+    least = min(model.transit(p.drive, p.beta_gamma).mean_turns / model.stretch(p.beta_gamma) for p in points)
+    most = min(MOST_STAGES, max(1, int((least / model.spread_turns) ** 2)))
+    return replace(model, stages=min(range(1, most + 1), key=misfit))
 
 
 def _distance(transit: Transit, survival: FloatArray) -> float:

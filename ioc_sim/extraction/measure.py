@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from facility.errors import ConfigError
+from ioc_sim.extraction.core_transit import triangle_distance
 from ioc_sim.extraction.kernel import EXTRACTED, STORED
 from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
 from ioc_sim.extraction.optics import KnockOut
@@ -116,8 +117,7 @@ def operating_point(setting: Setting, drive: float, seed: int, turns: int = 0) -
         point = point.branch(Programme(), with_drive(setting, drive).optics)
         point.advance(round(SETTLE_TURNS / drive))
         return point
-    speeds = [max(drive, SLOWER**-step) for step in range(1, 1 + math.ceil(-math.log(drive, SLOWER) - 1e-9))]
-    before = 1.0
+    before, speeds = 1.0, _speeds(drive)
     for number, speed in enumerate(speeds):
         if number > 0:
             ahead = SETTLE_TURNS * sum([before, *speeds[number:-1]]) + turns * drive
@@ -126,6 +126,17 @@ def operating_point(setting: Setting, drive: float, seed: int, turns: int = 0) -
         point.advance(round(SETTLE_TURNS * before / speed))
         before = speed
     return point
+
+
+def _speeds(drive: float) -> list[float]:
+    """By which a slow core slows down."""
+    return [max(drive, SLOWER**-step) for step in range(1, 1 + math.ceil(-math.log(drive, SLOWER) - 1e-9))]
+
+
+def settle_moves(drive: float) -> float:
+    """How far a core goes while it comes to rest at this drive, as turns of the full drive."""
+    speeds = [1.0, *_speeds(drive)] if drive < SLOW_DRIVE else [1.0]
+    return SETTLE_TURNS * sum(speeds[:-1] or speeds)
 
 
 def _leaving_within(point: Tracker, turns: int) -> Tracker:
@@ -268,59 +279,74 @@ def _distance(setting: Setting) -> float:
     optics = setting.optics
     if isinstance(optics.drive, KnockOut):
         return abs(optics.lattice.distance)
-    resonance = optics.resonance()
-    return float(np.sqrt(2.0 * np.pi * optics.beam.emittance_um * 1e-6 / setting.beta_gamma / resonance.area(1.0)))
+    return triangle_distance(optics, setting.beta_gamma)
 
 
-def ripple_point(
-    setting: Setting, drive: float, per_turn: Sequence[float], amplitude: float | FloatArray, effort: Effort,
-    on_drive: bool = False,
-) -> RipplePoint:  # fmt: skip
-    """All lines at once, each with `amplitude` (or its own), and once more upside down: which of the two an ion belongs
-    to is what answers.
+def ripple_points(
+    setting: Setting, drive: float, per_turn: Sequence[float], amplitude: float | FloatArray, effort: Effort
+) -> tuple[RipplePoint, RipplePoint]:  # fmt: skip
+    """Of the tune, lines with `amplitude` (or each its own), and of the drive, with `DRIVE_AMPLITUDE`; same beams.
 
-    An ion that arrives at t comes from the upright one with a probability of (1 + modulation at t) / 2, whatever the
-    rate does by itself, so that the exciter's own noise is no error: least squares over all arrivals of all seeds, in
-    which the gain may grow in proportion to time (where the rate falls, a late ion is one of many); that of the middle
-    counts.
+    All lines at once, and once more upside down: which of the two an ion belongs to is what answers, so that the
+    exciter's own noise is no error. Least squares over all arrivals of all seeds, in which the gain may grow in
+    proportion to time (where the rate falls, a late ion is one of many); that of the middle counts. What goes with an
+    even power of the lines comes in both: an exciter's rate goes with its square, so that arrivals of a third run,
+    without lines, stand for what both have in common there, or that part (a tenth) would lower the gain by a quarter.
     Frequencies move to the nearest whole number of periods in the turns at the operating point. Phases differ from
     seed to seed. The error is that of leaving out one seed after the other.
     """
     lines_per_turn = np.maximum(1.0, np.round(np.asarray(per_turn, np.float64) * effort.turns)) / effort.turns
-    seeds = range(FIRST_SEED, FIRST_SEED + effort.seeds)
-    one = replace(setting, particles=effort.particles)
-    sums = [_normal_equations(one, drive, lines_per_turn, amplitude, effort.turns, seed, on_drive) for seed in seeds]
+    one, heights = replace(setting, particles=effort.particles), np.broadcast_to(amplitude, lines_per_turn.shape)
+    both: tuple[list[_Squares], list[_Squares]] = ([], [])
+    for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
+        point = operating_point(one, drive, seed, effort.turns)
+        common = _arrived(point.branch(Programme()), effort.turns) if isinstance(one.optics.drive, KnockOut) else None
+        for found, height in zip(both, (heights, np.full_like(lines_per_turn, DRIVE_AMPLITUDE)), strict=True):
+            found.append(_squares(point, lines_per_turn, height, effort.turns, seed, common, found is both[1]))
+    return _response(both[0], lines_per_turn, heights), _response(both[1], lines_per_turn, DRIVE_AMPLITUDE)
+
+
+_Squares = tuple[FloatArray, FloatArray]
+
+
+def _response(sums: Sequence[_Squares], per_turn: FloatArray, amplitude: float | FloatArray) -> RipplePoint:
+    """Gain of all seeds, and the spread of it when one is left out."""
     left, right = np.sum([a for a, _ in sums], axis=0), np.sum([b for _, b in sums], axis=0)
     gain = _gain(left, right) / amplitude
-    without = [_gain(left - a, right - b) / amplitude for a, b in sums] if effort.seeds > 1 else []
-    spread = np.var(without, axis=0) if without else np.full(len(per_turn), np.nan)
-    return RipplePoint(lines_per_turn, gain, np.sqrt((effort.seeds - 1) * spread))
+    without = [_gain(left - a, right - b) / amplitude for a, b in sums] if len(sums) > 1 else []
+    spread = np.var(without, axis=0) if without else np.full(per_turn.size, np.nan)
+    return RipplePoint(per_turn, gain, np.sqrt((len(sums) - 1) * spread))
 
 
-def _normal_equations(
-    setting: Setting, drive: float, per_turn: FloatArray, amplitude: float | FloatArray, turns: int, seed: int,
+def _arrived(spill: Tracker, turns: int) -> FloatArray:
+    """When those came that are extracted within so many turns."""
+    beam = spill.advance(turns)
+    return np.asarray(beam.end_turn[beam.status == EXTRACTED], np.float64)
+
+
+def _squares(
+    point: Tracker, per_turn: FloatArray, heights: FloatArray, turns: int, seed: int, common: FloatArray | None,
     on_drive: bool,
-) -> tuple[FloatArray, FloatArray]:  # fmt: skip
-    """One seed's least squares of +1 (upright) and -1 (upside down) on the lines at the arrivals, and on 1."""
-    point = operating_point(setting, drive, seed, turns)
-    amplitudes = np.broadcast_to(amplitude, per_turn.shape)
+) -> _Squares:  # fmt: skip
+    """One seed's least squares of +1 (upright) and -1 (upside down) on the lines at the arrivals, and on 1; `common`:
+    arrivals without lines, None: those of both."""
     phases = 2.0 * np.pi * ((np.arange(per_turn.size) * 0.618034 + seed * 0.37) % 1.0)
-    left, right = np.zeros((4 * per_turn.size + 1,) * 2), np.zeros(4 * per_turn.size + 1)
-    for sign in (1.0, -1.0):
-        lines = tuple(
-            Line(sign * float(height), float(f), float(a))
-            for height, f, a in zip(amplitudes, per_turn, phases, strict=True)
-        )
-        branch = point.branch(Programme(drive_ripple=lines) if on_drive else Programme(ripple=lines))
-        beam = branch.advance(turns)
-        arrived = beam.end_turn[beam.status == EXTRACTED]
+
+    def rows(arrived: FloatArray) -> FloatArray:
         wave = -1j * np.exp(1j * (2.0 * np.pi * np.outer(per_turn, arrived) + phases[:, None]))
         along = 2.0 * (arrived - point.turn) / turns - 1.0
-        rows = np.concatenate(
-            [wave.real, -wave.imag, along * wave.real, -along * wave.imag, np.ones((1, arrived.size))]
-        )
-        left += rows @ rows.T
-        right += sign * rows.sum(axis=1)
+        parts = [wave.real, -wave.imag, along * wave.real, -along * wave.imag, np.ones((1, arrived.size))]
+        return np.asarray(np.concatenate(parts), np.float64)
+
+    left, right = np.zeros((4 * per_turn.size + 1,) * 2), np.zeros(4 * per_turn.size + 1)
+    for sign in (1.0, -1.0):
+        lines = tuple(Line(sign * float(height), float(f), float(a))
+                      for height, f, a in zip(heights, per_turn, phases, strict=True))  # fmt: skip
+        spill = point.branch(Programme(drive_ripple=lines) if on_drive else Programme(ripple=lines))
+        came = rows(_arrived(spill, turns))
+        base = came if common is None else rows(common)
+        left += base @ base.T
+        right += sign * came.sum(axis=1)
     return left, right
 
 

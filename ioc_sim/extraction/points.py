@@ -40,6 +40,8 @@ POINTS = {
         Point(0.5, 0.4, Effort(16_000, 3, 20_000, 60), Effort(6000, 16, 20_000, 1)),
         Point(0.1, 1.0, Effort(16_000, 3, 8000, 40), Effort(6000, 16, 7000, 1)),
         Point(0.9, 0.15, Effort(16_000, 3, 40_000, 60), Effort(6000, 12, 40_000, 1)),
+        Point(0.1, 0.004, Effort(60_000, 3, 250_000, 100), Effort(60_000, 5, 250_000, 1)),
+        Point(0.9, 0.0007, Effort(60_000, 2, 900_000, 100), Effort(60_000, 5, 900_000, 1)),
     ),
 }
 """Ripple wants many seeds of few particles: what scatters is how an exciter's sweeps, or a core's density, go by."""

@@ -14,9 +14,8 @@ core's voltage over that of the ring's file.
   faster (its square) and leave the layer at the side faster (its amplitude): 1 at once, 2 when the layer has followed,
   and the layer is one of diffusion, so that it is a root that leads from one to the other.
 - **Ripple with a core.** Speeds of ions and side add up, so that ripple of the tune gives i omega over the speed. The
-  core's own is ripple of the same tune, its integral. What arrives of either is late by what the ion needs, which goes
-  with one over its amplitude (amplitudes are those of a Gaussian beam), and by a lag, for ions of one amplitude do not
-  leave alike.
+  core's own is ripple of the same tune, its integral. What arrives of either is late by what the ion needs
+  (`core_transit`).
 - Ions on their way feel ripple too, so that its delay is not that of a stop; it grows with the drive's logarithm as
   that one does.
 """
@@ -28,14 +27,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ioc_sim.extraction.core_transit import core_answer, late_turns, parts_of
 from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
 
 RIPPLE_LAGS = 3
-AMPLITUDES = 200
-"""Ions of a core by their amplitude: as many equal parts of the beam."""
-SLOWNESS = 1.0 / np.sqrt(-np.log((np.arange(AMPLITUDES) + 0.5) / AMPLITUDES))
-"""Rms amplitude of the beam over that of the ion."""
-MEAN_SLOWNESS = math.sqrt(math.pi)
 POWER = {"rfko": 2.0, "betatron": 1.0}
 """Share per turn goes with this power of the drive."""
 RISE = {"rfko": 0.5, "betatron": 1.0}
@@ -85,13 +80,15 @@ class RateModel:
         share_per_turn: of the stored ions, at full drive.
         mean_turns, mean_per_log: mean transit at full drive, and what it loses when the drive grows by e.
         spread_turns: its standard deviation.
-        momentum_power: all times go with this power of beta gamma.
+        momentum_power: all times of a stop go with this power of beta gamma.
         stages: lags behind the dead time.
         ripple_gain: modulation per dQ at full drive is this times (omega in rad per turn) to the power of the model.
         ripple_delay_turns, ripple_lag_turns: of the response to ripple of the tune at full drive: delay, and each of
-            its lags. With a core: delay of an ion of the beam's rms amplitude, and one lag.
-        drive_delay_turns, drive_lag_turns: of the response to ripple of the drive, as above; it has one lag.
+            its lags. With a core: delay of an ion of the rms amplitude where beta gamma is 1, and the sum of its lags.
+        drive_delay_turns, drive_lag_turns: of the response to ripple of the drive, as above; an exciter's has one lag.
         drive_edge_turns: in which the layer at the triangle's side follows an exciter.
+        ripple_per_log: what those delays lose when the drive grows by e.
+        stack_step: as `core_transit.stack_step`.
         restart_rel: rate once the transit has filled again after a stop, over that of a spill without a stop.
         rough_short, rough_long: relative variance of the rate of an open loop in bins of `measure.WINDOWS` turns.
     """
@@ -109,6 +106,8 @@ class RateModel:
     drive_delay_turns: float
     drive_lag_turns: float
     drive_edge_turns: float
+    ripple_per_log: float
+    stack_step: float
     restart_rel: float
     rough_short: float
     rough_long: float
@@ -133,20 +132,29 @@ class RateModel:
         """Response to ripple of the tune goes with this power of frequency, before transit."""
         return RISE[self.kind]
 
-    @property
-    def ripple_per_log(self) -> float:
-        """What a delay of ripple at `stretch` 1 loses when the drive grows by e, turns."""
-        return self.mean_per_log / (1.0 if self.kind == "rfko" else MEAN_SLOWNESS)
+    def ripple(
+        self, per_turn: FloatArray, drive: float, beta_gamma: float, stack: tuple[float, float] | None = None
+    ) -> ComplexArray:  # fmt: skip
+        """Relative modulation of the rate per dQ; negative at rest, for a larger triangle keeps ions.
 
-    def ripple(self, per_turn: FloatArray, drive: float, beta_gamma: float) -> ComplexArray:
-        """Relative modulation of the rate per dQ; negative at rest, for a larger triangle keeps ions."""
-        delay, scale = self._delay(self.ripple_delay_turns, drive, beta_gamma), self.stretch(beta_gamma)
-        return np.asarray(
-            self.ripple_gain / drive * ripple_shape(self.kind, per_turn, delay, scale * self.ripple_lag_turns)
-        )
+        `stack`: way of a core that it is the mean of (`core_transit.parts_of`); None: the middle of the spill.
+        """
+        if self.kind == "betatron":
+            arrives = self._core(per_turn, self.ripple_delay_turns, self.ripple_lag_turns, drive, beta_gamma, stack)
+            return np.asarray(-2j * np.pi * np.asarray(per_turn) * arrives * (self.ripple_gain / drive))
+        delay = self._delay(self.ripple_delay_turns, drive)
+        return np.asarray(ripple_shape(per_turn, delay, self.ripple_lag_turns) * (self.ripple_gain / drive))
 
-    def _delay(self, at_full_drive: float, drive: float, beta_gamma: float) -> float:
-        return self.stretch(beta_gamma) * max(0.0, at_full_drive - self.ripple_per_log * math.log(drive))
+    def _core(
+        self, per_turn: FloatArray, delay: float, lag: float, drive: float, beta_gamma: float,
+        stack: tuple[float, float] | None,
+    ) -> ComplexArray:  # fmt: skip
+        late, y = late_turns(delay, self.ripple_per_log, drive, beta_gamma)
+        return core_answer(per_turn, late, lag * y, parts_of(self.stack_step / math.sqrt(beta_gamma), stack))
+
+    def _delay(self, at_full_drive: float, drive: float) -> float:
+        """Turns at a drive, of an exciter."""
+        return max(0.0, at_full_drive - self.ripple_per_log * math.log(drive))
 
     def converter_rms(self, f_rev_hz: float, beta_gamma: float, lag_s: float, drive: float) -> float:
         """Relative rms of the rate over the rms of the tune, by noise of power converters.
@@ -158,37 +166,28 @@ class RateModel:
         answer = np.abs(self.ripple(hz / f_rev_hz, drive, beta_gamma)) ** 2
         return math.sqrt(float(np.sum(power * answer) / np.sum(power)))
 
-    def drive_ripple(self, per_turn: FloatArray, drive: float, beta_gamma: float) -> ComplexArray:
-        """Relative modulation of the rate per relative modulation of the drive."""
-        delay, scale = self._delay(self.drive_delay_turns, drive, beta_gamma), self.stretch(beta_gamma)
-        return drive_shape(self.kind, per_turn, delay, scale * self.drive_lag_turns, scale * self.drive_edge_turns)
+    def drive_ripple(
+        self, per_turn: FloatArray, drive: float, beta_gamma: float, stack: tuple[float, float] | None = None
+    ) -> ComplexArray:  # fmt: skip
+        """Relative modulation of the rate per relative modulation of the drive; `stack`: as `ripple`."""
+        if self.kind == "betatron":
+            return self._core(per_turn, self.drive_delay_turns, self.drive_lag_turns, drive, beta_gamma, stack)
+        return drive_shape(per_turn, self._delay(self.drive_delay_turns, drive), self.drive_lag_turns,
+                           self.drive_edge_turns)  # fmt: skip
 
 
-def ripple_shape(
-    kind: str, per_turn: FloatArray, delay_turns: FloatArray | float, lag_turns: FloatArray | float
-) -> ComplexArray:  # fmt: skip
-    """Response to ripple of the tune, but for its gain."""
+def ripple_shape(per_turn: FloatArray, delay_turns: FloatArray | float, lag_turns: FloatArray | float) -> ComplexArray:
+    """Response of an exciter's spill to ripple of the tune, but for its gain."""
     omega = 2.0 * np.pi * np.asarray(per_turn, np.float64)
-    if kind == "betatron":
-        return np.asarray(-1j * omega * by_amplitude(omega, delay_turns) / (1.0 + 1j * omega * lag_turns))
     lags = (1.0 + 1j * omega * lag_turns) ** RIPPLE_LAGS
-    return np.asarray(-((1j * omega) ** RISE[kind]) * np.exp(-1j * omega * delay_turns) / lags)
+    return np.asarray(-((1j * omega) ** RISE["rfko"]) * np.exp(-1j * omega * delay_turns) / lags)
 
 
 def drive_shape(
-    kind: str, per_turn: FloatArray, delay_turns: FloatArray | float, lag_turns: FloatArray | float,
+    per_turn: FloatArray, delay_turns: FloatArray | float, lag_turns: FloatArray | float,
     edge_turns: FloatArray | float,
 ) -> ComplexArray:  # fmt: skip
-    """Response to ripple of the drive."""
+    """Response of an exciter's spill to ripple of its amplitude."""
     omega = 2.0 * np.pi * np.asarray(per_turn, np.float64)
-    lag = 1.0 + 1j * omega * lag_turns
-    if kind == "betatron":
-        return np.asarray(by_amplitude(omega, delay_turns) / lag)
     edge = 1.0 + 1.0 / (1.0 + np.sqrt(1j * omega * edge_turns))
-    return np.asarray(edge * np.exp(-1j * omega * delay_turns) / lag)
-
-
-def by_amplitude(omega: FloatArray, delay_turns: FloatArray | float) -> ComplexArray:
-    """The mean over a Gaussian beam whose ions are late by the delay times the rms amplitude over theirs."""
-    late = omega * np.asarray(delay_turns, np.float64)
-    return np.asarray(np.exp(-1j * late[..., None] * SLOWNESS).mean(axis=-1))
+    return np.asarray(edge * np.exp(-1j * omega * delay_turns) / (1.0 + 1j * omega * lag_turns))

@@ -10,11 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
+from ioc_sim.extraction.core_transit import core_answer, late_turns, parts_of
 from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
 from ioc_sim.extraction.measure import RipplePoint
-from ioc_sim.extraction.rate_model import MEAN_SLOWNESS, drive_shape, ripple_shape
+from ioc_sim.extraction.rate_model import drive_shape, ripple_shape
 
-DELAYS, LAGS, EDGES = (0.0, 1200.0), (0.0, 400.0), (0.0, 6000.0)
+DELAYS, LAGS, EDGES = (0.0, 1200.0), (0.0, 1200.0), (0.0, 6000.0)
 """Where the fit looks, turns."""
 STEPS, ROUNDS = 8, 40
 """Steps of a grid, and how often it is drawn closer around its best place, by a third each time."""
@@ -33,6 +34,8 @@ class RippledPoint(Protocol):
     def ripple(self) -> RipplePoint: ...
     @property
     def drive_ripple(self) -> RipplePoint: ...
+    @property
+    def stack(self) -> tuple[float, float]: ...
 
 
 @dataclass(frozen=True)
@@ -40,27 +43,25 @@ class _Lines:
     """All lines of all points: gain times drive for the tune, gain for the drive."""
 
     per_turn: FloatArray
-    stretch: FloatArray
     log: FloatArray
     gain: ComplexArray
     weight: FloatArray
 
     @classmethod
-    def of(cls, points: Sequence[RippledPoint], power: float, on_drive: bool) -> _Lines:
-        per_turn, stretch, log, gain, weight = [], [], [], [], []
+    def of(cls, points: Sequence[RippledPoint], on_drive: bool) -> _Lines:
+        per_turn, log, gain, weight = [], [], [], []
         for point in points:
             found, scale = (point.drive_ripple, 1.0) if on_drive else (point.ripple, point.drive)
             per_turn.append(found.per_turn)
             gain.append(found.gain * scale)
             known = np.where(np.isfinite(found.error), found.error, 0.0) * scale
             weight.append(1.0 / np.hypot(known, LEAST_ERROR_REL * np.abs(gain[-1])) ** 2)
-            stretch.append(np.full(found.per_turn.size, point.beta_gamma**power))
             log.append(np.full(found.per_turn.size, math.log(point.drive)))
-        return cls(*(np.concatenate(part) for part in (per_turn, stretch, log, gain, weight)))
+        return cls(*(np.concatenate(part) for part in (per_turn, log, gain, weight)))
 
     def late(self, delay: float, per_log: float) -> FloatArray:
         """Delay of each line."""
-        return np.asarray(self.stretch * np.maximum(0.0, delay - per_log * self.log))
+        return np.asarray(np.maximum(0.0, delay - per_log * self.log))
 
     def misfit(self, said: ComplexArray) -> float:
         """Weighed squares."""
@@ -72,42 +73,52 @@ class _Lines:
 
 
 def fit_ripple(
-    kind: str, points: Sequence[RippledPoint], per_log: float, power: float
+    kind: str, points: Sequence[RippledPoint], per_log: float, step: float
 ) -> tuple[float, float, float, float, float, float]:
-    """Gain, delay and lag for the tune; delay, lag and edge for the drive; `per_log`: of the mean transit."""
-    tune, drive = (_Lines.of(points, power, on_drive) for on_drive in (False, True))
+    """Gain, delay and lag for the tune; delay, lag and edge for the drive; `per_log`: what delays lose when the drive
+    grows by e; `step`: as `core_transit.stack_step`."""
+    tune, drive = (_Lines.of(points, on_drive) for on_drive in (False, True))
     if kind == "betatron":
-        return _core(tune, drive, per_log / MEAN_SLOWNESS)
+        return _core(points, tune, drive, per_log, step)
 
     def shape(delay: float, lag: float) -> ComplexArray:
-        return ripple_shape(kind, tune.per_turn, tune.late(delay, per_log), tune.stretch * lag)
+        return ripple_shape(tune.per_turn, tune.late(delay, per_log), lag)
 
     def scaled(delay: float, lag: float) -> float:
         found = shape(delay, lag)
         return tune.misfit(tune.factor(found) * found)
 
     def driven(delay: float, lag: float, edge: float) -> float:
-        late = drive.late(delay, per_log)
-        return drive.misfit(drive_shape(kind, drive.per_turn, late, drive.stretch * lag, drive.stretch * edge))
+        return drive.misfit(drive_shape(drive.per_turn, drive.late(delay, per_log), lag, edge))
 
     delay, lag = closest(scaled, DELAYS, LAGS)
     drive_delay, drive_lag, edge = closest(driven, DELAYS, LAGS, EDGES)
     return tune.factor(shape(delay, lag)), delay, lag, drive_delay, drive_lag, edge
 
 
-def _core(tune: _Lines, drive: _Lines, per_log: float) -> tuple[float, float, float, float, float, float]:
-    """One delay and lag for both: ripple of a core is ripple of the tune."""
+def _core(
+    points: Sequence[RippledPoint], tune: _Lines, drive: _Lines, per_log: float, step: float
+) -> tuple[float, float, float, float, float, float]:
+    """One delay and lag for both: ripple of a core is ripple of the tune, at the same frequencies."""
+    parts = [parts_of(step / math.sqrt(point.beta_gamma), point.stack) for point in points]
 
-    def shape(delay: float, lag: float) -> ComplexArray:
-        return ripple_shape("betatron", tune.per_turn, tune.late(delay, per_log), tune.stretch * lag)
+    def arrives(delay: float, lag: float) -> ComplexArray:
+        found = []
+        for point, part in zip(points, parts, strict=True):
+            late, y = late_turns(delay, per_log, point.drive, point.beta_gamma)
+            found.append(core_answer(point.ripple.per_turn, late, lag * y, part))
+        return np.concatenate(found)
+
+    def shape(said: ComplexArray) -> ComplexArray:
+        return np.asarray(-2j * np.pi * tune.per_turn * said)
 
     def misfit(delay: float, lag: float) -> float:
-        found = shape(delay, lag)
-        said = drive_shape("betatron", drive.per_turn, drive.late(delay, per_log), drive.stretch * lag, 0.0)
+        said = arrives(delay, lag)
+        found = shape(said)
         return tune.misfit(tune.factor(found) * found) + drive.misfit(said)
 
     delay, lag = closest(misfit, DELAYS, LAGS)
-    return tune.factor(shape(delay, lag)), delay, lag, delay, lag, 0.0
+    return tune.factor(shape(arrives(delay, lag))), delay, lag, delay, lag, 0.0
 
 
 def closest(misfit: Callable[..., float], *spans: tuple[float, float]) -> tuple[float, ...]:

@@ -22,14 +22,15 @@ from ioc_sim.extraction.optics import Optics, load_optics
 from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Point
 from ioc_sim.extraction.rate_model import RateModel
 
-SCHEMA = "ionctl.spill-table/1"
-METHOD = 2
+SCHEMA = "ionctl.spill-table/2"
+METHOD = 3
 """Of the calibration itself: what was found by another one is stale."""
 UNITS = {
     "kind": "", "share_per_turn": "1/turn", "mean_turns": "turns", "mean_per_log": "turns", "spread_turns": "turns",
     "momentum_power": "1", "stages": "1", "ripple_gain": "1", "ripple_delay_turns": "turns",
     "ripple_lag_turns": "turns", "drive_delay_turns": "turns", "drive_lag_turns": "turns",
-    "drive_edge_turns": "turns", "restart_rel": "1", "rough_short": "1", "rough_long": "1",
+    "drive_edge_turns": "turns", "ripple_per_log": "turns", "stack_step": "1", "restart_rel": "1",
+    "rough_short": "1", "rough_long": "1",
 }  # fmt: skip
 HEADING = "name,value,unit"
 

@@ -22,6 +22,8 @@ import numpy as np
 from facility.jit import Record, kernel
 from ioc_sim import layout as at
 
+EMPTY = 0.01
+"""Rate, of the level, at which nothing is on its way any more."""
 SETTLED = 1e-6
 """A factor that is no further from 1 for as long as ions are on their way is 1."""
 
@@ -39,12 +41,25 @@ def drive_share(p: Record, s: Record) -> float:
 def begin_answer(s: Record, v: np.ndarray) -> None:
     """So far the amplitude was what it was meant to be."""
     s.answering = 1
-    s.drive_factor = 1.0
-    s.drive_answer = 1.0
     for j in range(at.LAYER_LAGS):
         v[at.LAYER + j] = 1.0
+    all_came_by(s, v, 1.0)
+
+
+@kernel
+def all_came_by(s: Record, v: np.ndarray, factor: float) -> None:
+    """Whatever is on its way, and so the answer, has this factor."""
+    s.drive_factor = factor
+    s.drive_answer = factor
     for j in range(at.ANSWER_RING):
-        v[at.ANSWER + j] = 1.0
+        v[at.ANSWER + j] = factor
+
+
+@kernel
+def begins_empty(p: Record, s: Record, v: np.ndarray) -> bool:
+    """The first tick of a drive behind a pause in which all ions have come."""
+    before = v[at.TRANSIT + ((s.ring_pos - 1) & (at.TRANSIT_RING - 1))]
+    return bool(before == 0.0 and v[p.last_stage] < EMPTY * s.level)
 
 
 @kernel
@@ -69,19 +84,24 @@ def answer_of_drive(p: Record, q: np.ndarray, s: Record, v: np.ndarray, on: floa
             asked = 1.0 if p.exciter_lead == 1 else s.drive * s.scale
             amplitude = on if p.exciter_lead == 1 else on * math.sqrt(asked)
             factor = amplitude * follow_layer(p, s, v, q, amplitude) / asked if asked > 0.0 else 1.0
+        if begins_empty(p, s, v):
+            all_came_by(s, v, factor)  # nobody has left by what the amplitude was before
         s.drive_factor = factor
         settled = abs(factor - 1.0) < SETTLED and p.exciter_lead == 1
         s.answering = s.answering + 1 if settled else 1
     v[at.ANSWER + (s.tick & (at.ANSWER_RING - 1))] = s.drive_factor
     share = drive_share(p, s)
-    turns = p.answer_turns - p.answer_per_log * p.drive_root * math.log(share) if share > 0.0 else p.answer_turns
-    ticks = max(turns, 0.0) * s.ticks_per_turn
+    turns = s.answer_turns - p.answer_per_log * p.drive_root * math.log(share) if share > 0.0 else s.answer_turns
+    turns = max(turns, 0.0)
+    rounds = 0.5 if p.answer_lag_turns <= 0.0 else 1.0  # such a lag's mean is half a tick short
     came = 0.0
     for j in range(p.answer_taps):
-        late = int(min(ticks * q[at.ANSWER_SLOWNESS + j] + 0.5, at.ANSWER_RING - 1.0))
+        ticks = s.answer_ticks * (turns * q[at.ANSWER_SLOWNESS + j] + q[at.ANSWER_EXTRA + j])
+        late = int(min(max(ticks, 0.0) + rounds, at.ANSWER_RING - 1.0))
         came += v[at.ANSWER + ((s.tick - late) & (at.ANSWER_RING - 1))]
     came /= p.answer_taps
-    s.drive_answer += (came - s.drive_answer) / (1.0 + p.answer_lag_turns * s.ticks_per_turn)
+    lag = p.answer_lag_turns * s.ticks_per_turn
+    s.drive_answer += (came - s.drive_answer) * (1.0 - math.exp(-1.0 / lag) if lag > 0.0 else 1.0)
     if s.answering > 2 * at.ANSWER_RING:
         s.answering = 0
     return float(s.drive_answer)

@@ -33,6 +33,8 @@ from ioc_sim.codes import (
 )
 from ioc_sim.faults import faulted
 from ioc_sim.layout import (
+    E_ANSWER_TICKS,
+    E_ANSWER_TURNS,
     E_BRHO,
     E_ENERGY,
     E_FREV,
@@ -158,6 +160,8 @@ def beam_constants(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.
         v[at.ANGLE_PER_A + axis] = q[at.SUPPLY_TM_PER_A + k] / etab[s.ring_code, E_BRHO]
     s.f_rev_hz = etab[s.ring_code, E_FREV]
     s.ticks_per_turn = etab[s.ring_code, E_TICKS_PER_TURN]
+    s.answer_ticks = etab[s.ring_code, E_ANSWER_TICKS]
+    s.answer_turns = etab[s.ring_code, E_ANSWER_TURNS]
     set_lines(p, q, s, v, etab)
     free_charge(q, s, v, etab)
     spot_constants(p, q, v, etab[s.ring_code, E_SIGMA])

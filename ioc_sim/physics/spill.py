@@ -30,6 +30,7 @@ THIN_SHARE = 0.02
 """Below this share of a fill the extraction thins out in proportion to what is stored."""
 TINY = 1e-12
 """Rates below this (ions/s, or of the level) are zero."""
+DRIVE_STEP_LOG = math.log(at.LINE_DRIVE_STEP)
 MOST_STAGES = 3
 """Lags of the transit."""
 
@@ -62,11 +63,24 @@ def enter_fine(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 
 @kernel
 def set_lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
-    """Height of the mains lines at the energy in the ring, and what the front end knows of them beforehand."""
+    """Height of the mains lines at the energy in the ring, and what the front end knows of them beforehand.
+
+    Of a core also at the drive, by a straight line over its logarithm: its ions take longer the weaker it is.
+    """
     s.converter_rise = 1.0 / (math.sqrt(s.f_rev_hz) if p.line_rise < 1.0 else s.f_rev_hz)
+    column = at.E_LINE
+    share = 0.0
+    if p.line_log > 0.0:
+        place = (p.line_log - math.log(s.line_scale)) / DRIVE_STEP_LOG
+        place = min(max(place, 0.0), at.LINE_DRIVES - 1.0)
+        first = min(int(place), at.LINE_DRIVES - 2)
+        share = place - first
+        column += first * at.MAX_LINES
     for i in range(p.n_lines):
         before = v[at.LINE_HEIGHT + i]
-        height = q[at.LINE_WEIGHT + i] * etab[s.ring_code, at.E_LINE + i]
+        shape = etab[s.ring_code, column + i]
+        shape += share * (etab[s.ring_code, column + at.MAX_LINES + i] - shape)
+        height = q[at.LINE_WEIGHT + i] * shape
         v[at.LINE_HEIGHT + i] = height
         if before > 0.0:
             v[at.LOOP_C + i] *= height / before
@@ -108,8 +122,16 @@ def lines(p: Record, q: np.ndarray, s: Record, v: np.ndarray, tick: int) -> floa
 
 
 @kernel
+def follow_drive(p: Record, q: np.ndarray, s: Record, v: np.ndarray, etab: np.ndarray) -> None:
+    """What depends on the drive, by the level and what is stored; once a millisecond without demand."""
+    set_transit(p, s)
+    if p.line_log > 0.0:
+        set_lines(p, q, s, v, etab)
+
+
+@kernel
 def set_transit(p: Record, s: Record) -> None:
-    """Dead time and lags at the energy in the ring, the level and what is stored; once a millisecond without demand.
+    """Dead time and lags at the energy in the ring, the level and what is stored.
 
     A weaker drive takes longer (`ioc_sim.extraction.rate_model`); its share a turn is level over stored ions.
     """

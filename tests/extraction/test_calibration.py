@@ -16,16 +16,30 @@ from facility.config import Facility, list_facilities, load_facility
 from facility.errors import ConfigError
 from facility.physics import beta, gamma, revolution_frequency_hz
 from facility.table_approval import SPILL, approve, next_version, read_approvals
-from ioc_sim.extraction.calibration import Measured, calibrate, fit
-from ioc_sim.extraction.measure import BIN_TURNS, RipplePoint, StopPoint, ripple_point, stop_point
+from ioc_sim.extraction.calibration import Measured, calibrate, fit, stack_of
+from ioc_sim.extraction.core_transit import (
+    AMPLITUDE,
+    MIDDLE,
+    late_turns,
+    parts_of,
+    place_of,
+    stack_step,
+    turns_per_e,
+)
+from ioc_sim.extraction.kernel import STORED
+from ioc_sim.extraction.measure import BIN_TURNS, RipplePoint, StopPoint, operating_point, ripple_points, stop_point
 from ioc_sim.extraction.optics import Core, load_optics
 from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Effort, Point
 from ioc_sim.extraction.rate_model import RateModel, Transit
 from ioc_sim.extraction.table import load_spill_table, parse_spill_table, read_spill_table, render_spill_table
 from tests.extraction.settings import setting
 
-RFKO = RateModel("rfko", 2e-5, 300.0, 50.0, 125.0, 0.0, 3, 2e5, 200.0, 12.0, 160.0, 110.0, 1500.0, 1.0, 1.0, 0.6)
-CORE = RateModel("betatron", 1.5e-4, 745.0, 120.0, 577.0, 0.35, 1, 6e6, 370.0, 110.0, 370.0, 110.0, 0.0, 1.0, 0.0, 0.0)
+RFKO = RateModel("rfko", 2e-5, 300.0, 50.0, 125.0, 0.0, 3, 2e5, 200.0, 12.0, 160.0, 110.0, 1500.0, 50.0, 0.0, 1.0, 1.0,
+                 0.6)  # fmt: skip
+PIMMS = load_optics("pimms")
+CORE = RateModel("betatron", 1.5e-4, 745.0, 120.0, 577.0, 0.35, 1, 6e6, 150.0, 330.0, 150.0, 330.0, 0.0,
+                 turns_per_e(PIMMS), stack_step(PIMMS), 1.0, 0.0, 0.0)  # fmt: skip
+STACK = (0.8, -0.7)
 SMALL = Effort(2000, 1, 4000, 12)
 
 
@@ -39,19 +53,19 @@ def as_measured(model: RateModel, drive: float, beta_gamma: float) -> Measured:
         transit.mean_turns, 1.0, sd, survival, 1.0, 0.01, share, (model.rough_short, model.rough_long), 999
     )
     per_turn = np.array(RIPPLE_PER_TURN)
-    ripple = RipplePoint(per_turn, model.ripple(per_turn, drive, beta_gamma), np.full(per_turn.size, 100.0))
-    driven = RipplePoint(per_turn, model.drive_ripple(per_turn, drive, beta_gamma), np.full(per_turn.size, 0.01))
-    return Measured(200.0, beta_gamma, drive, stop, ripple, driven)
+    tune, exciter = (answer(per_turn, drive, beta_gamma, STACK) for answer in (model.ripple, model.drive_ripple))
+    ripple, driven = RipplePoint(per_turn, tune, np.full(5, 100.0)), RipplePoint(per_turn, exciter, np.full(5, 0.01))
+    return Measured(200.0, beta_gamma, drive, stop, ripple, driven, STACK)
 
 
 @pytest.mark.parametrize("model", [RFKO, CORE], ids=["rfko", "betatron"])
 def test_the_fit_finds_the_model_that_made_its_points(model: RateModel) -> None:
     places = ((1.0, 0.9), (0.5, 0.75), (0.25, 0.6), (0.25, 0.9))
-    found = fit(model.kind, [as_measured(model, drive, momentum) for drive, momentum in places])
+    found = fit(model.kind, [as_measured(model, drive, momentum) for drive, momentum in places], PIMMS)
     assert found.stages == model.stages
     for name in ("share_per_turn", "mean_turns", "mean_per_log", "spread_turns", "momentum_power", "ripple_gain",
                  "ripple_delay_turns", "ripple_lag_turns", "drive_delay_turns", "drive_lag_turns", "drive_edge_turns",
-                 "restart_rel", "rough_short"):  # fmt: skip
+                 "ripple_per_log", "stack_step", "restart_rel", "rough_short"):  # fmt: skip
         assert getattr(found, name) == pytest.approx(getattr(model, name), rel=1e-4), name
 
 
@@ -92,9 +106,29 @@ def test_both_ripples_of_a_core_arrive_alike() -> None:
     both = CORE.ripple(per_turn, 0.3, 0.8) * 0.3 / (-CORE.ripple_gain * 2j * np.pi * per_turn)
     assert both == pytest.approx(CORE.drive_ripple(per_turn, 0.3, 0.8))
     assert np.abs(both)[0] == pytest.approx(1.0, abs=0.01)
-    slowest = CORE.ripple_delay_turns - CORE.ripple_per_log * math.log(0.3)
-    mean = (slowest * math.sqrt(math.pi) + CORE.ripple_lag_turns) * 0.8**0.35
-    assert np.angle(both)[0] == pytest.approx(-2.0 * np.pi * 1e-6 * mean, rel=0.05), "mean of one over the amplitude"
+    late, y = late_turns(150.0, CORE.ripple_per_log, 0.3, 0.8)
+    mean = (late + 330.0 * y) @ parts_of(CORE.stack_step / math.sqrt(0.8))
+    assert np.angle(both)[0] == pytest.approx(-2.0 * np.pi * 1e-6 * mean, rel=0.01), "mean over the amplitudes"
+
+
+def test_small_amplitudes_are_slow_and_come_last() -> None:
+    late, _ = late_turns(150.0, CORE.ripple_per_log, 0.001, 0.8)
+    assert np.all(np.diff(late) > 0.0), "the table of amplitudes falls"
+    step = CORE.stack_step / math.sqrt(0.8)
+    places = [place_of(left, step) for left in (0.9, 0.5, 0.1)]
+    assert places[1] == pytest.approx(step * MIDDLE, abs=0.02), "the middle of the spill"
+    first, middle, last = (float(parts_of(step, (place, place)) @ AMPLITUDE) for place in places)
+    assert first > middle + 0.2 > last + 0.4
+    assert middle == pytest.approx(MIDDLE, abs=0.05)
+
+
+def test_way_of_a_core_by_theory_is_what_tracking_leaves_in_the_ring() -> None:
+    one, optics = replace(setting("pimms"), particles=3000), PIMMS
+    _, last = stack_of(one, Point(0.5, 1.0, SMALL, SMALL))
+    point = operating_point(one, 1.0, 1)
+    left = point.advance(SMALL.turns).count(STORED) / 3000
+    step = stack_step(optics) / math.sqrt(one.beta_gamma)
+    assert place_of(left, step) == pytest.approx(last, abs=0.25)
 
 
 def test_tracking_finds_what_theory_says_of_a_core() -> None:
@@ -115,7 +149,7 @@ def test_a_core_stops_and_begins_again_where_it_stood() -> None:
 
 def test_ripple_of_a_cores_voltage_is_ripple_of_the_rate_behind_the_transit() -> None:
     """The flux follows the speed of the tune at once: slow ripple comes through whole, fast ripple is smeared."""
-    found = ripple_point(setting("pimms"), 1.0, (2e-4, 4e-3), 0.2, Effort(6000, 2, 10_000, 1), on_drive=True)
+    _, found = ripple_points(setting("pimms"), 1.0, (2e-4, 4e-3), 1e-5, Effort(6000, 2, 10_000, 1))
     assert abs(found.gain[0]) == pytest.approx(1.0, abs=0.35)
     assert abs(found.gain[1]) < 0.3
     assert -2.0 < np.angle(found.gain[0]) < 0.0, "late"

@@ -109,7 +109,8 @@ def test_a_word_of_a_slot_that_is_torn_gives_the_tick_before() -> None:
         slot[word] ^= 1 << (7 * word % 63)
         (record, *_) = read_records(torn)
         assert record.seq == whole.seq - 1
-        assert float(record.ions[:, 0].sum()) <= float(whole.ions[:, 0].sum())
+        # leakage is taken off tick by tick, so that a tick without a count has a little less
+        assert float(record.ions[:, 0].sum()) <= float(whole.ions[:, 0].sum()) + plant.ions_per_count
 
 
 def test_whatever_instruction_it_dies_at_truth_lies_within_the_stated_uncertainty() -> None:

@@ -50,6 +50,15 @@ def test_a_stronger_exciter_brings_its_factor_at_once_and_the_square_of_it_when_
     assert core[-300:].mean() == pytest.approx(1.5, rel=0.05), "the fill varies"
 
 
+def test_behind_a_pause_nobody_comes_by_the_amplitude_before_it() -> None:
+    """The first ions of a third of the drive are a third of those of the whole, and fewer as the layer follows;
+    with those of the amplitude before they would be half."""
+    whole, third = (
+        restart_at(load_facility("wuwei"), "carbon", 250.0, 0.1, then, 1.2e-3, 2e-4) for then in (0.1, 0.03)
+    )
+    assert 0.22 < third[5:12].sum() / whole[5:12].sum() < 0.3
+
+
 def test_the_layer_stands_still_while_the_exciter_is_off() -> None:
     """As long as the pause may be, a restart is the same."""
     short, long = (restart_at(load_facility("wuwei"), "carbon", 250.0, 0.1, 0.05, pause_s, 2e-3)
