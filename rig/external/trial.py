@@ -211,8 +211,7 @@ class _Field:
         outcome = Outcome(deed.name)
         ioc = self._iocs[deed.device]
         await self._until_spot(operator, 0)
-        await self._until_ions()
-        if operator.first_fault:
+        if not await self._until_ions(operator):
             return None
         deed.do(ioc)
         at_ns = read_now(self._folder).t_ns + SLICE_NS
@@ -292,11 +291,15 @@ class _Field:
                     await asyncio.sleep(_POLL_S)
         return False
 
-    async def _until_ions(self) -> None:
+    async def _until_ions(self, operator: OperatorClient) -> bool:
+        """Wait for ions; False if something takes the beam first, or has stopped the field."""
         first = read_now(self._folder).total_ions
         async with asyncio.timeout(BEAM_WAIT_S):
-            while read_now(self._folder).total_ions <= first:  # noqa: ASYNC110 - a mapped file wakes nobody
+            while not operator.first_fault and operator.state not in STOPPED:
+                if read_now(self._folder).total_ions > first:
+                    return True
                 await asyncio.sleep(_POLL_S)
+        return False
 
     async def _until_time(self, t_ns: int) -> None:
         async with asyncio.timeout(OFF_WAIT_S):

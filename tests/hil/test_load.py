@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -176,6 +177,20 @@ async def test_a_stop_that_has_been_gone_on_with_is_no_nuisance() -> None:
     field._verdict = Verdict(doing="voltage wrong")
     await field._until_spot(operator, 100)
     assert field._verdict.nuisances == field._verdict.unexplained == []
+
+
+@pytest.mark.parametrize(("state", "rule", "beam"), [
+    (State.IRRADIATING, "", True), (State.TERMINATED, "", False), (State.HELD, "link-plant", False),
+])  # fmt: skip
+async def test_beam_that_was_taken_is_not_waited_for(
+    state: State, rule: str, beam: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ions = iter(range(10)) if beam else itertools.repeat(0)
+    monkeypatch.setattr("rig.external.trial.read_now", lambda _folder: SimpleNamespace(total_ions=next(ions)))
+    operator: Any = SimpleNamespace(first_fault=rule, state=state)
+    field: Any = object.__new__(_Field)
+    field._folder = None
+    assert await field._until_ions(operator) == beam
 
 
 SAID = {"problem": "", "outcomes": [], "nuisances": [], "pacing": {}}
