@@ -226,6 +226,15 @@ def test_a_rule_shows_state_value_and_limit_with_severities_of_its_own(shown: Sh
                    f"{base}:Value-RB": (0.0, INVALID)}  # fmt: skip
 
 
+@pytest.mark.parametrize("state", ["present", "latched", "bypassed"])
+def test_each_state_of_a_rule_is_shown_as_it_comes_and_goes_whatever_the_others_do(shown: Shown, state: str) -> None:
+    name = f"SAFE:ABORT-A:{state.title()}-Sts"
+    shown.refresh(0)
+    for number, stands in enumerate((True, False, True), start=1):
+        put = shown.refresh(number * ioc.PUBLISH_NS, **shown.view(0, **{state: stands}))
+        assert put[name][0] == stands
+
+
 @pytest.mark.parametrize("start", [0, 11])
 def test_values_that_move_without_a_change_of_mind_are_shown_once_a_second(shown: Shown, start: int) -> None:
     shown.refresh(start, **shown.view(0, value=1.0, limit=1.1))
