@@ -12,6 +12,7 @@ speaks any more counts as delivered whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -213,7 +214,7 @@ def require_all_told(session: Session, had_ions: object) -> None:
 
     `had_ions` is what the front end says; what is no number is judged by its own rules.
     """
-    told = float(sum(float(book.start_ions.sum()) for book in session.books))
+    told = math.fsum(float(book.start_ions.sum()) for book in session.books)
     if isinstance(had_ions, int | float) and had_ions > told + UNTOLD_SHARE * session.prescribed_ions:
         what = f"the backup counter has {had_ions:.4g} ions of this field, journal and register tell of {told:.4g}"
         raise JournalError("recovery.register", what, session.id,

@@ -5,6 +5,7 @@ Truth is what the rig adds: per spot the ions that crossed the isocentre plane a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -122,7 +123,7 @@ def session_report(
         prescribed_ions=summary.prescribed_ions,
         ic1_ions=summary.ic1_ions,
         ic2_ions=summary.ic2_ions,
-        truth_ions=sum(known) if known and len(known) == len(rows) else None,
+        truth_ions=math.fsum(known) if known and len(known) == len(rows) else None,
         worst_spot_error_pct=max((abs(row.worst_spot_error_pct) for row in rows), default=0.0),
         worst_position_error_mm=float(distances.max()) if distances.size else None,
         p99_position_error_mm=float(np.percentile(distances, 99.0)) if distances.size else None,

@@ -249,7 +249,7 @@ class Session:
         self.interlocks: list[Interlock] = []
         self.messages: list[str] = []
         self.spots = sum(int(layer.target_ions.size) for layer in program.layers)
-        self.prescribed_ions = float(sum(float(layer.target_ions.sum()) for layer in program.layers))
+        self.prescribed_ions = math.fsum(float(layer.target_ions.sum()) for layer in program.layers)
 
     def authorise(self, by: str, permit_epoch: int) -> None:
         """Somebody has started or resumed the delivery, under the permit of this epoch."""
@@ -325,8 +325,8 @@ class Session:
     def done(self) -> tuple[int, float, float]:
         """Spots, ions by the first chamber and beam-on s of all layers as far as they are booked."""
         results = [book.booked for book in self.books if book.booked]
-        return (sum(result.spots_done for result in results), sum(result.ic1_ions for result in results),
-                sum(result.beam_on_s for result in results))  # fmt: skip
+        return (sum(result.spots_done for result in results), math.fsum(result.ic1_ions for result in results),
+                math.fsum(result.beam_on_s for result in results))  # fmt: skip
 
     def summary(self, t_ns: int) -> SessionSummary:
         """The record as it stands at facility time `t_ns`."""
@@ -351,9 +351,9 @@ class Session:
             spots=self.spots,
             spots_done=sum(result.spots_done for result in results),
             prescribed_ions=self.prescribed_ions,
-            ic1_ions=sum(result.ic1_ions for result in results),
-            ic2_ions=sum(result.ic2_ions for result in results),
-            beam_on_s=sum(result.beam_on_s for result in results),
+            ic1_ions=math.fsum(result.ic1_ions for result in results),
+            ic2_ions=math.fsum(result.ic2_ions for result in results),
+            beam_on_s=math.fsum(result.beam_on_s for result in results),
             facility_s=0.0 if started is None else (t_ns - started) / NS_PER_S,
             layers=results,
             layers_total=len(self.books),

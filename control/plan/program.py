@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -122,12 +123,12 @@ class MachineProgram:
     @property
     def total_ions(self) -> float:
         """Ions of all layers."""
-        return float(sum(layer.total_ions for layer in self.layers))
+        return math.fsum(layer.total_ions for layer in self.layers)
 
     @property
     def expected_s(self) -> float:
         """Expected facility time of all layers."""
-        return float(sum(layer.expected_s for layer in self.layers))
+        return math.fsum(layer.expected_s for layer in self.layers)
 
     def rest(self, left: Sequence[FloatArray], attempt: int) -> MachineProgram:
         """What is left of the program, ions (n,) by layer; `attempt` (1 or more) sets its tokens apart."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,18 @@ def test_the_spot_log_is_the_same_bytes_for_the_same_rows(tmp_path: Path) -> Non
     assert table.schema.field("beam_us").metadata[b"unit"] == b"us"
     assert table.schema.metadata[b"plan_hash"] == session.program.plan_hash.encode()
     assert table.column("t_end_ns").to_pylist()[1] == 1_000_000_001
+
+
+def test_totals_are_rounded_once_so_that_every_python_writes_the_same_digits() -> None:
+    """`sum` of floats adds one after the other up to Python 3.11, and compensates from 3.12 on."""
+    session = delivered_session()
+    for book, ions in zip(session.books, (1e16, 1.0, 1.0), strict=True):
+        assert book.result is not None
+        book.result = book.booked = replace(book.result, ic1_ions=ions, ic2_ions=ions, beam_on_s=ions)
+    summary = session.summary(5_000_000_000)
+    exact = 10_000_000_000_000_002.0  # one after the other: 1e16
+    assert (summary.ic1_ions, summary.ic2_ions, summary.beam_on_s) == (exact, exact, exact)
+    assert session.done()[1:] == (exact, exact)
 
 
 def test_spots_that_were_not_measured_are_null(tmp_path: Path) -> None:
