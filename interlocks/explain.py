@@ -129,7 +129,7 @@ def _condition(rule: Rule) -> str:
             word = " and " if rule.kind == "digital" else " or "
             return word.join(_is(name, rule.expected) for name in rule.inputs)
         case "limit":
-            return f"{first} {_range(rule, unit)}"
+            return f"{first} is {_range(rule, unit)}"
         case "window":
             return f"{first} gains {_range(rule, unit)} in {rule.window_us / 1000.0:g} ms"
         case "beat":
@@ -139,11 +139,12 @@ def _condition(rule: Rule) -> str:
         case "equal":
             return f"{first} equals {last}"
         case "excess":
-            return f"{first} is at most {rule.relative:g} times {last} plus {rule.high:g}{unit}"
+            share = "" if rule.relative == 1.0 else f"{rule.relative:g} times "
+            return f"{first} is at most {share}{last}" + (f" plus {rule.high:g}{unit}" if rule.high else "")
         case _:
             span = f" over {rule.window_us / 1000.0:g} ms" if rule.window_us > 0.0 else ""
-            share = 100.0 * (rule.relative or 0.0)
-            return f"{first} and {last} differ by at most {share:g} % plus {rule.high:g}{unit}{span}"
+            share = f"{100.0 * rule.relative:g} % plus " if rule.relative else ""
+            return f"{first} and {last} differ by at most {share}{rule.high:g}{unit}{span}"
 
 
 def _named(name: str) -> str:

@@ -25,14 +25,15 @@ RULES = rule_set()
     [
         ("chamber-disagreement", "ic1.ions and ic2.ions differ by at most 5 % plus 40000 ions over 100 ms"),
         ("chamber-drift", "ic1.layer_ions and ic2.layer_ions differ by at most 2 % plus 50000 ions"),
+        ("spot-timeout", "fe.spot_beam_us is at most fe.spot_limit_us"),
         ("spot-overdose-ic1", "fe.spot_ic1_ions is at most 1.1 times fe.spot_target_ions plus 20000 ions"),
         ("dose-rate-high", "ic1.nominal_us gains at most 20000 us in 10 ms"),
-        ("position-x", "strip.err_x_mm between -2 and 2 mm, while strip.valid is set"),
+        ("position-x", "strip.err_x_mm is between -2 and 2 mm, while strip.valid is set"),
         ("door", "door.a_closed is 1 and door.b_closed is 1"),
         ("safety-abort", "p.permit is 1 or p.hold is 1"),
         ("energy-token-ring", "fe.token equals ring.token, while fe.demand is set"),
         ("front-end-alive", "fe.heartbeat has shown life within 20 ms"),
-        ("gate-stale", "gate.age_ms at most 100 ms"),
+        ("gate-stale", "gate.age_ms is at most 100 ms"),
     ],
 )
 def test_conditions_in_words(rule_id: str, words: str) -> None:
@@ -42,7 +43,7 @@ def test_conditions_in_words(rule_id: str, words: str) -> None:
 def test_the_other_kinds_in_words() -> None:
     stale = one_rule(body(kind="stale", inputs=["h.heartbeat"], unit="count", low=None, high=None, window_us=500.0))
     assert explain.condition(stale.rules[0]) == "h.heartbeat has changed within 0.5 ms"
-    assert explain.condition(one_rule(body(high=None)).rules[0]) == "ring.brho_rel at least 0.9"
+    assert explain.condition(one_rule(body(high=None)).rules[0]) == "ring.brho_rel is at least 0.9"
 
 
 def test_what_must_happen_before_a_reset() -> None:
@@ -71,7 +72,7 @@ def test_what_the_safety_controller_knows_by_itself_is_told_in_words() -> None:
     assert explain.why(spent, 0.0, 1.0) == f"Held too often: {wrong}"
     assert explain.condition(spent) == f"no{wrong.removeprefix('a')}"
     console = RULES.rule("operator-heartbeat")
-    assert explain.condition(console) == "silence of the operator's console at most 2000 ms"
+    assert explain.condition(console) == "silence of the operator's console is at most 2000 ms"
     assert explain.why(console, 2500.0, 2000.0) == "Operator's console silent: 2500 ms, limit 2000 ms"
     assert explain.why(console, math.inf, 2000.0).endswith("no sign of life of an operator's console")
     upside_down = spent.model_copy(update={"equals": 0.0})
@@ -206,7 +207,7 @@ def test_only_the_first_input_makes_the_dump_the_last_resort() -> None:
 def test_times_and_shares_in_words_have_their_fractions() -> None:
     pair: dict[str, object] = {"inputs": ["ic1.hv_rel", "ic2.hv_rel"], "kind": "mismatch", "low": None, "high": 0.5}
     plain = one_rule(body(**pair)).rules[0]
-    assert explain.condition(plain) == "ic1.hv_rel and ic2.hv_rel differ by at most 0 % plus 0.5"
+    assert explain.condition(plain) == "ic1.hv_rel and ic2.hv_rel differ by at most 0.5"
     over = plain.model_copy(update={"window_us": 1500.0, "relative": 0.025})
     assert explain.condition(over) == "ic1.hv_rel and ic2.hv_rel differ by at most 2.5 % plus 0.5 over 1.5 ms"
     assert explain.condition(plain.model_copy(update={"window_us": 0.5})).endswith("over 0.0005 ms")
