@@ -211,6 +211,8 @@ def test_times_and_shares_in_words_have_their_fractions() -> None:
     over = plain.model_copy(update={"window_us": 1500.0, "relative": 0.025})
     assert explain.condition(over) == "ic1.hv_rel and ic2.hv_rel differ by at most 2.5 % plus 0.5 over 1.5 ms"
     assert explain.condition(plain.model_copy(update={"window_us": 0.5})).endswith("over 0.0005 ms")
+    excess = plain.model_copy(update={"kind": "excess", "relative": 0.9})
+    assert explain.condition(excess) == "ic1.hv_rel is at most 0.9 times ic2.hv_rel plus 0.5"
     window = plain.model_copy(update={"kind": "window", "window_us": 2500.0})
     assert explain.condition(window) == "ic1.hv_rel gains at most 0.5 in 2.5 ms"
 
