@@ -157,8 +157,7 @@ class _Field:
         verdict.doing = "making ready"
         await operator.require_link(1.0)
         await operator.require_devices(self._facility)
-        await make_ready(self._facility, self._home, self._run, operator)
-        await operator.reset()
+        await self._made_ready(operator)
         session = await operator.load(str(plan), self._program.room_id, False, self._program.plan_hash)
         await operator.prepare()
         await operator.start()
@@ -172,6 +171,21 @@ class _Field:
         summary = await operator.ended(session, FIELD_S)
         verdict.status = str(summary["status"])
         return int(summary["t_ended_ns"])
+
+    async def _made_ready(self, operator: OperatorClient) -> None:
+        """Room searched, devices proven, nothing latched; again where this machine's load has tripped something."""
+        for left in reversed(range(TRIES)):
+            try:
+                await make_ready(self._facility, self._home, self._run, operator)
+                await operator.reset()
+                return
+            except CommandRefused:
+                rule, busy = operator.first_fault, self._waiting.busy()
+                if not left or not busy or rule not in LOADED:
+                    raise
+                self._load_only(rule, busy)
+                await asyncio.sleep(_RETRY_S)
+                await operator.reset()
 
     async def _until_spot(self, operator: OperatorClient, spot: int) -> None:
         """Until so many spots are done; what this machine's load has tripped meanwhile is let go of."""

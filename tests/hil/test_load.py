@@ -16,7 +16,7 @@ import pytest
 from benchmarks import soak_hil
 from control.layer_machine import State
 from facility.config import load_facility
-from facility.errors import ChannelError
+from facility.errors import ChannelError, CommandRefused
 from facility.timebase import NS_PER_MS, NS_PER_S
 from rig.external.soft_devices import LOADED, LOST, SUPPLY, VOLTAGE, with_devices
 from rig.external.trial import Verdict, _Field
@@ -191,6 +191,41 @@ async def test_beam_that_was_taken_is_not_waited_for(
     field: Any = object.__new__(_Field)
     field._folder = None
     assert await field._until_ions(operator) == beam
+
+
+@pytest.mark.parametrize(("rule", "busy", "done"), [
+    ("link-plant", True, True), ("link-plant", False, False), ("chamber-voltage-ic1", True, False),
+])  # fmt: skip
+async def test_a_trial_gets_ready_again_only_where_this_machines_load_has_tripped_something(
+    rule: str, busy: bool, done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator: Any = SimpleNamespace(first_fault=rule, resets=0)
+    asked: list[str] = []
+
+    async def reset() -> None:
+        operator.first_fault, operator.resets = "", operator.resets + 1
+
+    async def make_ready(*_: object) -> None:
+        asked.append(operator.first_fault)
+        if operator.first_fault:
+            raise CommandRefused("proof.tripped", "proof tests run when nothing has tripped")
+
+    operator.reset = reset
+    monkeypatch.setattr("rig.external.trial.make_ready", make_ready)
+    monkeypatch.setattr("rig.external.trial._RETRY_S", 0.0)
+    field: Any = object.__new__(_Field)
+    field._facility = field._home = field._run = None
+    field._verdict = Verdict()
+    field._waiting = SimpleNamespace(busy=lambda: busy)
+    if done:
+        await field._made_ready(operator)
+        assert field._verdict.nuisances == [rule]
+        assert operator.resets == 2
+    else:
+        with pytest.raises(CommandRefused):
+            await field._made_ready(operator)
+    assert asked == ([rule, ""] if done else [rule])
+    assert not field._verdict.unexplained
 
 
 SAID = {"problem": "", "outcomes": [], "nuisances": [], "pacing": {}}
