@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import json
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -64,6 +65,7 @@ def run_process(name: str, add_arguments: AddArguments, main: Main, arguments: S
     options = _parse(name, add_arguments, arguments)
     configure_logs(json_lines=options.log_json, level="info")
     bind(process=name)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the memory of a process that aborts holds a private key
     faulthandler.enable()  # a crash, or the end of a process that hangs, says in its log where the threads stood
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
