@@ -14,12 +14,19 @@ import numpy as np
 from console.tables import print_table
 from facility.config import Facility, config_roots, load_facility
 from facility.errors import ConfigError
-from facility.table_approval import SPILL, next_version, read_approvals, refusal, require_approved
+from facility.table_approval import SPILL, next_version, read_approvals, refusal
 from ioc_sim.extraction.calibration import Measured, calibrate
 from ioc_sim.extraction.optics import Optics, load_optics
 from ioc_sim.extraction.points import POINTS
 from ioc_sim.extraction.rate_model import RateModel
-from ioc_sim.extraction.table import UNITS, inputs_hash, read_spill_table, render_spill_table, table_name
+from ioc_sim.extraction.table import (
+    UNITS,
+    inputs_hash,
+    load_spill_table,
+    read_spill_table,
+    render_spill_table,
+    table_name,
+)
 
 SCHEMA = "ionctl.spill-calibration/1"
 
@@ -93,13 +100,12 @@ def _writable(path: Path) -> Path:
 def _model_of(like: str, facility: Facility, optics: Optics, config_dir: Path | None) -> RateModel:
     """What was found for another facility: tracking knows of a ring what its optics say, so it would find it again."""
     other = load_facility(like, config_dir)
-    table, where = read_spill_table(other, config_dir)
-    require_approved(table, read_approvals(config_dir), where)
+    model = load_spill_table(other, config_dir)
     mine = inputs_hash(optics, POINTS[facility.ring.extraction])
     if mine != inputs_hash(load_optics(other.id, config_dir), POINTS[other.ring.extraction]):
         raise ConfigError("spill-table.unlike", f"the optics of {facility.id} are not those of {like}", "--like",
                           f"track them, some minutes: ionctl machine calibrate --facility {facility.id}")  # fmt: skip
-    return table.model
+    return model
 
 
 def checked_ring(facility: Facility, config_dir: Path | None) -> RingFigures:

@@ -16,7 +16,7 @@ from channels.command import Command, CommandResult
 from control.layer_table import FloatArray
 from control.session import Interlock, LayerBook, LayerResult, Session, SessionSummary
 from facility.events import canonical_json
-from journal.read import ARMING, RECORD_KIND, RULES_KIND, SessionEntry, pack_rows
+from journal.read import ARMING, NEW_LIMITS, RECORD_KIND, RULES_KIND, SessionEntry, pack_rows
 from journal.writer import NullWriter, Writer
 
 _KEPT = ("status", "reason", "spots", "spots_done", "prescribed_ions", "ic1_ions", "ic2_ions", "beam_on_s", "mode",
@@ -68,7 +68,7 @@ class Bookkeeper:
         self._add("events", session.id, {"source": "control", "kind": RULES_KIND, "data": _json(rules)})
         self.person(session, session.operator, "open", session.opened_because)
         if session.rules_before:
-            self.person(session, session.operator, "new limits", session.opened_because)
+            self.person(session, session.operator, NEW_LIMITS, session.opened_because)
         self.writer.seal()
 
     def person(self, session: Session, who: str, what: str, reason: str = "") -> None:

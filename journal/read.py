@@ -27,6 +27,8 @@ FloatArray = npt.NDArray[np.float64]
 RECORD_KIND = "session.record"
 RULES_KIND = "session.rules"
 """Kind of an event: a session was opened, by interlock rules of this `rules_hash`; `before`: of others before them."""
+NEW_LIMITS = "new limits"
+"""Of a row of operators: who went on with a session under other interlock rules than it went by."""
 RECONCILED_KIND = "session.reconciled"
 """Kind of an event: journal and register were brought together; `known` is false where that could not be."""
 ARMING, BOOKED, RECOVERED, VERIFIED = "arming", "booked", "recovered", "verified"

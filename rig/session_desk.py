@@ -25,7 +25,6 @@ from rig.home import JOURNAL_FILE, Home
 _log = structlog.get_logger(__name__)
 ARMED = "armed"
 """What a person is told of a layer whose last word in the journal is its arming."""
-NEW_LIMITS = "new limits"
 TABLES = ("trips", "operators", "commands", "bypasses", "events", "fractions", "courses")
 
 
@@ -163,7 +162,9 @@ def _armed_last(journal: Journal, entry: SessionEntry, rows: list[dict[str, Any]
 def new_limits(journal: Journal, entry: SessionEntry) -> list[dict[str, Any]]:
     """Who has gone on with a session under other interlock rules than it went by, and why: operator, reason, t_ns."""
     rows = read.rows_of(journal, "operators", entry.session)
-    return [{name: row[name] for name in ("operator", "reason", "t_ns")} for row in rows if row["what"] == NEW_LIMITS]
+    return [
+        {name: row[name] for name in ("operator", "reason", "t_ns")} for row in rows if row["what"] == read.NEW_LIMITS
+    ]
 
 
 def course_of(journal: Journal, entry: SessionEntry) -> Course:
