@@ -105,6 +105,22 @@ def trip_over_stopping() -> dict[float, float]:
     return {z: float(np.interp(z, depth[shown], share)) for z in (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)}
 
 
+def trip_unreacted() -> tuple[FloatArray, float]:
+    """Dose of the TRiP98 field by protons that have not reacted, Gy over the depths of `trip_field`; by our tables, and
+    the share of its protons that react in the first cm of water."""
+    depth = np.arange(0.0, 200.0, 0.1)
+    dose = np.zeros_like(depth)
+    protons = reacted = 0.0
+    for layer in load_plan(PLANS / "tst003001.rst").beams[0].layers:
+        curve = depth_dose(layer.energy_mev_u, PROTON)
+        at, survival, _ = load("proton").at(curve.range_mm)
+        per_cm2 = float(layer.weight.mean()) / TRIP_RASTER_CM2
+        dose += per_cm2 * MEV_PER_G_TO_GY * np.interp(depth, curve.depth_mm, curve.primary, right=0.0)
+        protons += per_cm2
+        reacted += per_cm2 * (1.0 - float(np.interp(10.0, at, survival)))
+    return dose, reacted / protons
+
+
 def trip_bortfeld() -> FloatArray:
     """The TRiP98 field by the model of T. Bortfeld, Med. Phys. 24 (1997) 2024, Gy over the depths of `trip_field`.
 
@@ -151,6 +167,10 @@ def proton_rows() -> list[str]:
     bortfeld = trip_bortfeld()
     middle = float(bortfeld[flat].mean())
     shares = [trip_energy_share(depth, dose) for dose in (ours, theirs, bortfeld)]
+    unreacted, per_cm = trip_unreacted()
+    alone = float(unreacted[flat].mean())
+    over = trip_over_stopping()
+    lost_per_cm = 0.5 * float(np.log(over[0.0] / over[20.0]))
     return [
         "| figure | ours | TRiP98 | deviation |", "|---|---|---|---|",
         f"| dose at the surface, Gy | {ours[0]:.4f} | {theirs[0]:.4f} | {ours[0] / theirs[0] - 1.0:+.1%} |",
@@ -161,10 +181,14 @@ def proton_rows() -> list[str]:
         f"| 10 to 100 mm, over the plateau's mean, worst | | | {entrance[np.argmax(np.abs(entrance))]:+.1%} |",
         f"| mean of the plateau by Bortfeld's model, Gy | {middle:.3f} | {levels[1]:.3f} | "
         f"{middle / levels[1] - 1.0:+.1%} |",
+        f"| dose of protons that have not reacted: at the surface, Gy | {unreacted[0]:.4f} | {theirs[0]:.4f} | "
+        f"{unreacted[0] / theirs[0] - 1.0:+.1%} |",
+        f"| the same, mean of the plateau, Gy | {alone:.3f} | {levels[1]:.3f} | {alone / levels[1] - 1.0:+.1%} |",
+        f"| reactions in the first cm; TRiP98: what its dose loses | {per_cm:.2%} | {lost_per_cm:.2%} | |",
         f"| energy in the curve over energy of the protons (Bortfeld: {shares[2]:.1%}) | {shares[0]:.1%} | "
         f"{shares[1]:.1%} | |",
         *(f"| TRiP98 over fluence times stopping power at {z:g} mm; exp(-z / 76 cm) | {np.exp(-z / 760.0):.3f} | "
-          f"{share:.3f} | |" for z, share in trip_over_stopping().items()),
+          f"{share:.3f} | |" for z, share in over.items()),
         f"| distal half, mm | {halves[0]:.2f} | {halves[1]:.2f} | {halves[0] - halves[1]:+.2f} mm |",
     ]  # fmt: skip
 
