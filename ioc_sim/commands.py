@@ -16,6 +16,8 @@ from ioc_sim.physics.utilities import initial_slow
 
 _ACTIVE = (FrontEndState.ARMED, FrontEndState.IRRADIATING, FrontEndState.HELD, FrontEndState.PAUSED)
 TOKEN_MAX = 2**31 - 1
+LEVEL_MIN_PER_S, LEVEL_MAX_PER_S = 1.0, 1e13
+"""Levels that a layer may have, ions/s. The dose register keeps them in thousandths, as whole numbers of 64 bits."""
 RANGE_SHIFTER_NS = 500_000_000
 
 
@@ -54,6 +56,13 @@ def check_token(token: int, what: str = "token") -> None:
     """Tokens of layers and numbers of fields are positive 31-bit numbers."""
     if not 0 < token <= TOKEN_MAX:
         raise CommandRefused("token", f"{what} {token}", what, f"give 1 to {TOKEN_MAX}")
+
+
+def check_level(level: float) -> None:
+    """CommandRefused for an intensity, ions/s, that no beam has and the dose register could not hold."""
+    if not LEVEL_MIN_PER_S <= level <= LEVEL_MAX_PER_S:
+        raise CommandRefused("fe.level", f"level_ions_per_s {level!r}", "load_layer",
+                             f"give {LEVEL_MIN_PER_S:g} to {LEVEL_MAX_PER_S:g} ions/s")  # fmt: skip
 
 
 def checked_table(spots: np.ndarray, most: int, max_a: np.ndarray) -> np.ndarray:

@@ -107,10 +107,7 @@ class DeliveryCommands(PlantCore):
         if not 0 <= energy_code < len(self.table):
             raise CommandRefused("fe.energy", f"no energy code {energy_code}", "load_layer")
         self._checked_set("fe.transport-set", energy_code, transport_set, "load_layer")
-        if not (math.isfinite(level_ions_per_s) and level_ions_per_s > 0.0):
-            raise CommandRefused(
-                "fe.level", f"level {level_ions_per_s!r} ions/s", "load_layer", "give a positive level"
-            )
+        commands.check_level(level_ions_per_s)
         self._check_range_shifters("fe.range-shifter", range_shifter_code, "load_layer")
         self._refuse_while_active("load_layer")
         self._refuse_before_armed("load_layer")

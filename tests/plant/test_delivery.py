@@ -313,6 +313,24 @@ def test_range_shifters_that_are_not_there_are_refused(code: int) -> None:
         plant.insert_range_shifters(code)
 
 
+@pytest.mark.parametrize("level", [-1.0, 0.0, 1e-300, 0.99, 1.01e13, 9.3e15, 1e300, np.inf, np.nan])
+def test_a_level_that_no_beam_has_is_refused_before_anything_is_loaded(level: float) -> None:
+    """The dose register could not hold it, and the rack's thread would end in the attempt."""
+    plant = new_plant()
+    with pytest.raises(CommandRefused, match=r"level_ions_per_s .* give 1 to 1e\+13 ions/s"):
+        plant.load_layer(77, 150, level, grid(half_mm=6.0).table(plant, 150))
+    go(plant, plant._now_ns + MS)
+    assert plant.status.token == 0
+
+
+@pytest.mark.parametrize("level", [1.0, 1e13])
+def test_the_dose_register_holds_every_level_that_is_taken(level: float) -> None:
+    plant = new_plant()
+    plant.load_layer(77, 150, level, grid(half_mm=6.0).table(plant, 150))
+    go(plant, plant._now_ns + MS)
+    assert [record.layer.level_ions_per_s for record in plant.dose_records()] == [level]
+
+
 def test_a_drive_that_leaves_its_place_has_left_its_switch() -> None:
     """A layer that wants the plates as they were gets no beam while they go, however long that takes."""
     plant = new_plant()
