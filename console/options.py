@@ -29,15 +29,17 @@ def speed_option(default: float | None = 1.0, more: str = "") -> Callable[[Any],
     return _number("--speed", float, default, f"Facility seconds per second{more}.", require_speed)
 
 
-def words_option(name: str, words: str) -> Callable[[Any], Any]:
-    """A text that goes on record, and has to say something."""
+def words_option(name: str, words: str, *, required: bool = True) -> Callable[[Any], Any]:
+    """A text that goes on record, and has to say something; empty where it is not `required` and left out."""
 
-    def checked(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    def checked(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+        if value is None:
+            return ""
         if not value.strip():
             raise UsageError("words.none", f"nothing but '{value}'", name, "say why, in words: they go on record")
         return value
 
-    return click.option(name, required=True, help=words, callback=checked)
+    return click.option(name, required=required, help=words, callback=checked)
 
 
 def _number(

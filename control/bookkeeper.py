@@ -16,7 +16,7 @@ from channels.command import Command, CommandResult
 from control.layer_table import FloatArray
 from control.session import Interlock, LayerBook, LayerResult, Session, SessionSummary
 from facility.events import canonical_json
-from journal.read import ARMING, NEW_LIMITS, RECORD_KIND, RULES_KIND, SessionEntry, pack_rows
+from journal.read import ARMING, NEW_LIMITS, RECORD_KIND, RULES_KIND, UNKNOWN_RULES, SessionEntry, pack_rows
 from journal.writer import NullWriter, Writer
 
 _KEPT = ("status", "reason", "spots", "spots_done", "prescribed_ions", "ic1_ions", "ic2_ions", "beam_on_s", "mode",
@@ -64,12 +64,23 @@ class Bookkeeper:
             "intent": program.intent, "fraction": share.number, "planned": share.planned, "delivery": share.delivery,
             "continues": share.continues,
         })  # fmt: skip
-        rules = {"rules_hash": session.rules_hash, "before": session.rules_before}
-        self._add("events", session.id, {"source": "control", "kind": RULES_KIND, "data": _json(rules)})
+        if session.rules_before != UNKNOWN_RULES:  # until somebody has it delivered it goes by what it went by
+            self._goes_by(session, session.rules_before or session.rules_hash)
         self.person(session, session.operator, "open", session.opened_because)
-        if session.rules_before:
-            self.person(session, session.operator, NEW_LIMITS, session.opened_because)
         self.writer.seal()
+
+    def begun(self, session: Session, by: str) -> None:
+        """Somebody's word to start or to go on is taken up; the first one under other interlock rules than the session
+        went by puts those on record, in the same batch. Nothing is armed before it is on the disk."""
+        if session.rules_before:
+            self._goes_by(session, session.rules_hash, session.rules_before)
+        if session.rules_before not in ("", UNKNOWN_RULES):
+            self.person(session, session.operator, NEW_LIMITS, session.opened_because)
+        self.person(session, by, "go on" if session.t_started_ns is not None else "start")
+
+    def _goes_by(self, session: Session, rules_hash: str, before: str = "") -> None:
+        data = {"rules_hash": rules_hash, "before": before}
+        self._add("events", session.id, {"source": "control", "kind": RULES_KIND, "data": _json(data)})
 
     def person(self, session: Session, who: str, what: str, reason: str = "") -> None:
         """Somebody has opened, started, resumed, confirmed or closed."""

@@ -15,6 +15,7 @@ from facility.errors import ChannelError, CommandRefused
 from facility.events import EventLog
 from facility.states import Action
 from facility.timebase import Clock
+from journal.read import UNKNOWN_RULES
 
 Listener = Callable[[str, Mapping[str, Any]], None]
 """Called with a topic (session, state, layer, interlock, message, summary) and JSON data."""
@@ -81,13 +82,18 @@ class Recorder:
         self.tell("layer", data)
 
     def opened_or_closed(self, session: Session, *, opened: bool) -> None:
-        """A session was opened, by other interlock rules than before or not, or let go of."""
+        """A session was opened or let go of."""
         data = {"session": session.id, "plan_hash": session.program.plan_hash}
         self.emit("session.opened" if opened else "session.closed", data)
-        if opened and session.rules_before:
+
+    def begun(self, session: Session, by: str) -> None:
+        """Somebody's word to start or to go on is taken up: from now on the session goes by the rules in force."""
+        self._books.begun(session, by)
+        if session.rules_before not in ("", UNKNOWN_RULES):
             rules = {"rules_hash": session.rules_hash, "before": session.rules_before}
-            data |= rules | {"by": session.operator, "reason": session.opened_because}
-            self.emit("session.new-limits", data)
+            data = {"session": session.id, "plan_hash": session.program.plan_hash} | rules
+            self.emit("session.new-limits", data | {"by": session.operator, "reason": session.opened_because})
+        session.rules_before = ""
 
     async def interlock(self, session: Session, link: MachineLink, rule: str) -> None:
         """An interlock took the beam: name, action and, where the safety controller tells, value and limit."""

@@ -35,7 +35,7 @@ from control.session import ProgramLike, Session
 from facility.errors import CommandRefused, JournalError
 from facility.ids import field_number
 from facility.pv_catalogue import REGISTER_COLUMNS
-from journal.read import ARMING, ENDED, RECOVERED, LayerEntry, SessionEntry
+from journal.read import ARMING, ENDED, RECOVERED, UNKNOWN_RULES, LayerEntry, SessionEntry
 
 UNTOLD_SHARE = 0.05
 """Of the prescription: what the backup counter may have more than the account, as its own rule has it."""
@@ -86,16 +86,24 @@ def require_alike(entry: SessionEntry, program: ProgramLike, energy_table: str) 
             raise CommandRefused("recovery.other", what, entry.session, "go on with the same, or close it as partial")
 
 
-def changed_limits(entry: SessionEntry, rules_hash: str, *, accepted: bool) -> str:
-    """The hash of the interlock rules that a session went by, where those in force (`rules_hash`) are others; empty
-    where they are the same, or the journal does not say. CommandRefused unless a physicist has `accepted` it."""
+def changed_limits(entry: SessionEntry, rules_hash: str, *, accepted: bool, rest: bool = False) -> str:
+    """The hash of the interlock rules that a session went by, where those in force (`rules_hash`) are others;
+    UNKNOWN_RULES where the journal does not say, empty where they are the same. CommandRefused unless a physicist has
+    `accepted` other ones. With `rest` it is what the session has left that is asked for, as a session of its own."""
     was = entry.rules_hash
-    if not was or was == rules_hash:
+    if was == rules_hash:
         return ""
+    if not was:
+        return UNKNOWN_RULES
     if not accepted:
-        what = f"interlock rules {rules_hash[:16] or 'none'}, the session was opened with {was[:16]}"
-        raise CommandRefused("recovery.limits", what, entry.session, "put the rule files back; or a physicist goes on "
-                             "with resume --new-limits, which is recorded; or close it as partial")  # fmt: skip
+        what = (
+            f"interlock rules {rules_hash[:16] or 'none'}, the session was opened with {was[:16]}; the journal keeps "
+            "this hash of them and no limits, so that it cannot be said which differ"
+        )
+        how = "deliver --continues --new-limits --reason" if rest else "resume --new-limits"
+        or_else = "make a plan of its own of what is left" if rest else "close it as partial"
+        raise CommandRefused("recovery.limits", what, entry.session, f"put the rule files back; or a physicist goes on "
+                             f"with {how}, which is recorded; or {or_else}")  # fmt: skip
     return was
 
 

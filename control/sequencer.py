@@ -201,7 +201,7 @@ class Sequencer:
         def authorise() -> None:
             session = self._session()
             session.authorise(by, epoch)
-            self.books.person(session, by, "go on" if session.t_started_ns is not None else "start")
+            self._recorder.begun(session, by)
 
         return authorise
 

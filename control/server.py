@@ -3,13 +3,17 @@
 State changes are published at once, progress at most every 100 ms and only when it changed. Verbs:
 
 ==================  ======================================================
-load                {plan, room, qa, plan_hash?}: read, check and compile a plan; `plan_hash`: of the approved one
+load                {plan, room, qa, plan_hash?, fraction?, continues?}: read, check and compile a plan; `plan_hash`:
+                    of the approved one; `continues`: give what this session, closed as partial, has left
+load_new_limits     {..., continues, reason}: as load, by a physicist alone: although the interlock rules are others
+                    than the session went by whose rest it gives
 prepare             {}: check the machine; READY follows when beam is permitted
 start               {session?}: refused where another session than this one is open
 pause               {}
 resume              {session?}: as start
 recover             {session, plan, room, qa, reason}: open a session of the journal again, at what it got
-recover_new_limits  as recover, by a physicist alone: although the interlock rules are others than it went by
+recover_new_limits  as recover, by a physicist alone: although the interlock rules are others than it went by. What
+                    a physicist allows holds for this opening, and is on record once it is started
 stop                {}: beam off for good
 close               {}: let go of the session
 close_partial       {session, reason, plan?}: nobody goes on with it any more; `plan`: where its file has moved
@@ -50,7 +54,7 @@ HEARTBEAT_S = 0.5
 PERMISSIONS: Mapping[str, frozenset[str]] = {
     verb: frozenset({"operator", "physicist"})
     for verb in ("load", "recover", "prepare", "start", "pause", "resume", "stop", "close", "close_partial")
-} | {"recover_new_limits": frozenset({"physicist"})}
+} | {verb: frozenset({"physicist"}) for verb in ("load_new_limits", "recover_new_limits")}
 """Roles that may use each verb."""
 
 

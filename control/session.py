@@ -231,7 +231,7 @@ class Session:
         self.unaccounted = False
         """A layer was armed and its register has not been read since."""
         self.rules_before = ""
-        """Hash of the interlock rules that it went by until a physicist went on with others; empty: there are none."""
+        """Hash, or `UNKNOWN_RULES`, of what it goes by until it is started under other interlock rules; empty: none."""
         self.recovering = False
         """The account comes from the journal; the dose register has to be heard before anything is delivered."""
         self.history: list[LayerEntry] = []

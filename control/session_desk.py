@@ -28,7 +28,7 @@ Verb = Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]
 
 
 class SessionDesk:
-    """The verbs load, recover, recover_new_limits, close_partial; see `control.server` for their arguments."""
+    """The verbs load, recover, both under other rules, and close_partial; see `control.server` for their arguments."""
 
     def __init__(
         self, sequencer: Sequencer, load_program: LoadProgram, journal: Journal | None, energy_table: str,
@@ -40,26 +40,38 @@ class SessionDesk:
         self._energy_table = energy_table
         self._rules_hash = rules_hash
         self.verbs: dict[str, Verb] = {
-            "load": self._load, "recover": self._recover, "recover_new_limits": self._recover_new_limits,
-            "close_partial": self._close_partial,
+            "load": self._load, "load_new_limits": self._load_new_limits, "recover": self._recover,
+            "recover_new_limits": self._recover_new_limits, "close_partial": self._close_partial,
         }  # fmt: skip
 
-    async def _load(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
-        wanted = {"plan": str, "room": str, "qa": bool, "plan_hash": str, "fraction": int, "continues": str}
-        given = {"qa": False, "plan_hash": "", "fraction": 0, "continues": "", **args}
+    async def _load_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+        _require("load_new_limits", args, {"continues": str, "reason": str})
+        _require_reason("load_new_limits", args["reason"])
+        if not args["continues"]:
+            raise CommandRefused("control.arguments", "load_new_limits wants a session in continues", "TCS:Cmd",
+                                 "a session of its own goes by the rules in force: load")  # fmt: skip
+        return await self._load(args, issuer, new_limits=True)
+
+    async def _load(self, args: Mapping[str, Any], issuer: str, *, new_limits: bool = False) -> dict[str, Any]:
+        wanted = {"plan": str, "room": str, "qa": bool, "plan_hash": str, "fraction": int, "continues": str,
+                  "reason": str}  # fmt: skip
+        given = {"qa": False, "plan_hash": "", "fraction": 0, "continues": "", "reason": "", **args}
         _require("load", given, wanted)
         program = self._load_program(given["plan"], given["room"], given["qa"])
         await self._sequencer.books.durable()
         course = self._course(program)
         share = share_of(self._sequencer.mode, program, course, given["fraction"], given["continues"])
         known = self._known_fields(course) if course is not None and share.number else None
+        rules_before = ""
         if share.continues:
+            before = read.session(self._written("load"), share.continues)
+            rules_before = changed_limits(before, self._rules_hash, accepted=new_limits, rest=True)
             program = self._rest(program, share.continues, "load")
 
         def dress(session: Session) -> None:
             session.plan_path, session.energy_table, session.share = given["plan"], self._energy_table, share
-            session.rules_hash = self._rules_hash
-            session.known_fields = known
+            session.rules_hash, session.rules_before = self._rules_hash, rules_before
+            session.opened_because, session.known_fields = given["reason"], known
 
         session = await self._sequencer.load(
             program, mode=self._sequencer.mode, operator=issuer, approved_hash=given["plan_hash"], dress=dress

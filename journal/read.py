@@ -26,7 +26,10 @@ from journal.store import Journal
 FloatArray = npt.NDArray[np.float64]
 RECORD_KIND = "session.record"
 RULES_KIND = "session.rules"
-"""Kind of an event: a session was opened, by interlock rules of this `rules_hash`; `before`: of others before them."""
+"""Kind of an event: a session goes by interlock rules of this `rules_hash`. Where `before` is not empty, somebody has
+had it delivered under them for the first time, and before it went by those."""
+UNKNOWN_RULES = "unknown"
+"""`before` of a session whose journal does not say by which interlock rules it went."""
 NEW_LIMITS = "new limits"
 """Of a row of operators: who went on with a session under other interlock rules than it went by."""
 RECONCILED_KIND = "session.reconciled"
@@ -78,7 +81,7 @@ class SessionEntry:
     continues: str = ""
     """The session whose rest this one gives."""
     rules_hash: str | None = None
-    """Of the interlock rules that it goes by, since it was last opened; None in a journal that does not say."""
+    """Of the interlock rules that it goes by, since it was last started; None in a journal that does not say."""
     intent: str | None = None
     """PlanIntent of its plan, empty where the plan has none; None in a journal that knows no courses."""
 

@@ -58,6 +58,8 @@ class DeliveryRequest:
     """Of the course, from 1; 0: the next one, where it is one."""
     continues: str = ""
     """A session that was closed as partial, whose rest is delivered."""
+    new_limits: str = ""
+    """Why, as the physicist, it is delivered under other interlock rules than that session's; empty: it is not."""
 
     @property
     def first_seed(self) -> int:
@@ -78,6 +80,9 @@ def deliver_plan(request: DeliveryRequest, target: str, on_progress: OnProgress 
     """
     if target not in TARGETS:
         raise no_such("target.unknown", "target", target, TARGETS)
+    if request.new_limits and not request.continues:
+        raise UsageError("target.new-limits", "a session of its own goes by the interlock rules in force",
+                         "--new-limits", "leave it out; it is for --continues SESSION")  # fmt: skip
     require_target(request.facility, target, request.speed)
     if target == "virtual" and request.speed is not None:
         raise UsageError("target.speed", "virtual time has no speed: it goes as fast as this machine can", "--speed",

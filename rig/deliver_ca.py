@@ -144,7 +144,9 @@ async def _opened(client: OperatorClient, request: DeliveryRequest, program: Mac
     """Open a new session, or one of the journal again; its id."""
     plan, going_on = str(request.plan.resolve()), request.going_on
     if going_on is None:
-        return await client.load(plan, request.room, request.qa, program.plan_hash, request.fraction, request.continues)
+        return await client.load(
+            plan, request.room, request.qa, program.plan_hash, request.fraction, request.continues, request.new_limits
+        )
     await client.recover(
         going_on.session, plan, request.room, request.qa, going_on.reason, new_limits=going_on.new_limits
     )

@@ -142,8 +142,7 @@ class OperatorClient:
 
     def _who_is_silent(self) -> str:
         now_s = asyncio.get_running_loop().time()
-        silent = [name for name, last_s in self._beats.items() if now_s - last_s > self.limits.silence_s]
-        return ", ".join(sorted(silent))
+        return ", ".join(sorted(name for name, last_s in self._beats.items() if now_s - last_s > self.limits.silence_s))
 
     async def _keep_alive_for_ever(self) -> None:
         channel = self._channels["SAFE:KeepAlive"]
@@ -268,9 +267,8 @@ class OperatorClient:
         `signer`: somebody else's signature instead of one of the console's own, for trials of who may do what.
         """
         signs = signer or self._signers[role]
-        client = CommandClient(
-            self._channels[f"{server}:Cmd"], self._channels[f"{server}:Cmd-Result"], signs, self._clock
-        )
+        command, answer = (self._channels[f"{server}:{name}"] for name in ("Cmd", "Cmd-Result"))
+        client = CommandClient(command, answer, signs, self._clock)
         result = await Caller(client).call(verb, args or {}, self.limits.command_s if timeout_s is None else timeout_s)
         return result.data
 
@@ -327,22 +325,24 @@ class OperatorClient:
         if tests is None:
             with contextlib.suppress(CommandRefused):  # nothing is latched: what is missing are the tests
                 await self.reset("operator")
-        args = {} if tests is None else {"tests": tests}
-        await self.ask("SAFE", "prove", args, timeout_s=self.limits.prove_s)
+        await self.ask("SAFE", "prove", {} if tests is None else {"tests": tests}, timeout_s=self.limits.prove_s)
         await self.until(
             lambda: self._value("SAFE:Proof-Sts") == _PROOFS_VALID or tests is not None, self.limits.command_s,
             "valid proof tests",
         )  # fmt: skip
 
     async def load(
-        self, plan: str, room: str, qa: bool, plan_hash: str = "", fraction: int = 0, continues: str = ""
-    ) -> str:
+        self, plan: str, room: str, qa: bool, plan_hash: str = "", fraction: int = 0, continues: str = "",
+        new_limits: str = "",
+    ) -> str:  # fmt: skip
         """Load a plan and open a field for it; the session's id. Refused while a termination is unresolved, and where
-        control has read another plan than the console (`plan_hash`). See `control.course.share_of` for the rest."""
+        control has read another plan than the console (`plan_hash`). See `control.course.share_of` for the rest.
+        `new_limits`: why, as the physicist, under other interlock rules than the session that it `continues`."""
         args: dict[str, Any] = {"plan": plan, "room": room, "qa": qa, "plan_hash": plan_hash}
-        args |= {"fraction": fraction} if fraction else {}
-        args |= {"continues": continues} if continues else {}
-        data = await self.ask("TCS", "load", args, timeout_s=self.limits.load_s)
+        more = {"fraction": fraction, "continues": continues, "reason": new_limits}
+        args |= {name: value for name, value in more.items() if value}
+        verb, role = ("load_new_limits", "physicist") if new_limits else ("load", "operator")
+        data = await self.ask("TCS", verb, args, role=role, timeout_s=self.limits.load_s)
         self._session = session = str(data["session"])
         await self.ask("SAFE", "open_field", {"session": session})
         return session

@@ -167,6 +167,13 @@ def new_limits(journal: Journal, entry: SessionEntry) -> list[dict[str, Any]]:
     ]
 
 
+def rules_unknown(journal: Journal, entry: SessionEntry) -> bool:
+    """A session was gone on with of which the journal does not say by which interlock rules it went before."""
+    said = [json.loads(row["data"]) for row in read.rows_of(journal, "events", entry.session)
+            if row["kind"] == read.RULES_KIND]  # fmt: skip
+    return any(one["before"] == read.UNKNOWN_RULES for one in said)
+
+
 def course_of(journal: Journal, entry: SessionEntry) -> Course:
     """The course that a session belongs to; one without fractions where it belongs to none."""
     if entry.fraction:

@@ -89,13 +89,17 @@ def show(settings: Settings, name: str, facility_name: str, journal_at: str, as_
         lines = session_desk.layer_lines(journal, entry)
         course = session_desk.course_of(journal, entry)
         limits = session_desk.new_limits(journal, entry)
+        unknown = session_desk.rules_unknown(journal, entry)
     if as_json:
         layers = [line.to_data() for line in lines]
-        print_json({**entry.to_data(), "layers_begun": layers, "course": course.to_data(), "new_limits": limits})
+        rules = {"new_limits": limits, "rules_unknown": unknown}
+        print_json({**entry.to_data(), "layers_begun": layers, "course": course.to_data(), **rules})
     else:
         _print_layers(entry, lines)
         for one in limits:
             print_wrapped("", f"Gone on with under other interlock rules by the {one['operator']}: {one['reason']}")
+        if unknown:
+            print_wrapped("", "Gone on with, and by which interlock rules it went before is unknown: an older journal.")
         _print_course(course)
     return int(ExitCode.OK)
 

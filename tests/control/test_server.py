@@ -235,5 +235,6 @@ def test_words_are_cut_at_a_character() -> None:
 
 
 def test_going_on_under_other_limits_is_the_physicists_alone() -> None:
-    assert PERMISSIONS["recover_new_limits"] == {"physicist"}
-    assert PERMISSIONS["recover"] == {"operator", "physicist"}
+    for verb in ("recover", "load"):
+        assert PERMISSIONS[f"{verb}_new_limits"] == {"physicist"}
+        assert PERMISSIONS[verb] == {"operator", "physicist"}

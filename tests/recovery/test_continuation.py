@@ -9,11 +9,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from control.continuation import continued
 from control.layer_machine import State
 from control.plan.program import MachineProgram
+from facility.errors import CommandRefused
 from facility.intensity import spot_tolerance_ions
+from interlocks.rules import load_rules
 from interlocks.snapshot import Mode
 from ioc_sim.register_store import MemoryStore
 from journal import read
@@ -24,6 +27,7 @@ from records.account import read_account
 from rig.virtual_world import World, WorldOptions, WorldParts
 from tests.recovery.test_crashes import SEED, facility
 from tests.recovery.test_crashes import program as qa_program
+from tests.recovery.test_virtual_resume import other_limits
 
 
 @functools.cache
@@ -96,6 +100,33 @@ def test_the_rest_of_a_fraction_is_given_once(tmp_path: Path) -> None:
         error, unmeasured = given - layer.target_ions, uncertain.get(index, np.zeros(0))
         assert (error <= allowed).all()
         assert (-error <= allowed + 2.0 * count + (unmeasured if unmeasured.size else 0.0)).all()
+    journal.close()
+
+
+def test_the_rest_is_given_under_other_interlock_limits_only_where_a_physicist_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, store = open_journal(sqlite_url(tmp_path / "j.sqlite"), facility().id), MemoryStore()
+    name = world(journal, store, SEED).run(half)
+    other_limits(tmp_path / "site", monkeypatch)
+
+    async def rest(parts: WorldParts) -> str:
+        await parts.operator.ask("TCS", "close_partial", {"session": name, "reason": "the patient had to go"})
+        with pytest.raises(CommandRefused, match=r"interlock rules .* opened with .* no limits") as refused:
+            await begun(parts, continues=name)
+        assert refused.value.code == "recovery.limits"
+        args = {"plan": "plan", "room": program().room_id, "qa": False, "continues": name, "reason": "I may not"}
+        with pytest.raises(CommandRefused, match="is for physicist, not operator"):
+            await parts.operator.ask("TCS", "load_new_limits", args)
+        return await begun(parts, continues=name, new_limits="limits were reviewed")
+
+    again = world(journal, store, SEED + 1).run(rest)
+    entries = {one.session: one for one in read.sessions(journal)}
+    assert list(entries) == [name, again]
+    assert entries[again].rules_hash == load_rules(facility(), program().room_id, "carbon").hash
+    assert entries[again].rules_hash != entries[name].rules_hash
+    said = [row for row in read.rows_of(journal, "operators", again) if row["what"] == read.NEW_LIMITS]
+    assert [(row["operator"], row["reason"]) for row in said] == [("physicist", "limits were reviewed")]
     journal.close()
 
 
