@@ -14,7 +14,7 @@ import numpy as np
 from control.layer_table import FloatArray
 from control.recovery import LEAST_COUNTS, restore
 from control.session import ProgramLike, Session
-from facility.errors import CommandRefused
+from facility.errors import CommandRefused, JournalError
 from journal import read
 from journal.read import SessionEntry
 from journal.store import Journal
@@ -25,17 +25,24 @@ def continued(journal: Journal, program: ProgramLike, continues: str) -> Program
 
     CommandRefused where nothing is left.
     """
-    chain: list[SessionEntry] = []
-    name = continues
-    while name:
-        chain.insert(0, read.session(journal, name))
-        name = chain[0].continues
-    for attempt, entry in enumerate(chain, 1):
+    for attempt, entry in enumerate(chain_of(journal, continues), 1):
         _require_known(journal, entry)
         program = program.rest(_left(journal, program, entry), attempt)
         if not program.layers:
             raise CommandRefused("course.nothing-left", f"session {entry.session} has left nothing", "load")
     return program
+
+
+def chain_of(journal: Journal, name: str) -> list[SessionEntry]:
+    """A session behind those whose rest it gives, the first one first. UsageError where there is none of that name,
+    JournalError where one would give its own rest."""
+    chain = [read.session(journal, name)]
+    while (before := chain[0].continues) and before not in [entry.session for entry in chain]:
+        chain.insert(0, read.session(journal, before))
+    if before:
+        raise JournalError("journal.course", f"session {before} would give its own rest", name,
+                           "keep the file, restore the last good copy beside it, ionctl journal verify")  # fmt: skip
+    return chain
 
 
 def _require_known(journal: Journal, entry: SessionEntry) -> None:

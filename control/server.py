@@ -36,6 +36,7 @@ import structlog
 from channels.command import Command, CommandResult, Status
 from channels.command_server import CommandVerifier, Refusal, Repeated
 from channels.protocol import Value
+from control.aside import Aside, at_once
 from control.layer_machine import DELIVERING, State
 from control.sequencer import Sequencer
 from control.session_desk import LoadProgram, SessionDesk, Verb
@@ -79,6 +80,7 @@ class ControlServer:
         journal: to read what sessions got that are opened again; None: none can be.
         energy_table: hash of the table that energy codes come from.
         rules_hash: of the interlock rules in force, by which sessions go.
+        aside: carries out what takes long, while the event loop turns.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class ControlServer:
         journal: Journal | None = None,
         energy_table: str = "",
         rules_hash: str = "",
+        aside: Aside = at_once,
     ) -> None:
         self._publish_s = publish_s
         self._sequencer = sequencer
@@ -104,7 +107,7 @@ class ControlServer:
         self._beat = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._verbs: dict[str, Verb] = {
-            **SessionDesk(sequencer, load_program, journal, energy_table, rules_hash).verbs,
+            **SessionDesk(sequencer, load_program, journal, energy_table, rules_hash, aside).verbs,
             "prepare": self._plain(sequencer.prepare),
             "start": self._for_session(self._by(sequencer.start)),
             "pause": self._plain(sequencer.pause),

@@ -1,13 +1,21 @@
-"""How sessions are opened and closed for good: from a plan, from the journal, as partial."""
+"""How sessions are opened and closed for good: from a plan, from the journal, as partial.
+
+One at a time, in the order in which it was asked for. A plan is compiled and a journal checked aside, and the event
+loop turns meanwhile: a session that is open may be started, delivered and closed. So what a session is opened by, its
+account and its place in the course, is read after that, and nothing is awaited from there to the sequencer, which looks
+at its state again.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from control.continuation import continued
+from control.aside import Aside, at_once
+from control.continuation import chain_of, continued
 from control.course import require_given_by_nobody_else, require_let_go, share_of
-from control.layer_machine import DELIVERING, Event, State, refused
+from control.layer_machine import DELIVERING, Event, State, not_now, refused
 from control.recovery import changed_limits, require_alike, require_same, restore
 from control.sequencer import Sequencer
 from control.session import ProgramLike, Session
@@ -28,21 +36,36 @@ Verb = Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]
 
 
 class SessionDesk:
-    """The verbs load, recover, both under other rules, and close_partial; see `control.server` for their arguments."""
+    """The verbs load, recover, both under other rules, and close_partial; see `control.server` for their arguments.
+
+    Args:
+        sequencer, load_program, journal, energy_table, rules_hash: see `control.server.ControlServer`.
+        aside: carries out what takes long.
+    """
 
     def __init__(
         self, sequencer: Sequencer, load_program: LoadProgram, journal: Journal | None, energy_table: str,
-        rules_hash: str = "",
+        rules_hash: str = "", aside: Aside = at_once,
     ) -> None:  # fmt: skip
         self._sequencer = sequencer
         self._load_program = load_program
         self._journal = journal
         self._energy_table = energy_table
         self._rules_hash = rules_hash
+        self._aside = aside
+        self._turn = asyncio.Lock()
         self.verbs: dict[str, Verb] = {
-            "load": self._load, "load_new_limits": self._load_new_limits, "recover": self._recover,
-            "recover_new_limits": self._recover_new_limits, "close_partial": self._close_partial,
+            "load": self._in_turn(self._load), "load_new_limits": self._in_turn(self._load_new_limits),
+            "recover": self._in_turn(self._recover), "recover_new_limits": self._in_turn(self._recover_new_limits),
+            "close_partial": self._in_turn(self._close_partial),
         }  # fmt: skip
+
+    def _in_turn(self, verb: Verb) -> Verb:
+        async def waited(args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
+            async with self._turn:
+                return await verb(args, issuer)
+
+        return waited
 
     async def _load_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("load_new_limits", args, {"continues": str, "reason": str})
@@ -57,11 +80,14 @@ class SessionDesk:
                   "reason": str}  # fmt: skip
         given = {"qa": False, "plan_hash": "", "fraction": 0, "continues": "", "reason": "", **args}
         _require("load", given, wanted)
-        program = self._load_program(given["plan"], given["room"], given["qa"])
-        await self._sequencer.books.durable()
-        course = self._course(program)
-        share = share_of(self._sequencer.mode, program, course, given["fraction"], given["continues"])
-        known = self._known_fields(course) if course is not None and share.number else None
+        self._require_possible()
+        books = self._sequencer.books
+        program = await self._aside(lambda: self._load_program(given["plan"], given["room"], given["qa"]))
+        await books.durable()
+        if self._share(program, given)[0].continues:
+            await self._aside(lambda: self._require_whole("load", given["continues"]))
+            await books.durable()
+        share, known = self._share(program, given)
         rules_before = ""
         if share.continues:
             before = read.session(self._written("load"), share.continues)
@@ -78,6 +104,12 @@ class SessionDesk:
         )
         spots = sum(int(layer.target_ions.size) for layer in program.layers)
         return {"session": session, "plan_hash": program.plan_hash, "layers": len(program.layers), "spots": spots}
+
+    def _share(self, program: ProgramLike, given: Mapping[str, Any]) -> tuple[Share, frozenset[int] | None]:
+        """What would be loaded of a course, as the journal stands, and which fields of it have their dose there."""
+        course = self._course(program)
+        share = share_of(self._sequencer.mode, program, course, given["fraction"], given["continues"])
+        return share, self._known_fields(course) if course is not None and share.number else None
 
     def _course(self, program: ProgramLike) -> Course | None:
         """What the journal knows of the course of a plan; None where it belongs to none, or nothing is written down.
@@ -97,11 +129,16 @@ class SessionDesk:
         return frozenset(field_number(one.session) for one in known)
 
     def _rest(self, program: ProgramLike, continues: str, verb: str) -> ProgramLike:
-        """What is left of a session that was closed as partial; the same machine must give it."""
+        """What is left of a session that was closed as partial; the same machine must give it. The journal is whole."""
         journal = self._written(verb)
-        require_whole(journal, continues)
         require_alike(read.session(journal, continues), program, self._energy_table)
         return continued(journal, program, continues)
+
+    def _require_whole(self, verb: str, session: str) -> None:
+        """JournalError unless the journal is what was written since this session was opened, and those whose rest it
+        gives. Takes as long as the journal is: aside."""
+        journal = self._written(verb)
+        require_whole(journal, chain_of(journal, session)[0].session)
 
     async def _recover_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         return await self._recover(args, issuer, new_limits=True)
@@ -109,11 +146,17 @@ class SessionDesk:
     async def _recover(self, args: Mapping[str, Any], issuer: str, *, new_limits: bool = False) -> dict[str, Any]:
         _require("recover", args, {"session": str, "plan": str, "room": str, "qa": bool, "reason": str})
         _require_reason("recover", args["reason"])
-        journal = self._written("recover")
-        await self._sequencer.books.durable()
+        self._require_possible()
+        journal, books = self._written("recover"), self._sequencer.books
+
+        def compiled() -> ProgramLike:
+            self._require_whole("recover", args["session"])
+            return self._load_program(args["plan"], args["room"], args["qa"])
+
+        await books.durable()
+        program = await self._aside(compiled)
+        await books.durable()
         entry = read.session(journal, args["session"])
-        require_whole(journal, entry.session)
-        program = self._load_program(args["plan"], args["room"], args["qa"])
         require_same(entry, program, self._energy_table)
         rules_before = changed_limits(entry, self._rules_hash, accepted=new_limits)
         self._require_mode(entry)
@@ -147,9 +190,7 @@ class SessionDesk:
                 await sequencer.stop()
                 await sequencer.recorded(ENDS_S)
             await sequencer.close()
-        elif sequencer.session is not None and sequencer.state in DELIVERING:  # a plan is read and compiled for it
-            what = f"session {sequencer.session.id} is being delivered, and control has nothing to do beside that"
-            raise CommandRefused("control.busy", what, "close_partial", "ask again when it is interrupted or has ended")
+        self._require_idle()
         await sequencer.books.durable()
         entry = read.session(journal, name)
         if entry.status in read.ENDED:
@@ -167,19 +208,44 @@ class SessionDesk:
         """Bring journal and register together for the last time; what was found, and whether it is all. Where that
         cannot be, the journal's account stands, and nobody gives what it says is left (`continued`)."""
         sequencer = self._sequencer
-        try:
+
+        def compiled() -> ProgramLike:
             program = self._load_program(plan, entry.room, entry.qa)
             require_same(entry, program, self._energy_table)
             if entry.continues:
+                self._require_whole("close_partial", entry.continues)
                 program = self._rest(program, entry.continues, "close_partial")
+            return program
+
+        try:
+            program = await self._aside(compiled)
+        except IonctlError as problem:
+            return self._unheard(entry, problem)
+        self._require_idle()  # somebody may have started a session meanwhile
+        try:
             session = Session(entry.session, program, mode=sequencer.mode, operator=entry.operator, t_ns=0)
             restore(session, read.layers(self._written("close_partial"), entry.session))
             session.on_booked = sequencer.books.booker(session)
             return await sequencer.reconcile(session), True
         except IonctlError as problem:
-            words = f"journal and register were not brought together: {problem}"
-        sequencer.books.event(entry.session, read.RECONCILED_KIND, {"words": words, "known": False})
+            return self._unheard(entry, problem)
+
+    def _unheard(self, entry: SessionEntry, problem: IonctlError) -> tuple[str, bool]:
+        words = f"journal and register were not brought together: {problem}"
+        self._sequencer.books.event(entry.session, read.RECONCILED_KIND, {"words": words, "known": False})
         return words, False
+
+    def _require_possible(self) -> None:
+        """CommandRefused where no session can be opened now: then nothing is read for it."""
+        if refused(self._sequencer.state, Event.LOAD):
+            raise not_now(self._sequencer.state, Event.LOAD)
+
+    def _require_idle(self) -> None:
+        """CommandRefused while a session is delivered: a plan is read and compiled for what is closed."""
+        sequencer = self._sequencer
+        if sequencer.session is not None and sequencer.state in DELIVERING:
+            what = f"session {sequencer.session.id} is being delivered, and control has nothing to do beside that"
+            raise CommandRefused("control.busy", what, "close_partial", "ask again when it is interrupted or has ended")
 
     def _require_mode(self, entry: SessionEntry) -> None:
         """What holds for a patient does not hold in other modes, so nobody goes on in another one."""

@@ -17,6 +17,7 @@ from channels.command_server import CommandVerifier
 from channels.keepalive import KeepAliveMaker
 from channels.keys import KeyRing
 from channels.protocol import Channel, ChannelProvider
+from control.aside import Aside, at_once
 from control.bookkeeper import Bookkeeper
 from control.bypass_watch import BypassWatch
 from control.ioc import ControlIoc
@@ -113,6 +114,8 @@ class ControlParts:
     """See `Observer`."""
     samples: SampleLog | None = None
     """Where the samples of a session go; None: nowhere."""
+    aside: Aside = at_once
+    """Carries out what takes long: plans that are compiled, journals that are checked."""
     command_age_ns: int | None = None
     """See `CommandVerifier.max_age_ns`."""
 
@@ -157,6 +160,7 @@ async def control_stack(
             ControlServer(
                 sequencer, ioc, verifier, parts.load_program, telemetry=parts.telemetry, publish_s=parts.publish_s,
                 journal=parts.journal, energy_table=parts.energy_table, rules_hash=parts.rules_hash,
+                aside=parts.aside,
             ) as server,
         ):  # fmt: skip
             gate.server = server

@@ -187,6 +187,7 @@ async def main(launch: Launch) -> None:
                 writer=writer,
                 energy_table=load_energy_table(facility, launch.species).hash,
                 rules_hash=rules.hash,
+                aside=asyncio.to_thread,
                 fast_rules=tuple(rule.id for rule in rules.h),
                 command_age_ns=command_age_ns(speed),
                 samples=files.samples,

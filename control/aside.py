@@ -1,0 +1,24 @@
+"""Long work that must not keep the event loop waiting: a plan that is compiled, a whole journal that is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Aside(Protocol):
+    """Carries out work that reads and changes nothing; `asyncio.to_thread` where time is that of the wall.
+
+    While it is awaited the event loop turns: what was known before may not hold any more.
+    """
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """The work's result, or what it raises."""
+        ...
+
+
+async def at_once(work: Callable[[], T], /) -> T:
+    """In the caller's own time: virtual time knows no threads, and stands still meanwhile."""
+    return work()
