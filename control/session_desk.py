@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from control.aside import Aside, at_once
 from control.continuation import chain_of, continued
@@ -29,8 +29,13 @@ from journal.verify import require_whole
 
 ENDS_S = 10.0
 """Until a session that was stopped has ended and is on record, event-loop s."""
+LONGEST_S = 25.0
+"""For a plan to be compiled or a journal to be checked, event-loop s: a file that never ends keeps nobody else waiting,
+and who has asked, and waits for longer, hears of it."""
+_SLOW = "control.slow"
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 """(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
+T = TypeVar("T")
 Verb = Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]
 """(arguments, issuer) -> data of the result."""
 
@@ -67,6 +72,15 @@ class SessionDesk:
 
         return waited
 
+    async def _long(self, verb: str, work: Callable[[], T]) -> T:
+        """The result of work that is done aside; CommandRefused after LONGEST_S, and nothing was done."""
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                return await self._aside(work)
+        except TimeoutError:
+            what = f"plan and journal were not read within {LONGEST_S:g} s"
+            raise CommandRefused(_SLOW, what, verb, "see what keeps their disk or server busy") from None
+
     async def _load_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("load_new_limits", args, {"continues": str, "reason": str})
         _require_reason("load_new_limits", args["reason"])
@@ -82,10 +96,10 @@ class SessionDesk:
         _require("load", given, wanted)
         self._require_possible()
         books = self._sequencer.books
-        program = await self._aside(lambda: self._load_program(given["plan"], given["room"], given["qa"]))
+        program = await self._long("load", lambda: self._load_program(given["plan"], given["room"], given["qa"]))
         await books.durable()
         if self._share(program, given)[0].continues:
-            await self._aside(lambda: self._require_whole("load", given["continues"]))
+            await self._long("load", lambda: self._require_whole("load", given["continues"]))
             await books.durable()
         share, known = self._share(program, given)
         rules_before = ""
@@ -154,7 +168,7 @@ class SessionDesk:
             return self._load_program(args["plan"], args["room"], args["qa"])
 
         await books.durable()
-        program = await self._aside(compiled)
+        program = await self._long("recover", compiled)
         await books.durable()
         entry = read.session(journal, args["session"])
         require_same(entry, program, self._energy_table)
@@ -218,8 +232,10 @@ class SessionDesk:
             return program
 
         try:
-            program = await self._aside(compiled)
+            program = await self._long("close_partial", compiled)
         except IonctlError as problem:
+            if problem.code == _SLOW:  # what is not known yet can still be heard
+                raise
             return self._unheard(entry, problem)
         self._require_idle()  # somebody may have started a session meanwhile
         try:

@@ -286,7 +286,7 @@ class OperatorClient:
     async def close_partial(self, session: str, reason: str, plan: str = "") -> Closed:
         """Have control close a session as partial; `plan`: where its file lies now, if not where it lay."""
         args = {"session": session, "reason": reason, **({"plan": plan} if plan else {})}
-        answer = await self.ask("TCS", "close_partial", args)
+        answer = await self.ask("TCS", "close_partial", args, timeout_s=self.limits.load_s)
         return Closed(str(answer.get("account", "")), answer.get("known") is not False)
 
     @property

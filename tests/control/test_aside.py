@@ -11,10 +11,11 @@ import pytest
 
 from control.bookkeeper import Bookkeeper
 from control.layer_machine import State
-from control.session_desk import SessionDesk
+from control.session_desk import LONGEST_S, SessionDesk
 from facility.errors import CommandRefused, JournalError
 from journal import read
 from journal.store import Journal
+from rig.operator_client import OperatorLimits
 from tests.control.fakes import FakeProgram, program
 from tests.control.test_course import Desk, close, run
 from tests.control.test_course import journal as journal
@@ -173,6 +174,25 @@ def test_a_session_is_not_closed_beside_one_that_was_started_meanwhile(journal: 
     run(journal, test)
 
 
+def test_a_file_that_never_ends_keeps_nobody_else_waiting(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        name = await desk.stopped()
+        await close(desk)
+        slow = slow_desk(desk, journal)
+        slow.hold()
+        asked = [asyncio.create_task(one) for one in (desk.load(), desk.recover(name), desk.close_partial(name))]
+        for one in asked:
+            with pytest.raises(CommandRefused, match="plan and journal were not read within 25 s"):
+                await one
+        assert read.session(journal, name).status == "terminated"
+        assert desk.bench.sequencer.state is State.STANDBY
+        slow.over.set()
+        await desk.close_partial(name)
+        assert read.session(journal, name).status == "partial"
+
+    run(journal, test)
+
+
 def test_the_rest_of_a_rest_is_taken_from_a_journal_that_is_whole_from_the_first_one_on(journal: Journal) -> None:
     names: list[str] = []
 
@@ -214,6 +234,10 @@ def test_a_journal_by_which_a_session_gives_its_own_rest_is_refused(journal: Jou
         connection.exec_driver_sql("UPDATE courses SET continues = session")
     with pytest.raises(JournalError, match=f"session {names[0]} would give its own rest"):
         chain_of(journal, names[0])
+
+
+def test_a_console_waits_for_longer_than_control_reads() -> None:
+    assert OperatorLimits().load_s > LONGEST_S
 
 
 def test_control_in_its_own_process_does_it_in_threads() -> None:
