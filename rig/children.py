@@ -23,7 +23,7 @@ from facility.errors import (
     PlanError,
     UsageError,
 )
-from rig.run_dir import is_alive
+from rig.run_dir import has_noted_end, is_alive
 from rig.wall_clock import monotonic_s, sleep_s
 
 READY_PREFIX = "READY "
@@ -150,22 +150,45 @@ def last_line(log: Path) -> str:
 
 
 def stop(folder: Path, name: str, pid: int, child: subprocess.Popen[bytes] | None = None) -> str:
-    """End a process that holds its lock: asked first, then killed. Returns 'stopped', 'killed' or GONE.
+    """End a process that holds its lock: asked first, then killed. Returns 'stopped' for an orderly end.
 
-    One that does not listen is told to abort, which writes into its log where each of its threads stands.
+    Other ends are told in words, with the log to look at: killed, gone before (GONE), or ended by a signal or with an
+    exit code, which only a `child` of this process is known by. One that does not listen is told to abort, which writes
+    into its log where each of its threads stands.
     """
     if not is_alive(folder, name):
-        return GONE
-    for number, timeout_s, word in (
-        (signal.SIGTERM, STOP_TIMEOUT_S, "stopped"),
-        (signal.SIGABRT, ABORT_TIMEOUT_S, "killed"),
-        (signal.SIGKILL, KILL_TIMEOUT_S, "killed"),
-    ):
-        _signal(pid, number)
-        _signal(pid, signal.SIGCONT)
-        if gone(folder, name, timeout_s, child):
-            return word
+        return GONE + _not_orderly(folder, name, child)
+    if _ends(folder, name, pid, signal.SIGTERM, STOP_TIMEOUT_S, child):
+        return "stopped" + _not_orderly(folder, name, child)
+    for number, timeout_s in ((signal.SIGABRT, ABORT_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
+        if _ends(folder, name, pid, number, timeout_s, child):
+            return f"killed, for it did not listen: see {folder / name}.log"
     raise ChannelError("child.immortal", f"{name} (process {pid}) does not end", str(folder))
+
+
+def _ends(
+    folder: Path, name: str, pid: int, number: signal.Signals, timeout_s: float, child: subprocess.Popen[bytes] | None
+) -> bool:
+    """Send a signal, wake it, and wait; whether the process ends."""
+    _signal(pid, number)
+    _signal(pid, signal.SIGCONT)
+    return gone(folder, name, timeout_s, child)
+
+
+def _not_orderly(folder: Path, name: str, child: subprocess.Popen[bytes] | None) -> str:
+    """How a process has ended, and where to look; empty if it came to its orderly end."""
+    code = None if child is None else child.poll()
+    if code == 0 or (code is None and has_noted_end(folder, name)):
+        return ""
+    how = "not by an orderly end" if code is None else f"exit code {code}" if code > 0 else _signal_name(-code)
+    return f", {how}: see {folder / name}.log"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"ended by {signal.Signals(number).name}"
+    except ValueError:  # a real-time signal has no name of its own
+        return f"ended by signal {number}"
 
 
 def gone(folder: Path, name: str, timeout_s: float, child: subprocess.Popen[bytes] | None = None) -> bool:

@@ -18,6 +18,7 @@ from facility.errors import ChannelError, ConfigError
 RUN_SCHEMA = "ionctl.run/1"
 NAMES = ("plant", "safety", "control")
 CONFIG_FILE = "facility.json"
+_ENDED = b"ended\n"
 POST_MORTEM = "post-mortem"
 """Kind of the event that tells of one, and the folder of the files, below a session's (virtual) or the run's."""
 SAFETY_SCANS = "post-mortem.safety"
@@ -37,6 +38,11 @@ class Lock:
             raise ChannelError(
                 "run.already", f"{name} already runs", str(folder), "stop it first: ionctl down"
             ) from problem
+        os.ftruncate(self._fd, 0)
+
+    def note_end(self) -> None:
+        """Leave a note that the process has come to its orderly end (`has_noted_end`)."""
+        os.pwrite(self._fd, _ENDED, 0)
 
     def release(self) -> None:
         """Let go."""
@@ -56,6 +62,14 @@ def is_alive(folder: Path, name: str) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def has_noted_end(folder: Path, name: str) -> bool:
+    """Whether the last process that held the lock of this name came to its orderly end."""
+    try:
+        return (folder / f"{name}.lock").read_bytes() == _ENDED
+    except FileNotFoundError:
+        return False
 
 
 @dataclass

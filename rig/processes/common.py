@@ -26,6 +26,7 @@ from facility.config import Facility
 from facility.config.loader import facility_from_json
 from facility.errors import ConfigError, ExitCode, InternalError, IonctlError
 from rig.children import FAILED_PREFIX, READY_PREFIX
+from rig.hang_watch import HangWatch
 from rig.logs import bind, configure_logs
 from rig.run_dir import CONFIG_FILE, Lock
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 SWITCH_INTERVAL_S = 0.0005
 """How long a Python thread keeps the interpreter from another: pacing and link must not wait 5 ms for the server."""
 HANG_S = 20
-"""A process whose event loop has not turned for so long ends: it has lost its links long before, and looks alive."""
+"""A process whose event loop has not turned for so long ends: it has lost its links long before, and looks alive. Time
+in which it was stopped, and could not turn, does not count."""
 _TURN_S = 1.0
 PRIORITY = -10
 """Niceness that plant and safety controller ask for; most users are not given it."""
@@ -83,6 +85,7 @@ def run_process(name: str, add_arguments: AddArguments, main: Main, arguments: S
         bind(facility=launch.facility.id)
         try:
             asyncio.run(main(launch))
+            lock.note_end()
         finally:
             lock.release()
     except IonctlError as problem:
@@ -169,20 +172,20 @@ async def until_one_ends(stop: asyncio.Event, server: CaServer, work: asyncio.Ta
     meanwhile ends the process.
     """
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    turning = asyncio.create_task(_turn_for_ever(), name="turn")
+    watch = HangWatch(HANG_S)
+    turning = asyncio.create_task(_turn_for_ever(watch), name="turn")
     try:
         await asyncio.wait({stopping, server.task, work}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
         turning.cancel()
+        watch.end()
 
 
-async def _turn_for_ever() -> None:
-    """Put off, as often as the loop turns, the alarm that ends a process that hangs, whatever holds its interpreter."""
-    faulthandler.register(signal.SIGALRM, chain=True)  # the stacks first, then what the system does: end it
-    try:
-        while True:
-            signal.alarm(HANG_S)
-            await asyncio.sleep(_TURN_S)
-    finally:
-        signal.alarm(0)
+async def _turn_for_ever(watch: HangWatch) -> None:
+    """Tell the watch, as often as the loop turns, that it does: who watches ends a process that hangs."""
+    while True:
+        if not watch.turned():
+            _log.error("nobody watches any more whether this process hangs")
+            return
+        await asyncio.sleep(_TURN_S)

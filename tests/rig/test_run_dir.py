@@ -13,6 +13,7 @@ import pytest
 from facility.config import load_facility
 from facility.errors import ChannelError, ConfigError
 from rig.children import error_from_dict, stop, wait_ready
+from rig.hang_watch import is_stopped
 from rig.home import find_home
 from rig.run_dir import CONFIG_FILE, Lock, RunFile, is_alive, read_run_file
 
@@ -22,8 +23,14 @@ import signal, sys
 from pathlib import Path
 from rig.run_dir import CONFIG_FILE, Lock
 lock = Lock(Path(sys.argv[1]), "plant")
-if sys.argv[2] == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def orderly(number, frame):
+    lock.note_end()
+    lock.release()
+    sys.exit(0)
+if sys.argv[2] != "careless":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if sys.argv[2] == "stubborn" else orderly)
+if sys.argv[2] == "failing":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(70))
 print("READY {}", flush=True)
 while True:
     signal.pause()
@@ -59,14 +66,31 @@ def test_a_killed_process_is_not_alive_though_its_pid_file_remains(tmp_path):
     os.kill(child.pid, signal.SIGKILL)
     child.wait(30)
     assert not is_alive(tmp_path, "plant")
-    assert stop(tmp_path, "plant", child.pid) == "was gone"
+    log = f"see {tmp_path}/plant.log"
+    assert stop(tmp_path, "plant", child.pid) == f"was gone, not by an orderly end: {log}"
+    assert stop(tmp_path, "plant", child.pid, child) == f"was gone, ended by SIGKILL: {log}"
     child.stdout.close()
 
 
 def test_stop_asks_first(tmp_path):
     child = holder(tmp_path)
     assert stop(tmp_path, "plant", child.pid, child) == "stopped"
-    assert child.returncode == -signal.SIGTERM
+    assert child.returncode == 0
+    assert stop(tmp_path, "plant", child.pid) == "was gone"
+    child.stdout.close()
+
+
+@pytest.mark.parametrize(("manner", "how"), [("careless", "ended by SIGTERM"), ("failing", "exit code 70")])
+def test_stop_says_how_a_child_ended_that_had_no_orderly_end(tmp_path, manner, how):
+    child = holder(tmp_path, manner)
+    assert stop(tmp_path, "plant", child.pid, child) == f"stopped, {how}: see {tmp_path}/plant.log"
+    child.stdout.close()
+
+
+def test_stop_says_of_a_process_of_another_console_that_it_had_no_orderly_end(tmp_path):
+    child = holder(tmp_path, "careless")
+    assert stop(tmp_path, "plant", child.pid) == f"stopped, not by an orderly end: see {tmp_path}/plant.log"
+    child.wait(30)
     child.stdout.close()
 
 
@@ -80,7 +104,7 @@ def test_a_stopped_process_is_ended_too(tmp_path):
 def test_stop_kills_what_does_not_listen(tmp_path, monkeypatch):
     monkeypatch.setattr("rig.children.STOP_TIMEOUT_S", 0.2)
     child = holder(tmp_path, "stubborn")
-    assert stop(tmp_path, "plant", child.pid, child) == "killed"
+    assert stop(tmp_path, "plant", child.pid, child).startswith("killed, for it did not listen: see ")
     child.stdout.close()
 
 
@@ -90,19 +114,27 @@ from types import SimpleNamespace
 from rig.processes import common
 
 async def main(launch):
-    common.HANG_S, common._TURN_S = 1, 0.01
+    common.HANG_S, common._TURN_S = (2 if launch.seed == 3 else 1), 0.01
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lock = threading.Lock()
-    common.say_ready(launch)
+    if launch.seed != 3:
+        common.say_ready(launch)
     if launch.seed == 1:
         hang(lock)
 
     async def work():
+        if launch.seed == 3:
+            await asyncio.sleep(0.1)  # the loop is watched by now
+            common.say_ready(launch)
+            await asyncio.Event().wait()
         await asyncio.sleep(1.5)  # longer than a loop may hang: this one turns
         hang(lock)
 
     server = SimpleNamespace(task=asyncio.create_task(asyncio.Event().wait()))
-    await common.until_one_ends(asyncio.Event(), server, asyncio.create_task(work()))
+    async with common.stop_signal() as stop:
+        if launch.seed != 3:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        await common.until_one_ends(stop, server, asyncio.create_task(work()))
 
 def hang(lock):
     lock.acquire()
@@ -128,7 +160,7 @@ def hanging(folder: Path, seed: int) -> subprocess.Popen[bytes]:
 def test_a_process_that_does_not_listen_says_in_its_log_where_it_hangs(tmp_path, monkeypatch):
     monkeypatch.setattr("rig.children.STOP_TIMEOUT_S", 0.2)
     child = hanging(tmp_path, seed=1)
-    assert stop(tmp_path, "plant", child.pid, child) == "killed"
+    assert stop(tmp_path, "plant", child.pid, child).startswith("killed")
     assert child.returncode == -signal.SIGABRT
     told = (tmp_path / "log").read_text(encoding="utf-8")
     assert "Fatal Python error: Aborted" in told
@@ -138,9 +170,35 @@ def test_a_process_that_does_not_listen_says_in_its_log_where_it_hangs(tmp_path,
 
 def test_a_process_whose_loop_hangs_ends_and_says_where(tmp_path):
     child = hanging(tmp_path, seed=2)
-    assert child.wait(30.0) == -signal.SIGALRM
-    assert "in hang" in (tmp_path / "log").read_text(encoding="utf-8")
+    assert child.wait(30.0) == -signal.SIGABRT
+    told = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "has not turned for 1 s" in told
+    assert "in hang" in told
     assert not is_alive(tmp_path, "plant")
+    child.stdout.close()
+
+
+def test_a_process_that_was_stopped_for_longer_has_its_orderly_end(tmp_path):
+    child = hanging(tmp_path, seed=3)
+    os.kill(child.pid, signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(3.0)
+    os.kill(child.pid, signal.SIGCONT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.5)  # an alarm that went off meanwhile would end it now
+    assert stop(tmp_path, "plant", child.pid, child) == "stopped"
+    assert child.returncode == 0
+    child.stdout.close()
+
+
+def test_a_stopped_process_is_seen_to_be(tmp_path):
+    child = holder(tmp_path)
+    assert not is_stopped(child.pid)
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    assert is_stopped(child.pid)
+    assert stop(tmp_path, "plant", child.pid, child) == "stopped"
+    assert not is_stopped(child.pid)
     child.stdout.close()
 
 
