@@ -31,6 +31,8 @@ LEAST_GAIN, MOST_GAIN = 1.0 / 3.0, 1.0 / 0.3
 LEAST_FAST, MOST_FAST = -0.25, 0.5
 """Share of the ring's gain.  The fast part raises the drive by a third at most, for behind a dip of the noise there may
 be a peak, and lowers it by a third at most: a burst is for interlocks, and must not be hidden from them."""
+MOST_IMAGE = 10
+"""Steps come with 6.25 kHz, and no line reaches eight times that; what lies beyond its images adds next to nothing."""
 MOST_DRIVE = 4.0
 """More than that is not driven: no trough is followed further down."""
 
@@ -89,7 +91,10 @@ def learn(p: Record, s: Record, v: np.ndarray, over: float, missed: float, here:
 
 @kernel
 def set_leads(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
-    """Phase of each line when what is driven now arrives, and what the lags of the transit take of its amplitude."""
+    """Phase of each line when what is driven now arrives, and what the lags of the transit take of its amplitude.
+
+    None of it for a line that the loop would make worse: it is left as it is.
+    """
     s.lead_stage = s.stage_ticks
     s.lead_dead = s.dead_ticks
     for i in range(p.n_lines):
@@ -99,5 +104,32 @@ def set_leads(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
         rise = 1.0
         for _ in range(p.n_stages):
             rise *= math.sqrt(1.0 + lag * lag)
+        if left_over(q[at.LINE_HZ + i], s.stage_ticks, p.n_stages) >= 1.0:
+            rise = 0.0
         v[at.LEAD_C + i] = math.cos(lead) * rise
         v[at.LEAD_S + i] = math.sin(lead) * rise
+
+
+@kernel
+def left_over(hz: float, stage_ticks: float, stages: int) -> float:
+    """Mean square of what the loop leaves of a line that it knows in full and is small, over that of the line.
+
+    A drive in steps follows a line the less the higher its frequency is, and has images of it around that of the steps;
+    those below the line come through the transit with more than the line itself does.
+    """
+    periods = hz * TICK_S * LOOP_TICKS
+    sine = math.sin(math.pi * periods) / math.pi
+    lag = 2.0 * math.pi * stage_ticks / LOOP_TICKS
+    left = 0.0
+    for image in range(-MOST_IMAGE, 3):
+        place = periods + image
+        share = sine / place if abs(place) > 1e-9 else 1.0
+        if image == 0:
+            left += (1.0 - share) * (1.0 - share)
+            continue
+        own, other = lag * periods, lag * place
+        through = share * share
+        for _ in range(stages):
+            through *= (1.0 + own * own) / (1.0 + other * other)
+        left += through
+    return left

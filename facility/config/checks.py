@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from facility.constants import TICK_NS
 from facility.external import DEVICES, SCANNERS, VOLTAGES, units
 from facility.physics.relativity import rigidity_tm
 
@@ -63,6 +64,11 @@ def _responses(f: Facility) -> Iterator[Problem]:
 
 
 def _beam(f: Facility) -> Iterator[Problem]:
+    fastest_hz = 0.5e9 / TICK_NS
+    for place, (hz, _) in enumerate(f.extraction.supply_ripple):
+        if hz >= fastest_hz:
+            what = f"Hz must lie below {fastest_hz:g}, half the rate of the plant's ticks of {TICK_NS / 1000:g} us"
+            yield Problem(f"extraction.supply_ripple.{place}", hz, what)
     total = sum(fraction for fraction, _ in f.extraction.tail)
     if abs(total - 1.0) > 1e-9:
         yield Problem("extraction.tail", f.extraction.tail, f"fractions must add up to 1, they give {total:g}")

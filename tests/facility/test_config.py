@@ -171,6 +171,8 @@ def test_file_name_and_id_must_agree(tmp_path: Path) -> None:
          ["range_shifters.0.bar", "water_equivalent_mm"]),
         (r"= \[1e6, 1.5e6, ", "= [1.5e6, 1e6, ", "config.contradiction", ["intensity_levels_ions_per_s", "rise"]),
         (r"\[\[0.8, 80.0\]", "[[0.9, 80.0]", "config.contradiction", ["extraction.tail", "1.1"]),
+        (r"^supply_ripple = \[\[50.0, ", "supply_ripple = [[5e4, ", "config.contradiction",
+         ["extraction.supply_ripple.0", "50000.0", "below 50000, half the rate of the plant's ticks of 10 us"]),
         (r'^spill_gate = "rfko"([\s\S]*?\[beam_off\.chopper\]\n)present = true',
          r'spill_gate = "chopper"\1present = false', "config.contradiction", ["spill_gate", "present"]),
         (r"^max_current_a = 550.0", "max_current_a = 450.0", "config.contradiction",
