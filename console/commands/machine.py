@@ -34,9 +34,9 @@ def machine() -> None:
 @click.option("--energy", "energy_mev_u", type=float, help="MeV/u; default 250 or the nearest the species has.")
 @click.option("--particles", type=click.IntRange(1000, 1_000_000), default=6000, show_default=True)
 @click.option("--turns", type=click.IntRange(5000, 10_000_000), default=60_000, show_default=True)
-@click.option("--drive", type=click.FloatRange(0.0, 1000.0, min_open=True), default=1.0, show_default=True,
+@click.option("--drive", type=FiniteRange(0.0, 1000.0, min_open=True), default=1.0, show_default=True,
               help="Exciter amplitude or core voltage, over that of the ring's file.")  # fmt: skip
-@click.option("--ripple", "tune_ripple", type=click.FloatRange(0.0, 0.01, min_open=True), default=2e-5,
+@click.option("--ripple", "tune_ripple", type=FiniteRange(0.0, 0.01, min_open=True), default=2e-5,
               show_default=True, help="Amplitude dQ of each line of tune ripple.")  # fmt: skip
 @seed_option(1)
 @PLOT
@@ -82,7 +82,7 @@ def spill(
 
 @machine.command()
 @FACILITY
-@click.option("--distance", type=click.FloatRange(-0.02, 0.02), default=None,
+@click.option("--distance", type=FiniteRange(-0.02, 0.02), default=None,
               help="Tune distance dQ; default that of the ring, or 0.001 if it is on the resonance.")  # fmt: skip
 @PLOT
 @JSON
@@ -111,7 +111,8 @@ def separatrix(
         ("stable area, mm mrad", found.area * 1e6, found.area_theory * 1e6, f"{found.area_error:+.1%}"),
         ("fixed points, farthest from its place over the radius", "", "", f"{found.corner_error:.1%}"),
         ("step before the septum, mm", _mean(found.step_mm), _mean(found.step_theory_mm),
-         f"at most {found.step_error:.1%}"),
+         f"at most {found.step_error:.1%}") if found.step_mm.size else
+        ("step before the septum", "", "", "none: the septum is inside the triangle"),
     ]  # fmt: skip
     title, heads = f"{optics.name}, dQ = {found.distance:g}", ("", "tracked", "Kobayashi", "deviation")
     print_or_draw(

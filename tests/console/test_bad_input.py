@@ -63,10 +63,15 @@ CASES: dict[str, list[tuple[str, int, str]]] = {
         ("--species helium", USAGE, "known: carbon"),
         ("--particles 5", USAGE, "1000<=x<=1000000"),
         ("--drive 0", USAGE, "0.0<x<=1000.0"),
+        ("--drive nan", USAGE, "0.0<x<=1000.0"),
+        ("--ripple nan", USAGE, "0.0<x<=0.01"),
         ("--plot away/a.svg", USAGE, "no folder 'away'"),
     ],
     "machine separatrix": [
         ("--facility nowhere", CONFIGURATION, "known: "),
+        ("--distance nan", USAGE, "-0.02<=x<=0.02"),
+        ("--distance inf", USAGE, "-0.02<=x<=0.02"),
+        ("--distance -0.03", USAGE, "-0.02<=x<=0.02"),
         ("--plot away/a.svg", USAGE, "no folder 'away'"),
     ],
     "machine calibrate": [
