@@ -118,9 +118,15 @@ def to_data(
 
 
 def junit_xml(
-    bench: Bench, results: Sequence[TrialResult], wall_s: float, not_near: Mapping[str, str] | None = None
+    bench: Bench,
+    results: Sequence[TrialResult],
+    wall_s: float,
+    not_near: Mapping[str, str] | None = None,
+    took_s: Sequence[float] = (),
 ) -> bytes:
     """JUnit XML: one suite, one case a trial and one for each line of the summary that has a bound.
+
+    `took_s`: wall time of each trial, s, with the way to its state; 0 where it is not told.
 
     A rule that has a number as its limit and was not tried near it is a case that was skipped, with the reason.
     """
@@ -141,8 +147,8 @@ def junit_xml(
     properties = ET.SubElement(suite, "properties")
     for name, value in about.items():
         ET.SubElement(properties, "property", {"name": name, "value": value})
-    for result in results:
-        _case(suite, result)
+    for result, seconds in zip(results, took_s or [0.0] * len(results), strict=True):
+        _case(suite, result, seconds)
     for rule, why in skipped.items():
         _skipped_case(suite, rule, why)
     for figure in summary:
@@ -151,11 +157,10 @@ def junit_xml(
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _case(suite: ET.Element, result: TrialResult) -> None:
+def _case(suite: ET.Element, result: TrialResult, seconds: float) -> None:
     where = result.state if not result.variant else f"{result.state}, {result.variant}"
-    case = ET.SubElement(
-        suite, "testcase", {"classname": f"interlocks.{result.rule}", "name": f"{result.rule} in {where}", "time": "0"}
-    )
+    about = {"classname": f"interlocks.{result.rule}", "name": f"{result.rule} in {where}", "time": f"{seconds:.3f}"}
+    case = ET.SubElement(suite, "testcase", about)
     if not result.passed:
         failure = ET.SubElement(case, "failure", {"message": result.failures[0], "type": "trial"})
         failure.text = "\n".join(result.failures)

@@ -232,7 +232,7 @@ def cases_of(junit: bytes) -> list[ET.Element]:
 def test_junit_says_what_failed() -> None:
     some = results()[:3]
     failed = TrialResult(**{**vars(some[0]), "failures": ("not latched",)})
-    root = ET.fromstring(junit_xml(bench(), [failed, *some[1:]], 1.5))
+    root = ET.fromstring(junit_xml(bench(), [failed, *some[1:]], 1.5, None, [0.25, 0.5, 0.75]))
     (suite,) = root.findall("testsuite")
     cases = suite.findall("testcase")
     summary = [case for case in cases if case.attrib["classname"] == "interlocks.summary"]
@@ -241,6 +241,7 @@ def test_junit_says_what_failed() -> None:
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "0")
     (failure,) = suite.iter("failure")
     assert failure.attrib["message"] == "not latched"
+    assert [case.attrib["time"] for case in cases[:3]] == ["0.250", "0.500", "0.750"]
     assert not list(suite.iter("skipped"))
 
 
@@ -249,7 +250,10 @@ def test_the_command_prints_a_table_writes_junit_and_knows_its_exit_code(tmp_pat
     one = ["interlocks", "test", "--rule", "door", "--state", "standby"]
     assert run([*one, "--junit", str(junit)]) == 0
     assert "1 trial in" in capsys.readouterr().out
-    assert ET.parse(junit).getroot().attrib["failures"] == "0"
+    suite = ET.parse(junit).getroot()
+    assert suite.attrib["failures"] == "0"
+    (tried,) = [case for case in suite.iter("testcase") if case.attrib["classname"] == "interlocks.door"]
+    assert 0.0 < float(tried.attrib["time"]) <= float(suite.attrib["time"])
     assert run([*one, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert (data["failed"], data["results"][0]["rule"]) == (0, "door")

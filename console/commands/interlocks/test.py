@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,9 +70,11 @@ def test(
     not_near = not_tried_near(bench, choice)
     results: list[TrialResult] = []
     begin_s = monotonic_s()
+    ends_s = [begin_s]
 
     def take(result: TrialResult) -> None:
         results.append(result)
+        ends_s.append(monotonic_s())
         _show_progress(results)
 
     run_trials(bench, choice, take)
@@ -79,7 +82,8 @@ def test(
     if sys.stderr.isatty():
         click.echo("\r\033[K", nl=False, err=True)
     if junit is not None:
-        junit.write_bytes(junit_xml(bench, results, wall_s, not_near))
+        took_s = [end - begin for begin, end in itertools.pairwise(ends_s)]
+        junit.write_bytes(junit_xml(bench, results, wall_s, not_near, took_s))
     if as_json:
         print_json(to_data(bench, results, wall_s, not_near))
     else:
