@@ -41,9 +41,9 @@ def unmoved() -> Iterator[None]:
     """Inside, nobody collects garbage: looking at every object writes to every page, and a page that copies share is
     copied, or has to be taken back, for it. What there is lies in large pages, of which a copy takes fewer."""
     gc.freeze()
-    gather()
-    gc.disable()
     try:
+        gather()
+        gc.disable()
         yield
     finally:
         gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from hashlib import sha256
 
@@ -15,7 +16,7 @@ from control.spot_log import spot_log_bytes
 from facility.config import load_facility
 from facility.errors import InternalError
 from interlocks.snapshot import Mode
-from rig.branch import Emit, Snapshot
+from rig.branch import Emit, Snapshot, unmoved
 from rig.virtual_time import VirtualLoop, run_virtual
 from rig.virtual_world import World, WorldOptions, WorldParts
 
@@ -31,6 +32,17 @@ Digests = dict[str, str]
 def make_world() -> World:
     options = WorldOptions(mode=Mode.QA, load_program=lambda *_: PROGRAM)
     return World(FACILITY, ROOM, "carbon", 7, options)
+
+
+def test_what_fails_before_the_copies_leaves_the_garbage_collector_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing() -> None:
+        raise OSError("no large pages")
+
+    monkeypatch.setattr("rig.branch.gather", failing)
+    with pytest.raises(OSError, match="no large pages"), unmoved():
+        pytest.fail("there is nothing to do inside")
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
 
 
 async def to_the_middle(parts: WorldParts) -> None:
