@@ -22,7 +22,9 @@ _WATCHED = DELIVERING | {State.PREPARED, State.READY, State.INTERRUPTED}
 """States that a lost link or an interlock concerns."""
 _ENDED = frozenset({State.INTERRUPTED, State.TERMINATED, State.COMPLETED})
 _STRAY_EVERY_S = 1.0
-
+UNNAMED = "an interlock or the front end itself, not named yet"
+"""Of beam, or readiness, that was taken while the name is still on its way: what is done about it waits for nothing, so
+the step of the layer machine goes on record first. The trip's own entry has the name."""
 _BY_ITSELF = {
     HoldReason.NO_PERMIT: ": permit, range shifter or beam stopper",
     HoldReason.HANG: ": it did not run for a while",
@@ -82,13 +84,13 @@ class Observer:
             # what control begins by itself ends with an interlock that was reset before control looked, too
             action = self._link.worst_action if state in DELIVERING else self._link.action
             if action is Action.ABORT or (armed and fe is not None and fe.state is FrontEndState.ABORTED):
-                yield Event.ABORTED_BY_INTERLOCK, self._rule()
+                yield Event.ABORTED_BY_INTERLOCK, self._named() or UNNAMED
             if (lost := self._link.lost()) is not None:
                 yield Event.LINK_LOST, f"link lost: {lost}"
                 return  # whatever else was known is old
             paused = armed and fe is not None and fe.state is FrontEndState.PAUSED and not self._resuming
             if action is Action.PAUSE or paused:
-                yield Event.PAUSED_BY_INTERLOCK, self._rule()
+                yield Event.PAUSED_BY_INTERLOCK, self._named() or UNNAMED
         if session is not None and state not in BEAM_POSSIBLE and self._stray_beam(state):
             yield Event.BEAM_ON, "beam, or a front end that waits for it, although nothing is armed"
         if (late := self._timeout(state, fe)) is not None:
@@ -142,13 +144,20 @@ class Observer:
             await self._link.changed(left)
         return self._rule()
 
-    def _rule(self) -> str:
+    def _named(self) -> str:
+        """The rule that tripped first, as far as it has been told; empty otherwise."""
         if self._link.tripped:
             return self._link.tripped
         fe = self._link.fe
         if fe is not None and fe.first_rule >= 0:
             known = fe.first_rule < len(self._fast_rules)
             return self._fast_rules[fe.first_rule] if known else f"fast rule {fe.first_rule}"
+        return ""
+
+    def _rule(self) -> str:
+        if name := self._named():
+            return name
+        fe = self._link.fe
         if fe is not None and fe.state is FrontEndState.PAUSED and self._link.action is Action.NONE:
             return f"the front end itself{_BY_ITSELF.get(fe.hold_reason, '')}"  # no rule of the safety controller
         return "unknown rule"

@@ -12,7 +12,7 @@ import pytest
 from channels.protocol import LinkState
 from control.layer_machine import State
 from control.machine_status import Dose
-from control.observer import Observer
+from control.observer import UNNAMED, Observer
 from control.session import SessionSummary
 from control.stages import SequencerLimits
 from facility.errors import CommandRefused
@@ -413,6 +413,19 @@ def test_an_abort_seen_first_as_a_pause_terminates() -> None:
         summary = await b.sequencer.recorded(5.0)
         assert (summary.status, summary.reason) == ("terminated", "door")
         assert [(i.rule, i.action) for i in summary.interlocks] == [("door", "ABORT")]
+
+    run(test)
+
+
+def test_a_trip_whose_name_comes_late_is_nowhere_on_record_as_unknown() -> None:
+    async def test(b: Bench) -> None:
+        await started(b)
+        await b.sequencer.until({State.IRRADIATING}, 10.0)
+        b.machine.trip("late", Action.PAUSE, FrontEndState.PAUSED, name_after_s=0.05)
+        summary = await b.sequencer.recorded(2.0)
+        assert (summary.status, summary.reason) == ("interrupted", "late")
+        assert summary.messages[-2:] == (UNNAMED, "PAUSE by late")
+        assert b"unknown rule" not in b.events.to_bytes()
 
     run(test)
 
