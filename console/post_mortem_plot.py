@@ -10,6 +10,7 @@ import numpy as np
 
 from console import safety_plot
 from facility.errors import ConfigError
+from rig.post_mortem_story import times_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,44 +32,6 @@ _MOST_MS = 120.0
 _RATE = 1e8
 _ENGINEERING = 1e4
 """Larger values are shown with k, M, G."""
-
-
-def times_of(about: Mapping[str, Any]) -> dict[str, int | None]:
-    """t_cause (known only where a fault was injected), t_condition, t_decision, t_off; ns of facility time."""
-    decision = int(about["t_decision_ns"])
-    begun = [f["at_ns"] for f in about["faults"] if about["from_ns"] <= f["at_ns"] <= decision]
-    decided = [rule for rule in about["rules"] if rule["latched"] and rule["t_decision_ns"] == decision]
-    return {
-        "t_cause": min(begun, default=None),
-        "t_condition": decided[0]["t_condition_ns"] if decided else _scanned_ns(about),
-        "t_decision": decision,
-        "t_off": about["t_off_ns"],
-    }
-
-
-def _scanned_ns(about: Mapping[str, Any]) -> int | None:
-    """When the condition of the safety controller's first trip held, with its debounce; None where the file has none,
-    as those of processes, whose safety controller keeps a log of its own."""
-    found = [trip["t_ns"] for trip in about["trips"] if trip["kind"] == "interlock.trip" and trip["tier"] != "H"]
-    return min((int(t_ns) for t_ns in found if t_ns <= about["t_decision_ns"]), default=None)
-
-
-def main_rule(about: Mapping[str, Any]) -> Rule | None:
-    """The rule that decided first, as it stood then; None where the file does not say."""
-    decision = about["t_decision_ns"]
-    first = [rule["id"] for rule in about["rules"] if rule["latched"] and rule["t_decision_ns"] == decision]
-    named = [*first, *(trip.get("id") for trip in about["trips"])]
-    for name in named:
-        if name in about["definitions"]:
-            return rule_of(about["definitions"][name])
-    return None
-
-
-def rule_of(definition: Mapping[str, Any]) -> Rule:
-    """A rule as a file has it."""
-    from interlocks.model import Rule
-
-    return Rule.model_validate({key: tuple(v) if isinstance(v, list) else v for key, v in definition.items()})
 
 
 def draw(found: Recording, path: Path, rule: Rule | None, scans: Recording | None = None, ahead_ns: int = 0) -> None:

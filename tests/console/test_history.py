@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from console.post_mortem_plot import times_of
 from control.plan.maker import make_small_plan
 from control.plan.program import compile_program
 from facility.config import load_facility
@@ -21,6 +20,7 @@ from rig.deliver_virtual import deliver_in
 from rig.home import Home
 from rig.post_mortem import write_post_mortems
 from rig.post_mortem_file import read_recording
+from rig.post_mortem_story import times_of
 from rig.post_mortem_value import compared, compared_in_scans
 from rig.safety_scans_file import every_tick, held, read_scans
 from rig.trip_history import KEEP_RUNS, put_aside, trips
@@ -194,6 +194,16 @@ def test_a_damaged_log_is_named_and_hides_no_other(ionctl: Ionctl, home: Path, l
 
 def event(seq: int, at_ns: int, kind: str, cause: int | None = None, **data: object) -> str:
     return json.dumps({"seq": seq, "t_ns": at_ns, "kind": kind, "cause_seq": cause, "data": data}) + "\n"
+
+
+def test_the_value_of_a_rule_on_silence_is_said_to_be_a_time_before_the_trip(ionctl: Ionctl, home: Path) -> None:
+    told = "not since: of operator-heartbeat, how long the console had been silent"
+    assert told not in ionctl("interlocks", "history").out, "none of its kind is listed"
+    (home / "sessions" / "S-2").mkdir()
+    silent = event(0, 5, "interlock.trip", id="operator-heartbeat", tier="P", action="PAUSE", value=2000.8,
+                   limit=2000.0, unit="ms")  # fmt: skip
+    (home / "sessions" / "S-2" / "events.jsonl").write_text(silent)
+    assert told in " ".join(ionctl("interlocks", "history").out.split())
 
 
 def test_trips_of_processes_are_joined_by_nominal_time(tmp_path: Path) -> None:

@@ -84,6 +84,9 @@ def _list(found: list[Trip], as_json: bool, of: str) -> None:
     print_table(f"{len(rows)} trip{'' if len(rows) == 1 else 's'}", _COLUMNS, rows, right=(3, 7, 8, 10),
                 spare=("tier", "facility", "file", "beam off, ms", "run", "unit", "limit", "value"))  # fmt: skip
     print("Facility time: when the rule tripped. Beam off: after the first decision of that recording.")
+    if any(trip.data.get("unit") in ("ms", "us") for trip in found):
+        print("A value in ms or us is a time that had passed when the rule tripped, not since: of operator-heartbeat, "
+              "how long the console had been silent.")  # fmt: skip
     if any(trip.file is not None for trip in found):
         print("Show one: ionctl interlocks history ID [--plot FILE]")
 
@@ -176,9 +179,9 @@ def _rules_in(mask: float | None, ids: list[str]) -> str:
 def _explain(found: Recording, rule: Rule | None, heard_ns: int | None) -> None:
     """The four times, what else tripped, and whether the recording may be believed."""
     about = found.about
-    from console.post_mortem_plot import times_of
     from console.tables import print_table, print_wrapped
     from interlocks.explain import condition, consequence
+    from rig.post_mortem_story import times_of
 
     if rule is not None:
         print_wrapped("", f"{rule.title} protects from: {rule.hazard}")
@@ -207,37 +210,16 @@ def _explain(found: Recording, rule: Rule | None, heard_ns: int | None) -> None:
 
 def _tripped(found: Recording, zero_ns: int) -> list[tuple[Any, ...]]:
     """What latched, then fast rules that were present, in order of time: state, value, limit, and when that began."""
-    about = found.about
-    rows: list[tuple[bool, int | None, tuple[Any, ...]]] = []
-    for told in about["rules"]:
-        latched, state = bool(told["latched"]), "latched" if told["latched"] else "present"
-        began_ns = _began_ns(found, told["id"]) if not latched else told["t_decision_ns"] if told["inside"] else None
-        if _is_echo(about["definitions"].get(told["id"])):
+    from rig.post_mortem_story import tripped
+
+    rows = []
+    for told in tripped(found):
+        state = "latched" if told.latched else "present"
+        if told.follows:
             state += ", follows: the safety controller withholds the permit"
-        rows.append((not latched, began_ns, (told["id"], told["action"], state, told["value"], told["limit"])))
-    for trip in about["trips"]:
-        if trip["kind"] == "interlock.trip" and trip["tier"] != "H":
-            told = (trip["id"], trip["action"], "latched", trip["value"], trip["limit"])
-            rows.append((False, trip["t_ns"], told))
-    rows.sort(key=lambda row: (row[0], row[1] or 0))
-    return [(*told, "before the recording" if at_ns is None else _after_ms(at_ns, zero_ns)) for _, at_ns, told in rows]
-
-
-def _began_ns(found: Recording, rule_id: str) -> int | None:
-    """Since when a fast rule that is present at the end of the recording is; None: since before it."""
-    import numpy as np
-
-    mask = found.column("present") >> list(found.about["rule_ids"]).index(rule_id) & 1
-    gone = np.flatnonzero(mask == 0)
-    if not gone.size:
-        return None
-    return int(found.column("t_ns")[min(int(gone[-1]) + 1, len(mask) - 1)])
-
-
-def _is_echo(definition: dict[str, Any] | None) -> bool:
-    from console.post_mortem_plot import rule_of
-
-    return definition is not None and rule_of(definition).is_echo
+        began = "before the recording" if told.began_ns is None else _after_ms(told.began_ns, zero_ns)
+        rows.append((told.rule, told.action, state, told.value, told.limit, began))
+    return rows
 
 
 def _after_ms(t_ns: int, zero_ns: int) -> str:
@@ -246,8 +228,8 @@ def _after_ms(t_ns: int, zero_ns: int) -> str:
 
 def _rule_of(settings: Settings, trip: Trip, about: dict[str, Any]) -> Rule | None:
     """The rule as it stood where the file tells, else as it stands now; None where nobody knows."""
-    from console.post_mortem_plot import main_rule
     from interlocks.rules import load_rules
+    from rig.post_mortem_story import main_rule
 
     told = main_rule(about)
     if told is not None:
