@@ -52,6 +52,8 @@ from ioc_sim.physics.spill import set_lines
 STREAM_FILL = 30
 STREAM_JITTER = 31
 MOST_SET = float(2**31 - 1)
+MOST_FILLS = 1e3
+"""More than that of the mean fill no ring holds, whatever a fault says."""
 
 
 @kernel
@@ -100,6 +102,13 @@ def start_cycle(p: Record, q: np.ndarray, s: Record, v: np.ndarray) -> None:
 
 
 @kernel
+def kept(p: Record, s: Record, faults: np.ndarray, ions: float) -> float:
+    """What a fault leaves of a fill: none of one that is no number, and ``MOST_FILLS`` at most."""
+    found = faulted(s, faults, fp.RING_IONS, 1.0, s.t_ns) * ions
+    return min(found, MOST_FILLS * p.fill_ions) if found > 0.0 else 0.0
+
+
+@kernel
 def accumulate(p: Record, s: Record, faults: np.ndarray) -> None:
     """Ions in the ring while they are injected and captured.
 
@@ -108,8 +117,8 @@ def accumulate(p: Record, s: Record, faults: np.ndarray) -> None:
     """
     if s.source_inhibited == 1 or s.dump_cmd == 1:
         return
-    ions = p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle)))
-    ions = max(0.0, faulted(s, faults, fp.RING_IONS, 1.0, s.t_ns) * ions) / (1.0 - p.capture_loss)
+    ions = kept(p, s, faults, p.fill_ions * (1.0 + p.fill_jitter * bell(draw(p.seed, STREAM_FILL, s.cycle))))
+    ions /= 1.0 - p.capture_loss
     if s.phase == INJECTION:
         past = 1.0 - (s.phase_end_ns - s.t_ns) / p.injection_ns
         s.stored = ions * (1.0 - math.exp(-p.accumulation * past)) / (1.0 - math.exp(-p.accumulation))
@@ -138,7 +147,7 @@ def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray)
     s.rest_drive = 1.0
     if s.source_inhibited == 1:
         ions = 0.0
-    s.stored = max(0.0, faulted(s, faults, fp.RING_IONS, 1.0, s.t_ns) * ions)
+    s.stored = kept(p, s, faults, ions)
     s.sensitivity = 1.0 + p.sensitivity_spread * bell(draw(p.seed, STREAM_FILL + 7, s.cycle))
     for axis in range(2):
         jitter = bell(draw(p.seed, STREAM_JITTER + axis, s.cycle))

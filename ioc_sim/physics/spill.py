@@ -101,6 +101,8 @@ def line_scale(p: Record, s: Record) -> float:
     if stored <= 0.0 or s.level <= 0.0 or s.f_rev_hz <= 0.0:
         return s.line_scale
     over = stored * s.f_rev_hz / (s.level * p.share_inverse)
+    if over < TINY:
+        over = TINY  # its logarithm is taken, and it is divided by
     return math.sqrt(over) if p.line_rise < 1.0 else over
 
 

@@ -184,3 +184,22 @@ def test_a_ring_that_has_tripped_while_nothing_was_asked_for_stands_by_again() -
     plant.clear_faults()
     go(plant, plant.t_ns + S)
     assert plant.status.phase is RingPhase.STANDBY
+
+
+@pytest.mark.parametrize("name", ["wuwei", "pimms"])
+@pytest.mark.parametrize(
+    ("kind", "value"), [("NAN", 0.0), ("SCALE", 5e-324), ("SCALE", 1e-300), ("SCALE", 1e200), ("SCALE", 1e308)]
+)
+def test_a_fill_of_any_number_leaves_finite_numbers(name: str, kind: str, value: float) -> None:
+    """What is stored is divided by, and its logarithm taken; nothing of it ends the plant."""
+    plant = new_plant(name)
+    plant.inject(Fault("ring.fill", FaultKind[kind], value))
+    start(plant, SPOTS, CODE)
+    state = plant._state[0]
+    seen = []
+    for _ in range(25):
+        go(plant, plant.t_ns + 100 * MS)
+        seen.append((float(state.stored), float(state.line_scale), float(state.drive), float(state.stage_ticks)))
+    assert np.isfinite(seen).all()
+    assert min(scale for _, scale, *_ in seen) > 1e-15
+    assert max(stored for stored, *_ in seen) <= 1.5e3 * plant.facility.species["carbon"].fill_ions
