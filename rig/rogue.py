@@ -30,6 +30,7 @@ from interlocks import pvs
 from interlocks.rules import load_rules
 from rig.clocks import NominalClock
 from rig.keys import read_private
+from rig.priority import give_way
 from rig.rogue_commands import RogueCommands
 from rig.wall_clock import RisingNonces, monotonic_s, sleep_s
 
@@ -214,6 +215,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--times", type=int, default=1)
     options = parser.parse_args(arguments)
+    give_way()
     (listen if options.listen else rampage)(options)
     return 0
 

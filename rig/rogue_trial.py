@@ -134,7 +134,13 @@ def _arguments(facility: Facility, run: RunFile) -> list[str]:
 def _start(arguments: list[str]) -> tuple[subprocess.Popen[str], int]:
     """A crowd's process, and the number it says when it is ready."""
     child = subprocess.Popen(
-        arguments, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        arguments,
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # priorities count within a session
     )
     if child.stdout is None:
         raise ChannelError("rogue.pipe", "no pipe", "rig.rogue")

@@ -16,7 +16,7 @@ from typing import Any
 
 from facility.config import find_config
 from facility.errors import ConfigError
-from rig.processes.common import hurry
+from rig.priority import hurry
 
 FOLDER = "external"
 MENU = "menuScan.dbd"

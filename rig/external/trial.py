@@ -38,7 +38,7 @@ from rig.external.waiting import Waiting
 from rig.home import Home
 from rig.operator_client import ENDED, OperatorClient
 from rig.paced_rules import paced_rules
-from rig.processes.common import hurry
+from rig.priority import hurry
 from rig.remote import operator_at
 from rig.remote_room import make_ready
 from rig.run_dir import RunFile

@@ -28,6 +28,7 @@ from facility.errors import ConfigError, ExitCode, InternalError, IonctlError
 from rig.children import FAILED_PREFIX, READY_PREFIX
 from rig.hang_watch import HangWatch
 from rig.logs import bind, configure_logs
+from rig.priority import hurry
 from rig.run_dir import CONFIG_FILE, Lock
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ HANG_S = 20
 """A process whose event loop has not turned for so long ends: it has lost its links long before, and looks alive. Time
 in which it was stopped, and could not turn, does not count."""
 _TURN_S = 1.0
-PRIORITY = -10
-"""Niceness that plant and safety controller ask for; most users are not given it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -62,8 +61,10 @@ Main = Callable[[Launch], Coroutine[Any, Any, None]]
 AddArguments = Callable[[argparse.ArgumentParser], None]
 
 
-def run_process(name: str, add_arguments: AddArguments, main: Main, arguments: Sequence[str] | None = None) -> int:
-    """Run one process to its end and return the exit code."""
+def run_process(
+    name: str, add_arguments: AddArguments, main: Main, arguments: Sequence[str] | None = None, *, first: bool = False
+) -> int:
+    """Run one process to its end and return the exit code; `first`: it is scheduled before others, once it runs."""
     options = _parse(name, add_arguments, arguments)
     configure_logs(json_lines=options.log_json, level="info")
     bind(process=name)
@@ -83,6 +84,8 @@ def run_process(name: str, add_arguments: AddArguments, main: Main, arguments: S
             options,
         )
         bind(facility=launch.facility.id)
+        if first:
+            hurry()
         try:
             asyncio.run(main(launch))
             lock.note_end()
@@ -129,12 +132,6 @@ def _facility(options: argparse.Namespace) -> Facility:
             f"expected {options.config_hash}",
         )
     return facility
-
-
-def hurry() -> None:
-    """Ask to be scheduled before others, where that is allowed. Threads inherit it: call it before they start."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)  # noqa: TID251 - the whole process, before its threads start
 
 
 def say_ready(launch: Launch, **data: Any) -> None:

@@ -40,11 +40,11 @@ from rig.paced_post_mortem import PacedPostMortems
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.pacing import Pacer
 from rig.post_mortem import TRIPS, PostMortem, about_run
-from rig.processes.common import Launch, hurry, run_process, say_ready, stop_signal, until_one_ends
+from rig.processes.common import Launch, run_process, say_ready, stop_signal, until_one_ends
 from rig.register_sync import RegisterSync, RegisterSyncThread
 from rig.run_dir import POST_MORTEM
 from rig.safety_side import carry_out, first_fault, link_name, tell_trip
-from rig.settling import settle
+from rig.settling import settle, tidy
 from rig.shared_plant import SharedPlant
 from rig.truth_file import TruthNow, TruthTrace, write_spots
 from rig.wall_clock import boot_identity, monotonic_ns
@@ -276,6 +276,7 @@ class PlantProcess:
             slices += 1
             if slices % round(TRUTH_S / PUBLISH_S) == 0:
                 self.write_truth()
+                tidy(idle=not self.plant.output_lines()[0])
 
     def _check_threads(self) -> None:
         """ChannelError if a thread has failed without which there is no beam: it ends the process, beam off."""
@@ -351,9 +352,8 @@ class PlantProcess:
 
 async def main(launch: Launch) -> None:
     """Run the plant until SIGTERM."""
-    hurry()
     process = PlantProcess(launch)
-    settle()
+    settle(tidied=True)
     process.rack.start()
     process.register_sync.start()
     process.post_mortems.start()
@@ -396,4 +396,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_process("plant", add_arguments, main))
+    sys.exit(run_process("plant", add_arguments, main, first=True))

@@ -37,11 +37,11 @@ from rig.nonce_file import nonces_in
 from rig.paced_rules import WALL_WATCHDOG_MS, paced_rules
 from rig.paced_safety_scans import PacedScans
 from rig.post_mortem import about_run
-from rig.processes.common import Launch, hurry, run_process, say_ready, stop_signal, until_one_ends
+from rig.processes.common import Launch, run_process, say_ready, stop_signal, until_one_ends
 from rig.run_dir import SAFETY_SCANS
 from rig.safety_scans import ScanFreezer, ScanRing
 from rig.safety_side import HookedSafetyIoc, link_name, tell_trip
-from rig.settling import settle
+from rig.settling import settle, tidy
 from rig.wall_clock import boot_identity, monotonic_ns
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ class Scanner(threading.Thread):
         self._clock = clock
         self._ring = ring
         self._changed = changed
-        self._permit = False
+        self.permit = False
+        """As the rack was told last."""
         self.worst_gap_ns = 0
         """Longest time between two scans, nominal."""
         self._last_ns = 0
@@ -128,8 +129,8 @@ class Scanner(threading.Thread):
                 command = self._judge()
         command = command or self._judge()
         self._link.send(self._end.send(command, self._clock.now_ns()))
-        if command.permit != self._permit:
-            self._permit = command.permit
+        if command.permit != self.permit:
+            self.permit = command.permit
             self._changed()
 
     def _judge(self) -> PermitCommand:
@@ -224,6 +225,7 @@ class SafetyProcess:
                 frozen = self.freezer.cuts(self.clock.now_ns())
             for one in frozen:
                 self.scans.write(one)
+            tidy(idle=not self.scanner.permit)
 
     def end_scans(self) -> None:
         """Write what is open; after the last scan."""
@@ -248,9 +250,8 @@ class SafetyProcess:
 
 async def main(launch: Launch) -> None:
     """Run the safety controller until SIGTERM."""
-    hurry()
     process = SafetyProcess(launch)
-    settle()
+    settle(tidied=True)
     process.scanner.start()
     process.scans.start()
     try:
@@ -282,4 +283,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_process("safety", add_arguments, main))
+    sys.exit(run_process("safety", add_arguments, main, first=True))
