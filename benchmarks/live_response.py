@@ -1,8 +1,9 @@
-"""The live plant against tracking: ripple of tune and drive, and restarts, where nothing was calibrated.
+"""The live plant against tracking: ripple of tune and drive, restarts and first starts, where nothing was calibrated.
 
-``python -m benchmarks.live_response`` rewrites two tables of docs/physics/slow-extraction.md. What tracking says of
-ripple is taken from the tables that `benchmarks.spill_calibration` has written there; restarts are tracked (some
-minutes; ``... live`` takes those of the page, to its two places; ``... ripple`` leaves them out).
+``python -m benchmarks.live_response`` rewrites three tables of docs/physics/slow-extraction.md. What tracking says of
+ripple is taken from the tables that `benchmarks.spill_calibration` has written there; restarts and first starts are
+tracked (some minutes; ``... live`` takes restarts of the page, to its two places; ``... ripple`` leaves both out,
+``... starts`` is the first starts alone).
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import numpy as np
 from benchmarks.report import write_part
 from benchmarks.spill_calibration import FEW, deviation, without_transit
 from facility.config import Facility, load_facility
+from ioc_sim.extraction.first_start import expected, first_start
 from ioc_sim.extraction.kobayashi import FloatArray
-from ioc_sim.extraction.measure import restart_rate
+from ioc_sim.extraction.measure import RESTART, restart_rate, transit_guess
+from ioc_sim.extraction.optics import load_optics
 from ioc_sim.extraction.points import Effort
 from ioc_sim.extraction.rate_model import RateModel
 from ioc_sim.extraction.spill import setting_of
 from ioc_sim.extraction.table import load_spill_table
-from ioc_sim.studies.live_drive import drive_response, restart_at, tune_response
+from ioc_sim.studies.live_drive import drive_response, first_start_at, restart_at, tune_response
 from ioc_sim.studies.live_spill import TICK_S
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "physics" / "slow-extraction.md"
@@ -38,6 +41,18 @@ RESTART_RING, RESTART_MEV_U = "wuwei", 330.0
 RESTART_EFFORT = {1.0: Effort(3000, 120, 4000, 1), 0.7: Effort(6000, 60, 8000, 1), 0.35: Effort(6000, 60, 16_000, 1)}
 PAUSE_S, WINDOWS_US = 1.2e-3, (150.0, 650.0, 1650.0)
 """A pause, and the parts of a start: from the first transit on half a millisecond, and a whole one behind it."""
+
+STARTS = (
+    ("wuwei", 330.0, 1.0, Effort(2500, 120, 32_000, 1)),
+    ("wuwei", 200.0, 0.7, Effort(2500, 80, 65_000, 1)),
+    ("wuwei", 250.0, 0.35, Effort(2500, 40, 260_000, 1)),
+    ("wuwei", 250.0, 0.1, Effort(2500, 16, 1_600_000, 1)),
+    ("pimms", 200.0, 0.7, Effort(4000, 16, 11_000, 1)),
+    ("pimms", 320.0, 0.25, Effort(4000, 16, 32_000, 1)),
+    ("pimms", 250.0, 0.02, Effort(4000, 16, 400_000, 1)),
+)
+"""First starts; what they show of the level is the first, second and third eighth over the second half."""
+START_SHOWN = 3
 
 
 def tracked_lines(text: str, point: str) -> list[tuple[str, float, float, float]]:
@@ -113,6 +128,34 @@ def restart_rows(kept: dict[tuple[float, float], tuple[FloatArray, FloatArray]])
     return rows
 
 
+def start_rows() -> list[str]:
+    """First, second and third eighth of a first start over its second half, an exciter's over the ions stored, a core's
+    over what its stack gives by theory as well; Markdown."""
+    rows = [
+        "| ring, MeV/u, drive | an eighth, ms | first, tracking | live | deviation | second, tracking | live | "
+        "deviation | third, tracking | live | deviation |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for ring, energy, drive, effort in STARTS:
+        facility = load_facility(ring)
+        model, setting = load_spill_table(facility), setting_of(facility, "carbon", energy, effort.particles, 1, 1)
+        start = first_start(setting, drive, model.fill_share, effort)
+        whole = np.ones(start.turns.size)
+        if model.kind == "betatron":
+            whole = expected(model, load_optics(ring), setting.beta_gamma, start, drive)
+        each, error = start.share_per_turn / whole, start.error / whole
+        eighth = float(start.turns[1] - start.turns[0])
+        edges = RESTART[0] * transit_guess(setting) + eighth * np.arange(start.turns.size + 1)
+        live = first_start_at(facility, "carbon", energy, drive, edges / setting.f_rev_hz)
+        late = slice(start.turns.size // 2, None)
+        cells = [f"{a:.2f} ± {e:.2f} | {b:.2f} | {deviation(b, a, e)}"
+                 for a, e, b in zip((each / each[late].mean())[:START_SHOWN].tolist(),
+                                    (error / each[late].mean())[:START_SHOWN].tolist(),
+                                    (live / live[late].mean())[:START_SHOWN].tolist(), strict=True)]  # fmt: skip
+        rows.append(f"| {ring}, {energy:g}, {drive:g} | {eighth / setting.f_rev_hz * 1e3:.3g} | {' | '.join(cells)} |")
+    return rows
+
+
 def _parts(rate: FloatArray) -> FloatArray:
     """Means of the two windows."""
     places = [round(us * 1e-6 / TICK_S) for us in WINDOWS_US]
@@ -120,12 +163,15 @@ def _parts(rate: FloatArray) -> FloatArray:
 
 
 def main() -> None:
-    """Both tables."""
-    text = PAGE.read_text(encoding="utf-8")
-    write_part(PAGE, "live_response", "live against tracking", ripple_rows(text))
-    if sys.argv[1:] != ["ripple"]:
-        kept = kept_restarts(text) if sys.argv[1:] == ["live"] else {}
+    """All tables, or some."""
+    text, named = PAGE.read_text(encoding="utf-8"), sys.argv[1:]
+    if named != ["starts"]:
+        write_part(PAGE, "live_response", "live against tracking", ripple_rows(text))
+    if named not in (["ripple"], ["starts"]):
+        kept = kept_restarts(text) if named == ["live"] else {}
         write_part(PAGE, "live_response", "restarts", restart_rows(kept))
+    if named != ["ripple"]:
+        write_part(PAGE, "live_response", "first starts", start_rows())
 
 
 if __name__ == "__main__":

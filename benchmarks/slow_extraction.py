@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.report import write_part
 from console.extraction_picture import draw_separatrix, draw_spill
 from facility.config import load_facility
-from ioc_sim.extraction.measure import filled_start
+from ioc_sim.extraction.first_start import first_start
 from ioc_sim.extraction.optics import Optics, load_optics
 from ioc_sim.extraction.points import Effort
 from ioc_sim.extraction.separatrix import bare, compare
@@ -104,8 +104,10 @@ def filled_rows() -> list[str]:
     for drive in FILLED_DRIVES:
         setting = setting_of(load_facility("wuwei"), "carbon", 250.0, FILLED.particles, 1, 1)
         for share in FILLED_SHARES:
-            found = filled_start(setting, drive, share, replace(FILLED, turns=round(FILLED.turns / drive)))
-            level = ", ".join(f"{a:.2f} ± {b:.2f}" for a, b in zip(found.level_rel[:3], found.error[:3], strict=True))
+            found = first_start(setting, drive, share, replace(FILLED, turns=round(FILLED.turns / drive)))
+            level = ", ".join(
+                f"{a:.2f} ± {b:.2f}" for a, b in zip(found.level_rel[:3], found.level_error[:3], strict=True)
+            )
             fill_ms = found.fill_turns / setting.f_rev_hz * 1e3
             lines.append(f"| wuwei, {drive:g} | {share:.1%} | {fill_ms:.1f} | {level} |")
     return lines

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks.report import RESULTS, write_part
 from facility.config import load_facility
-from ioc_sim.extraction.calibration import Measured, measure
+from ioc_sim.extraction.calibration import Measured, measure, stack_of
 from ioc_sim.extraction.kobayashi import ComplexArray, FloatArray
-from ioc_sim.extraction.measure import BIN_TURNS, RipplePoint, StopPoint
+from ioc_sim.extraction.measure import BIN_TURNS, RipplePoint, StopPoint, ripple_amplitude, ripple_points
 from ioc_sim.extraction.points import Effort, Point
 from ioc_sim.extraction.rate_model import POWER, RISE, RateModel
 from ioc_sim.extraction.spill import setting_of
@@ -47,8 +47,11 @@ HELD_OUT: dict[str, tuple[tuple[float, Point], ...]] = {
         (250.0, Point(0.0, 0.02, Effort(16_000, 3, 100_000, 60), Effort(6000, 10, 100_000, 1))),
     ),
 }
-SLOW = ("pimms", 250.0, Point(0.0, 0.001, Effort(100_000, 3, 800_000, 120), Effort(100_000, 5, 1_000_000, 1)))
+SLOW = ("pimms", 250.0, Point(0.0, 0.001, Effort(100_000, 3, 800_000, 120), Effort(100_000, 20, 1_000_000, 1)))
 """Where the plant of a core works."""
+ALONE, ALONE_HIGHER, ALONE_SEEDS = 2, 3.0, 10
+"""Of `PER_TURN`, a line that is tracked there by itself as well: with no other beside it may be so much higher, and is
+known the better, before an ion turns back."""
 
 
 def deviation(model: float, tracked: float, error: float) -> str:
@@ -123,6 +126,20 @@ def _measure(facility_id: str, energy: float, point: Point) -> Measured:
     return measure(setting, energy, point, PER_TURN)
 
 
+def alone_rows() -> list[str]:
+    """Ripple of the tune by one line, where the plant of a core works; Markdown."""
+    facility_id, energy, point = SLOW
+    facility = load_facility(facility_id)
+    setting, one = setting_of(facility, "carbon", energy, 1, 1, 1), slice(ALONE, ALONE + 1)
+    height = ALONE_HIGHER * np.asarray(ripple_amplitude(setting, point.drive, PER_TURN))[one]
+    effort = replace(point.ripple, seeds=ALONE_SEEDS)
+    found, _ = ripple_points(setting, point.drive, PER_TURN[one], height, effort)
+    model = load_spill_table(facility)
+    said = model.ripple(found.per_turn, point.drive, setting.beta_gamma, stack_of(setting, point))
+    name = f"{facility_id}, {energy:g}, {point.drive:g}, alone"
+    return ripple_rows(name, found, said, model, setting.f_rev_hz, point.drive)
+
+
 def _plain_measured(found: Measured) -> dict[str, Any]:
     return asdict(found) | {key: _plain(getattr(found, key)) for key in ("stop", "ripple", "drive_ripple")}
 
@@ -176,7 +193,8 @@ def main() -> None:
             RESULTS.mkdir(parents=True, exist_ok=True)
             kept_in.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if named == ["slow"]:
-        write_parts("slow", [rows_of(SLOW[0], _measure(*SLOW))])
+        rows = rows_of(SLOW[0], _measure(*SLOW))
+        write_parts("slow", [{"stop": rows["stop"], "ripple": rows["ripple"] + alone_rows()}])
         return
     write_parts("calibrated", [rows_of(key.partition(":")[0], _measured(kept[key])) for key in every if key in kept])
 

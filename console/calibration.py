@@ -16,6 +16,7 @@ from facility.config import Facility, config_roots, load_facility
 from facility.errors import ConfigError
 from facility.table_approval import SPILL, next_version, read_approvals, refusal
 from ioc_sim.extraction.calibration import Measured, calibrate
+from ioc_sim.extraction.first_start import FirstStart
 from ioc_sim.extraction.optics import Optics, load_optics
 from ioc_sim.extraction.points import POINTS
 from ioc_sim.extraction.rate_model import RateModel
@@ -64,6 +65,17 @@ def _point(point: Measured) -> dict[str, Any]:
                    "phase_rad": np.angle(ripple.gain).tolist(), "error_per_tune": ripple.error.tolist()},
         "drive_ripple": {"per_turn": driven.per_turn.tolist(), "gain": np.abs(driven.gain).tolist(),
                          "phase_rad": np.angle(driven.gain).tolist(), "error": driven.error.tolist()},
+        "first_start": _start(point.start),
+    }  # fmt: skip
+
+
+def _start(start: FirstStart | None) -> dict[str, Any] | None:
+    """In bins of turns: rate over the ions stored, and share of the ions that has left; None: not looked at."""
+    if start is None:
+        return None
+    return {
+        "turns": start.turns.tolist(), "share_per_turn": start.share_per_turn.tolist(), "error": start.error.tolist(),
+        "out": start.out.tolist(), "fill_turns": start.fill_turns, "begun_out": start.begun_out,
     }  # fmt: skip
 
 

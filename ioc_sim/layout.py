@@ -42,6 +42,7 @@ PARAM_DTYPE = np.dtype(
         ("feed_forward", "f8"), ("loop_lead_ticks", "f8"), ("loop_late_s", "f8"), ("loop_fast", "f8"),
         ("loop_leak", "f8"), ("converter_kick", "f8"),
         ("overshoot", "f8"), ("overshoot_decay", "f8"), ("sensitivity_spread", "f8"),
+        ("begun_left", "f8"), ("edge_inverse", "f8"),
         # beam-off devices: dead time in ticks, then a linear fall (step per tick)
         ("chopper_present", "i8"), ("gate_by_chopper", "i8"),
         ("rfko_delay_ticks", "i8"), ("quad_present", "i8"), ("quad_delay_ticks", "i8"), ("quad_step", "f8"),
@@ -78,6 +79,7 @@ STATE_DTYPE = np.dtype(
         ("queued", "i8"), ("queued_token", "i8"), ("queued_code", "i8"), ("queued_set", "i8"),
         ("end_cycle", "i8"), ("cycle", "i8"),
         ("steps_done", "i8"), ("stored", "f8"), ("sensitivity", "f8"), ("spill_start_ns", "i8"),
+        ("begun_ions", "f8"), ("cycle_gain", "f8"),
         # extraction
         ("dead_ticks", "i8"), ("stage_ticks", "f8"), ("stage_share", "f8"), ("ticks_per_turn", "f8"),
         ("f_rev_hz", "f8"),

@@ -243,6 +243,8 @@ def _extraction(p: Any, q: np.ndarray, facility: Facility, species: str, model: 
     p.overshoot = extraction.start_overshoot_rel
     p.overshoot_decay = _decay(extraction.start_overshoot_tau_ms * 1e3)
     p.sensitivity_spread = 0.05
+    p.begun_left = 1.0 - model.fill_share
+    p.edge_inverse = 1.0 / model.edge_share if model.edge_share > 0.0 else 0.0
 
 
 def _beam_off(p: Any, q: np.ndarray, facility: Facility) -> None:

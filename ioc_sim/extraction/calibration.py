@@ -16,6 +16,7 @@ import numpy as np
 from facility.config import Facility
 from facility.physics import beta, gamma
 from ioc_sim.extraction.core_transit import place_of, stack_step, turns_per_e
+from ioc_sim.extraction.first_start import FirstStart, first_start, fit_edge
 from ioc_sim.extraction.kobayashi import FloatArray
 from ioc_sim.extraction.measure import (
     BIN_TURNS,
@@ -29,7 +30,7 @@ from ioc_sim.extraction.measure import (
     stop_point,
 )
 from ioc_sim.extraction.optics import KnockOut, Optics, load_optics
-from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Point
+from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, START_FILL, Point
 from ioc_sim.extraction.rate_model import POWER, RateModel, Transit
 from ioc_sim.extraction.ripple_fit import fit_ripple
 from ioc_sim.extraction.spill import Setting, setting_of
@@ -41,7 +42,7 @@ MOST_STAGES = 3
 @dataclass(frozen=True)
 class Measured:
     """What tracking says at one point; drive 1 is that of the ring's file; `stack`: way of a core while it was looked
-    at, as `core_transit.place_of`."""
+    at, as `core_transit.place_of`; `start`: None where none was looked at."""
 
     energy_mev_u: float
     beta_gamma: float
@@ -50,6 +51,7 @@ class Measured:
     ripple: RipplePoint
     drive_ripple: RipplePoint
     stack: tuple[float, float]
+    start: FirstStart | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,13 @@ def _momentum(facility: Facility, species: str) -> float:
 
 
 def measure(setting: Setting, energy: float, point: Point, per_turn: Sequence[float] = RIPPLE_PER_TURN) -> Measured:
-    """Stops, and ripple of tune and drive at one operating point."""
+    """Stops, and ripple of tune and drive at one operating point, and a first start."""
     amplitude = ripple_amplitude(setting, point.drive, per_turn)
     ripple, driven = ripple_points(setting, point.drive, per_turn, amplitude, point.ripple)
     stop = stop_point(setting, point.drive, point.stop)
-    return Measured(energy, setting.beta_gamma, point.drive, stop, ripple, driven, stack_of(setting, point))
+    share = START_FILL["rfko" if isinstance(setting.optics.drive, KnockOut) else "betatron"]
+    start = first_start(setting, point.drive, share, point.start) if point.start else None
+    return Measured(energy, setting.beta_gamma, point.drive, stop, ripple, driven, stack_of(setting, point), start)
 
 
 def stack_of(setting: Setting, point: Point) -> tuple[float, float]:
@@ -126,8 +130,21 @@ def fit(kind: str, points: Sequence[Measured], optics: Optics) -> RateModel:
         restart_rel=_restart(points),
         rough_short=float(np.mean([point.stop.roughness[0] for point in points])),
         rough_long=float(np.mean([point.stop.roughness[1] for point in points])),
+        fill_share=_fill_share(points, kind), edge_share=_edge_share(points, edge),
     )  # fmt: skip
     return _with_stages(model, points)
+
+
+def _fill_share(points: Sequence[Measured], kind: str) -> float:
+    """What filling has cost, wires and all."""
+    begun = [point.start.begun_out for point in points if point.start]
+    return float(np.mean(begun)) if begun else START_FILL[kind]
+
+
+def _edge_share(points: Sequence[Measured], edge_turns: float) -> float:
+    """0 where no start has been looked at."""
+    starts = [(point.drive, point.start) for point in points if point.start]
+    return fit_edge(starts, edge_turns) if starts else 0.0
 
 
 def _restart(points: Sequence[Measured]) -> float:

@@ -36,7 +36,6 @@ RESTART_EVERY = 2
 PAUSE, RESTART = 10, (4, 12)
 """In transit times: how long a stop lasts, and when its level is looked at once the drive is on again (of a core's ions
 some hundredths are slower still)."""
-START_BINS = 8
 FIRST_SEED = 1
 DRIVE_AMPLITUDE = 0.2
 """Relative amplitude of each line of ripple of exciter or core."""
@@ -82,21 +81,7 @@ class RipplePoint:
     error: FloatArray
 
 
-@dataclass(frozen=True)
-class FilledStart:
-    """A first start: rate over the ions stored, over the mean of its second half; turns from the moment when the first
-    ions of this drive may arrive; one sigma by the scatter of the seeds.
-
-    `fill_turns`: for how long the full drive had filled the edge.
-    """
-
-    turns: FloatArray
-    level_rel: FloatArray
-    error: FloatArray
-    fill_turns: float
-
-
-def _filled(setting: Setting, share: float, seed: int, step: int = STEP_TURNS) -> Tracker:
+def filled(setting: Setting, share: float, seed: int, step: int = STEP_TURNS) -> Tracker:
     """A beam of which the full drive has extracted this share."""
     one = replace(setting, seed=seed)
     beam = gaussian_beam(one.optics, one.particles, one.beta_gamma, seed)
@@ -112,7 +97,7 @@ def _filled(setting: Setting, share: float, seed: int, step: int = STEP_TURNS) -
 def operating_point(setting: Setting, drive: float, seed: int, turns: int = 0) -> Tracker:
     """A tracker in the middle of a spill at `drive` times the drive of the ring's file, to be looked at for so many
     turns (of a core below `SLOW_DRIVE` it has no other ions)."""
-    point = _filled(setting, FILL_SHARE, seed)
+    point = filled(setting, FILL_SHARE, seed)
     if isinstance(setting.optics.drive, KnockOut) or drive >= SLOW_DRIVE:
         point = point.branch(Programme(), with_drive(setting, drive).optics)
         point.advance(round(SETTLE_TURNS / drive))
@@ -146,27 +131,6 @@ def _leaving_within(point: Tracker, turns: int) -> Tracker:
     return point.branch(Programme(), only=gone)
 
 
-def filled_start(setting: Setting, drive: float, share: float, effort: Effort) -> FilledStart:
-    """First start at `drive`: the full drive has filled the edge until this share of the ions was out, then a pause."""
-    one = replace(setting, particles=effort.particles)
-    reference, rows, filled = _transit_guess(one), [], []
-    edges = np.asarray(RESTART[0] * reference + np.arange(START_BINS + 1) * effort.turns // START_BINS, np.float64)
-    for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
-        filling = _filled(one, share, seed, STEP_TURNS // 4)
-        filled.append(filling.turn)
-        pause = filling.branch(Programme(drive_off=filling.turn))
-        pause.advance(PAUSE * reference)
-        spill = pause.branch(Programme(), with_drive(one, drive).optics)
-        rows.append(_rate_over_stored(spill, edges))
-    each = np.array(rows)
-    if np.count_nonzero(each) == 0:
-        raise ConfigError("tracking.few", "no ions after the start", "", "more particles or a stronger drive")
-    each /= each[:, START_BINS // 2 :].mean()
-    error = each.std(axis=0, ddof=1) / np.sqrt(effort.seeds) if effort.seeds > 1 else np.full(START_BINS, np.nan)
-    middle = np.asarray(0.5 * (edges[1:] + edges[:-1]) - edges[0], np.float64)
-    return FilledStart(middle, each.mean(axis=0), error, float(np.mean(filled)))
-
-
 def restart_rate(
     setting: Setting, drive: float, then: float, edges: FloatArray, effort: Effort
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
@@ -176,23 +140,23 @@ def restart_rate(
     for seed in range(FIRST_SEED, FIRST_SEED + effort.seeds):
         point = operating_point(one, drive, seed)
         pause = point.branch(Programme(drive_off=point.turn))
-        pause.advance(PAUSE * _transit_guess(one))
+        pause.advance(PAUSE * transit_guess(one))
         spill = pause.branch(Programme(), with_drive(one, then).optics)
-        rows.append(_rate_over_stored(spill, edges))
-        before.append(float(_rate_over_stored(point, np.array([0.0, effort.turns]))[0]))
+        rows.append(rate_over_stored(spill, edges)[0])
+        before.append(float(rate_over_stored(point, np.array([0.0, effort.turns]))[0][0]))
     each = np.array(rows) / np.mean(before)
     error = np.hypot(each.std(axis=0, ddof=1) / np.mean(each, axis=0), np.std(before, ddof=1) / np.mean(before))
     return each.mean(axis=0), each.mean(axis=0) * error / np.sqrt(effort.seeds)
 
 
-def _rate_over_stored(point: Tracker, edges: FloatArray) -> FloatArray:
-    """Extracted per turn over the ions stored, in bins of these turns from now on."""
+def rate_over_stored(point: Tracker, edges: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Extracted per turn over the ions stored, and how many those are, in bins of these turns from now on."""
     start = point.turn
     beam = point.advance(int(edges[-1]))
     left = np.sort(beam.end_turn[beam.status != STORED]) - start
     stored = beam.x.size - np.searchsorted(left, 0.5 * (edges[1:] + edges[:-1]))
     counts, _ = np.histogram(_arrivals(beam, start), edges)
-    return np.asarray(counts / np.diff(edges) / stored, np.float64)
+    return np.asarray(counts / np.diff(edges) / stored, np.float64), np.asarray(stored, np.float64)
 
 
 def stop_point(setting: Setting, drive: float, effort: Effort) -> StopPoint:
@@ -232,7 +196,7 @@ class _Stops:
 
 
 def _stops_of(setting: Setting, drive: float, effort: Effort, seed: int) -> _Stops:
-    reference = _transit_guess(setting)
+    reference = transit_guess(setting)
     pause_turns, window = PAUSE * reference, (RESTART[0] * reference, RESTART[1] * reference)
     point = operating_point(setting, drive, seed, effort.turns + pause_turns + window[1])
     start, every = point.turn, effort.turns // effort.stops
@@ -264,7 +228,7 @@ def _stops_of(setting: Setting, drive: float, effort: Effort, seed: int) -> _Sto
     return _Stops(np.concatenate(late), steady, float(share), again, going_on)
 
 
-def _transit_guess(setting: Setting) -> int:
+def transit_guess(setting: Setting) -> int:
     """Turns from a hundredth of the triangle's size outside its corner to the septum: what times are scaled by."""
     optics = setting.optics
     resonance, distance = optics.resonance(), _distance(setting)

@@ -16,6 +16,7 @@ core's voltage over that of the ring's file.
 - **Ripple with a core.** Speeds of ions and side add up, so that ripple of the tune gives i omega over the speed. The
   core's own is ripple of the same tune, its integral. What arrives of either is late by what the ion needs
   (`core_transit`).
+- **A first start** (`first_start`): an exciter has to fill the edge of the beam, and the rate is low until it has.
 - Ions on their way feel ripple too, so that its delay is not that of a stop; it grows with the drive's logarithm as
   that one does.
 """
@@ -91,6 +92,8 @@ class RateModel:
         stack_step: as `core_transit.stack_step`.
         restart_rel: rate once the transit has filled again after a stop, over that of a spill without a stop.
         rough_short, rough_long: relative variance of the rate of an open loop in bins of `measure.WINDOWS` turns.
+        fill_share: of the ions, gone when the full drive has filled the edge of the beam before a first start.
+        edge_share: of the ions, in which an exciter's edge fills; 0: the rate goes by a core's stack from the first on.
     """
 
     kind: str
@@ -111,6 +114,12 @@ class RateModel:
     restart_rel: float
     rough_short: float
     rough_long: float
+    fill_share: float
+    edge_share: float
+
+    def edge_level(self, out: float) -> float:
+        """Rate over ions and drive once this share of the ions has left, over that of an edge that is full."""
+        return 1.0 - math.exp(-out / self.edge_share) if self.edge_share > 0.0 else 1.0
 
     def drive_for(self, share_per_turn: float) -> float:
         """Drive that extracts this share of the stored ions in a turn."""

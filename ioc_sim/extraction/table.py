@@ -19,18 +19,18 @@ from facility.config import Facility, find_config
 from facility.errors import ConfigError
 from facility.table_approval import SPILL, read_approvals, require_approved
 from ioc_sim.extraction.optics import Optics, load_optics
-from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, Point
+from ioc_sim.extraction.points import POINTS, RIPPLE_PER_TURN, START_FILL, Point
 from ioc_sim.extraction.rate_model import RateModel
 
-SCHEMA = "ionctl.spill-table/2"
-METHOD = 3
+SCHEMA = "ionctl.spill-table/3"
+METHOD = 4
 """Of the calibration itself: what was found by another one is stale."""
 UNITS = {
     "kind": "", "share_per_turn": "1/turn", "mean_turns": "turns", "mean_per_log": "turns", "spread_turns": "turns",
     "momentum_power": "1", "stages": "1", "ripple_gain": "1", "ripple_delay_turns": "turns",
     "ripple_lag_turns": "turns", "drive_delay_turns": "turns", "drive_lag_turns": "turns",
     "drive_edge_turns": "turns", "ripple_per_log": "turns", "stack_step": "1", "restart_rel": "1",
-    "rough_short": "1", "rough_long": "1",
+    "rough_short": "1", "rough_long": "1", "fill_share": "1", "edge_share": "1",
 }  # fmt: skip
 HEADING = "name,value,unit"
 
@@ -139,6 +139,7 @@ def inputs_hash(optics: Optics, points: Sequence[Point]) -> str:
         "optics": optics.model_dump(mode="json", exclude={"name", "facilities"}),
         "points": [asdict(point) for point in points],
         "per_turn": RIPPLE_PER_TURN,
+        "start_fill": START_FILL,
     }
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

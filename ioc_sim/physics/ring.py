@@ -148,10 +148,22 @@ def fill(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarray)
     if s.source_inhibited == 1:
         ions = 0.0
     s.stored = kept(p, s, faults, ions)
-    s.sensitivity = 1.0 + p.sensitivity_spread * bell(draw(p.seed, STREAM_FILL + 7, s.cycle))
+    s.cycle_gain = 1.0 + p.sensitivity_spread * bell(draw(p.seed, STREAM_FILL + 7, s.cycle))
     for axis in range(2):
         jitter = bell(draw(p.seed, STREAM_JITTER + axis, s.cycle))
         v[at.OFFSET_MM + axis] = q[at.UPSTREAM_MM + axis] + p.upstream_jitter_mm * jitter
+
+
+@kernel
+def follow_edge(p: Record, s: Record) -> None:
+    """What the spill gives for a drive by how much has left the ring since its first start, once a millisecond.
+
+    An exciter has filled the edge of the beam with some of the ions before; it goes on filling with those that it
+    extracts, and the generator does not know of it.
+    """
+    s.sensitivity = s.cycle_gain
+    if p.edge_inverse > 0.0 and s.begun_ions > 0.0:
+        s.sensitivity *= 1.0 - math.exp((p.begun_left * s.stored / s.begun_ions - 1.0) * p.edge_inverse)
 
 
 @kernel
@@ -191,6 +203,7 @@ def leave_flat_top(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: n
             take_request(s, v)
             s.steps_done += 1
             s.stored *= 1.0 - p.step_loss
+            s.begun_ions *= 1.0 - p.step_loss
             v[at.RING_FROM_TM] = v[at.RING_TM]
             leave_transport(s)
             enter(s, v, ENERGY_STEP, p.energy_step_ns)
@@ -237,6 +250,7 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         return
     if phase == FLAT_TOP:
         take_up(s, faults, etab)
+        follow_edge(p, s)
         if flat_top_over(s, v):
             leave_flat_top(p, q, s, v, faults, etab)
         return
@@ -257,6 +271,8 @@ def ring_ms(p: Record, q: np.ndarray, s: Record, v: np.ndarray, faults: np.ndarr
         enter(s, v, RESONANCE, p.resonance_ns)
     elif phase == RESONANCE:
         s.spill_start_ns = s.t_ns
+        s.begun_ions = s.stored
+        follow_edge(p, s)
         beam_constants(p, q, s, v, etab)
         enter(s, v, FLAT_TOP, p.flat_top_ns)
     elif phase == ENERGY_STEP:

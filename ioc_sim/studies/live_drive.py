@@ -25,6 +25,10 @@ EMPTIED = 0.1
 """A line is looked at for `LONGEST_S`, or until a tenth of the ring is out, but for `PERIODS` periods at least."""
 DRIVE_AMPLITUDE = 0.1
 RATE_AMPLITUDE = 0.15
+CORE_BEGINS = 0.3
+"""What a core's drive gives of its level in the middle of the spill when a quarter of the ions has left, about."""
+STEP_TICKS = 5
+"""So long an amplitude stands while the ring empties."""
 
 
 def level_of(facility: Facility, species: str, energy_mev_u: float, drive: float) -> float:
@@ -77,6 +81,33 @@ def restart_at(
     ions_of(plant, 2.0 * SETTLE_S)
     _play(plant, np.zeros(round(pause_s / TICK_S)))
     return _play(plant, np.full(round(seconds / TICK_S), then / drive)) / (level * TICK_S)
+
+
+def first_start_at(
+    facility: Facility, species: str, energy_mev_u: float, drive: float, edges_s: FloatArray
+) -> FloatArray:  # fmt: skip
+    """Rate over the ions stored, 1/s, between these times from the first beam of a flat top on, without the loop.
+
+    An exciter has this amplitude all the time, as in tracking, behind a filling by the full one, and its generator does
+    not lead it. Of a core it is the rate over what its generator asks for, by the beam's density in momentum.
+    """
+    ion, kind = facility.species_named(species), load_spill_table(facility).kind
+    full = 1.0 if kind == "rfko" else drive
+    level = level_of(facility, species, energy_mev_u, full) * (1.0 if kind == "rfko" else CORE_BEGINS)
+    first = Fault("rfko.on", FaultKind.SCALE, drive / full)
+    plant, _ = beam_on(
+        change_facility(facility, QUIET), species, energy_mev_u, level, first_start=True, faults=(first,)
+    )
+    time, share = [], []
+    for start in range(0, round(float(edges_s[-1]) / TICK_S), STEP_TICKS):
+        stored = plant.status.stored_ions
+        asked = ion.fill_ions / stored if kind == "rfko" else 1.0  # the generator drives an emptying ring harder
+        ions = _play(plant, np.full(STEP_TICKS, drive / full / math.sqrt(asked)))
+        over = 0.5 * (stored + plant.status.stored_ions) if kind == "rfko" else level
+        share.append(float(ions.mean()) / TICK_S / ion.transmission / over)
+        time.append((start + 0.5 * STEP_TICKS) * TICK_S)
+    sums, _ = np.histogram(time, edges_s, weights=share)
+    return np.asarray(sums / np.histogram(time, edges_s)[0], np.float64)
 
 
 def _seconds(facility: Facility, species: str, level: float, hz: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from facility.errors import InternalError
 from facility.physics import beta, gamma
 from facility.pv_catalogue import SPOT_COLUMNS
 from ioc_sim.extraction.table import load_spill_table
+from ioc_sim.faults import Fault
 from ioc_sim.plant import Plant
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,6 +25,8 @@ TICK_S = 1e-5
 SETTLE_S = 0.2
 EMPTY_S = 10.0
 LONGEST_S = 5.0
+EDGE_FULL = 1e3
+"""So many times what the ring holds has left it."""
 SPECTRUM_TICKS = 20_000
 SHOWN_HZ = 10_000.0
 LEAST_HZ = 40.0
@@ -123,10 +127,16 @@ def duty_factor(ions: FloatArray) -> float:
 
 
 def beam_on(
-    facility: Facility, species: str, energy_mev_u: float, level_ions_per_s: float, seed: int = 1
+    facility: Facility, species: str, energy_mev_u: float, level_ions_per_s: float, seed: int = 1,
+    *, first_start: bool = False, faults: Sequence[Fault] = (),
 ) -> tuple[Plant, int]:  # fmt: skip
-    """A plant at the first beam of a long spot from a full ring, and its energy code; faults are allowed."""
+    """A plant at the beginning of a long spot from a full ring, and its energy code; more faults are allowed.
+
+    The edge of its beam is full, as at an operating point of calibration; with `first_start` it has still to fill.
+    """
     plant = Plant(facility, next(iter(facility.rooms)), species, seed=seed, allow_faults=True)
+    for fault in faults:
+        plant.inject(fault)
     plant.set_safety_lines(True, False, True, field=FIELD, personnel=True)
     plant.set_room_beam(True)
     plant.open_field(FIELD, 1e15, 1e9)
@@ -142,6 +152,10 @@ def beam_on(
         if plant.t_ns > 60_000_000_000:
             raise InternalError("study.spill", "no beam within a minute", facility.id, "report this")
         plant.advance(plant.t_ns + _SLICE_NS)
+    if not first_start:
+        ring = plant._state[0]
+        ring.begun_ions *= EDGE_FULL
+        ring.sensitivity = ring.cycle_gain
     return plant, code
 
 

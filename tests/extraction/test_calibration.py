@@ -26,6 +26,7 @@ from ioc_sim.extraction.core_transit import (
     stack_step,
     turns_per_e,
 )
+from ioc_sim.extraction.first_start import FirstStart, expected
 from ioc_sim.extraction.kernel import STORED
 from ioc_sim.extraction.measure import BIN_TURNS, RipplePoint, StopPoint, operating_point, ripple_points, stop_point
 from ioc_sim.extraction.optics import Core, load_optics
@@ -35,10 +36,10 @@ from ioc_sim.extraction.table import load_spill_table, parse_spill_table, read_s
 from tests.extraction.settings import setting
 
 RFKO = RateModel("rfko", 2e-5, 300.0, 50.0, 125.0, 0.0, 3, 2e5, 200.0, 12.0, 160.0, 110.0, 1500.0, 50.0, 0.0, 1.0, 1.0,
-                 0.6)  # fmt: skip
+                 0.6, 0.1, 0.09)  # fmt: skip
 PIMMS = load_optics("pimms")
 CORE = RateModel("betatron", 1.5e-4, 745.0, 120.0, 577.0, 0.35, 1, 6e6, 150.0, 330.0, 150.0, 330.0, 0.0,
-                 turns_per_e(PIMMS), stack_step(PIMMS), 1.0, 0.0, 0.0)  # fmt: skip
+                 turns_per_e(PIMMS), stack_step(PIMMS), 1.0, 0.0, 0.0, 0.25, 0.0)  # fmt: skip
 STACK = (0.8, -0.7)
 SMALL = Effort(2000, 1, 4000, 12)
 
@@ -55,7 +56,15 @@ def as_measured(model: RateModel, drive: float, beta_gamma: float) -> Measured:
     per_turn = np.array(RIPPLE_PER_TURN)
     tune, exciter = (answer(per_turn, drive, beta_gamma, STACK) for answer in (model.ripple, model.drive_ripple))
     ripple, driven = RipplePoint(per_turn, tune, np.full(5, 100.0)), RipplePoint(per_turn, exciter, np.full(5, 0.01))
-    return Measured(200.0, beta_gamma, drive, stop, ripple, driven, STACK)
+    start = as_started(model, drive) if model.edge_share > 0.0 else None
+    return Measured(200.0, beta_gamma, drive, stop, ripple, driven, STACK, start)
+
+
+def as_started(model: RateModel, drive: float) -> FirstStart:
+    """A first start of this model, its constant another one than that of the operating point."""
+    turns, out = (np.arange(8) + 0.5) * 4000.0 / drive**2, 0.1 + 0.05 * (np.arange(8) + 0.5)
+    start = FirstStart(turns, np.ones(8), np.full(8, 1e-7), out, 15_000.0, model.fill_share)
+    return replace(start, share_per_turn=1.1e-5 * expected(model, PIMMS, 0.8, start, drive))
 
 
 @pytest.mark.parametrize("model", [RFKO, CORE], ids=["rfko", "betatron"])
@@ -65,8 +74,9 @@ def test_the_fit_finds_the_model_that_made_its_points(model: RateModel) -> None:
     assert found.stages == model.stages
     for name in ("share_per_turn", "mean_turns", "mean_per_log", "spread_turns", "momentum_power", "ripple_gain",
                  "ripple_delay_turns", "ripple_lag_turns", "drive_delay_turns", "drive_lag_turns", "drive_edge_turns",
-                 "ripple_per_log", "stack_step", "restart_rel", "rough_short"):  # fmt: skip
+                 "ripple_per_log", "stack_step", "restart_rel", "rough_short", "fill_share"):  # fmt: skip
         assert getattr(found, name) == pytest.approx(getattr(model, name), rel=1e-4), name
+    assert found.edge_share == pytest.approx(model.edge_share, rel=5e-3), "a step of its grid"
 
 
 def test_transit_stands_for_its_dead_time_and_then_falls() -> None:

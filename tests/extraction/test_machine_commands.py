@@ -79,14 +79,14 @@ def test_calibrate_stores_what_it_has_found_and_check_reads_it(
     out, err = capsys.readouterr()
     assert "mean_turns" in out
     assert "Operating points" in out
-    assert "version 4, refused: not approved yet: ionctl table approve --facility pimms --species spill" in out
+    assert "version 5, refused: not approved yet: ionctl table approve --facility pimms --species spill" in out
     assert "pimms, carbon of 258 MeV/u, drive 1" in err
-    assert stored.read_text().startswith("# schema: ionctl.spill-table/2\n# facility: pimms\n")
+    assert stored.read_text().startswith("# schema: ionctl.spill-table/3\n# facility: pimms\n")
     assert run(["machine", "calibrate", "--facility", "pimms", "--check", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["schema"] == "ionctl.spill-calibration/1"
     assert found["model"]["kind"] == "betatron"
-    assert (found["version"], found["refused"]) == (3, "")
+    assert (found["version"], found["refused"]) == (4, "")
     folder = tmp_path / "configuration"
     (folder / "tables").mkdir(parents=True)
     (folder / "tables" / "wuwei-spill.csv").write_text(stored.read_text())

@@ -11,7 +11,7 @@ from facility.config import list_facilities, load_facility
 from facility.errors import ConfigError
 from ioc_sim.extraction import measure
 from ioc_sim.extraction.kernel import STORED
-from ioc_sim.extraction.measure import filled_start, operating_point, restart_rate
+from ioc_sim.extraction.measure import operating_point, restart_rate
 from ioc_sim.extraction.optics import load_optics, read_optics
 from ioc_sim.extraction.points import Effort
 from ioc_sim.extraction.spill import (
@@ -143,18 +143,6 @@ def test_optics_are_read_and_bad_ones_say_what_is_wrong() -> None:
         assert old in RING
         with pytest.raises(ConfigError, match=f"(?s){words}"):
             read_optics(RING.replace(old, new), "ring.toml")
-
-
-def test_a_first_start_rises_until_the_edge_is_filled() -> None:
-    """Soon after the first ions the layer at the edge is still thin; a quarter of the beam later it is not."""
-    effort = Effort(1500, 6, 24_000, 1)
-    thin, full = (filled_start(setting(), 1.0, share, effort) for share in (0.002, 0.25))
-    assert thin.level_rel[0] < 0.5
-    assert full.level_rel[0] > 0.7
-    assert thin.fill_turns < 0.3 * full.fill_turns
-    assert thin.turns[0] < thin.turns[1]
-    with pytest.raises(ConfigError, match="no ions after the start"):
-        filled_start(setting(), 1e-3, 0.002, Effort(1000, 1, 800, 1))
 
 
 def test_a_slow_core_loses_none_of_the_ions_that_leave_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
