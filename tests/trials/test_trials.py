@@ -161,6 +161,8 @@ def test_just_below_a_limit_nothing_trips_and_just_above_it_the_rule_does() -> N
     assert {result.tripped for result in near if result not in above} == {False}
     for result in above:
         assert (result.t_decision_ns or 0) >= result.t_cause_ns, result.name
+        if result.rule == of_a_window and result.acted_us is None:
+            continue  # its window has ended in a move, with no beam to take away
         assert result.rule in no_device or 0.0 < (result.acted_us or 0.0) <= 180.0, result.name
     said = {case.attrib["name"]: case.findtext("system-out") or "" for case in cases_of(junit_xml(bench(), near, 1.0))}
     assert "no trip, looked at until +" in said["position-x in spot, 0.98 of the low limit"]
