@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Protocol
@@ -85,20 +86,33 @@ def read_approvals(config_dir: Path | None = None, env: Mapping[str, str] | None
     return tuple(found.values())
 
 
-def _read(source: Traversable) -> list[Approval]:
+def _read(source: Traversable) -> tuple[Approval, ...]:
     try:
-        data = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigError("table-approval.file", f"not TOML: {problem}", str(source), "restore it") from None
+        return _parsed(source.read_text(encoding="utf-8"), str(source))
+    except UnicodeDecodeError as problem:
+        raise _not_toml(problem, str(source)) from None
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str, where: str) -> tuple[Approval, ...]:
+    """The entries of a file; every table of every facility asks for the same ones."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise _not_toml(problem, where) from None
     entries = data.get("approval", [])
     if data.get("schema") != SCHEMA or not isinstance(entries, list):
-        raise ConfigError("table-approval.file", f"schema = {data.get('schema')!r}", str(source), f"must be '{SCHEMA}'")
+        raise ConfigError("table-approval.file", f"schema = {data.get('schema')!r}", where, f"must be '{SCHEMA}'")
     for number, entry in enumerate(entries):
         for key, kind in _KEYS.items():
             if not isinstance(entry, dict) or type(entry.get(key)) is not kind:
                 raise ConfigError("table-approval.file", f"{key} of entry {number} is missing or of another kind",
-                                  str(source), f"an entry has {', '.join(_KEYS)}")  # fmt: skip
-    return [Approval(**{key: entry[key] for key in _KEYS}) for entry in entries]
+                                  where, f"an entry has {', '.join(_KEYS)}")  # fmt: skip
+    return tuple(Approval(**{key: entry[key] for key in _KEYS}) for entry in entries)
+
+
+def _not_toml(problem: Exception, where: str) -> ConfigError:
+    return ConfigError("table-approval.file", f"not TOML: {problem}", where, "restore it")
 
 
 def of_table(facility_id: str, species: str, approvals: Sequence[Approval]) -> list[Approval]:

@@ -76,7 +76,8 @@ class ScanRing:
         self._times = np.zeros((scans, 2), np.int64)
         self._inputs = np.zeros((scans, inputs))
         self._outputs = np.zeros((scans, len(OUTPUTS)), np.int64)
-        self._values = np.full((scans, rules, 2), np.nan)
+        self._values = np.empty((scans, rules, 2))  # rows that were never written are never read
+        self._values[-1] = np.nan  # but this one, before the first scan
         self._states = np.zeros((scans, rules), np.uint8)
         self._known: list[Any] = [None] * rules
         """The latch of each rule as it is written in the last row."""
