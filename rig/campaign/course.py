@@ -29,6 +29,9 @@ LIMIT_S = 900.0
 """Facility time that a run may take; a field of a minute with a dozen trips takes less."""
 SETTLE_S = 0.3
 """After the end: what was asked for has been answered, tails have gone, records are written."""
+NAMELESS_S = 0.3
+"""So much more where there is no record yet: control waits so long for the name of what took the beam, and nothing may
+have one."""
 START_AFTER_NS = 20 * NS_PER_MS
 """READY lasts so long before START."""
 MANY_TICKS = 200_000
@@ -135,6 +138,8 @@ class Course:
                 mishaps.close()
                 await mishaps.settled()
                 await asyncio.sleep(SETTLE_S)
+                if sequencer.last_summary is None:
+                    await asyncio.sleep(NAMELESS_S)
         except TimeoutError:
             broken = f"still {sequencer.state.name} after {LIMIT_S:g} s"
         evidence = Evidence(

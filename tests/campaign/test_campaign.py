@@ -71,6 +71,12 @@ def test_runs_pass_and_say_what_they_met(outcomes: list[Outcome]) -> None:
         assert outcome.cells
 
 
+def test_a_termination_that_nothing_names_has_its_record_before_it_is_judged() -> None:
+    """Seed 2818: the safety controller asks for an ABORT for 6 ms, no rule of it has tripped, and nobody goes on."""
+    outcome = replay(SETTING, 2818).outcome
+    assert (outcome.end, outcome.failures) == ("TERMINATED", ())
+
+
 def test_a_lost_worker_loses_nothing(tmp_path: Path) -> None:
     wanted = blocks(BLOCK - 2, 4)
     some = _on_processes(LIGHT, wanted, 2, functools.partial(dying.dies_once, tmp_path))
