@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Aside(Protocol):
-    """Carries out work that reads and changes nothing; `asyncio.to_thread` where time is that of the wall.
+    """Carries out work that reads and changes nothing; beside the event loop where time is real (`rig.aside`).
 
     While it is awaited the event loop turns: what was known before may not hold any more.
     """

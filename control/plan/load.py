@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from control.plan.model import Plan
@@ -23,7 +24,10 @@ def load_plan(path: Path | str) -> Plan:
 def bounded_bytes(file: Path, most: int, kind: str, fix: str) -> bytes:
     """What is in a file; PlanError '<kind>.unreadable' beyond `most` bytes (with `fix`), or where it cannot be read."""
     try:
-        if file.stat().st_size > most:
+        known = file.stat()
+        if not (stat.S_ISREG(known.st_mode) or stat.S_ISDIR(known.st_mode)):  # of a device or a pipe no size is known
+            raise PlanError(f"{kind}.unreadable", "it is a device or a pipe", str(file), fix)
+        if known.st_size > most:
             raise PlanError(f"{kind}.unreadable", f"the file is too large for a {kind}", file.name, fix)
         return file.read_bytes()
     except OSError as error:

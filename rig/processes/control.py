@@ -31,6 +31,7 @@ from facility.timebase import Clock, seconds_to_ns
 from interlocks.rules import load_rules
 from journal.store import Journal, open_journal
 from journal.writer import NoJournal, NullWriter, ThreadedWriter, Writer
+from rig.aside import ThreadAside
 from rig.broker import broker_address
 from rig.clocks import NominalClock, SlippingClock, command_age_ns
 from rig.control_stack import CommandGate, ControlParts, ControlStack, control_stack, file_loader, stop_delivery
@@ -187,7 +188,7 @@ async def main(launch: Launch) -> None:
                 writer=writer,
                 energy_table=load_energy_table(facility, launch.species).hash,
                 rules_hash=rules.hash,
-                aside=asyncio.to_thread,
+                aside=ThreadAside(),
                 fast_rules=tuple(rule.id for rule in rules.h),
                 command_age_ns=command_age_ns(speed),
                 samples=files.samples,

@@ -244,4 +244,4 @@ def test_control_in_its_own_process_does_it_in_threads() -> None:
     from pathlib import Path
 
     text = (Path(__file__).resolve().parents[2] / "rig" / "processes" / "control.py").read_text(encoding="utf-8")
-    assert "aside=asyncio.to_thread" in text
+    assert "aside=ThreadAside()" in text

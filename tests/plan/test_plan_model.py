@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from control.plan.load import load_plan
 from control.plan.model import Plan, make_layer, plan_hash, require_layers
 from facility.errors import PlanError
 
@@ -88,3 +89,8 @@ def test_hash_ignores_names_and_source_but_nothing_that_is_delivered(small_plan:
 def test_hash_is_the_same_today_and_tomorrow(small_plan: Plan) -> None:
     flipped = dataclasses.replace(small_plan.beams[0], support_angle_deg=-0.0)
     assert plan_hash(dataclasses.replace(small_plan, beams=(flipped,))) == plan_hash(small_plan)
+
+
+def test_a_device_is_no_plan() -> None:
+    with pytest.raises(PlanError, match="device or a pipe"):
+        load_plan("/dev/zero")
