@@ -13,7 +13,7 @@ from facility.config import load_facility
 from facility.errors import CommandRefused, IonctlError
 from rig import remote
 from rig.home import Home
-from rig.operator_client import OperatorClient
+from rig.operator_client import OperatorClient, OperatorLimits
 
 FACILITY = load_facility("wuwei")
 WORDS = "abandoned: the patient had to go"
@@ -24,6 +24,7 @@ class Client(OperatorClient):
 
     def __init__(self, problem: IonctlError | None) -> None:
         self._problem = problem
+        self.limits = OperatorLimits()
         self.asked: list[tuple[str, str, Mapping[str, Any]]] = []
 
     async def resolve(self, words: str, resume: bool = False) -> Mapping[str, Any]:
