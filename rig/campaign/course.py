@@ -21,6 +21,7 @@ from rig.campaign.mishaps import Mishaps
 from rig.campaign.operator import Attendance
 from rig.campaign.outcome import Outcome
 from rig.campaign.ticks import TickRecord
+from rig.control_stack import RULE_NAME_S
 from rig.scenario.timeline import Timeline
 from rig.trials.bench import Bench
 from rig.virtual_world import World, WorldParts
@@ -29,9 +30,9 @@ LIMIT_S = 900.0
 """Facility time that a run may take; a field of a minute with a dozen trips takes less."""
 SETTLE_S = 0.3
 """After the end: what was asked for has been answered, tails have gone, records are written."""
-NAMELESS_S = 0.3
-"""So much more where there is no record yet: control waits so long for the name of what took the beam, and nothing may
-have one."""
+NAMELESS_S = RULE_NAME_S - SETTLE_S + 0.1
+"""So much more where there is no record yet: control waits for the name of what took the beam, and nothing may have
+one."""
 START_AFTER_NS = 20 * NS_PER_MS
 """READY lasts so long before START."""
 MANY_TICKS = 200_000

@@ -17,7 +17,7 @@ from journal import read
 from journal.store import Journal
 from rig.operator_client import OperatorLimits
 from tests.control.fakes import FakeProgram, program
-from tests.control.test_course import Desk, close, run
+from tests.control.test_course import Desk, close, give_a_part, run
 from tests.control.test_course import journal as journal
 
 
@@ -199,13 +199,7 @@ def test_the_rest_of_a_rest_is_taken_from_a_journal_that_is_whole_from_the_first
     async def closed_twice(desk: Desk) -> None:
         for _ in range(2):
             names.append(await desk.load(**({"continues": names[-1]} if names else {})))
-            await desk.start()
-            await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
-            await asyncio.sleep(0.05)
-            await desk.bench.sequencer.stop()
-            await desk.bench.sequencer.recorded(30.0)
-            await close(desk)
-            await desk.close_partial(names[-1])
+            await give_a_part(desk, names[-1])
 
     async def third(desk: Desk) -> None:
         with pytest.raises(JournalError, match=r"layers, row .*: it is not what was written"):

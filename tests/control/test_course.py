@@ -171,6 +171,17 @@ def test_quality_assurance_delivers_a_plan_as_often_as_it_likes(journal: Journal
     run(journal, test, mode, plan)
 
 
+async def give_a_part(desk: Desk, name: str) -> None:
+    """Some beam of the session that is loaded; then it is stopped and closed as partial."""
+    await desk.start()
+    await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
+    await asyncio.sleep(0.05)
+    await desk.bench.sequencer.stop()
+    await desk.bench.sequencer.recorded(30.0)
+    await close(desk)
+    await desk.close_partial(name)
+
+
 async def close(desk: Desk) -> None:
     await desk.bench.sequencer.close()
 
@@ -261,13 +272,7 @@ def test_a_rest_that_was_closed_as_partial_is_carried_on_from_there(journal: Jou
         names, carried = [], ""
         for _ in range(2):
             names.append(await desk.load(continues=carried) if carried else await desk.load())
-            await desk.start()
-            await desk.bench.sequencer.until({State.IRRADIATING}, 30.0)
-            await asyncio.sleep(0.05)
-            await desk.bench.sequencer.stop()
-            await desk.bench.sequencer.recorded(30.0)
-            await close(desk)
-            await desk.close_partial(names[-1])
+            await give_a_part(desk, names[-1])
             carried = names[-1]
         with pytest.raises(CommandRefused, match=f"its last session is {names[1]}"):
             await desk.load(continues=names[0])
