@@ -31,6 +31,7 @@ from rig.run_dir import RunFile, is_alive
 from rig.safety_scans_file import read_scans
 from rig.supervisor import RunOptions, Supervisor, _arguments
 from rig.truth_file import TruthNow, read_now, read_ticks
+from tests.rig.stillness import Stillness
 
 pytestmark = [pytest.mark.ca, pytest.mark.slow]
 
@@ -54,6 +55,7 @@ class Stack:
     supervisor: Supervisor
     run: RunFile
     plan: Path
+    stillness: Stillness
 
     @property
     def folder(self) -> Path:
@@ -100,6 +102,23 @@ class Stack:
             return not dark
 
         wait_for(given, 60.0, "beam")
+
+    def beam(self) -> subprocess.Popen[str]:
+        """A delivery with beam; once more where the machine stood still for the watchdog of the safety link before."""
+        begun = time.monotonic()  # noqa: TID251 - as above
+        child = self.deliver()
+        try:
+            self.wait_beam(child)
+            return child
+        except pytest.fail.Exception as problem:
+            if "link" not in str(problem).lower() or not self.stillness.since(begun):
+                raise
+        self.physicist_resets()
+        if (record := FieldFile(self.folder).load()) is not None and record["unresolved"]:
+            resolve_termination(FACILITY, self.supervisor.home, "the machine stood still", resume=False)
+            self.physicist_resets()
+        self.wait_beam(child := self.deliver())
+        return child
 
     def wait_frozen(self) -> None:
         """Until a post-mortem is written: the same as what happened, of a run whose pace was not disturbed by it.
@@ -172,7 +191,8 @@ def stack(tmp_path: Path, plan: Path) -> Iterator[Stack]:
     supervisor = Supervisor(Home(tmp_path / "home"), FACILITY.id)
     run = supervisor.up(FACILITY, RunOptions("1", "carbon", speed=SPEED))
     try:
-        yield Stack(supervisor, run, plan)
+        with Stillness() as stillness:
+            yield Stack(supervisor, run, plan, stillness)
     finally:
         for name in ("safety", "control"):
             if is_alive(supervisor.folder, name):
@@ -304,8 +324,7 @@ def test_deliver_interrupt_and_end(stack):
     assert f"all 1 fractions of this plan were given, 1 by session {result['session']}" in err
     assert stack.truth().total_ions == before
 
-    child = stack.deliver()
-    stack.wait_beam(child)
+    child = stack.beam()
     child.send_signal(signal.SIGINT)
     stack.beam_stays_off(10.0)  # a console, control and a command: no watchdog, so no bound but patience
     out, err = ended(child, 60.0)
@@ -328,8 +347,7 @@ def test_deliver_interrupt_and_end(stack):
 def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
     """Stopped, it takes the beam away; woken when its silence has been noticed, it gives no beam by itself; after a
     person's reset the next delivery has beam; killed, it takes it away again."""
-    child = stack.deliver()
-    stack.wait_beam(child)
+    child = stack.beam()
     os.kill(stack.pid(name), signal.SIGSTOP)
     stack.beam_stays_off(within_s)
     stack.wait_frozen()
@@ -349,8 +367,7 @@ def test_beam_goes_when_a_process_hangs_or_dies(stack, name, within_s):
         resolve_termination(FACILITY, stack.supervisor.home, "safety controller was stopped", resume=False)
         assert not FieldFile(stack.folder).load()["unresolved"]
         stack.physicist_resets()
-    child = stack.deliver()
-    stack.wait_beam(child)
+    child = stack.beam()
     os.kill(stack.pid(name), signal.SIGKILL)
     stack.beam_stays_off(within_s)
     _, err = ended(child, 100.0)  # the console notices by itself
