@@ -25,13 +25,16 @@ from journal import read
 from journal.course import Course, Share, delivered_by_beam, read_course
 from journal.read import SessionEntry
 from journal.store import Journal
-from journal.verify import require_whole
+from journal.verify import Stretch, require_whole
 
 ENDS_S = 10.0
 """Until a session that was stopped has ended and is on record, event-loop s."""
 LONGEST_S = 25.0
 """For a plan to be compiled or a journal to be checked, event-loop s: a file that never ends keeps nobody else waiting,
 and who has asked, and waits for longer, hears of it."""
+KNOWN_S = 120.0
+"""What was found whole of a journal is known for so long after that, event-loop s: who had to give up waiting asks
+again, and is answered at once."""
 _SLOW = "control.slow"
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 """(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
@@ -59,6 +62,8 @@ class SessionDesk:
         self._rules_hash = rules_hash
         self._aside = aside
         self._turn = asyncio.Lock()
+        self._whole: tuple[float, Stretch] | None = None
+        """What has been found whole of the journal, and when."""
         self.verbs: dict[str, Verb] = {
             "load": self._in_turn(self._load), "load_new_limits": self._in_turn(self._load_new_limits),
             "recover": self._in_turn(self._recover), "recover_new_limits": self._in_turn(self._recover_new_limits),
@@ -79,7 +84,8 @@ class SessionDesk:
                 return await self._aside(work)
         except TimeoutError:
             what = f"plan and journal were not read within {LONGEST_S:g} s"
-            raise CommandRefused(_SLOW, what, verb, "see what keeps their disk or server busy") from None
+            fix = "it goes on: ask again in a minute, and see what keeps their disk or server busy"
+            raise CommandRefused(_SLOW, what, verb, fix) from None
 
     async def _load_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("load_new_limits", args, {"continues": str, "reason": str})
@@ -99,7 +105,8 @@ class SessionDesk:
         program = await self._long("load", lambda: self._load_program(given["plan"], given["room"], given["qa"]))
         await books.durable()
         if self._share(program, given)[0].continues:
-            await self._long("load", lambda: self._require_whole("load", given["continues"]))
+            now_s = asyncio.get_running_loop().time
+            await self._long("load", lambda: self._require_whole("load", given["continues"], now_s))
             await books.durable()
         share, known = self._share(program, given)
         rules_before = ""
@@ -148,11 +155,17 @@ class SessionDesk:
         require_alike(read.session(journal, continues), program, self._energy_table)
         return continued(journal, program, continues)
 
-    def _require_whole(self, verb: str, session: str) -> None:
+    def _require_whole(self, verb: str, session: str, now_s: Callable[[], float]) -> None:
         """JournalError unless the journal is what was written since this session was opened, and those whose rest it
-        gives. Takes as long as the journal is: aside."""
+        gives. Takes as long as the journal is: aside. What is found is kept for who asks again, though nobody waits."""
         journal = self._written(verb)
-        require_whole(journal, chain_of(journal, session)[0].session)
+        found_s, known = self._whole or (0.0, None)
+        if now_s() - found_s > KNOWN_S:
+            known = None
+        self._whole = None
+        found = require_whole(journal, chain_of(journal, session)[0].session, known)
+        anew = known is None or found.begin != known.begin
+        self._whole = (now_s() if anew else found_s, found)
 
     async def _recover_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         return await self._recover(args, issuer, new_limits=True)
@@ -162,9 +175,10 @@ class SessionDesk:
         _require_reason("recover", args["reason"])
         self._require_possible()
         journal, books = self._written("recover"), self._sequencer.books
+        now_s = asyncio.get_running_loop().time
 
         def compiled() -> ProgramLike:
-            self._require_whole("recover", args["session"])
+            self._require_whole("recover", args["session"], now_s)
             return self._load_program(args["plan"], args["room"], args["qa"])
 
         await books.durable()
@@ -221,13 +235,13 @@ class SessionDesk:
     async def _heard(self, entry: SessionEntry, plan: str) -> tuple[str, bool]:
         """Bring journal and register together for the last time; what was found, and whether it is all. Where that
         cannot be, the journal's account stands, and nobody gives what it says is left (`continued`)."""
-        sequencer = self._sequencer
+        sequencer, now_s = self._sequencer, asyncio.get_running_loop().time
 
         def compiled() -> ProgramLike:
             program = self._load_program(plan, entry.room, entry.qa)
             require_same(entry, program, self._energy_table)
             if entry.continues:
-                self._require_whole("close_partial", entry.continues)
+                self._require_whole("close_partial", entry.continues, now_s)
                 program = self._rest(program, entry.continues, "close_partial")
             return program
 

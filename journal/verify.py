@@ -28,40 +28,73 @@ class Verdict:
     """The first thing that is wrong, with table and sequence number; empty if nothing is."""
 
 
-def require_whole(journal: Journal, session: str) -> None:
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a journal that was found whole: what follows `begin`, up to `end`."""
+
+    begin: Tip
+    end: Tip
+
+
+def require_whole(journal: Journal, session: str, known: Stretch | None = None) -> Stretch:
     """JournalError 'journal.broken' unless everything that was written since this session was opened is what was
-    written: what a journal says of it is about to be relied upon."""
-    broken = verify(journal, session).broken
-    if broken:
-        raise JournalError("journal.broken", f"the journal is not what was written: {broken}", journal.where,
+    written: what a journal says of it is about to be relied upon.
+
+    What is `known` to be whole, for it has just been gone through, is not gone through again, as long as the journal
+    still has its end. Returns what is known now.
+    """
+    with journal.reading() as connection:
+        begin = _tip_before(connection, journal.facility, session)
+        if known is not None and known.begin.batch <= begin.batch <= known.end.batch and _has(connection, known.end):
+            begin, tip = known.begin, known.end
+        else:
+            tip = begin
+        verdict = _followed(connection, tip)
+    if verdict.broken:
+        raise JournalError("journal.broken", f"the journal is not what was written: {verdict.broken}", journal.where,
                            "keep the file, restore the last good copy beside it, ionctl journal verify")  # fmt: skip
+    return Stretch(begin, verdict.tip)
 
 
 def verify(journal: Journal, since: str = "") -> Verdict:
     """Recompute every digest and hash, of what was written since session `since` was opened, or of all. JournalError if
     the journal cannot be read at all."""
     with journal.reading() as connection:
-        tip = _tip_before(connection, journal.facility, since)
-        rows = _rows_by_seq(connection, tip.batch)
-        later = sa.select(BATCHES).where(BATCHES.c.batch > tip.batch).order_by(BATCHES.c.batch)
-        batches, count = connection.execute(later).mappings(), 0
-        grouped = groupby(rows, key=lambda item: item[2]["batch"])
-        members = next(grouped, None)
-        for batch in batches:
-            found = list(members[1]) if members is not None and members[0] == batch["batch"] else []
-            if members is not None and members[0] < batch["batch"]:
-                table, seq = next(iter(members[1]))[1:]
-                return Verdict(count, tip.seq, tip, f"{table}, row {seq['seq']}: belongs to no batch")
-            if found:
-                members = next(grouped, None)
-            if broken := _broken(tip, batch, found):
-                return Verdict(count, tip.seq, tip, broken)
-            count += 1
-            tip = Tip(batch["batch"], batch["first_seq"] + batch["rows"] - 1, batch["hash"])
-        if members is not None:
-            _, table, row = next(iter(members[1]))
-            return Verdict(count, tip.seq, tip, f"{table}, row {row['seq']}: belongs to no batch")
-        return Verdict(count, tip.seq, tip, "")
+        return _followed(connection, _tip_before(connection, journal.facility, since))
+
+
+def _has(connection: sa.Connection, tip: Tip) -> bool:
+    """Whether the chain still goes through this tip; through its beginning it always does."""
+    found = connection.execute(sa.select(BATCHES).where(BATCHES.c.batch == tip.batch)).mappings().first()
+    return tip.batch == 0 or (found is not None and _tip_of(found) == tip)
+
+
+def _tip_of(batch: Any) -> Tip:
+    return Tip(batch["batch"], batch["first_seq"] + batch["rows"] - 1, batch["hash"])
+
+
+def _followed(connection: sa.Connection, tip: Tip) -> Verdict:
+    """All that follows this tip."""
+    rows = _rows_by_seq(connection, tip.batch)
+    later = sa.select(BATCHES).where(BATCHES.c.batch > tip.batch).order_by(BATCHES.c.batch)
+    batches, count = connection.execute(later).mappings(), 0
+    grouped = groupby(rows, key=lambda item: item[2]["batch"])
+    members = next(grouped, None)
+    for batch in batches:
+        found = list(members[1]) if members is not None and members[0] == batch["batch"] else []
+        if members is not None and members[0] < batch["batch"]:
+            table, seq = next(iter(members[1]))[1:]
+            return Verdict(count, tip.seq, tip, f"{table}, row {seq['seq']}: belongs to no batch")
+        if found:
+            members = next(grouped, None)
+        if broken := _broken(tip, batch, found):
+            return Verdict(count, tip.seq, tip, broken)
+        count += 1
+        tip = _tip_of(batch)
+    if members is not None:
+        _, table, row = next(iter(members[1]))
+        return Verdict(count, tip.seq, tip, f"{table}, row {row['seq']}: belongs to no batch")
+    return Verdict(count, tip.seq, tip, "")
 
 
 def _tip_before(connection: sa.Connection, facility: str, session: str) -> Tip:
@@ -71,7 +104,7 @@ def _tip_before(connection: sa.Connection, facility: str, session: str) -> Tip:
     before = connection.execute(wanted).mappings().first()
     if before is None:
         return genesis(facility)
-    return Tip(before["batch"], before["first_seq"] + before["rows"] - 1, before["hash"])
+    return _tip_of(before)
 
 
 def _rows_by_seq(connection: sa.Connection, after: int) -> Iterator[tuple[int, str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from control.bookkeeper import Bookkeeper
 from control.layer_machine import State
-from control.session_desk import LONGEST_S, SessionDesk
+from control.session_desk import KNOWN_S, LONGEST_S, SessionDesk
 from facility.errors import CommandRefused, JournalError
 from journal import read
 from journal.store import Journal
@@ -189,6 +189,36 @@ def test_a_file_that_never_ends_keeps_nobody_else_waiting(journal: Journal) -> N
         slow.over.set()
         await desk.close_partial(name)
         assert read.session(journal, name).status == "partial"
+
+    run(journal, test)
+
+
+@pytest.mark.parametrize(("later_s", "again"), [(KNOWN_S - 30.0, False), (KNOWN_S + 30.0, True)])
+def test_who_gave_up_waiting_for_a_long_journal_asks_again_and_it_has_been_read(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, later_s: float, again: bool
+) -> None:
+    """Only what was written since is gone through then; what was found whole too long ago is no more known."""
+    from journal import verify
+
+    batches: list[int] = []
+    broken = verify._broken
+    monkeypatch.setattr(verify, "_broken", lambda tip, batch, *rest: batches.append(1) or broken(tip, batch, *rest))
+
+    async def test(desk: Desk) -> None:
+        name = await desk.stopped()
+        await close(desk)
+        slow = slow_desk(desk, journal)
+        slow.hold()
+        with pytest.raises(CommandRefused, match=r"not read within 25 s.*: it goes on: ask again in a minute"):
+            await desk.recover(name)
+        first, since = len(batches), journal.tip().batch
+        assert first > 3
+        await asyncio.sleep(later_s)
+        slow.over.set()
+        await desk.recover(name)
+        more = journal.tip().batch - since
+        assert (len(batches) - first >= first) is again
+        assert again or len(batches) - first <= more
 
     run(journal, test)
 

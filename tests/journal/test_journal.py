@@ -12,7 +12,7 @@ from facility.errors import JournalError
 from journal import schema
 from journal.course import read_course
 from journal.store import Batch, Journal, Row, open_journal, sqlite_url
-from journal.verify import require_whole, verify
+from journal.verify import Stretch, require_whole, verify
 from tests.journal.rows import batch
 
 
@@ -84,10 +84,7 @@ def test_the_first_broken_row_is_named(journal: Journal, path: Path, statement: 
 
 
 def test_what_was_written_since_a_session_was_opened_is_checked_alone(journal: Journal, path: Path) -> None:
-    values = dict.fromkeys(
-        [column.name for column in schema.SESSIONS.columns if column.name not in schema.COMMON], "x"
-    ) | {"qa": 0, "layers": 1, "spots": 2, "prescribed_ions": 1.0}
-    journal.append([Batch((Row("sessions", 1, "S-9", values),), 5), batch(6)])
+    journal.append([_opened("S-9", 5), batch(6)])
     assert (verify(journal, "S-9").broken, verify(journal, "S-9").rows) == ("", verify(journal).rows)
     assert verify(journal, "S-9").batches == 2
     journal.close()
@@ -101,6 +98,53 @@ def test_what_was_written_since_a_session_was_opened_is_checked_alone(journal: J
     again = open_journal(sqlite_url(path), "wuwei")
     with pytest.raises(JournalError, match=r"not what was written: row 11 of batch 5 is missing .*: keep the file"):
         require_whole(again, "S-9")
+    again.close()
+
+
+def _opened(name: str, t_ns: int) -> Batch:
+    """A session is opened."""
+    values = dict.fromkeys(
+        [column.name for column in schema.SESSIONS.columns if column.name not in schema.COMMON], "x"
+    ) | {"qa": 0, "layers": 1, "spots": 2, "prescribed_ions": 1.0}
+    return Batch((Row("sessions", t_ns, name, values),), t_ns)
+
+
+def test_what_has_just_been_found_whole_is_not_gone_through_again(journal: Journal, path: Path) -> None:
+    journal.append([_opened("S-8", 5), batch(6), _opened("S-9", 7), batch(8)])
+    tip = journal.tip()
+    known = require_whole(journal, "S-8")
+    assert (known.begin.batch, known.end) == (3, tip)
+    journal.append([batch(9)])
+    journal.close()
+    raw(path, "UPDATE events SET data = '{}' WHERE seq = 10")  # of the batch after S-8 was opened
+    again = open_journal(sqlite_url(path), "wuwei")
+    with pytest.raises(JournalError, match=r"events, row 10"):
+        require_whole(again, "S-8")
+    later = require_whole(again, "S-8", known)
+    assert (later.begin, later.end) == (known.begin, again.tip())
+    assert require_whole(again, "S-9", known) == later  # it was opened within what is known
+    with pytest.raises(JournalError, match=r"events, row 10"):
+        require_whole(again, "S-8", require_whole(again, "S-9"))  # begins later
+    assert require_whole(again, "S-9", Stretch(later.end, later.end)).begin.batch == 5  # ends before what is known
+    again.close()
+    raw(path, "UPDATE events SET data = '{}' WHERE seq = 15")  # after what is known
+    again = open_journal(sqlite_url(path), "wuwei")
+    with pytest.raises(JournalError, match=r"events, row 15"):
+        require_whole(again, "S-8", known)
+    again.close()
+
+
+@pytest.mark.parametrize("change", ["hash = 'x'", "rows = 3", "batch = 700"])
+def test_what_a_journal_was_known_by_and_no_longer_has_counts_for_nothing(
+    journal: Journal, path: Path, change: str
+) -> None:
+    journal.append([_opened("S-8", 5), batch(6)])
+    known = require_whole(journal, "S-8")
+    journal.close()
+    raw(path, "UPDATE events SET data = '{}' WHERE seq = 10", f"UPDATE batches SET {change} WHERE batch = 5")
+    again = open_journal(sqlite_url(path), "wuwei")
+    with pytest.raises(JournalError, match="not what was written"):
+        require_whole(again, "S-8", known)
     again.close()
 
 
