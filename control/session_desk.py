@@ -19,7 +19,7 @@ from control.layer_machine import DELIVERING, Event, State, not_now, refused
 from control.recovery import changed_limits, require_alike, require_same, restore
 from control.sequencer import Sequencer
 from control.session import ProgramLike, Session
-from facility.errors import CommandRefused, IonctlError
+from facility.errors import CommandRefused, IonctlError, JournalError
 from facility.ids import field_number
 from journal import read
 from journal.course import Course, Share, delivered_by_beam, read_course
@@ -35,6 +35,8 @@ and who has asked, and waits for longer, hears of it."""
 KNOWN_S = 120.0
 """What was found whole of a journal is known for so long after that, event-loop s: who had to give up waiting asks
 again, and is answered at once."""
+KEPT_S = 600.0
+"""What took longer to read than this, event-loop s, is not kept: its beginning was read too long ago."""
 _SLOW = "control.slow"
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 """(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
@@ -159,13 +161,18 @@ class SessionDesk:
         """JournalError unless the journal is what was written since this session was opened, and those whose rest it
         gives. Takes as long as the journal is: aside. What is found is kept for who asks again, though nobody waits."""
         journal = self._written(verb)
+        first, begun_s = chain_of(journal, session)[0].session, now_s()
         found_s, known = self._whole or (0.0, None)
-        if now_s() - found_s > KNOWN_S:
+        if begun_s - found_s > KNOWN_S:
             known = None
-        self._whole = None
-        found = require_whole(journal, chain_of(journal, session)[0].session, known)
-        anew = known is None or found.begin != known.begin
-        self._whole = (now_s() if anew else found_s, found)
+        try:
+            found = require_whole(journal, first, known)
+        except JournalError:
+            self._whole = None
+            raise
+        if known is None or found.begin != known.begin:
+            found_s = now_s()
+        self._whole = (found_s, found) if now_s() - begun_s <= KEPT_S else None
 
     async def _recover_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         return await self._recover(args, issuer, new_limits=True)

@@ -40,16 +40,16 @@ def require_whole(journal: Journal, session: str, known: Stretch | None = None) 
     """JournalError 'journal.broken' unless everything that was written since this session was opened is what was
     written: what a journal says of it is about to be relied upon.
 
-    What is `known` to be whole, for it has just been gone through, is not gone through again, as long as the journal
-    still has its end. Returns what is known now.
+    What is `known` to be whole, for it has just been gone through, is not gone through again; a journal that no longer
+    has its end is broken. Returns what is known now.
     """
     with journal.reading() as connection:
-        begin = _tip_before(connection, journal.facility, session)
-        if known is not None and known.begin.batch <= begin.batch <= known.end.batch and _has(connection, known.end):
+        begin = tip = _tip_before(connection, journal.facility, session)
+        broken = ""
+        if known is not None and known.begin.batch <= begin.batch and _begins_after(connection, session, known.begin):
             begin, tip = known.begin, known.end
-        else:
-            tip = begin
-        verdict = _followed(connection, tip)
+            broken = "" if _has(connection, tip) else f"batches, row {tip.batch}: is no longer what it was just now"
+        verdict = _followed(connection, tip) if not broken else Verdict(0, tip.seq, tip, broken)
     if verdict.broken:
         raise JournalError("journal.broken", f"the journal is not what was written: {verdict.broken}", journal.where,
                            "keep the file, restore the last good copy beside it, ionctl journal verify")  # fmt: skip
@@ -61,6 +61,12 @@ def verify(journal: Journal, since: str = "") -> Verdict:
     the journal cannot be read at all."""
     with journal.reading() as connection:
         return _followed(connection, _tip_before(connection, journal.facility, since))
+
+
+def _begins_after(connection: sa.Connection, session: str, tip: Tip) -> bool:
+    """Whether all rows by which a session was opened follow this tip: by their own number, whatever batch they name."""
+    first = connection.execute(sa.select(sa.func.min(SESSIONS.c.seq)).where(SESSIONS.c.session == session)).scalar()
+    return (first or 0) > tip.seq
 
 
 def _has(connection: sa.Connection, tip: Tip) -> bool:

@@ -11,8 +11,8 @@ import pytest
 
 from control.bookkeeper import Bookkeeper
 from control.layer_machine import State
-from control.session_desk import KNOWN_S, LONGEST_S, SessionDesk
-from facility.errors import CommandRefused, JournalError
+from control.session_desk import KEPT_S, KNOWN_S, LONGEST_S, SessionDesk
+from facility.errors import CommandRefused, IonctlError, JournalError
 from journal import read
 from journal.store import Journal
 from rig.operator_client import OperatorLimits
@@ -219,6 +219,41 @@ def test_who_gave_up_waiting_for_a_long_journal_asks_again_and_it_has_been_read(
         more = journal.tip().batch - since
         assert (len(batches) - first >= first) is again
         assert again or len(batches) - first <= more
+        await close(desk)
+        before = len(batches)
+        await asyncio.sleep(60.0)  # what was known and not read again is no younger for having been used
+        await desk.recover(name)
+        assert (len(batches) - before >= first) is not again
+
+    run(journal, test)
+
+
+@pytest.mark.parametrize(("took_s", "kept"), [(KEPT_S - 10.0, True), (KEPT_S + 10.0, False)])
+def test_what_took_too_long_to_read_is_not_kept(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, took_s: float, kept: bool
+) -> None:
+    async def test(desk: Desk) -> None:
+        name = await desk.stopped()
+        await close(desk)
+        now_s = asyncio.get_running_loop().time()
+        times = iter([now_s, now_s + took_s, now_s + took_s])
+        desk.desk._require_whole("recover", name, lambda: next(times))
+        assert (desk.desk._whole is not None) is kept
+
+    run(journal, test)
+
+
+def test_an_unknown_session_does_not_take_away_what_is_known(journal: Journal) -> None:
+    async def test(desk: Desk) -> None:
+        name = await desk.stopped()
+        await close(desk)
+        await desk.recover(name)
+        known = desk.desk._whole
+        assert known is not None
+        await close(desk)
+        with pytest.raises(IonctlError, match="S-none"):
+            await desk.recover("S-none")
+        assert desk.desk._whole == known
 
     run(journal, test)
 

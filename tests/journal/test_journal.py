@@ -125,7 +125,9 @@ def test_what_has_just_been_found_whole_is_not_gone_through_again(journal: Journ
     assert require_whole(again, "S-9", known) == later  # it was opened within what is known
     with pytest.raises(JournalError, match=r"events, row 10"):
         require_whole(again, "S-8", require_whole(again, "S-9"))  # begins later
-    assert require_whole(again, "S-9", Stretch(later.end, later.end)).begin.batch == 5  # ends before what is known
+    assert require_whole(again, "S-9", Stretch(later.end, later.end)).begin.batch == 5  # begins before what is known
+    with pytest.raises(JournalError, match=r"events, row 10"):
+        require_whole(again, "S-9", Stretch(known.begin, known.begin))  # opened after what is known: read from there
     again.close()
     raw(path, "UPDATE events SET data = '{}' WHERE seq = 15")  # after what is known
     again = open_journal(sqlite_url(path), "wuwei")
@@ -134,14 +136,25 @@ def test_what_has_just_been_found_whole_is_not_gone_through_again(journal: Journ
     again.close()
 
 
-@pytest.mark.parametrize("change", ["hash = 'x'", "rows = 3", "batch = 700"])
-def test_what_a_journal_was_known_by_and_no_longer_has_counts_for_nothing(
-    journal: Journal, path: Path, change: str
-) -> None:
+@pytest.mark.parametrize(
+    "change", ["UPDATE batches SET hash = 'x'", "UPDATE batches SET rows = 3", "DELETE FROM batches"]
+)
+def test_a_journal_that_no_longer_has_what_it_was_known_by_is_broken(journal: Journal, path: Path, change: str) -> None:
     journal.append([_opened("S-8", 5), batch(6)])
     known = require_whole(journal, "S-8")
     journal.close()
-    raw(path, "UPDATE events SET data = '{}' WHERE seq = 10", f"UPDATE batches SET {change} WHERE batch = 5")
+    raw(path, *(f"DELETE FROM {name} WHERE batch = 5" for name in schema.BY_NAME), f"{change} WHERE batch = 5")
+    again = open_journal(sqlite_url(path), "wuwei")
+    with pytest.raises(JournalError, match="batches, row 5: is no longer what it was just now"):
+        require_whole(again, "S-8", known)
+    again.close()
+
+
+def test_a_session_is_no_part_of_what_is_known_because_its_row_says_so(journal: Journal, path: Path) -> None:
+    journal.append([_opened("S-8", 5), batch(6), _opened("S-9", 7), batch(8)])
+    known = require_whole(journal, "S-9")
+    journal.close()
+    raw(path, "UPDATE sessions SET batch = 6 WHERE session = 'S-8'")
     again = open_journal(sqlite_url(path), "wuwei")
     with pytest.raises(JournalError, match="not what was written"):
         require_whole(again, "S-8", known)

@@ -7,8 +7,8 @@ import time
 from types import TracebackType
 
 LOOK_S = 0.005
-STILL_S = 0.05
-"""Half the watchdog of the safety link."""
+STILL_S = 0.06
+"""More than half the watchdog of the safety link."""
 
 
 class Stillness:
