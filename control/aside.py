@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+SLOW = "control.slow"
+"""Code of the error of who waited for too long, or would have to."""
 
 
 class Aside(Protocol):

@@ -9,10 +9,11 @@ at its state again.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from control.aside import Aside, at_once
+from control.aside import SLOW, Aside, at_once
 from control.continuation import chain_of, continued
 from control.course import require_given_by_nobody_else, require_let_go, share_of
 from control.layer_machine import DELIVERING, Event, State, not_now, refused
@@ -37,7 +38,6 @@ KNOWN_S = 120.0
 again, and is answered at once."""
 KEPT_S = 600.0
 """What took longer to read than this, event-loop s, is not kept: its beginning was read too long ago."""
-_SLOW = "control.slow"
 LoadProgram = Callable[[str, str, bool], ProgramLike]
 """(plan path, room id, QA) -> program; PlanError or ConfigError for what cannot be delivered."""
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class SessionDesk:
         except TimeoutError:
             what = f"plan and journal were not read within {LONGEST_S:g} s"
             fix = "it goes on: ask again in a minute, and see what keeps their disk or server busy"
-            raise CommandRefused(_SLOW, what, verb, fix) from None
+            raise CommandRefused(SLOW, what, verb, fix) from None
 
     async def _load_new_limits(self, args: Mapping[str, Any], issuer: str) -> dict[str, Any]:
         _require("load_new_limits", args, {"continues": str, "reason": str})
@@ -107,8 +107,7 @@ class SessionDesk:
         program = await self._long("load", lambda: self._load_program(given["plan"], given["room"], given["qa"]))
         await books.durable()
         if self._share(program, given)[0].continues:
-            now_s = asyncio.get_running_loop().time
-            await self._long("load", lambda: self._require_whole("load", given["continues"], now_s))
+            await self._long("load", self._check("load", given["continues"]))
             await books.durable()
         share, known = self._share(program, given)
         rules_before = ""
@@ -157,6 +156,10 @@ class SessionDesk:
         require_alike(read.session(journal, continues), program, self._energy_table)
         return continued(journal, program, continues)
 
+    def _check(self, verb: str, session: str) -> Callable[[], None]:
+        """`_require_whole`, to be done aside, by the time of this event loop."""
+        return functools.partial(self._require_whole, verb, session, asyncio.get_running_loop().time)
+
     def _require_whole(self, verb: str, session: str, now_s: Callable[[], float]) -> None:
         """JournalError unless the journal is what was written since this session was opened, and those whose rest it
         gives. Takes as long as the journal is: aside. What is found is kept for who asks again, though nobody waits."""
@@ -182,10 +185,10 @@ class SessionDesk:
         _require_reason("recover", args["reason"])
         self._require_possible()
         journal, books = self._written("recover"), self._sequencer.books
-        now_s = asyncio.get_running_loop().time
+        check = self._check("recover", args["session"])
 
         def compiled() -> ProgramLike:
-            self._require_whole("recover", args["session"], now_s)
+            check()
             return self._load_program(args["plan"], args["room"], args["qa"])
 
         await books.durable()
@@ -242,20 +245,20 @@ class SessionDesk:
     async def _heard(self, entry: SessionEntry, plan: str) -> tuple[str, bool]:
         """Bring journal and register together for the last time; what was found, and whether it is all. Where that
         cannot be, the journal's account stands, and nobody gives what it says is left (`continued`)."""
-        sequencer, now_s = self._sequencer, asyncio.get_running_loop().time
+        sequencer, check = self._sequencer, self._check("close_partial", entry.continues)
 
         def compiled() -> ProgramLike:
             program = self._load_program(plan, entry.room, entry.qa)
             require_same(entry, program, self._energy_table)
             if entry.continues:
-                self._require_whole("close_partial", entry.continues, now_s)
+                check()
                 program = self._rest(program, entry.continues, "close_partial")
             return program
 
         try:
             program = await self._long("close_partial", compiled)
         except IonctlError as problem:
-            if problem.code == _SLOW:  # what is not known yet can still be heard
+            if problem.code == SLOW:  # what is not known yet can still be heard
                 raise
             return self._unheard(entry, problem)
         self._require_idle()  # somebody may have started a session meanwhile

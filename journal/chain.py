@@ -25,6 +25,11 @@ class Tip:
     hash: str
 
 
+def tip_of(batch: Any) -> Tip:
+    """The tip of a chain that ends with this row of `batches`."""
+    return Tip(batch["batch"], batch["first_seq"] + batch["rows"] - 1, batch["hash"])
+
+
 def genesis(facility: str) -> Tip:
     """The tip of a journal with nothing in it."""
     return Tip(0, 0, hashlib.sha256(canonical_json([JOURNAL_SCHEMA, facility])).hexdigest())

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from facility.errors import JournalError
-from journal.chain import Tip, batch_hash, genesis, row_digest
+from journal.chain import Tip, batch_hash, genesis, row_digest, tip_of
 from journal.schema import BATCHES, BY_NAME, STEPS, STEPS_TABLE, VERSION
 
 LOCKED_S = 0.5
@@ -111,9 +111,7 @@ class Journal:
 
     def _tip(self, connection: sa.Connection) -> Tip:
         last = connection.execute(sa.select(BATCHES).order_by(BATCHES.c.batch.desc()).limit(1)).mappings().first()
-        if last is None:
-            return genesis(self.facility)
-        return Tip(last["batch"], last["first_seq"] + last["rows"] - 1, last["hash"])
+        return genesis(self.facility) if last is None else tip_of(last)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from facility.errors import JournalError
-from journal.chain import Tip, batch_hash, genesis, row_digest
+from journal.chain import Tip, batch_hash, genesis, row_digest, tip_of
 from journal.schema import BATCHES, ROW_TABLES, SESSIONS
 from journal.store import Journal
 
@@ -45,15 +45,19 @@ def require_whole(journal: Journal, session: str, known: Stretch | None = None) 
     """
     with journal.reading() as connection:
         begin = tip = _tip_before(connection, journal.facility, session)
-        broken = ""
         if known is not None and known.begin.batch <= begin.batch and _begins_after(connection, session, known.begin):
             begin, tip = known.begin, known.end
-            broken = "" if _has(connection, tip) else f"batches, row {tip.batch}: is no longer what it was just now"
-        verdict = _followed(connection, tip) if not broken else Verdict(0, tip.seq, tip, broken)
+            if tip.batch > 0 and _tip_at(connection, tip.batch) != tip:
+                raise _not_whole(journal, f"batches, row {tip.batch}: is no longer what it was just now")
+        verdict = _followed(connection, tip)
     if verdict.broken:
-        raise JournalError("journal.broken", f"the journal is not what was written: {verdict.broken}", journal.where,
-                           "keep the file, restore the last good copy beside it, ionctl journal verify")  # fmt: skip
+        raise _not_whole(journal, verdict.broken)
     return Stretch(begin, verdict.tip)
+
+
+def _not_whole(journal: Journal, broken: str) -> JournalError:
+    return JournalError("journal.broken", f"the journal is not what was written: {broken}", journal.where,
+                        "keep the file, restore the last good copy beside it, ionctl journal verify")  # fmt: skip
 
 
 def verify(journal: Journal, since: str = "") -> Verdict:
@@ -69,14 +73,10 @@ def _begins_after(connection: sa.Connection, session: str, tip: Tip) -> bool:
     return (first or 0) > tip.seq
 
 
-def _has(connection: sa.Connection, tip: Tip) -> bool:
-    """Whether the chain still goes through this tip; through its beginning it always does."""
-    found = connection.execute(sa.select(BATCHES).where(BATCHES.c.batch == tip.batch)).mappings().first()
-    return tip.batch == 0 or (found is not None and _tip_of(found) == tip)
-
-
-def _tip_of(batch: Any) -> Tip:
-    return Tip(batch["batch"], batch["first_seq"] + batch["rows"] - 1, batch["hash"])
+def _tip_at(connection: sa.Connection, number: int) -> Tip | None:
+    """Where the chain ended with this batch; None if there is none of that number."""
+    found = connection.execute(sa.select(BATCHES).where(BATCHES.c.batch == number)).mappings().first()
+    return None if found is None else tip_of(found)
 
 
 def _followed(connection: sa.Connection, tip: Tip) -> Verdict:
@@ -96,7 +96,7 @@ def _followed(connection: sa.Connection, tip: Tip) -> Verdict:
         if broken := _broken(tip, batch, found):
             return Verdict(count, tip.seq, tip, broken)
         count += 1
-        tip = _tip_of(batch)
+        tip = tip_of(batch)
     if members is not None:
         _, table, row = next(iter(members[1]))
         return Verdict(count, tip.seq, tip, f"{table}, row {row['seq']}: belongs to no batch")
@@ -106,11 +106,7 @@ def _followed(connection: sa.Connection, tip: Tip) -> Verdict:
 def _tip_before(connection: sa.Connection, facility: str, session: str) -> Tip:
     """Where the chain ended when a session was opened; its beginning where that is not known."""
     first = connection.execute(sa.select(sa.func.min(SESSIONS.c.batch)).where(SESSIONS.c.session == session)).scalar()
-    wanted = sa.select(BATCHES).where(BATCHES.c.batch == (first or 0) - 1)
-    before = connection.execute(wanted).mappings().first()
-    if before is None:
-        return genesis(facility)
-    return _tip_of(before)
+    return _tip_at(connection, (first or 0) - 1) or genesis(facility)
 
 
 def _rows_by_seq(connection: sa.Connection, after: int) -> Iterator[tuple[int, str, Any]]:

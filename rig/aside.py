@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from control.aside import SLOW
 from facility.errors import CommandRefused
 
 T = TypeVar("T")
@@ -27,9 +28,7 @@ class ThreadAside:
         """The work's result, or what it raises."""
         if self._busy:
             what = "what was read before, for longer than anybody waited, is still being read"
-            raise CommandRefused(
-                "control.slow", what, "control", "see what keeps the disk or server of the journal busy"
-            )
+            raise CommandRefused(SLOW, what, "control", "see what keeps the disk or server of the journal busy")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._busy = True

@@ -94,7 +94,7 @@ def measure(setting: Setting, energy: float, point: Point, per_turn: Sequence[fl
     amplitude = ripple_amplitude(setting, point.drive, per_turn)
     ripple, driven = ripple_points(setting, point.drive, per_turn, amplitude, point.ripple)
     stop = stop_point(setting, point.drive, point.stop)
-    share = START_FILL["rfko" if isinstance(setting.optics.drive, KnockOut) else "betatron"]
+    share = START_FILL[setting.optics.drive.kind]
     start = first_start(setting, point.drive, share, point.start) if point.start else None
     return Measured(energy, setting.beta_gamma, point.drive, stop, ripple, driven, stack_of(setting, point), start)
 

@@ -229,9 +229,7 @@ def test_who_gave_up_waiting_for_a_long_journal_asks_again_and_it_has_been_read(
 
 
 @pytest.mark.parametrize(("took_s", "kept"), [(KEPT_S - 10.0, True), (KEPT_S + 10.0, False)])
-def test_what_took_too_long_to_read_is_not_kept(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch, took_s: float, kept: bool
-) -> None:
+def test_what_took_too_long_to_read_is_not_kept(journal: Journal, took_s: float, kept: bool) -> None:
     async def test(desk: Desk) -> None:
         name = await desk.stopped()
         await close(desk)

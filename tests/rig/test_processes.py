@@ -31,6 +31,7 @@ from rig.remote import resolve_termination
 from rig.run_dir import RunFile, is_alive
 from rig.safety_scans_file import read_scans
 from rig.supervisor import RunOptions, Supervisor, _arguments
+from rig.trip_history import read_events
 from rig.truth_file import TruthNow, read_now, read_ticks
 from tests.rig.stillness import Stillness
 
@@ -133,9 +134,7 @@ class Stack:
 
     def events(self, process: str, kind: str) -> list[dict[str, Any]]:
         """What a process has told of this kind."""
-        lines = (self.folder / f"{process}.events.jsonl").read_bytes().splitlines(keepends=True)
-        events = [json.loads(line) for line in lines if line.endswith(b"\n")]
-        return [event for event in events if event["kind"] == kind]
+        return [event for event in read_events(self.folder / f"{process}.events.jsonl") if event["kind"] == kind]
 
     def wait_frozen(self) -> None:
         """Until a post-mortem is written: the same as what happened, of a run whose pace was not disturbed by it.
